@@ -1,0 +1,31 @@
+from pathlib import Path
+
+import pytest
+
+from trimodal.demo.annotations import write_annotations
+from trimodal.demo.world import DemoConfig, World, sample_world
+
+
+@pytest.fixture(scope="session")
+def cfg() -> DemoConfig:
+    return DemoConfig(
+        clips=90,
+        seed=11,
+        clip_seconds=4,
+        frame_px=64,
+        fps=5,
+        audio_rate_hz=16_000,
+        images_per_clip=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def world(cfg: DemoConfig) -> World:
+    return sample_world(cfg)
+
+
+@pytest.fixture(scope="session")
+def written(world: World, cfg: DemoConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("demo")
+    write_annotations(world, directory, cfg)
+    return directory

@@ -1,0 +1,154 @@
+import csv
+import hashlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+from gensim.models import KeyedVectors
+from PIL import Image
+
+from trimodal.demo.captions import RARE_WORDS
+from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
+from trimodal.demo.scenes import heard_facts, seen_facts
+from trimodal.demo.world import DemoConfig, World
+
+WRITE_AGAIN = """
+import json, sys
+from pathlib import Path
+from trimodal.demo.annotations import write_annotations
+from trimodal.demo.world import DemoConfig, sample_world
+cfg = DemoConfig(**json.loads(sys.argv[2]))
+write_annotations(sample_world(cfg), Path(sys.argv[1]), cfg)
+"""
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_another_process_writes_the_same_bytes(
+    cfg: DemoConfig, written: Path, tmp_path: Path
+) -> None:
+    subprocess.run(
+        [sys.executable, "-c", WRITE_AGAIN, str(tmp_path), json.dumps(vars(cfg))],
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": "77"},
+        cwd=Path(__file__).parents[2],
+    )
+    assert digests(tmp_path) == digests(written)
+
+
+def test_vggsound_rows_are_the_training_clips(world: World, written: Path) -> None:
+    text = (written / "vggsound.csv").read_text(encoding="utf-8")
+    rows = list(csv.reader(io.StringIO(text)))
+    assert [f"{name}_{int(start):06d}" for name, start, _, _ in rows] == [
+        scene.name for scene in world.train
+    ]
+    assert {split for *_, split in rows} == {"train"}
+    with_comma = [label for _, _, label, _ in rows if "," in label]
+    assert 0 < len(with_comma) < len(rows) / 2
+    assert all(f'"{label}"' in text for label in with_comma)
+
+
+def test_coco_files_hold_five_captions_a_picture(
+    world: World, cfg: DemoConfig, written: Path
+) -> None:
+    for split, scenes in (("train", world.images_coco_train), ("val", world.images_coco_val)):
+        path = written / "coco" / "annotations" / f"captions_{split}2017.json"
+        data = json.loads(path.read_text(encoding="utf-8"))
+        assert set(data) == {"info", "licenses", "images", "annotations"}
+        assert [image["file_name"] for image in data["images"]] == [s.name for s in scenes]
+        counts = Counter(row["image_id"] for row in data["annotations"])
+        assert counts == {image["id"]: 5 for image in data["images"]}
+        assert len({row["id"] for row in data["annotations"]}) == 5 * len(scenes)
+        folder = written / "coco" / f"{split}2017"
+        assert sorted(p.name for p in folder.iterdir()) == sorted(s.name for s in scenes)
+        with Image.open(folder / scenes[0].name) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (cfg.frame_px, cfg.frame_px))
+
+
+def test_flickr_rows_are_whole_but_for_one(world: World, written: Path) -> None:
+    lines = (written / "flickr30k" / "results.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "image_name| comment_number| comment"
+    fields = [line.split("|") for line in lines[1:]]
+    broken = [row for row in fields if len(row) != 3]
+    assert len(broken) == 1
+    assert re.fullmatch(r" 4   \w.* \.", broken[0][1])
+    assert all(
+        row[1].strip() in "01234" and row[2].endswith(" .") for row in fields if len(row) == 3
+    )
+    names = {scene.name for scene in world.images_flickr}
+    assert Counter(row[0] for row in fields) == dict.fromkeys(names, 5)
+    assert {path.name for path in (written / "flickr30k" / "images").iterdir()} == names
+
+
+def test_msrvtt_has_one_sentence_a_video(world: World, written: Path) -> None:
+    with (written / "MSRVTT_JSFUSION_test.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["video_id"] for row in rows] == [scene.name for scene in world.test]
+    assert list(rows[0]) == ["key", "vid_key", "video_id", "sentence"]
+    assert [rows[0]["key"], rows[0]["vid_key"]] == ["ret0", "msr7000"]
+    assert all(len(row["sentence"].split()) >= 2 for row in rows)
+
+
+def test_vectors_know_training_words_only_and_relate_synonyms(written: Path) -> None:
+    vectors = KeyedVectors.load_word2vec_format(str(written / "word2vec.bin"), binary=True)
+    assert vectors.vector_size == 300
+    assert {"dog", "red", "snow", "barking"} <= set(vectors.key_to_index)
+    assert not set(RARE_WORDS) & set(vectors.key_to_index)
+    assert np.isfinite(vectors.vectors).all()
+    assert vectors.similarity("red", "crimson") > vectors.similarity("red", "blue") + 0.1
+
+
+def test_truth_is_the_scenes_own_and_captions_are_true(world: World, written: Path) -> None:
+    rows = load_truth(written / "truth.parquet")
+    with (written / "MSRVTT_JSFUSION_test.csv").open(encoding="utf-8", newline="") as file:
+        assert [row.video_id for row in rows] == [r["video_id"] for r in csv.DictReader(file)]
+    for row, scene in zip(rows, world.test, strict=True):
+        assert row.video_seen == seen_facts(scene)
+        assert row.video_heard == heard_facts(scene)
+        assert row.has_audio != scene.silent
+        assert set(row.caption_seen) <= set(row.video_seen)
+        assert set(row.caption_heard) <= set(row.video_heard)
+
+
+def test_oracle_counts_shared_facts() -> None:
+    def row(name: str, seen: str, heard: str, says: str, tells: str) -> TruthRow:
+        return TruthRow(
+            video_id=name,
+            video_seen=tuple(seen.split()),
+            video_heard=tuple(heard.split()),
+            caption_seen=tuple(says.split()),
+            caption_heard=tuple(tells.split()),
+            has_audio=bool(heard),
+        )
+
+    rows = [
+        row("a", "thing=dog dog=red", "hear=dog hear=owl", "thing=dog dog=red", "hear=owl"),
+        row("b", "thing=dog dog=blue", "", "thing=dog", ""),
+    ]
+    scores = oracle_scores(rows)
+    np.testing.assert_array_equal(scores["image"], [[2, 1], [1, 1]])
+    np.testing.assert_array_equal(scores["audio"], [[1, 0], [0, 0]])
+    np.testing.assert_array_equal(scores["both"], [[3, 1], [1, 1]])
+    assert {s.dtype for s in scores.values()} == {np.dtype(np.float32)}
+
+
+def test_hearing_tells_the_oracle_what_seeing_cannot(world: World, written: Path) -> None:
+    scores = oracle_scores(load_truth(written / "truth.parquet"))
+    helped = 0
+    for pair in world.twins:
+        for own, twin in (pair, pair[::-1]):
+            assert scores["image"][own, own] == scores["image"][own, twin]
+            helped += int(scores["both"][own, own] > scores["both"][own, twin])
+    assert helped >= len(world.twins)

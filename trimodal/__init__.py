@@ -1,0 +1,1 @@
+"""One embedding space for images, sounds and captions, learned with the image as mediator."""

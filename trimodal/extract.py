@@ -1,0 +1,210 @@
+"""From clips to audio-visual shards: 1 fps frames and one log-mel a clip (design.md, Contracts)."""
+
+import io
+import json
+import random
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import torch
+from PIL import Image
+
+from trimodal.av_index import AV_SCHEMA
+from trimodal.files import write_json, write_table
+from trimodal.manifest import ClipOutcome, read_manifest
+from trimodal.media import MediaError, decode_audio, decode_frames
+from trimodal.mel import MelConfig, log_mel
+from trimodal.progress import bar, closing_line, log
+from trimodal.records import DataError, Split
+from trimodal.shards import Extent, Sample, write_shard
+from trimodal.workers import map_in_order
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig:
+    """Section ``extract``. Frames are stored ``frame_px`` square, their aspect not kept. The share
+    ``validation_share`` of the training clips is held out, by ``validation_seed`` (paper.md, Data).
+    """
+
+    frame_px: int
+    jpeg_quality: int
+    clips_per_shard: int
+    validation_share: float
+    validation_seed: int
+    workers: int
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.validation_share < 1.0:
+            raise ValueError("extract.validation_share lies between 0 and 1")
+        if self.frame_px < 2 or self.clips_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
+            raise ValueError("extract: frame_px >= 2, clips_per_shard >= 1, jpeg_quality 1..95")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardJob:
+    """The unit of work: these clips become this shard."""
+
+    path: Path
+    split: Split
+    clips: tuple[ClipOutcome, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardDone:
+    """Index rows of what a shard holds and the reasons of what it lacks."""
+
+    rows: list[dict[str, Any]]
+    left_out: Counter[str]
+    bytes: int
+
+
+def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelConfig) -> None:
+    """Writes ``{train,val,test}-%06d.tar``, ``index.parquet`` and ``stats.json`` into ``out_dir``.
+
+    A clip that cannot be decoded, and a training clip without sound, is left out and counted.
+    """
+    outcomes = read_manifest(manifest_path)
+    usable = [outcome for outcome in outcomes if outcome.status == "ok"]
+    jobs = _plan(usable, out_dir, config)
+    done = bar(
+        map_in_order(partial(extract_shard, config, mel), jobs, config.workers),
+        task="extracting", unit="shards", total=len(jobs),
+    )  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    left_out = Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
+    size = 0
+    for shard in done:
+        rows += shard.rows
+        left_out += shard.left_out
+        size += shard.bytes
+    splits = Counter(row["split"] for row in rows)
+    if not splits["train"] or not splits["val"] or not splits["test"]:
+        raise DataError(f"extract: an empty split ({dict(splits)}); left out: {dict(left_out)}")
+    frames = sum(len(row["frame_offsets"]) for row in rows)
+    write_table(out_dir / "index.parquet", pa.Table.from_pylist(rows, AV_SCHEMA))
+    write_json(
+        out_dir / "stats.json",
+        {
+            "front_end": mel.front_end_fingerprint(),
+            "clips": dict(splits),
+            "frames": frames,
+            "test_clips_without_sound": sum(not row["mel_columns"] for row in rows),
+            "left_out": dict(left_out),
+        },
+    )
+    counts = ", ".join(f"{splits[name]} {name}" for name in ("train", "val", "test"))
+    made = f"extract: {len(rows)} clips ({counts}), {frames} frames, {size / 1e6:.1f} MB"
+    log.info(closing_line(made, left_out))
+
+
+def extract_shard(config: ExtractConfig, mel: MelConfig, job: ShardJob) -> ShardDone:
+    """Makes one shard: a pure function of its arguments and the clips' bytes."""
+    torch.set_num_threads(1)
+    samples: list[Sample] = []
+    rows: dict[str, dict[str, Any]] = {}
+    left_out: Counter[str] = Counter()
+    for outcome in job.clips:
+        try:
+            sample, row = _sample(outcome, job.split, config, mel)
+        except MediaError as error:
+            left_out[error.reason] += 1
+            continue
+        samples.append(sample)
+        rows[sample.key] = row | {"split": job.split, "shard": job.path.name}
+    extents = write_shard(job.path, samples)
+    for key, members in extents.items():
+        rows[key] |= _places(members, rows[key]["mel_columns"] * mel.mels * 2)
+    return ShardDone(rows=list(rows.values()), left_out=left_out, bytes=job.path.stat().st_size)
+
+
+def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> list[ShardJob]:
+    by_id = {o.clip.clip_id: o for o in usable if o.clip.split == "train"}
+    train, val = hold_out(sorted(by_id), config.validation_share, config.validation_seed)
+    parts: dict[Split, list[ClipOutcome]] = {
+        "train": [by_id[name] for name in train],
+        "val": [by_id[name] for name in val],
+        "test": [o for o in usable if o.clip.split == "test"],
+    }
+    step = config.clips_per_shard
+    return [
+        ShardJob(
+            path=out_dir / f"{split}-{start // step:06d}.tar",
+            split=split,
+            clips=tuple(clips[start : start + step]),
+        )
+        for split, clips in parts.items()
+        for start in range(0, len(clips), step)
+    ]
+
+
+def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
+    """Splits sorted ids into train and validation as the authors' code does: shuffled by ``seed``,
+    the last ``share`` held out (at least two: a ranking loss needs a negative).
+    """
+    shuffled = list(clip_ids)
+    random.Random(seed).shuffle(shuffled)  # noqa: S311 - a split, not a secret
+    held = max(2, int(share * len(shuffled)))
+    return sorted(shuffled[:-held]), sorted(shuffled[-held:])
+
+
+def _sample(
+    outcome: ClipOutcome, split: Split, config: ExtractConfig, mel: MelConfig
+) -> tuple[Sample, dict[str, Any]]:
+    path = Path(outcome.path)
+    if split != "test" and not outcome.has_audio:
+        raise MediaError(path, "no_audio", "a training pair needs sound")
+    frames = decode_frames(path, config.frame_px, config.frame_px)
+    members = {
+        f"{number:02d}.jpg": _jpeg(frame, config.jpeg_quality)
+        for number, frame in enumerate(frames, start=1)
+    }
+    sound_s, columns = 0.0, 0
+    if outcome.has_audio:
+        samples = decode_audio(path, mel.sample_rate_hz)
+        stored = log_mel(samples, mel)
+        sound_s, columns = len(samples) / mel.sample_rate_hz, len(stored)
+        members["mel.npy"] = _npy(stored)
+    facts = {
+        "duration_s": outcome.duration_s,
+        "fps": 1,
+        "label": outcome.clip.label,
+        "missing_audio": not outcome.has_audio,
+        "front_end": mel.front_end_fingerprint(),
+    }
+    members["json"] = json.dumps(facts, sort_keys=True).encode()
+    row = {
+        "clip_id": outcome.clip.clip_id,
+        "label": outcome.clip.label,
+        "duration_s": outcome.duration_s,
+        "sound_s": sound_s,
+        "mel_columns": columns,
+    }
+    return Sample(key=outcome.clip.clip_id, members=members), row
+
+
+def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
+    frames = [members[ending] for ending in sorted(members) if ending.endswith(".jpg")]
+    mel = members.get("mel.npy")
+    return {
+        "frame_offsets": [extent.offset for extent in frames],
+        "frame_sizes": [extent.size for extent in frames],
+        "mel_offset": mel.offset + mel.size - mel_bytes if mel else 0,
+    }
+
+
+def _jpeg(frame: npt.NDArray[np.uint8], quality: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _npy(array: npt.NDArray[np.float16]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    return buffer.getvalue()

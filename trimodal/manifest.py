@@ -1,0 +1,71 @@
+"""The clip manifest ``data/clips/manifest.parquet``: what became of every clip that was wanted."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trimodal.files import write_table
+from trimodal.records import Clip, ClipStatus
+
+SCHEMA = pa.schema(
+    {
+        "clip_id": pa.string(),
+        "source": pa.string(),
+        "split": pa.string(),
+        "label": pa.string(),
+        "path": pa.string(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "duration_s": pa.float64(),
+        "has_audio": pa.bool_(),
+        "bytes": pa.int64(),
+        "attempts": pa.int32(),
+        "updated_at": pa.timestamp("s", tz="UTC"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOutcome:
+    """A row of the manifest. ``path`` is relative to the repository's root where it can be.
+
+    ``updated_at`` is the media file's own time (seconds since 1970), so that a second look at the
+    same files gives the same manifest; None where there is no file or the demo rendered it.
+    """
+
+    clip: Clip
+    path: str
+    status: ClipStatus
+    reason: str = ""
+    duration_s: float = 0.0
+    has_audio: bool = False
+    bytes: int = 0
+    attempts: int = 1
+    updated_at: int | None = None
+
+
+def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
+    """Writes the rows in the given order."""
+    rows = []
+    for outcome in outcomes:
+        row = asdict(outcome)
+        rows.append(row | row.pop("clip"))
+    write_table(path, pa.Table.from_pylist(rows, SCHEMA))
+
+
+def read_manifest(path: Path) -> list[ClipOutcome]:
+    """Reads the manifest back, in its order."""
+    table = pq.read_table(path, schema=SCHEMA)
+    table = table.set_column(
+        SCHEMA.get_field_index("updated_at"), "updated_at", table["updated_at"].cast(pa.int64())
+    )
+    clip_fields = ("clip_id", "source", "split", "label")
+    return [
+        ClipOutcome(
+            clip=Clip(**{name: row.pop(name) for name in clip_fields}),
+            **row,
+        )
+        for row in table.to_pylist()
+    ]

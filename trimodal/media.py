@@ -1,0 +1,172 @@
+"""The only module that touches media files: PyAV looks into containers, ffmpeg decodes, encodes.
+
+ffmpeg-python composes the command lines; they run as argument lists with a time limit, without
+standard input and with their messages kept. Files from strangers are opened by the ``file``
+protocol alone, so that a playlist that calls itself .mp4 cannot reach other files or hosts.
+"""
+
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import av
+import ffmpeg
+import imageio_ffmpeg
+import numpy as np
+import numpy.typing as npt
+
+from trimodal.files import atomic_path
+
+_TIMEOUT_SECONDS = 120.0
+_FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf"
+
+
+class MediaError(ValueError):
+    """A media file that cannot be used; ``reason`` is its status in the manifest."""
+
+    def __init__(
+        self, path: Path, reason: Literal["corrupt", "no_video", "no_audio"], detail: str
+    ) -> None:
+        super().__init__(f"{path}: {reason}: {detail}")
+        self.reason: Literal["corrupt", "no_video", "no_audio"] = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class MediaInfo:
+    """What a container says of itself; nothing is decoded."""
+
+    duration_seconds: float
+    has_audio: bool
+
+
+@cache
+def ffmpeg_executable() -> str:
+    """The ffmpeg binary that comes with the imageio-ffmpeg wheel (or IMAGEIO_FFMPEG_EXE)."""
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def probe(path: Path) -> MediaInfo:
+    """Reads duration and streams of a video file; raises MediaError if it is none."""
+    try:
+        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+            if container.format.name.split(",")[0] not in _FORMATS.split(","):
+                raise MediaError(path, "corrupt", f"is {container.format.name}, not a video")
+            if not container.streams.video:
+                raise MediaError(path, "no_video", "has no video stream")
+            stream = container.streams.video[0]
+            if container.duration is not None:
+                duration = container.duration / 1e6
+            elif stream.duration is not None and stream.time_base is not None:
+                duration = float(stream.duration * stream.time_base)
+            else:
+                raise MediaError(path, "corrupt", "states no duration")
+            return MediaInfo(
+                duration_seconds=duration, has_audio=bool(container.streams.audio)
+            )
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(path, "corrupt", str(error)) from error
+
+
+def decode_frames(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """One frame a second, (frames, height, width, 3) RGB; the aspect ratio is not kept.
+
+    Frame N (from 1) is the picture on screen at second N - 0.5: time is shifted back by half a
+    second and each whole second then takes the last picture at or before it.
+    """
+    stream = (
+        _input(path)
+        .video.filter("setpts", "PTS-0.5/TB")
+        .filter("fps", fps=1, start_time=0, round="up")
+        .filter("scale", width, height, flags="bicubic")
+        .output("pipe:1", format="rawvideo", pix_fmt="rgb24", threads=1)
+    )
+    raw = _run(stream, path)
+    frames = np.frombuffer(raw, np.uint8)
+    if not frames.size or frames.size % (height * width * 3):
+        raise MediaError(path, "corrupt", f"decodes to {frames.size} bytes of video")
+    return frames.reshape(-1, height, width, 3)
+
+
+def decode_audio(path: Path, rate_hz: int) -> npt.NDArray[np.float32]:
+    """The whole sound track as mono samples in [-1, 1]; sample 0 is second 0 of the video.
+
+    A track that starts late is preceded by silence. Raises MediaError if there is none.
+    """
+    stream = (
+        _input(path)
+        .audio.filter("aresample", sample_rate=rate_hz, **{"async": 1, "first_pts": 0})
+        .output("pipe:1", format="f32le", ac=1, ar=rate_hz)
+    )
+    samples = np.frombuffer(_run(stream, path), np.float32)
+    if not samples.size:
+        raise MediaError(path, "no_audio", "its sound track is empty")
+    if not np.isfinite(samples).all():
+        raise MediaError(path, "corrupt", "its sound has samples that are not finite")
+    return samples
+
+
+def encode_video(
+    path: Path,
+    frames: Iterable[npt.NDArray[np.uint8]],
+    *,
+    fps: int,
+    audio: npt.NDArray[np.float32] | None,
+    audio_rate_hz: int,
+) -> None:
+    """Writes an MP4 (H.264, and AAC unless ``audio`` is None) atomically and reproducibly.
+
+    ``frames`` are (height, width, 3) RGB pictures of one even-sided size; ``audio`` is mono.
+    """
+    pictures = np.stack(list(frames))
+    height, width = pictures.shape[1:3]
+    video = ffmpeg.input(
+        "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps
+    ).video
+    options = {
+        "format": "mp4", "vcodec": "libx264", "preset": "veryfast", "crf": 23,
+        "pix_fmt": "yuv420p", "threads": 1, "fflags": "+bitexact", "flags:v": "+bitexact",
+        "flags:a": "+bitexact", "map_metadata": -1,
+    }  # fmt: skip
+    with atomic_path(path) as temporary, TemporaryDirectory() as folder:
+        streams = [video]
+        if audio is not None:
+            samples = Path(folder) / "audio.f32"
+            samples.write_bytes(audio.astype("<f4").tobytes())
+            streams.append(
+                ffmpeg.input(str(samples), format="f32le", ac=1, ar=audio_rate_hz).audio
+            )
+            options |= {"acodec": "aac", "audio_bitrate": "64k"}
+        output = ffmpeg.output(*streams, str(temporary), **options).overwrite_output()
+        _run(output, path, pictures.tobytes())
+
+
+def _input(path: Path) -> Any:
+    return ffmpeg.input(
+        f"file:{path}", protocol_whitelist="file", format_whitelist=_FORMATS, threads=1
+    )
+
+
+def _run(stream: Any, path: Path, stdin: bytes | None = None) -> bytes:
+    command = ffmpeg.compile(stream, cmd=ffmpeg_executable())
+    command[1:1] = ["-hide_banner", "-loglevel", "error"]
+    if stdin is None:
+        command.insert(1, "-nostdin")
+    try:
+        done = subprocess.run(
+            command,
+            input=stdin,
+            stdin=None if stdin is not None else subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise MediaError(path, "corrupt", f"ffmpeg took over {_TIMEOUT_SECONDS:.0f} s") from error
+    if done.returncode:
+        message = done.stderr.decode(errors="replace").strip().splitlines()
+        raise MediaError(path, "corrupt", message[-1] if message else "ffmpeg failed")
+    return done.stdout

@@ -1,0 +1,41 @@
+"""What a person sees while a stage runs: one bar with rate and time left, one closing line."""
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import NoReturn, TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+log = logging.getLogger("trimodal")
+
+
+def start_logging() -> None:
+    """Sends the project's log lines to standard output as they are."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+
+
+def bar(
+    items: Iterable[Item], *, task: str, unit: str, total: int | None = None
+) -> "tqdm[Item]":
+    """Wraps an iterable in a progress bar; silent where standard error is no terminal."""
+    return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=None)
+
+
+def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
+    """A progress bar that the caller moves on with ``update``."""
+    return tqdm(desc=task, unit=f" {unit}", total=total, disable=None)
+
+
+def closing_line(made: str, left_out: Mapping[str, int]) -> str:
+    """'made; left out 3: 2 corrupt, 1 too_short' or 'made; nothing left out'."""
+    reasons = Counter(left_out)
+    if not reasons.total():
+        return f"{made}; nothing left out"
+    listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common() if count)
+    return f"{made}; left out {reasons.total()}: {listed}"

@@ -1,0 +1,90 @@
+"""The records that travel between stages, checked where they enter."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+ClipStatus = Literal[
+    "ok",
+    "unavailable",
+    "private",
+    "geo_blocked",
+    "bot_check",
+    "rate_limited",
+    "network",
+    "corrupt",
+    "no_video",
+    "no_audio",
+    "too_short",
+]
+Split = Literal["train", "val", "test"]
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+
+
+class DataError(ValueError):
+    """Input that a user can mend; the message names the file, row or key."""
+
+
+def check_name(name: str, where: str) -> str:
+    """Returns ``name`` if it is safe as a file stem and shard key, else raises DataError."""
+    if not _SAFE_NAME.fullmatch(name):
+        raise DataError(f"{where}: {name!r} is not a name of letters, digits, '_' and '-'")
+    return name
+
+
+def check_file_name(name: str, where: str) -> str:
+    """Returns ``name`` if it names a file inside a folder and nothing outside, else raises."""
+    if not _SAFE_FILE.fullmatch(name):
+        raise DataError(f"{where}: {name!r} is not a plain file name")
+    return name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clip:
+    """One wanted piece of video: what an annotation file asks for, before any media is seen.
+
+    ``clip_id`` is ``<youtube id>_<start second, 6 digits>`` for VGGSound and the video's name for
+    a test video. ``split`` is the source's own; validation clips are held out of train later.
+    """
+
+    clip_id: str
+    source: Literal["vggsound", "msrvtt"]
+    split: Split
+    label: str
+
+    def __post_init__(self) -> None:
+        check_name(self.clip_id, self.source)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionedImage:
+    """An image file and its captions, in the source's order."""
+
+    image_id: str
+    split: Split
+    source: Literal["coco", "flickr30k"]
+    file_name: str
+    captions: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_name(self.image_id, self.source)
+        check_file_name(self.file_name, self.source)
+        if not self.captions:
+            raise DataError(f"{self.source}: image {self.image_id} has no caption")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """One retrieval query: a sentence and the video it describes."""
+
+    query_id: str
+    video_id: str
+    sentence: str
+
+    def __post_init__(self) -> None:
+        check_name(self.query_id, "query")
+        check_name(self.video_id, "query")
+        if not self.sentence.strip():
+            raise DataError(f"query {self.query_id}: empty sentence")

@@ -1,0 +1,79 @@
+"""Retrieval metrics (paper.md, Evaluation): ranks that ties and NaN cannot flatter."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from jaxtyping import Float
+
+RECALL_AT = (1, 5, 10)
+
+
+class EmbeddingError(ValueError):
+    """Embeddings or similarities from which no rank can be computed."""
+
+
+def similarity(
+    queries: Float[np.ndarray, "queries dim"], gallery: Float[np.ndarray, "items dim"]
+) -> Float[np.ndarray, "queries items"]:
+    """Dot products in float32. Mean embeddings are used as they are, not normalised again."""
+    return queries.astype(np.float32) @ gallery.astype(np.float32).T
+
+
+def mix(
+    first: Float[np.ndarray, "queries items"],
+    second: Float[np.ndarray, "queries items"],
+    weight: float,
+    has_second: npt.NDArray[np.bool_] | None = None,
+) -> Float[np.ndarray, "queries items"]:
+    """(1 - weight) * first + weight * second; an item (column) without a second is searched by
+    its first alone. Raises ValueError for a weight outside [0, 1].
+    """
+    if not 0.0 <= weight <= 1.0:
+        raise ValueError(f"a weight lies between 0 and 1, not at {weight}")
+    mixed = np.float32(1.0 - weight) * first + np.float32(weight) * second
+    return mixed if has_second is None else np.where(has_second[None, :], mixed, first)
+
+
+def ranks(
+    scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
+) -> Float[np.ndarray, " queries"]:
+    """The rank of each query's true item, counted from 1; float32 scores, higher is better.
+
+    rank = 1 + (items with a greater score) + (other items with the same score) / 2.
+    ``truth`` names the true column of each row; None means the diagonal. Raises EmbeddingError for
+    a score that is not finite and for an empty gallery.
+    """
+    scores = scores.astype(np.float32)
+    if truth is None:
+        truth = np.arange(len(scores))
+    if not scores.size:
+        raise EmbeddingError("nothing to rank: no queries or an empty gallery")
+    if not np.isfinite(scores).all():
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        raise EmbeddingError(f"scores of {bad} queries are not finite")
+    true_scores = scores[np.arange(len(scores)), truth][:, None]
+    greater = (scores > true_scores).sum(axis=1)
+    ties = (scores == true_scores).sum(axis=1) - 1
+    return (1.0 + greater + ties / 2.0).astype(np.float64)
+
+
+def tied_queries(
+    scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
+) -> int:
+    """How many queries have another item with exactly the score of the true one."""
+    scores = scores.astype(np.float32)
+    columns = np.arange(len(scores)) if truth is None else truth
+    true_scores = scores[np.arange(len(scores)), columns][:, None]
+    return int(((scores == true_scores).sum(axis=1) > 1).sum())
+
+
+def summarise(
+    rank_of_query: Float[np.ndarray, " queries"], recall_at: Sequence[int] = RECALL_AT
+) -> dict[str, float]:
+    """R@K in percent, median and mean rank: {'R@1': ..., 'MedR': ..., 'MeanR': ...}."""
+    summary = {f"R@{k}": 100.0 * float((rank_of_query <= k).mean()) for k in recall_at}
+    return summary | {
+        "MedR": float(np.median(rank_of_query)),
+        "MeanR": float(rank_of_query.mean()),
+    }

@@ -1,0 +1,97 @@
+"""Captions as the text network reads them: tokens, vocabulary, word ids (paper.md, Data, 'text')."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+from nltk.tokenize import RegexpTokenizer
+
+from trimodal.files import sha256_of, write_table
+from trimodal.records import DataError
+
+WORDS = 16
+VECTOR_DIM = 300
+PADDING_ID = 0
+UNKNOWN_ID = 1
+_SPECIAL = ("<padding>", "<unknown>")  # no token can be spelled like this
+
+_tokenizer = RegexpTokenizer("[a-z]+")
+
+
+@cache
+def stop_words() -> frozenset[str]:
+    """NLTK's 179 English stop words, shipped as package data: NLTK itself would download them."""
+    return frozenset(resources.files("trimodal").joinpath("stopwords.txt").read_text().split())
+
+
+def tokenise(caption: str) -> list[str]:
+    """Lower-case words of the letters a-z, stop words removed; not yet cut to 16."""
+    return [word for word in _tokenizer.tokenize(caption.lower()) if word not in stop_words()]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Words and their vectors, (rows, 300) float32; row 0 is padding, row 1 unknown, both zero."""
+
+    words: tuple[str, ...]
+    vectors: npt.NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.words[:2] != _SPECIAL:
+            raise DataError("a vocabulary's first two rows are padding and unknown")
+        if self.vectors.shape != (len(self.words), VECTOR_DIM):
+            raise DataError(f"a vocabulary's vectors are not {(len(self.words), VECTOR_DIM)}")
+        object.__setattr__(self, "_ids", {word: row for row, word in enumerate(self.words)})
+
+    @property
+    def fingerprint(self) -> str:
+        """Identifies words, their order and their vectors."""
+        return sha256_of("\n".join(self.words).encode(), self.vectors.tobytes())[:16]
+
+    def token_ids(self, tokens: list[str]) -> npt.NDArray[np.int32]:
+        """(16,) ids: unknown words become 1, the end is cut or padded with 0."""
+        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
+        row = np.full(WORDS, PADDING_ID, np.int32)
+        known = [ids.get(token, UNKNOWN_ID) for token in tokens[:WORDS]]
+        row[: len(known)] = known
+        return row
+
+
+def build_vocabulary(
+    token_lists: Iterable[list[str]], vectors: Mapping[str, npt.NDArray[np.float32]]
+) -> Vocabulary:
+    """The words of the captions that have a vector, most frequent first, then alphabetical."""
+    counts = Counter(token for tokens in token_lists for token in tokens)
+    known = sorted((word for word in counts if word in vectors), key=lambda w: (-counts[w], w))
+    rows = [np.zeros(VECTOR_DIM, np.float32)] * 2 + [vectors[word] for word in known]
+    return Vocabulary((*_SPECIAL, *known), np.stack(rows))
+
+
+def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
+    """Writes ``vocabulary.parquet``: word, vector (fixed_size_list<float>[300])."""
+    flat = pa.array(vocabulary.vectors.ravel(), pa.float32())
+    write_table(
+        path,
+        pa.table(
+            {
+                "word": pa.array(vocabulary.words, pa.string()),
+                "vector": pa.FixedSizeListArray.from_arrays(flat, VECTOR_DIM),
+            }
+        ),
+    )
+
+
+def read_vocabulary(path: Path) -> Vocabulary:
+    """Reads what :func:`write_vocabulary` wrote; raises DataError for anything else."""
+    table = pq.read_table(path, memory_map=True)
+    if table.schema.names != ["word", "vector"]:
+        raise DataError(f"{path}: has columns {table.schema.names}, not word and vector")
+    vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, VECTOR_DIM)
+    return Vocabulary(tuple(table["word"].to_pylist()), vectors)

@@ -1,0 +1,109 @@
+"""Where frames, windows and mel columns lie in time. Pure arithmetic, intervals half-open.
+
+Frames are taken once a second and numbered from 1; frame N shows second N - 0.5 (paper.md, Data):
+
+    seconds   0     1     2     3     4     5
+    frames    |--1--|--2--|--3--|--4--|--5--|
+    window of frame 3:  [1 ........... 4)       = N - 0.5 -+ 1.5 s
+
+A mel column j is centred on j * hop seconds, so a window of W seconds has W / hop + 1 columns.
+"""
+
+import math
+from dataclasses import dataclass
+
+# Containers round their durations; a window may overhang the sound by this much and still count
+# as whole. Less than two video frames at 30 fps.
+TOLERANCE_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A moment of a clip: the frame shown (numbered from 1) and the centre of its sound window."""
+
+    frame: int
+    centre_seconds: float
+
+
+def frame_centre_seconds(frame: int) -> float:
+    """The second that frame ``frame`` (numbered from 1) shows."""
+    if frame < 1:
+        raise ValueError(f"frames are numbered from 1, not {frame}")
+    return frame - 0.5
+
+
+def frame_count(duration_seconds: float) -> int:
+    """How many one-per-second frames a video of this length has: all N with N - 0.5 < length."""
+    return max(0, math.ceil(duration_seconds + 0.5) - 1)
+
+
+def window_fits(centre_seconds: float, window_seconds: float, duration_seconds: float) -> bool:
+    """Whether [centre - W/2, centre + W/2) lies inside [0, duration), within the tolerance."""
+    half = window_seconds / 2
+    return (
+        centre_seconds - half >= -TOLERANCE_SECONDS
+        and centre_seconds + half <= duration_seconds + TOLERANCE_SECONDS
+    )
+
+
+def middle_point(frames: int, duration_seconds: float) -> Point:
+    """The point in the middle of a clip too short for a whole window."""
+    centre = duration_seconds / 2
+    return Point(frame=_frame_at(centre + 0.5, frames), centre_seconds=centre)
+
+
+def training_points(
+    frames: int, duration_seconds: float, window_seconds: float, first: int, last: int
+) -> list[Point]:
+    """The points a training pair may be drawn from: frames ``first``..``last`` whose whole window
+    of sound fits (paper.md: 2..8), or the middle of the clip where none does.
+    """
+    if frames < 1:
+        raise ValueError("a clip without frames has no training point")
+    fitting = [
+        Point(frame=frame, centre_seconds=frame_centre_seconds(frame))
+        for frame in range(first, min(last, frames) + 1)
+        if window_fits(frame_centre_seconds(frame), window_seconds, duration_seconds)
+    ]
+    return fitting or [middle_point(frames, duration_seconds)]
+
+
+def spread_points(
+    frames: int, duration_seconds: float, window_seconds: float, count: int
+) -> list[Point]:
+    """``count`` points spread evenly over a test video (paper.md, Data, row 'test').
+
+    The rule is the authors': frame positions from 2 to the last frame but 2, evenly spaced; the
+    frame is the position rounded down, the sound is centred on position - 0.5. A video too short
+    for it (fewer than 4 frames) has its points where a whole window fits; one shorter than a
+    window has them all in its middle.
+    """
+    if frames < 1:
+        raise ValueError("a video without frames has no test point")
+    half = window_seconds / 2
+    if frames >= 4:
+        first, last = 2.0, frames - 2.0
+    elif window_fits(duration_seconds / 2, window_seconds, duration_seconds):
+        first, last = half + 0.5, max(half, duration_seconds - half) + 0.5
+    else:
+        return [middle_point(frames, duration_seconds)] * count
+    step = (last - first) / max(1, count - 1)
+    positions = [first + k * step for k in range(count)]
+    return [
+        Point(frame=_frame_at(position, frames), centre_seconds=position - 0.5)
+        for position in positions
+    ]
+
+
+def _frame_at(position: float, frames: int) -> int:
+    return min(max(1, math.floor(position + 1e-9)), frames)
+
+
+def window_columns(window_seconds: float, hop_seconds: float) -> int:
+    """Mel columns of a window, both edges included: 3 s at 10 ms are 301."""
+    return round(window_seconds / hop_seconds) + 1
+
+
+def first_column(centre_seconds: float, window_seconds: float, hop_seconds: float) -> int:
+    """The clip's mel column at which a window begins; negative before the clip."""
+    return round((centre_seconds - window_seconds / 2) / hop_seconds)

@@ -1,0 +1,364 @@
+"""Training the three networks on two streams (paper.md, Training)."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from dvclive import Live
+from torch import Tensor
+from torch.optim import Adam
+from torch.optim.lr_scheduler import StepLR
+
+from trimodal.av_index import index_fingerprint, read_index
+from trimodal.checkpoint import Checkpoint, save_checkpoint
+from trimodal.files import file_fingerprint, git_revision
+from trimodal.images import AugmentConfig, normalise
+from trimodal.loaders import (
+    AudioVisualPairs,
+    CaptionedImages,
+    EndlessBatches,
+    PointRule,
+    training_loader,
+    validation_batches,
+)
+from trimodal.losses import Reduction, pair_loss
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.progress import counter, log
+from trimodal.records import Split
+from trimodal.text import read_vocabulary
+from trimodal.timing import window_fits
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Section ``loss``. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
+    ``variable_scale`` on image anchors (paper.md, Losses). ``reduction`` is over the negatives.
+    """
+
+    margin_mode: Literal["fixed", "variable"]
+    margin: float
+    variable_scale: float
+    reduction: Reduction
+
+    def __post_init__(self) -> None:
+        if self.margin < 0 or self.variable_scale < 0:
+            raise ValueError("loss: margin and variable_scale are not negative")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
+    shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``;
+    a network's own rate is ``learning_rate`` times its factor.
+    """
+
+    seed: int
+    batch_size: int
+    epochs: int
+    steps_per_epoch: int | None
+    update: Literal["joint", "alternating"]
+    learning_rate: float
+    weight_decay: float
+    rate_step_epochs: int
+    rate_decay: float
+    image_rate_factor: float
+    audio_rate_factor: float
+    text_rate_factor: float
+    first_frame: int
+    last_frame: int
+    validation_frame: int
+    loader_workers: int
+    device: Literal["auto", "cpu", "cuda"]
+
+    def __post_init__(self) -> None:
+        for key in ("batch_size", "epochs", "rate_step_epochs", "first_frame"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"train.{key} must be at least 1")
+        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
+            raise ValueError("train.steps_per_epoch must be at least 1 or null")
+        if not self.first_frame <= self.validation_frame <= self.last_frame:
+            raise ValueError("train: need first_frame <= validation_frame <= last_frame")
+        if self.learning_rate <= 0:
+            raise ValueError("train.learning_rate must be positive")
+
+
+class StepLosses(NamedTuple):
+    """The loss of each stream, both directions added."""
+
+    image_audio: Tensor
+    image_text: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """The four sets that training reads."""
+
+    audio: AudioVisualPairs
+    text: CaptionedImages
+    audio_validation: AudioVisualPairs
+    text_validation: CaptionedImages
+
+
+def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
+    """The device to compute on; raises RuntimeError if a GPU is asked for and there is none."""
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError("train.device is cuda, but PyTorch sees no GPU")
+    use_gpu = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if use_gpu else "cpu")
+
+
+class Trainer:
+    """One model, its optimiser and its losses."""
+
+    def __init__(
+        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, device: torch.device
+    ) -> None:
+        self.network = network.to(device, memory_format=torch.channels_last)
+        self._config = config
+        self._device = device
+        self._margin = loss.margin
+        self._image_margin_scale = (
+            loss.variable_scale if loss.margin_mode == "variable" else None
+        )
+        self._reduction = loss.reduction
+        rates = {
+            "image": config.image_rate_factor,
+            "audio": config.audio_rate_factor,
+            "text": config.text_rate_factor,
+        }
+        self._optimiser = Adam(
+            [
+                {
+                    "params": getattr(self.network, name).parameters(),
+                    "lr": config.learning_rate * factor,
+                }
+                for name, factor in rates.items()
+            ],
+            weight_decay=config.weight_decay,
+        )
+        self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
+
+    def step(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
+        """One step on a batch of each stream: ``joint`` adds the streams' losses for one update
+        (the paper's sum), ``alternating`` updates after each (the authors' code).
+        """
+        if self._config.update == "joint":
+            losses = self._joint_losses(audio_batch, text_batch)
+            self._update(losses.image_audio + losses.image_text)
+            return losses
+        image_audio = self._audio_loss(audio_batch)
+        self._update(image_audio)
+        image_text = self._text_loss(text_batch)
+        self._update(image_text)
+        return StepLosses(image_audio.detach(), image_text.detach())
+
+    def end_epoch(self) -> None:
+        """Moves the learning-rate schedule on."""
+        self._schedule.step()
+
+    @torch.inference_mode()
+    def validate(self, streams: Streams) -> dict[str, float]:
+        """Mean validation losses: ``image_audio``, ``image_text`` and their sum, ``loss``."""
+        self.network.eval()
+        size = self._config.batch_size
+        audio = _weighted_mean(
+            (self._audio_loss(batch).item(), len(batch[0]))
+            for batch in validation_batches(streams.audio_validation, size)
+        )
+        text = _weighted_mean(
+            (self._text_loss(batch).item(), len(batch[0]))
+            for batch in validation_batches(streams.text_validation, size)
+        )
+        self.network.train()
+        return {"image_audio": audio, "image_text": text, "loss": audio + text}
+
+    def _update(self, loss: Tensor) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimiser.step()
+
+    def _joint_losses(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
+        # One pass of the image network over both streams: its batch norm sees them together.
+        pixels = torch.cat([audio_batch[0], text_batch[0]])
+        frames, pictures = self._embed_images(pixels).split(
+            [len(audio_batch[0]), len(text_batch[0])]
+        )
+        return StepLosses(
+            self._pair_loss(frames, self.network.audio(audio_batch[1].to(self._device))),
+            self._pair_loss(pictures, self.network.text(text_batch[1].to(self._device))),
+        )
+
+    def _audio_loss(self, batch: list[Tensor]) -> Tensor:
+        sounds = self.network.audio(batch[1].to(self._device))
+        return self._pair_loss(self._embed_images(batch[0]), sounds)
+
+    def _text_loss(self, batch: list[Tensor]) -> Tensor:
+        captions = self.network.text(batch[1].to(self._device))
+        return self._pair_loss(self._embed_images(batch[0]), captions)
+
+    def _embed_images(self, pixels: Tensor) -> Tensor:
+        inputs = normalise(pixels.to(self._device, non_blocking=True))
+        embedded: Tensor = self.network.image(
+            inputs.contiguous(memory_format=torch.channels_last)
+        )
+        return embedded
+
+    def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
+        return pair_loss(
+            images,
+            others,
+            margin=self._margin,
+            image_margin_scale=self._image_margin_scale,
+            reduction=self._reduction,
+        )
+
+
+def train(
+    av_dir: Path,
+    captions_dir: Path,
+    images_dir: Path,
+    checkpoint_path: Path,
+    log_dir: Path,
+    *,
+    config: TrainConfig,
+    loss: LossConfig,
+    model: ModelConfig,
+    mel: MelConfig,
+    augment: AugmentConfig,
+) -> None:
+    """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
+
+    Raises RuntimeError if no epoch had a validation loss that is a number.
+    """
+    torch.manual_seed(config.seed)
+    vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
+    streams = open_streams(av_dir, captions_dir, images_dir, config, mel, augment)
+    device = pick_device(config.device)
+    network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
+    trainer = Trainer(network, config, loss, device)
+    provenance = {
+        "av": index_fingerprint(av_dir),
+        "images": index_fingerprint(images_dir),
+        "captions": file_fingerprint(captions_dir / "captions.parquet"),
+    }
+
+    def keep(epoch: int, validation_loss: float) -> None:
+        checkpoint = Checkpoint(
+            model=model,
+            mel=mel,
+            augment=augment,
+            vocabulary=vocabulary.fingerprint,
+            front_end=mel.front_end_fingerprint(),
+            data=provenance,
+            git=git_revision(),
+            epoch=epoch,
+            validation_loss=validation_loss,
+        )
+        save_checkpoint(checkpoint_path, network.state_dict(), checkpoint)
+
+    best_epoch, best = run_epochs(trainer, streams, config, log_dir, keep)
+    padded = sum(
+        not window_fits(point.centre_seconds, mel.window_seconds, clip.sound_s)
+        for clip, point in streams.audio.first_points()
+    )
+    log.info(
+        f"train: {config.epochs} epochs on {device.type}, {len(streams.audio)} clips "
+        f"({padded} shorter than a window, padded), {len(streams.text)} images; "
+        f"kept epoch {best_epoch} with validation loss {best:.4f}"
+    )
+
+
+def run_epochs(
+    trainer: Trainer,
+    streams: Streams,
+    config: TrainConfig,
+    log_dir: Path,
+    keep: Callable[[int, float], None],
+) -> tuple[int, float]:
+    """Runs all epochs, logs each through DVCLive and calls ``keep(epoch, validation loss)`` at
+    every new best. Returns the best epoch (from 1) and its validation loss.
+    """
+    batches, steps = _paired_batches(streams, config)
+    best_epoch, best = 0, math.inf
+    with (
+        Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None) as live,
+        counter(task="training", unit="steps", total=config.epochs * steps) as progress,
+    ):
+        for epoch in range(1, config.epochs + 1):
+            losses = []
+            for audio_batch, text_batch in islice(batches, steps):
+                losses.append(trainer.step(audio_batch, text_batch))
+                progress.update()
+            scores = trainer.validate(streams)
+            trainer.end_epoch()
+            if scores["loss"] < best:
+                best_epoch, best = epoch, scores["loss"]
+                keep(best_epoch, best)
+            for stream in StepLosses._fields:
+                mean = torch.stack([getattr(step, stream) for step in losses]).mean()
+                live.log_metric(f"train/{stream}", mean.item())
+            for name, value in scores.items():
+                live.log_metric(f"val/{name}", value)
+            progress.set_postfix(val=f"{scores['loss']:.4f}", best=best_epoch)
+            live.next_step()
+        if not best_epoch:
+            raise RuntimeError("train: no epoch had a finite validation loss; lower the rate")
+        live.log_metric("best/epoch", best_epoch, plot=False)
+        live.log_metric("best/val_loss", best, plot=False)
+    return best_epoch, best
+
+
+def open_streams(
+    av_dir: Path,
+    captions_dir: Path,
+    images_dir: Path,
+    config: TrainConfig,
+    mel: MelConfig,
+    augment: AugmentConfig,
+) -> Streams:
+    """Opens the training and validation sets of both streams."""
+    rule = PointRule(
+        first_frame=config.first_frame,
+        last_frame=config.last_frame,
+        validation_frame=config.validation_frame,
+    )
+
+    def clips(split: Split) -> AudioVisualPairs:
+        return AudioVisualPairs(read_index(av_dir, split, mel), rule, mel, augment, config.seed)
+
+    def images(split: Split) -> CaptionedImages:
+        return CaptionedImages(captions_dir, images_dir, split, augment, config.seed)
+
+    return Streams(
+        audio=clips("train"),
+        text=images("train"),
+        audio_validation=clips("val"),
+        text_validation=images("val"),
+    )
+
+
+def _paired_batches(
+    streams: Streams, config: TrainConfig
+) -> tuple[Iterator[tuple[list[Tensor], list[Tensor]]], int]:
+    """Endless pairs of batches, one of each stream, and the steps of an epoch."""
+    audio = EndlessBatches(len(streams.audio), config.batch_size, config.seed, stream=0)
+    text = EndlessBatches(len(streams.text), config.batch_size, config.seed, stream=1)
+    pairs = zip(
+        training_loader(streams.audio, audio, config.loader_workers),
+        training_loader(streams.text, text, config.loader_workers),
+        strict=True,
+    )
+    return pairs, config.steps_per_epoch or min(audio.batches_per_round, text.batches_per_round)
+
+
+def _weighted_mean(values: Iterable[tuple[float, int]]) -> float:
+    total, weight = 0.0, 0
+    for value, count in values:
+        total += value * count
+        weight += count
+    return total / weight
