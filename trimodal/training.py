@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from trimodal.av_index import index_fingerprint, read_index
 from trimodal.checkpoint import Checkpoint, save_checkpoint
+from trimodal.devices import Device, pick_device
 from trimodal.files import file_fingerprint, git_revision
 from trimodal.images import AugmentConfig, normalise
 from trimodal.loaders import (
@@ -73,7 +74,7 @@ class TrainConfig:
     last_frame: int
     validation_frame: int
     loader_workers: int
-    device: Literal["auto", "cpu", "cuda"]
+    device: Device
 
     def __post_init__(self) -> None:
         for key in ("batch_size", "epochs", "rate_step_epochs", "first_frame"):
@@ -102,14 +103,6 @@ class Streams:
     text: CaptionedImages
     audio_validation: AudioVisualPairs
     text_validation: CaptionedImages
-
-
-def pick_device(wanted: Literal["auto", "cpu", "cuda"]) -> torch.device:
-    """The device to compute on; raises RuntimeError if a GPU is asked for and there is none."""
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError("train.device is cuda, but PyTorch sees no GPU")
-    use_gpu = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if use_gpu else "cpu")
 
 
 class Trainer:

@@ -61,6 +61,12 @@ def test_each_kind_is_recognised_by_its_sound(size: Size) -> None:
     assert [KINDS[i] for i in nearest] == list(KINDS)
 
 
+def test_no_two_kinds_share_a_timbre() -> None:
+    bands = np.stack([signature(sound_of(scene_of(kind, seed=1)))[:40] for kind in KINDS])
+    alike = np.corrcoef(bands) - np.eye(len(KINDS))
+    assert alike.max() < 0.93, KINDS[alike.argmax() // 16] + "/" + KINDS[alike.argmax() % 16]
+
+
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("clock", "train")])
 def test_small_sources_sound_higher(kind: str) -> None:
     def centre(size: Size) -> float:

@@ -61,7 +61,8 @@ class Synth:
 
     def tremolo(self, mean: float, depth: float, hz: float) -> Wave:
         """An amplitude that swings by `depth` around `mean`, `hz` times a second."""
-        return (mean + depth * np.sin(2 * np.pi * hz * self.t)).astype(np.float32)
+        wave: Wave = (mean + depth * np.sin(2 * np.pi * hz * self.t)).astype(np.float32)
+        return wave
 
     def noise(self, smooth: int = 1) -> Wave:
         """Unit-variance noise, low-passed by a moving mean of `smooth` samples."""
@@ -141,7 +142,8 @@ def _bee(s: Synth) -> Wave:
 def _frog(s: Synth) -> Wave:
     pulses: Wave = np.maximum(0, s.tremolo(0, 1, 34)) ** 4
     gates = s.gate(0, 0.28) + s.gate(0.42, 0.7)
-    return (s.tone(470) + 0.6 * s.tone(940) + 0.1 * s.noise(4)) * pulses * gates
+    wave: Wave = (s.tone(470) + 0.6 * s.tone(940) + 0.1 * s.noise(4)) * pulses * gates
+    return wave
 
 
 def _phone(s: Synth) -> Wave:
@@ -157,8 +159,8 @@ def _piano(s: Synth) -> Wave:
 
 
 def _siren(s: Synth) -> Wave:
-    phase = s.glide((600, 1250, 600), (0, 0.7, 1.4))
-    return s.harmonics(phase, 1250, (1.0, 0.25, 0.3)) * s.gate(0, 1.4)
+    phase = s.glide((750, 1700, 750), (0, 0.7, 1.4))
+    return s.harmonics(phase, 1700, (1.0, 0.0, 0.3)) * s.gate(0, 1.4)
 
 
 def _trumpet(s: Synth) -> Wave:

@@ -1,0 +1,25 @@
+"""Stage ``captions``: caption sets -> Parquet and image shards."""
+
+import argparse
+from pathlib import Path
+
+from trimodal.captions import CaptionsConfig, prepare_captions
+from trimodal.config import load_section
+from trimodal.progress import start_logging
+
+
+def main() -> None:
+    """Reads the command line and the section ``captions``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--captions", type=Path, required=True, help="out: Parquet, stats")
+    parser.add_argument("--images", type=Path, required=True, help="out: shards, index")
+    args = parser.parse_args()
+    start_logging()
+    prepare_captions(
+        load_section(args.params, "captions", CaptionsConfig), args.captions, args.images
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Stage ``download``: annotations -> clips and their manifest."""
+
+import argparse
+from pathlib import Path
+
+from trimodal.config import load_section
+from trimodal.demo.world import DemoConfig
+from trimodal.download import DownloadConfig, download
+from trimodal.progress import start_logging
+
+
+def main() -> None:
+    """Reads the command line and the sections ``download`` and ``demo``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, required=True, help="out: media and manifest")
+    parser.add_argument("--world", type=Path, required=True, help="out: the demo's annotations")
+    args = parser.parse_args()
+    start_logging()
+    download(
+        load_section(args.params, "download", DownloadConfig),
+        load_section(args.params, "demo", DemoConfig),
+        args.clips,
+        args.world,
+    )
+
+
+if __name__ == "__main__":
+    main()

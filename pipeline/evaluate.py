@@ -1,0 +1,43 @@
+"""Stage ``evaluate``: checkpoint and test videos -> embeddings, ranks, metrics."""
+
+import argparse
+from pathlib import Path
+
+from trimodal.config import load_section
+from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
+from trimodal.progress import start_logging
+
+
+def main() -> None:
+    """Reads the command line and the section ``evaluate``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint")
+    parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
+    parser.add_argument("--captions", type=Path, required=True, help="in: the vocabulary")
+    parser.add_argument("--world", type=Path, required=True, help="in: the demo's truth, if any")
+    parser.add_argument("--embeddings", type=Path, required=True, help="out: Parquet")
+    parser.add_argument("--ranks", type=Path, required=True, help="out: Parquet, a row a query")
+    parser.add_argument("--metrics", type=Path, required=True, help="out: JSON, numbers only")
+    parser.add_argument("--audit", type=Path, required=True, help="out: JSON, counts")
+    parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")
+    args = parser.parse_args()
+    start_logging()
+    evaluate(
+        args.model,
+        args.av,
+        args.captions,
+        args.world,
+        Outputs(
+            embeddings=args.embeddings,
+            ranks=args.ranks,
+            metrics=args.metrics,
+            audit=args.audit,
+            curve=args.curve,
+        ),
+        load_section(args.params, "evaluate", EvaluateConfig),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,29 @@
+"""Stage ``extract``: clips -> shards of frames and mels."""
+
+import argparse
+from pathlib import Path
+
+from trimodal.config import load_section
+from trimodal.extract import ExtractConfig, extract
+from trimodal.mel import MelConfig
+from trimodal.progress import start_logging
+
+
+def main() -> None:
+    """Reads the command line and the sections ``extract`` and ``mel``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, required=True, help="in: the clips' folder")
+    parser.add_argument("--out", type=Path, required=True, help="out: shards, index, stats")
+    args = parser.parse_args()
+    start_logging()
+    extract(
+        args.clips / "manifest.parquet",
+        args.out,
+        load_section(args.params, "extract", ExtractConfig),
+        load_section(args.params, "mel", MelConfig),
+    )
+
+
+if __name__ == "__main__":
+    main()

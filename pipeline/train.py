@@ -1,0 +1,40 @@
+"""Stage ``train``: shards and captions -> the best checkpoint and its curves."""
+
+import argparse
+from pathlib import Path
+
+from trimodal.config import load_section
+from trimodal.images import AugmentConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig
+from trimodal.progress import start_logging
+from trimodal.training import LossConfig, TrainConfig, train
+
+
+def main() -> None:
+    """Reads the command line and the sections ``train, loss, model, mel, augment``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
+    parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
+    parser.add_argument("--images", type=Path, required=True, help="in: image shards")
+    parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
+    parser.add_argument("--log", type=Path, required=True, help="out: curves and best epoch")
+    args = parser.parse_args()
+    start_logging()
+    train(
+        args.av,
+        args.captions,
+        args.images,
+        args.model,
+        args.log,
+        config=load_section(args.params, "train", TrainConfig),
+        loss=load_section(args.params, "loss", LossConfig),
+        model=load_section(args.params, "model", ModelConfig),
+        mel=load_section(args.params, "mel", MelConfig),
+        augment=load_section(args.params, "augment", AugmentConfig),
+    )
+
+
+if __name__ == "__main__":
+    main()
