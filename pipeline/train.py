@@ -5,10 +5,11 @@ from pathlib import Path
 
 from trimodal.config import load_section
 from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
 from trimodal.progress import start_logging
-from trimodal.training import LossConfig, TrainConfig, train
+from trimodal.training import TrainConfig, train
 
 
 def main() -> None:

@@ -7,28 +7,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from trimodal.files import sha256_of
 from trimodal.mel import MelConfig
 from trimodal.records import DataError, Split
-
-AV_SCHEMA = pa.schema(
-    {
-        "split": pa.string(),
-        "shard": pa.string(),
-        "clip_id": pa.string(),
-        "label": pa.string(),
-        "duration_s": pa.float64(),
-        "sound_s": pa.float64(),  # 0 where there is no sound
-        "frame_offsets": pa.list_(pa.int64()),
-        "frame_sizes": pa.list_(pa.int64()),
-        "mel_offset": pa.int64(),  # of the numbers, behind the .npy header
-        "mel_columns": pa.int64(),  # 0 where there is no sound
-    }
-)
+from trimodal.tables import AV_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -44,7 +44,8 @@ class ResNet18(nn.Module):
         """Globally average-pooled features, (batch, 8 * width)."""
         out = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
         out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        return out.mean(dim=(2, 3))
+        pooled: Tensor = out.mean(dim=(2, 3))
+        return pooled
 
 
 def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:

@@ -18,35 +18,14 @@ from trimodal.shards import Sample, write_shard
 from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.word2vec import read_vectors
+from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA, VECTOR_DIM
 from trimodal.text import (
-    VECTOR_DIM,
-    WORDS,
     Vocabulary,
     build_vocabulary,
     tokenise,
     write_vocabulary,
 )
 from trimodal.workers import map_in_order
-
-CAPTION_SCHEMA = pa.schema(
-    {
-        "image_id": pa.string(),
-        "split": pa.string(),
-        "source": pa.string(),
-        "caption": pa.string(),
-        "tokens": pa.list_(pa.string()),
-        "token_ids": pa.list_(pa.int32(), WORDS),
-    }
-)
-IMAGE_SCHEMA = pa.schema(
-    {
-        "image_id": pa.string(),
-        "split": pa.string(),
-        "shard": pa.string(),
-        "offset": pa.int64(),
-        "size": pa.int64(),
-    }
-)
 
 
 @dataclass(frozen=True, kw_only=True)

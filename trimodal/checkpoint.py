@@ -1,4 +1,4 @@
-"""The trained model on disk: weights as safetensors, everything about them as JSON. Never pickle."""
+"""The trained model on disk: weights as safetensors, the facts about them as JSON; no pickle."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -13,6 +13,7 @@ from torch import Tensor
 from trimodal.config import parse_section
 from trimodal.files import atomic_path, write_json
 from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.records import DataError
@@ -30,6 +31,7 @@ class Checkpoint:
     """
 
     model: ModelConfig
+    loss: LossConfig
     mel: MelConfig
     augment: AugmentConfig
     vocabulary: str

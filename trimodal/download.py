@@ -31,11 +31,11 @@ class DownloadConfig:
     """
 
     source: Literal["demo", "folder"]
-    vggsound_csv: str | None
-    vggsound_folder: str | None
+    vggsound_csv: str
+    vggsound_folder: str
     vggsound_splits: tuple[Literal["train", "test"], ...]
-    msrvtt_csv: str | None
-    msrvtt_folder: str | None
+    msrvtt_csv: str
+    msrvtt_folder: str
     workers: int
 
     def __post_init__(self) -> None:
@@ -98,14 +98,15 @@ def _earlier(clips_dir: Path) -> dict[tuple[str, str], ClipOutcome]:
 
 
 def _look_through_folders(config: DownloadConfig, clips_dir: Path) -> list[ClipOutcome]:
+    train_clips = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     wanted = [
-        (config.vggsound_folder, read_vggsound(Path(config.vggsound_csv or ""), config.vggsound_splits)),
-        (config.msrvtt_folder, test_clips(Path(config.msrvtt_csv or ""))),
-    ]  # fmt: skip
+        (Path(config.vggsound_folder), train_clips),
+        (Path(config.msrvtt_folder), test_clips(Path(config.msrvtt_csv))),
+    ]
     earlier = _earlier(clips_dir)
     outcomes = []
     for folder, clips in wanted:
-        media = _media_by_stem(Path(folder or ""))
+        media = _media_by_stem(folder)
         for clip in bar(clips, task=f"looking through {folder}", unit="clips"):
             before = earlier.get((clip.source, clip.clip_id))
             outcomes.append(_look_for(clip, media.get(clip.clip_id), before))

@@ -117,7 +117,7 @@ def _embed_sentences(
     ids = np.stack([vocabulary.token_ids(tokenise(query.sentence)) for query in queries])
     parts = [
         network.text(part.to(device)).cpu()
-        for part in torch.from_numpy(ids.astype(np.int64)).split(1024)
+        for part in torch.split(torch.from_numpy(ids.astype(np.int64)), 1024)
     ]
     return torch.cat(parts).numpy()
 

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from trimodal.av_index import AvClip, index_fingerprint, read_index
 from trimodal.checkpoint import load_model, read_checkpoint
@@ -88,8 +87,10 @@ def evaluate(
     asked = read_queries(Path(config.test_csv))
     trained = {
         clip.clip_id
-        for split in ("train", "val")
-        for clip in read_index(av_dir, split, checkpoint.mel)  # type: ignore[arg-type]
+        for clip in (
+            *read_index(av_dir, "train", checkpoint.mel),
+            *read_index(av_dir, "val", checkpoint.mel),
+        )
     }
     test = match_videos(
         asked, read_index(av_dir, "test", checkpoint.mel), trained, config.leave_out_seen
@@ -111,6 +112,10 @@ def evaluate(
     if (truth := world_dir / "truth.parquet").exists():
         metrics["demo"] = against_oracle(kept, load_truth(truth), config.audio_weight)
     audit = {
+        "margin_mode": checkpoint.loss.margin_mode,
+        "protocol": config.protocol,
+        "audio_weight": config.audio_weight,
+        "epoch": checkpoint.epoch,
         **audit_counts(asked, test, embeddings, kept, trained, vocabulary, config),
         "data": index_fingerprint(av_dir),
         "test_csv": file_fingerprint(Path(config.test_csv)),

@@ -15,7 +15,6 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from trimodal.av_index import AV_SCHEMA
 from trimodal.files import write_json, write_table
 from trimodal.manifest import ClipOutcome, read_manifest
 from trimodal.media import MediaError, decode_audio, decode_frames
@@ -23,6 +22,7 @@ from trimodal.mel import MelConfig, log_mel
 from trimodal.progress import bar, closing_line, log
 from trimodal.records import DataError, Split
 from trimodal.shards import Extent, Sample, write_shard
+from trimodal.tables import AV_SCHEMA
 from trimodal.workers import map_in_order
 
 

@@ -51,12 +51,14 @@ def training_view(pixels: Tensor, config: AugmentConfig, rng: np.random.Generato
         view = tv.adjust_brightness(view, 1.0 + config.brightness * brightness)
     if config.saturation:
         view = tv.adjust_saturation(view, 1.0 + config.saturation * saturation)
-    return view.contiguous()
+    cropped: Tensor = view.contiguous()
+    return cropped
 
 
 def centre_view(pixels: Tensor, config: AugmentConfig) -> Tensor:
     """The middle of an image, uint8 (3, crop_px, crop_px)."""
-    return tv.center_crop(pixels, [config.crop_px, config.crop_px]).contiguous()
+    middle: Tensor = tv.center_crop(pixels, [config.crop_px, config.crop_px])
+    return middle.contiguous()
 
 
 def normalise(pixels: Tensor) -> Tensor:

@@ -18,11 +18,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trimodal.av_index import AvClip
-from trimodal.captions import CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.images import AugmentConfig, centre_view, decode_jpeg, training_view
 from trimodal.mel import MelConfig, missing_columns, pad_window, scale_window, window_first_column
 from trimodal.records import DataError, Split
 from trimodal.shards import read_extent
+from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.timing import Point, training_points
 
 Pair = tuple[Tensor, Tensor]
@@ -192,7 +192,9 @@ class EndlessBatches(Sampler[list[Draw]]):
                 yield [Draw(round_number, int(index)) for index in chosen]
 
 
-def training_loader(dataset: Dataset[Pair], batches: EndlessBatches, workers: int) -> DataLoader[Pair]:
+def training_loader(
+    dataset: Dataset[Pair], batches: EndlessBatches, workers: int
+) -> DataLoader[Pair]:
     """Endless training batches of a stream, read ahead by ``workers`` processes (0: none)."""
     return DataLoader(
         dataset,

@@ -1,5 +1,6 @@
 """The ranking losses (paper.md, Losses): similarity matrices in, scalars out."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -7,6 +8,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossConfig:
+    """Section ``loss``. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
+    ``variable_scale`` on image anchors (paper.md, Losses). ``reduction`` is over the negatives.
+    """
+
+    margin_mode: Literal["fixed", "variable"]
+    margin: float
+    variable_scale: float
+    reduction: Reduction
+
+    def __post_init__(self) -> None:
+        if self.margin < 0 or self.variable_scale < 0:
+            raise ValueError("loss: margin and variable_scale are not negative")
+
+    @property
+    def image_margin_scale(self) -> float | None:
+        """m' where the margin of image anchors is variable, else None."""
+        return self.variable_scale if self.margin_mode == "variable" else None
 
 
 def ranking_loss(

@@ -64,9 +64,7 @@ def probe(path: Path) -> MediaInfo:
                 duration = float(stream.duration * stream.time_base)
             else:
                 raise MediaError(path, "corrupt", "states no duration")
-            return MediaInfo(
-                duration_seconds=duration, has_audio=bool(container.streams.audio)
-            )
+            return MediaInfo(duration_seconds=duration, has_audio=bool(container.streams.audio))
     except (av.FFmpegError, OSError) as error:
         raise MediaError(path, "corrupt", str(error)) from error
 
@@ -127,7 +125,7 @@ def encode_video(
         "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps
     ).video
     options = {
-        "format": "mp4", "vcodec": "libx264", "preset": "veryfast", "crf": 23,
+        "format": "mp4", "vcodec": "libx264", "preset": "superfast", "crf": 23,
         "pix_fmt": "yuv420p", "threads": 1, "fflags": "+bitexact", "flags:v": "+bitexact",
         "flags:a": "+bitexact", "map_metadata": -1,
     }  # fmt: skip
@@ -136,10 +134,8 @@ def encode_video(
         if audio is not None:
             samples = Path(folder) / "audio.f32"
             samples.write_bytes(audio.astype("<f4").tobytes())
-            streams.append(
-                ffmpeg.input(str(samples), format="f32le", ac=1, ar=audio_rate_hz).audio
-            )
-            options |= {"acodec": "aac", "audio_bitrate": "64k"}
+            streams.append(ffmpeg.input(str(samples), format="f32le", ac=1, ar=audio_rate_hz).audio)
+            options |= {"acodec": "aac", "aac_coder": "fast", "audio_bitrate": "64k"}
         output = ffmpeg.output(*streams, str(temporary), **options).overwrite_output()
         _run(output, path, pictures.tobytes())
 

@@ -116,6 +116,6 @@ def scale_window(
     """
     window = decibels.astype(np.float32)
     if config.decibel == "amplitude":
-        window = 2.0 * np.maximum(window, _AMPLITUDE_FLOOR_DB)
-    window = np.maximum(window - window.max(), -80.0)
-    return np.ascontiguousarray(((window + 40.0) / 40.0).T)
+        window = np.float32(2.0) * np.maximum(window, np.float32(_AMPLITUDE_FLOOR_DB))
+    window = np.maximum(window - window.max(), np.float32(-80.0))
+    return np.ascontiguousarray(((window + np.float32(40.0)) / np.float32(40.0)).T)

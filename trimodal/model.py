@@ -1,6 +1,7 @@
 """The three networks that map image, audio and text to one unit sphere (paper.md, Model)."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -67,12 +68,12 @@ class TextNet(nn.Module):
         widths = [vectors.shape[1], 128, 128, 256, 256, 512, 512]
         self.convolutions = nn.ModuleList(
             nn.Conv1d(before, after, kernel_size=2, bias=False)
-            for before, after in zip(widths, widths[1:], strict=False)
+            for before, after in pairwise(widths)
         )
         self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in widths[1:])
         self.head = _head(widths[-1])
-        for convolution in self.convolutions:
-            nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+        for weight in self.convolutions.parameters():
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 256"]:
         """Unit vectors of captions given as rows of word ids."""

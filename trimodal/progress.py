@@ -4,7 +4,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -20,9 +20,7 @@ def start_logging() -> None:
     log.setLevel(logging.INFO)
 
 
-def bar(
-    items: Iterable[Item], *, task: str, unit: str, total: int | None = None
-) -> "tqdm[Item]":
+def bar(items: Iterable[Item], *, task: str, unit: str, total: int | None = None) -> "tqdm[Item]":
     """Wraps an iterable in a progress bar; silent where standard error is no terminal."""
     return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=None)
 
@@ -32,7 +30,7 @@ def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
     return tqdm(desc=task, unit=f" {unit}", total=total, disable=None)
 
 
-def closing_line(made: str, left_out: Mapping[str, int]) -> str:
+def closing_line(made: str, left_out: Mapping[Any, int]) -> str:
     """'made; left out 3: 2 corrupt, 1 too_short' or 'made; nothing left out'."""
     reasons = Counter(left_out)
     if not reasons.total():

@@ -32,7 +32,10 @@ def mix(
     if not 0.0 <= weight <= 1.0:
         raise ValueError(f"a weight lies between 0 and 1, not at {weight}")
     mixed = np.float32(1.0 - weight) * first + np.float32(weight) * second
-    return mixed if has_second is None else np.where(has_second[None, :], mixed, first)
+    if has_second is None:
+        return mixed
+    chosen: npt.NDArray[np.float32] = np.where(has_second[None, :], mixed, first)
+    return chosen
 
 
 def ranks(
@@ -55,7 +58,8 @@ def ranks(
     true_scores = scores[np.arange(len(scores)), truth][:, None]
     greater = (scores > true_scores).sum(axis=1)
     ties = (scores == true_scores).sum(axis=1) - 1
-    return (1.0 + greater + ties / 2.0).astype(np.float64)
+    rank_of_query: npt.NDArray[np.float64] = 1.0 + greater + ties / 2.0
+    return rank_of_query
 
 
 def tied_queries(

@@ -1,4 +1,4 @@
-"""Captions as the text network reads them: tokens, vocabulary, word ids (paper.md, Data, 'text')."""
+"""Captions as the text network reads them: tokens, vocabulary, ids (paper.md, Data, 'text')."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,8 @@ from nltk.tokenize import RegexpTokenizer
 
 from trimodal.files import sha256_of, write_table
 from trimodal.records import DataError
+from trimodal.tables import VECTOR_DIM, VOCABULARY_SCHEMA, WORDS
 
-WORDS = 16
-VECTOR_DIM = 300
 PADDING_ID = 0
 UNKNOWN_ID = 1
 _SPECIAL = ("<padding>", "<unknown>")  # no token can be spelled like this
@@ -80,10 +79,11 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
     write_table(
         path,
         pa.table(
-            {
-                "word": pa.array(vocabulary.words, pa.string()),
-                "vector": pa.FixedSizeListArray.from_arrays(flat, VECTOR_DIM),
-            }
+            [
+                pa.array(vocabulary.words, pa.string()),
+                pa.FixedSizeListArray.from_arrays(flat, VECTOR_DIM),
+            ],
+            schema=VOCABULARY_SCHEMA,
         ),
     )
 
@@ -91,7 +91,7 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
 def read_vocabulary(path: Path) -> Vocabulary:
     """Reads what :func:`write_vocabulary` wrote; raises DataError for anything else."""
     table = pq.read_table(path, memory_map=True)
-    if table.schema.names != ["word", "vector"]:
-        raise DataError(f"{path}: has columns {table.schema.names}, not word and vector")
+    if not table.schema.equals(VOCABULARY_SCHEMA):
+        raise DataError(f"{path}: is no vocabulary but a table of {table.schema.names}")
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, VECTOR_DIM)
     return Vocabulary(tuple(table["word"].to_pylist()), vectors)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from dvclive import Live
+from dvclive.live import Live
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
@@ -26,29 +26,13 @@ from trimodal.loaders import (
     training_loader,
     validation_batches,
 )
-from trimodal.losses import Reduction, pair_loss
+from trimodal.losses import LossConfig, pair_loss
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.progress import counter, log
 from trimodal.records import Split
 from trimodal.text import read_vocabulary
 from trimodal.timing import window_fits
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossConfig:
-    """Section ``loss``. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
-    ``variable_scale`` on image anchors (paper.md, Losses). ``reduction`` is over the negatives.
-    """
-
-    margin_mode: Literal["fixed", "variable"]
-    margin: float
-    variable_scale: float
-    reduction: Reduction
-
-    def __post_init__(self) -> None:
-        if self.margin < 0 or self.variable_scale < 0:
-            raise ValueError("loss: margin and variable_scale are not negative")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,14 +95,11 @@ class Trainer:
     def __init__(
         self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, device: torch.device
     ) -> None:
-        self.network = network.to(device, memory_format=torch.channels_last)
+        self.network = network.to(device)
+        self.network.to(memory_format=torch.channels_last)
         self._config = config
         self._device = device
-        self._margin = loss.margin
-        self._image_margin_scale = (
-            loss.variable_scale if loss.margin_mode == "variable" else None
-        )
-        self._reduction = loss.reduction
+        self._loss = loss
         rates = {
             "image": config.image_rate_factor,
             "audio": config.audio_rate_factor,
@@ -141,13 +122,13 @@ class Trainer:
         (the paper's sum), ``alternating`` updates after each (the authors' code).
         """
         if self._config.update == "joint":
-            losses = self._joint_losses(audio_batch, text_batch)
-            self._update(losses.image_audio + losses.image_text)
-            return losses
-        image_audio = self._audio_loss(audio_batch)
-        self._update(image_audio)
-        image_text = self._text_loss(text_batch)
-        self._update(image_text)
+            image_audio, image_text = self._joint_losses(audio_batch, text_batch)
+            self._update(image_audio + image_text)
+        else:
+            image_audio = self._audio_loss(audio_batch)
+            self._update(image_audio)
+            image_text = self._text_loss(text_batch)
+            self._update(image_text)
         return StepLosses(image_audio.detach(), image_text.detach())
 
     def end_epoch(self) -> None:
@@ -178,9 +159,8 @@ class Trainer:
     def _joint_losses(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
         # One pass of the image network over both streams: its batch norm sees them together.
         pixels = torch.cat([audio_batch[0], text_batch[0]])
-        frames, pictures = self._embed_images(pixels).split(
-            [len(audio_batch[0]), len(text_batch[0])]
-        )
+        embedded = self._embed_images(pixels)
+        frames, pictures = embedded.tensor_split([len(audio_batch[0])])
         return StepLosses(
             self._pair_loss(frames, self.network.audio(audio_batch[1].to(self._device))),
             self._pair_loss(pictures, self.network.text(text_batch[1].to(self._device))),
@@ -196,18 +176,16 @@ class Trainer:
 
     def _embed_images(self, pixels: Tensor) -> Tensor:
         inputs = normalise(pixels.to(self._device, non_blocking=True))
-        embedded: Tensor = self.network.image(
-            inputs.contiguous(memory_format=torch.channels_last)
-        )
+        embedded: Tensor = self.network.image(inputs.contiguous(memory_format=torch.channels_last))
         return embedded
 
     def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
         return pair_loss(
             images,
             others,
-            margin=self._margin,
-            image_margin_scale=self._image_margin_scale,
-            reduction=self._reduction,
+            margin=self._loss.margin,
+            image_margin_scale=self._loss.image_margin_scale,
+            reduction=self._loss.reduction,
         )
 
 
@@ -243,6 +221,7 @@ def train(
     def keep(epoch: int, validation_loss: float) -> None:
         checkpoint = Checkpoint(
             model=model,
+            loss=loss,
             mel=mel,
             augment=augment,
             vocabulary=vocabulary.fingerprint,
@@ -283,7 +262,7 @@ def run_epochs(
         counter(task="training", unit="steps", total=config.epochs * steps) as progress,
     ):
         for epoch in range(1, config.epochs + 1):
-            losses = []
+            losses: list[StepLosses] = []
             for audio_batch, text_batch in islice(batches, steps):
                 losses.append(trainer.step(audio_batch, text_batch))
                 progress.update()
@@ -292,11 +271,9 @@ def run_epochs(
             if scores["loss"] < best:
                 best_epoch, best = epoch, scores["loss"]
                 keep(best_epoch, best)
-            for stream in StepLosses._fields:
-                mean = torch.stack([getattr(step, stream) for step in losses]).mean()
-                live.log_metric(f"train/{stream}", mean.item())
-            for name, value in scores.items():
-                live.log_metric(f"val/{name}", value)
+            for part, values in (("train", mean_losses(losses)), ("val", scores)):
+                for name, value in values.items():
+                    live.log_metric(f"{part}/{name}", value)
             progress.set_postfix(val=f"{scores['loss']:.4f}", best=best_epoch)
             live.next_step()
         if not best_epoch:
@@ -304,6 +281,13 @@ def run_epochs(
         live.log_metric("best/epoch", best_epoch, plot=False)
         live.log_metric("best/val_loss", best, plot=False)
     return best_epoch, best
+
+
+def mean_losses(steps: list[StepLosses]) -> dict[str, float]:
+    """Means over steps: ``image_audio``, ``image_text`` and their sum, ``loss``."""
+    audio = torch.stack([step.image_audio for step in steps]).mean().item()
+    text = torch.stack([step.image_text for step in steps]).mean().item()
+    return {"image_audio": audio, "image_text": text, "loss": audio + text}
 
 
 def open_streams(

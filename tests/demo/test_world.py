@@ -83,7 +83,7 @@ def test_same_config_same_world_and_other_seed_other_world(cfg: DemoConfig, worl
 @pytest.mark.parametrize("clips", [6, 7, 9, 13, 100])
 def test_counts_add_up_at_any_scale(cfg: DemoConfig, clips: int) -> None:
     world = sample_world(dataclasses.replace(cfg, clips=clips))
-    assert len(world.test) == round(clips / 3)
+    assert len(world.test) == round(clips / 4)
     assert len(world.train) + len(world.test) == clips
     images = [*world.images_coco_train, *world.images_coco_val, *world.images_flickr]
     assert len(images) == clips * cfg.images_per_clip

@@ -3,7 +3,6 @@
 import csv
 import json
 import re
-import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -153,10 +152,6 @@ def _write_truth(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path
     pq.write_table(pa.Table.from_pylist(rows, schema=TRUTH_SCHEMA), path)
 
 
-def _stable_hash(word: str) -> int:
-    return zlib.crc32(word.encode())
-
-
 def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) -> None:
     """300-d vectors of words that occur at least twice, the same in every process.
 
@@ -174,6 +169,5 @@ def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) ->
         epochs=12,
         seed=seed,
         workers=1,
-        hashfxn=_stable_hash,
     )
     model.wv.save_word2vec_format(str(path), binary=True)

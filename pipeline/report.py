@@ -1,0 +1,21 @@
+"""Stage ``report``: metrics -> the paper's table with our rows, and plots."""
+
+import argparse
+from pathlib import Path
+
+from trimodal.progress import start_logging
+from trimodal.report import write_report
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--metrics", type=Path, required=True, help="in: the metrics folder")
+    parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
+    args = parser.parse_args()
+    start_logging()
+    write_report(args.metrics, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,41 @@
+"""The columns of the tables that stages hand on (design.md, Contracts)."""
+
+import pyarrow as pa
+
+WORDS = 16  # word ids a caption (paper.md, Data, row 'text')
+VECTOR_DIM = 300
+
+AV_SCHEMA = pa.schema(
+    {
+        "split": pa.string(),
+        "shard": pa.string(),
+        "clip_id": pa.string(),
+        "label": pa.string(),
+        "duration_s": pa.float64(),
+        "sound_s": pa.float64(),  # 0 where there is no sound
+        "frame_offsets": pa.list_(pa.int64()),
+        "frame_sizes": pa.list_(pa.int64()),
+        "mel_offset": pa.int64(),  # of the numbers, behind the .npy header
+        "mel_columns": pa.int64(),  # 0 where there is no sound
+    }
+)
+CAPTION_SCHEMA = pa.schema(
+    {
+        "image_id": pa.string(),
+        "split": pa.string(),
+        "source": pa.string(),
+        "caption": pa.string(),
+        "tokens": pa.list_(pa.string()),
+        "token_ids": pa.list_(pa.int32(), WORDS),
+    }
+)
+IMAGE_SCHEMA = pa.schema(
+    {
+        "image_id": pa.string(),
+        "split": pa.string(),
+        "shard": pa.string(),
+        "offset": pa.int64(),
+        "size": pa.int64(),
+    }
+)
+VOCABULARY_SCHEMA = pa.schema({"word": pa.string(), "vector": pa.list_(pa.float32(), VECTOR_DIM)})
