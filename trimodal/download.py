@@ -6,12 +6,12 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from trimodal.demo.annotations import write_annotations
 from trimodal.demo.render import render_clip
 from trimodal.demo.world import DemoConfig, Scene, World, sample_world
-from trimodal.files import atomic_path, write_json
+from trimodal.files import atomic_path, sha256_of, write_json
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.media import MediaError, probe
 from trimodal.progress import bar, closing_line, log
@@ -134,19 +134,27 @@ def _render_world(
 ) -> list[ClipOutcome]:
     world = sample_world(demo)
     mark = clips_dir / "world.json"
-    if not mark.exists() or json.loads(mark.read_text()) != asdict(demo):
+    if not mark.exists() or json.loads(mark.read_text()) != _world_mark(demo):
         shutil.rmtree(clips_dir, ignore_errors=True)
         shutil.rmtree(world_dir, ignore_errors=True)
     if not world_dir.exists():
         with atomic_path(world_dir) as temporary:
             write_annotations(world, temporary, demo)
-    write_json(mark, asdict(demo))
+    write_json(mark, _world_mark(demo))
     wanted = _wanted(world, world_dir)
     render = partial(_render, demo, clips_dir)
     scenes = bar(
         map_in_order(render, wanted, workers), task="rendering", unit="clips", total=len(wanted)
     )
     return list(scenes)
+
+
+def _world_mark(demo: DemoConfig) -> dict[str, Any]:
+    """What the rendered clips depend on: the params and the code that draws and encodes them."""
+    here = Path(__file__).parent
+    sources = sorted([*here.glob("demo/*.py"), here / "media.py"])
+    code = sha256_of(*(source.read_bytes() for source in sources))
+    return {"demo": asdict(demo), "code": code}
 
 
 def _wanted(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:

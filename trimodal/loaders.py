@@ -201,7 +201,6 @@ def training_loader(
         batch_sampler=batches,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
-        multiprocessing_context="forkserver" if workers else None,
     )
 
 

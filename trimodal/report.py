@@ -11,6 +11,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from trimodal.comparison_table import comparison_table
 from trimodal.files import atomic_path, write_text
 from trimodal.progress import log
 
@@ -40,14 +41,18 @@ class Results:
     audit: Metrics
     curve: list[dict[str, float]]
     losses: dict[str, list[float]]
+    comparison: Metrics
 
 
 def write_report(metrics_dir: Path, out_dir: Path) -> None:
-    """Reads the metrics and writes ``report.md``, ``audio_weight.svg`` and ``training.svg``."""
+    """Reads the metrics and writes ``report.md``, its first table alone as ``table.md``, and the
+    plots ``audio_weight.svg`` and ``training.svg``.
+    """
     results = _read(metrics_dir)
     with atomic_path(out_dir) as temporary:
         temporary.mkdir()
         write_text(temporary / "report.md", markdown(results))
+        write_text(temporary / "table.md", _main_table(results) + "\n")
         with mpl.rc_context({"svg.hashsalt": "trimodal", "font.size": 10}):
             _save(_plot_audio_weight(results), temporary / "audio_weight.svg")
             _save(_plot_training(results), temporary / "training.svg")
@@ -64,6 +69,7 @@ def _read(metrics_dir: Path) -> Results:
             part: [row["loss"] for row in _numbers(curves / part / "loss.tsv", "\t")]
             for part in ("train", "val")
         },
+        comparison=json.loads((metrics_dir / "comparison.json").read_text()),
     )
 
 
@@ -92,6 +98,12 @@ def markdown(results: Results) -> str:
     ]
     if demo:
         parts += ["## Sentences that mention a sound", _sound_section(demo)]
+    if demo and results.comparison:
+        parts += [
+            "## Variable against fixed margin",
+            f"Measured by `make compare` at commit {results.comparison['git'][:10]}.",
+            comparison_table(results.comparison),
+        ]
     parts += [
         "## All six directions",
         _table(("direction", *_COLUMNS, "MeanR"), _direction_rows(results.retrieval)),

@@ -1,0 +1,32 @@
+# make repro   install if need be, run the pipeline, print the result table
+# make test    install if need be, lint, types, tests
+# make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
+# make clean   remove what the pipeline made (not the environment)
+
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: repro test compare clean
+
+repro: $(VENV)/.installed
+	dvc repro
+	@cat metrics/report/table.md
+
+test: $(VENV)/.installed
+	ruff format --check .
+	ruff check .
+	mypy
+	pytest
+
+compare: $(VENV)/.installed
+	trimodal compare --seeds 1 2 3
+
+clean:
+	rm -rf data models
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@

@@ -1,0 +1,37 @@
+"""Writing an overlay into ``params.yaml`` so that comments stay and every later command sees it."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from trimodal.config import ConfigError
+from trimodal.files import atomic_path
+
+
+def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any, Any]]:
+    """Writes the overlay's values into the params file, keeping its comments and order.
+
+    Returns what changed: 'section.key' -> (before, after). Raises ConfigError for an overlay that
+    is not there or names a key that the params file has not.
+    """
+    if not overlay_path.is_file():
+        known = ", ".join(sorted(path.stem for path in overlay_path.parent.glob("*.yaml")))
+        raise ConfigError(f"{overlay_path}: no such overlay (known: {known or 'none'})")
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    params = yaml.load(params_path)
+    changed: dict[str, tuple[Any, Any]] = {}
+    for section, values in yaml.load(overlay_path).items():
+        if section not in params:
+            raise ConfigError(f"{overlay_path}: {params_path} has no section '{section}'")
+        for key, value in values.items():
+            if key not in params[section]:
+                raise ConfigError(f"{overlay_path}: {params_path} has no key '{section}.{key}'")
+            if params[section][key] != value:
+                changed[f"{section}.{key}"] = (params[section][key], value)
+                params[section][key] = value
+    with atomic_path(params_path) as temporary:
+        yaml.dump(params, temporary)
+    return changed
