@@ -103,6 +103,8 @@ def _look_through_folders(config: DownloadConfig, clips_dir: Path) -> list[ClipO
         (Path(config.vggsound_folder), train_clips),
         (Path(config.msrvtt_folder), test_clips(Path(config.msrvtt_csv))),
     ]
+    if (clips_dir / "world.json").exists():  # a demo's clips
+        shutil.rmtree(clips_dir)
     earlier = _earlier(clips_dir)
     outcomes = []
     for folder, clips in wanted:

@@ -18,14 +18,21 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary sibling of ``path`` that takes its place if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
+    _remove(temporary)  # what a killed run may have left
     try:
         yield temporary
+        if temporary.is_dir():
+            _remove(path)
         temporary.replace(path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

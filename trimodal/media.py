@@ -22,7 +22,10 @@ import numpy.typing as npt
 from trimodal.files import atomic_path
 
 _TIMEOUT_SECONDS = 120.0
-_FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf"
+_SAFE_INPUT = {
+    "protocol_whitelist": "file",
+    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf",
+}
 
 
 class MediaError(ValueError):
@@ -52,9 +55,7 @@ def ffmpeg_executable() -> str:
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
     try:
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
-            if container.format.name.split(",")[0] not in _FORMATS.split(","):
-                raise MediaError(path, "corrupt", f"is {container.format.name}, not a video")
+        with av.open(str(path), options=_SAFE_INPUT) as container:
             if not container.streams.video:
                 raise MediaError(path, "no_video", "has no video stream")
             stream = container.streams.video[0]
@@ -141,9 +142,7 @@ def encode_video(
 
 
 def _input(path: Path) -> Any:
-    return ffmpeg.input(
-        f"file:{path}", protocol_whitelist="file", format_whitelist=_FORMATS, threads=1
-    )
+    return ffmpeg.input(f"file:{path}", threads=1, **_SAFE_INPUT)
 
 
 def _run(stream: Any, path: Path, stdin: bytes | None = None) -> bytes:

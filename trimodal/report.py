@@ -98,7 +98,7 @@ def markdown(results: Results) -> str:
     ]
     if demo:
         parts += ["## Sentences that mention a sound", _sound_section(demo)]
-    if demo and results.comparison:
+    if demo and results.comparison["runs"]:
         parts += [
             "## Variable against fixed margin",
             f"Measured by `make compare` at commit {results.comparison['git'][:10]}.",

@@ -8,7 +8,6 @@ import os
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import webdataset as wds
@@ -63,14 +62,10 @@ def _member_extents(path: Path) -> dict[str, dict[str, Extent]]:
     return extents
 
 
-@lru_cache(maxsize=256)
-def _descriptor(path: str, _process: int) -> int:
-    return os.open(path, os.O_RDONLY)
-
-
 def read_extent(path: Path, offset: int, size: int) -> bytes:
     """Reads ``size`` bytes at ``offset`` of a shard; raises OSError when the shard is shorter."""
-    content = os.pread(_descriptor(str(path), os.getpid()), size, offset)
+    with path.open("rb", buffering=0) as shard:
+        content = os.pread(shard.fileno(), size, offset)
     if len(content) != size:
         raise OSError(f"{path}: wanted {size} bytes at {offset}, the file ends before")
     return content
