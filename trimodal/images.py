@@ -9,6 +9,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
+from trimodal.records import DataError
+
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -40,7 +42,7 @@ def decode_jpeg(content: bytes) -> Tensor:
 
 def training_view(pixels: Tensor, config: AugmentConfig, rng: np.random.Generator) -> Tensor:
     """A random crop of an image, uint8 (3, crop_px, crop_px); ``rng`` decides everything."""
-    height, width = pixels.shape[1:]
+    height, width = _checked_size(pixels, config)
     top = int(rng.integers(height - config.crop_px + 1))
     left = int(rng.integers(width - config.crop_px + 1))
     view = pixels[:, top : top + config.crop_px, left : left + config.crop_px]
@@ -57,8 +59,19 @@ def training_view(pixels: Tensor, config: AugmentConfig, rng: np.random.Generato
 
 def centre_view(pixels: Tensor, config: AugmentConfig) -> Tensor:
     """The middle of an image, uint8 (3, crop_px, crop_px)."""
+    _checked_size(pixels, config)
     middle: Tensor = tv.center_crop(pixels, [config.crop_px, config.crop_px])
     return middle.contiguous()
+
+
+def _checked_size(pixels: Tensor, config: AugmentConfig) -> tuple[int, int]:
+    height, width = pixels.shape[1:]
+    if min(height, width) < config.crop_px:
+        raise DataError(
+            f"augment.crop_px {config.crop_px} exceeds the stored pictures, {width} x {height} "
+            "(extract.frame_px, captions.image_px)"
+        )
+    return height, width
 
 
 def normalise(pixels: Tensor) -> Tensor:

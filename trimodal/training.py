@@ -61,7 +61,9 @@ class TrainConfig:
     device: Device
 
     def __post_init__(self) -> None:
-        for key in ("batch_size", "epochs", "rate_step_epochs", "first_frame"):
+        if self.batch_size < 2:
+            raise ValueError("train.batch_size must be at least 2: a loss needs a negative")
+        for key in ("epochs", "rate_step_epochs", "first_frame"):
             if getattr(self, key) < 1:
                 raise ValueError(f"train.{key} must be at least 1")
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:

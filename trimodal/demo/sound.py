@@ -215,7 +215,7 @@ def scene_sound(scene: Scene, rate_hz: int, seconds: float) -> Wave | None:
         return None
     rng = np.random.default_rng([scene.seed, _SOUND_STREAM])
     samples = round(seconds * rate_hz)
-    level = NOISE_LEVEL * rng.uniform(0.5, 1.5)
+    level = NOISE_LEVEL * rng.uniform(0.95, 1.05)
     track = rng.standard_normal(samples, dtype=np.float32) * np.float32(level)
     for sound in scene.sounds:
         _add_events(track, sound, rate_hz, rng)
@@ -225,9 +225,9 @@ def scene_sound(scene: Scene, rate_hz: int, seconds: float) -> Wave | None:
 
 def _add_events(track: Wave, sound: Heard, rate_hz: int, rng: np.random.Generator) -> None:
     recipe = RECIPES[sound.kind]
-    pitch = PITCH_OF_SIZE[sound.size] * float(np.exp(rng.normal(0, 0.04)))
+    pitch = PITCH_OF_SIZE[sound.size] * float(np.exp(rng.normal(0, 0.015)))
     event = recipe.wave(Synth(recipe.event_seconds, rate_hz, pitch, rng)).astype(np.float32)
-    gain = recipe.peak * rng.uniform(0.8, 1.15) * (1 if sound.on_screen else OFF_SCREEN_GAIN)
+    gain = recipe.peak * rng.uniform(0.95, 1.05) * (1 if sound.on_screen else OFF_SCREEN_GAIN)
     event *= np.float32(gain / np.abs(event).max())
     period = recipe.period_seconds * rate_hz
     begin = -rng.uniform(0, 1) * period
