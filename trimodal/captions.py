@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from trimodal.files import write_json, write_table
 from trimodal.progress import bar, closing_line, log
@@ -80,6 +80,8 @@ def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Pat
                 rows.append(_caption_row(image, caption, tokens))
             else:
                 left_out["caption of stop words alone"] += 1
+    if missing := {"train", "val"} - {row["split"] for row in rows}:
+        raise DataError(f"captions: not one caption with words in {sorted(missing)}")
     words = {token for row in rows for token in row["tokens"]}
     vectors = read_vectors(Path(config.vectors), words, VECTOR_DIM)
     vocabulary = build_vocabulary((row["tokens"] for row in rows), vectors)
@@ -118,7 +120,7 @@ def write_image_shard(image_px: int, quality: int, job: ImageShardJob) -> dict[s
             continue
         try:
             pixels = stored_jpeg(file.path.read_bytes(), image_px, quality)
-        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError):
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             left_out["image file broken"] += 1
             continue
         samples.append(Sample(key=file.image.image_id, members={"jpg": pixels}))
@@ -139,7 +141,7 @@ def write_image_shard(image_px: int, quality: int, job: ImageShardJob) -> dict[s
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
-    with Image.open(io.BytesIO(content)) as image:
+    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
         image.draft("RGB", (image_px, image_px))
         small = image.convert("RGB").resize((image_px, image_px), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()

@@ -16,7 +16,7 @@ from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.media import MediaError, probe
 from trimodal.progress import bar, closing_line, log
 from trimodal.records import Clip, DataError
-from trimodal.sources.msrvtt import test_clips
+from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.timing import frame_count
 from trimodal.workers import map_in_order
@@ -101,7 +101,7 @@ def _look_through_folders(config: DownloadConfig, clips_dir: Path) -> list[ClipO
     train_clips = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     wanted = [
         (Path(config.vggsound_folder), train_clips),
-        (Path(config.msrvtt_folder), test_clips(Path(config.msrvtt_csv))),
+        (Path(config.msrvtt_folder), wanted_videos(Path(config.msrvtt_csv))),
     ]
     if (clips_dir / "world.json").exists():  # a demo's clips
         shutil.rmtree(clips_dir)
@@ -122,7 +122,7 @@ def _media_by_stem(folder: Path) -> dict[str, Path]:
 
 
 def _look_for(clip: Clip, path: Path | None, before: ClipOutcome | None) -> ClipOutcome:
-    if path is None:
+    if path is None or not path.is_file():
         return ClipOutcome(clip=clip, path="", status="unavailable", reason="no such file")
     state = path.stat()
     seen = (path.as_posix(), state.st_size, int(state.st_mtime))
@@ -163,7 +163,7 @@ def _wanted(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:
     scenes = {scene.name: scene for scene in (*world.train, *world.test)}
     clips = [
         *read_vggsound(world_dir / "vggsound.csv", ("train",)),
-        *test_clips(world_dir / "MSRVTT_JSFUSION_test.csv"),
+        *wanted_videos(world_dir / "MSRVTT_JSFUSION_test.csv"),
     ]
     return [(clip, scenes[clip.clip_id]) for clip in clips]
 

@@ -49,7 +49,7 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestSet:
+class MatchedVideos:
     """Queries and their clips, row by row, and how many videos were left out and why."""
 
     queries: list[Query]
@@ -108,7 +108,8 @@ def evaluate(
     kept = _under(config.protocol, embeddings)
     metrics = measure(kept, config)
     other: Protocol = "authors" if config.protocol == "standard" else "standard"
-    metrics["other_protocol"] = text_to_video(_under(other, embeddings), config.audio_weight)
+    if embeddings.has_audio.sum() >= 2:
+        metrics["other_protocol"] = text_to_video(_under(other, embeddings), config.audio_weight)
     if (truth := world_dir / "truth.parquet").exists():
         metrics["demo"] = against_oracle(kept, load_truth(truth), config.audio_weight)
     audit = {
@@ -138,7 +139,7 @@ def evaluate(
 
 def match_videos(
     queries: list[Query], clips: list[AvClip], trained: set[str], leave_out_seen: bool
-) -> TestSet:
+) -> MatchedVideos:
     """Pairs each query with its video; a missing or trained-on video is left out and counted."""
     by_id = {clip.clip_id: clip for clip in clips}
     chosen: list[Query] = []
@@ -152,7 +153,7 @@ def match_videos(
             chosen.append(query)
     if len(chosen) < 2:
         raise DataError(f"evaluate: {len(chosen)} test videos; left out: {left_out}")
-    return TestSet(
+    return MatchedVideos(
         queries=chosen, clips=[by_id[query.video_id] for query in chosen], left_out=left_out
     )
 
@@ -232,7 +233,7 @@ def audio_weight_curve(embeddings: Embeddings, steps: int) -> str:
 
 def audit_counts(
     asked: list[Query],
-    test: TestSet,
+    test: MatchedVideos,
     embeddings: Embeddings,
     kept: Embeddings,
     trained: set[str],

@@ -189,7 +189,8 @@ def _sample(
 
 
 def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
-    frames = [members[ending] for ending in sorted(members) if ending.endswith(".jpg")]
+    numbered = sorted((e for e in members if e.endswith(".jpg")), key=lambda e: (len(e), e))
+    frames = [members[ending] for ending in numbered]
     mel = members.get("mel.npy")
     return {
         "frame_offsets": [extent.offset for extent in frames],

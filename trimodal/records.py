@@ -1,7 +1,11 @@
 """The records that travel between stages, checked where they enter."""
 
+import csv
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 ClipStatus = Literal[
@@ -25,6 +29,17 @@ _SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
 class DataError(ValueError):
     """Input that a user can mend; the message names the file, row or key."""
+
+
+@contextmanager
+def reading_text(path: Path) -> Iterator[None]:
+    """Turns what a text file can be wrong about as a whole into a DataError that names it."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8 text: {error}") from error
+    except csv.Error as error:
+        raise DataError(f"{path}: not a CSV file: {error}") from error
 
 
 def check_name(name: str, where: str) -> str:

@@ -108,16 +108,18 @@ def markdown(results: Results) -> str:
         "## All six directions",
         _table(("direction", *_COLUMNS, "MeanR"), _direction_rows(results.retrieval)),
         "Directions with audio are among the videos that have sound.",
-        "## The other protocol",
-        _table(
-            ("text to video", *_COLUMNS),
-            [
-                (_mode_name(mode), *_values(results.retrieval["other_protocol"][mode]))
-                for mode in ("image", "image_audio")
-            ],
-        ),
-        "`standard` keeps every video and searches a silent one by its image alone; `authors` "
-        "leaves silent videos out, which makes the gallery smaller.",
+    ]
+    if other := results.retrieval.get("other_protocol"):
+        parts += [
+            "## The other protocol",
+            _table(
+                ("text to video", *_COLUMNS),
+                [(_mode_name(mode), *_values(other[mode])) for mode in ("image", "image_audio")],
+            ),
+            "`standard` keeps every video and searches a silent one by its image alone; `authors` "
+            "leaves silent videos out, which makes the gallery smaller.",
+        ]
+    parts += [
         "## Audio weight",
         "![R@K by audio weight](audio_weight.svg)",
         "Computed on the test set from the embeddings. It is a diagnosis: a weight chosen here "

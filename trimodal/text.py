@@ -90,8 +90,14 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
 
 def read_vocabulary(path: Path) -> Vocabulary:
     """Reads what :func:`write_vocabulary` wrote; raises DataError for anything else."""
-    table = pq.read_table(path, memory_map=True)
+    try:
+        table = pq.read_table(path, memory_map=True)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path}: not a Parquet file: {error}") from error
     if not table.schema.equals(VOCABULARY_SCHEMA):
         raise DataError(f"{path}: is no vocabulary but a table of {table.schema.names}")
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, VECTOR_DIM)
-    return Vocabulary(tuple(table["word"].to_pylist()), vectors)
+    words = tuple(table["word"].to_pylist())
+    if words[:2] != _SPECIAL:
+        raise DataError(f"{path}: does not begin with {' and '.join(_SPECIAL)}")
+    return Vocabulary(words, vectors)

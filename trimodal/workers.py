@@ -19,7 +19,9 @@ def map_in_order(
     With one worker everything happens in this process. An exception in a job ends the iteration
     and is raised here; jobs not yet begun are dropped.
     """
-    if workers <= 1:
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    if workers == 1:
         yield from map(work, jobs)
         return
     context = multiprocessing.get_context("forkserver")

@@ -228,7 +228,7 @@ def _add_events(track: Wave, sound: Heard, rate_hz: int, rng: np.random.Generato
     pitch = PITCH_OF_SIZE[sound.size] * float(np.exp(rng.normal(0, 0.015)))
     event = recipe.wave(Synth(recipe.event_seconds, rate_hz, pitch, rng)).astype(np.float32)
     gain = recipe.peak * rng.uniform(0.95, 1.05) * (1 if sound.on_screen else OFF_SCREEN_GAIN)
-    event *= np.float32(gain / np.abs(event).max())
+    event *= np.float32(gain / max(float(np.abs(event).max()), 1e-9))
     period = recipe.period_seconds * rate_hz
     begin = -rng.uniform(0, 1) * period
     while begin < len(track):

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from trimodal.records import CaptionedImage, DataError
+from trimodal.records import CaptionedImage, DataError, check_file_name
 
 
 def read_coco(folder: Path, split: Literal["train", "val"]) -> list[CaptionedImage]:
@@ -19,7 +19,9 @@ def read_coco(folder: Path, split: Literal["train", "val"]) -> list[CaptionedIma
     except ValueError as error:
         raise DataError(f"{path}: not valid JSON: {error}") from error
     files = {
-        _field(path, "images", row, "id", int): _field(path, "images", row, "file_name", str)
+        _field(path, "images", row, "id", int): check_file_name(
+            _field(path, "images", row, "file_name", str), f"{path}: images"
+        )
         for row in _rows(path, content, "images")
     }
     captions: dict[int, list[str]] = {}
@@ -51,6 +53,11 @@ def _rows(path: Path, content: Any, key: str) -> list[Any]:
 
 def _field(path: Path, table: str, row: Any, key: str, kind: type) -> Any:
     value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, str) and not _encodable(value)):
         raise DataError(f"{path}: {table}: {row!r:.80} has no {kind.__name__} '{key}'")
     return value
+
+
+def _encodable(text: str) -> bool:
+    # JSON can spell half of a surrogate pair, which no file can hold.
+    return not any("\ud800" <= character <= "\udfff" for character in text)

@@ -3,9 +3,15 @@
 import re
 from pathlib import Path
 
-from trimodal.records import CaptionedImage, DataError, check_name
+from trimodal.records import (
+    CaptionedImage,
+    DataError,
+    check_file_name,
+    check_name,
+    reading_text,
+)
 
-_ROW = re.compile(r"(?P<name>[^|]+)\|\s*(?P<number>\d+)\s*(?:\|\s*|\s+)(?P<caption>\S.*)")
+_ROW = re.compile(r"(?P<name>[^|]+)\|\s*(?P<number>\d+)\s*(?:\|\s*|\s+)(?P<caption>[^\s|].*)")
 
 
 def read_flickr30k(folder: Path) -> list[CaptionedImage]:
@@ -13,27 +19,34 @@ def read_flickr30k(folder: Path) -> list[CaptionedImage]:
 
     The official file has one row whose second separator is missing ('name| 4   A dog runs ...'):
     it is read like the others. Raises DataError with file and row for a row of any other form, an
-    empty caption and a comment number that occurs twice.
+    unsafe name, an empty caption, a comment number that occurs twice and two names of one stem.
     """
     path = folder / "results.csv"
-    captions: dict[str, dict[int, str]] = {}
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    if not lines or not lines[0].startswith("image_name|"):
+    with reading_text(path):
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    if not lines[0].startswith("image_name|"):
         raise DataError(f"{path}: the first row is not 'image_name| comment_number| comment'")
+    captions: dict[str, dict[int, str]] = {}
+    name_of_stem: dict[str, str] = {}
     for row, line in enumerate(lines[1:], start=2):
+        where = f"{path}, row {row}"
         if not line.strip():
             continue
         match = _ROW.fullmatch(line.strip())
         if match is None:
-            raise DataError(f"{path}, row {row}: {line!r:.80} is not 'name| number| caption'")
-        numbered = captions.setdefault(match["name"].strip(), {})
+            raise DataError(f"{where}: {line!r:.80} is not 'name| number| caption'")
+        name = check_file_name(match["name"].strip(), where)
+        stem = check_name(Path(name).stem, where)
+        if name_of_stem.setdefault(stem, name) != name:
+            raise DataError(f"{where}: {name} and {name_of_stem[stem]} have one stem")
+        numbered = captions.setdefault(name, {})
         number = int(match["number"])
         if number in numbered:
-            raise DataError(f"{path}, row {row}: comment {number} occurs twice")
+            raise DataError(f"{where}: comment {number} occurs twice")
         numbered[number] = match["caption"].strip()
     return [
         CaptionedImage(
-            image_id=check_name(f"flickr_{Path(name).stem}", str(path)),
+            image_id=f"flickr_{Path(name).stem}",
             split="train",
             source="flickr30k",
             file_name=name,

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from trimodal.records import Clip, DataError, Query
+from trimodal.records import Clip, DataError, Query, reading_text
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")
 
@@ -13,14 +13,16 @@ def read_queries(csv_path: Path) -> list[Query]:
     an unsafe name, an empty sentence or a video that occurs twice.
     """
     queries: dict[str, Query] = {}
-    with csv_path.open(encoding="utf-8-sig", newline="") as lines:
+    with reading_text(csv_path), csv_path.open(encoding="utf-8-sig", newline="") as lines:
         reader = csv.DictReader(lines, skipinitialspace=True)
         if missing := [name for name in _COLUMNS if name not in (reader.fieldnames or [])]:
             raise DataError(f"{csv_path}: the header lacks {', '.join(missing)}")
-        for number, row in enumerate(reader, start=2):
-            where = f"{csv_path}, row {number}"
+        for row in reader:
+            where = f"{csv_path}, row {reader.line_num}"
             if any(row[name] is None for name in _COLUMNS):
                 raise DataError(f"{where}: fewer than {len(_COLUMNS)} columns")
+            if None in row:
+                raise DataError(f"{where}: more columns than the header; quote the commas")
             try:
                 query = Query(
                     query_id=row["key"], video_id=row["video_id"], sentence=row["sentence"]
@@ -35,7 +37,7 @@ def read_queries(csv_path: Path) -> list[Query]:
     return list(queries.values())
 
 
-def test_clips(csv_path: Path) -> list[Clip]:
+def wanted_videos(csv_path: Path) -> list[Clip]:
     """The videos that the queries ask for."""
     return [
         Clip(clip_id=query.video_id, source="msrvtt", split="test", label="")

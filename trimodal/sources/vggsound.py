@@ -4,10 +4,10 @@ import csv
 import re
 from pathlib import Path
 
-from trimodal.records import Clip, DataError
+from trimodal.records import Clip, DataError, reading_text
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
-_SPLITS = {"train": "train", "test": "test"}
+_SPLITS = ("train", "test")
 
 
 def read_vggsound(csv_path: Path, training_splits: tuple[str, ...]) -> list[Clip]:
@@ -17,7 +17,8 @@ def read_vggsound(csv_path: Path, training_splits: tuple[str, ...]) -> list[Clip
     error. Raises DataError with file and row for anything else that is not as it should be.
     """
     clips: dict[str, Clip] = {}
-    with csv_path.open(encoding="utf-8-sig", newline="") as lines:
+    unwanted: set[str] = set()
+    with reading_text(csv_path), csv_path.open(encoding="utf-8-sig", newline="") as lines:
         for number, row in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
             where = f"{csv_path}, row {number}"
             if not row:
@@ -32,9 +33,12 @@ def read_vggsound(csv_path: Path, training_splits: tuple[str, ...]) -> list[Clip
             if split not in _SPLITS:
                 raise DataError(f"{where}: split {split!r} is not train or test")
             clip_id = f"{youtube_id}_{int(start):06d}"
-            if clip_id in clips:
+            if clip_id in clips or clip_id in unwanted:
                 raise DataError(f"{where}: {clip_id} occurs twice")
-            clips[clip_id] = Clip(clip_id=clip_id, source="vggsound", split="train", label=label)
-            if split not in training_splits:
-                del clips[clip_id]
+            if split in training_splits:
+                clips[clip_id] = Clip(
+                    clip_id=clip_id, source="vggsound", split="train", label=label
+                )
+            else:
+                unwanted.add(clip_id)
     return list(clips.values())

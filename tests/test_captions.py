@@ -1,0 +1,226 @@
+"""Caption sets become Parquet and image shards: the contract, the counts, the same bytes."""
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from data_fixtures import contents, write_vectors
+from PIL import Image
+
+from trimodal.captions import CaptionsConfig, prepare_captions, stored_jpeg
+from trimodal.records import DataError
+from trimodal.text import read_vocabulary
+
+
+def picture(path: Path, size: tuple[int, int], mode: str = "RGB", form: str = "JPEG") -> None:
+    pixels = np.random.default_rng(size[0]).integers(0, 255, (size[1], size[0], 4), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels, "RGBA").convert(mode).save(path, form)
+
+
+def write_coco(folder: Path, split: str, captions: dict[int, list[str]]) -> None:
+    content = {
+        "images": [{"id": number, "file_name": f"{number}.jpg"} for number in captions],
+        "annotations": [
+            {"image_id": number, "caption": text}
+            for number, texts in captions.items()
+            for text in texts
+        ],
+    }  # fmt: skip
+    path = folder / "annotations" / f"captions_{split}2017.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> CaptionsConfig:
+    """A tiny tree: 5 COCO training images (one corrupt, one missing), 2 validation, 2 Flickr."""
+    coco, flickr = tmp_path / "coco", tmp_path / "flickr"
+    write_coco(
+        coco, "train",
+        {
+            1: ["A dog runs.", "It is what it is.", "the Dog[and]cat " + "dog " * 20],
+            2: ["A grey cat"], 3: ["a transparent cat"], 4: ["corrupt"], 5: ["missing"],
+        },
+    )  # fmt: skip
+    write_coco(coco, "val", {6: ["One dog"], 7: ["unicorn dog"]})
+    picture(coco / "train2017" / "1.jpg", (31, 17))
+    picture(coco / "train2017" / "2.jpg", (9, 40), "L")
+    picture(coco / "train2017" / "3.jpg", (20, 20), "RGBA", "PNG")
+    (coco / "train2017" / "4.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
+    picture(coco / "val2017" / "6.jpg", (64, 64))
+    picture(coco / "val2017" / "7.jpg", (1, 1))
+    rows = [
+        "image_name| comment_number| comment",
+        "a.jpg| 0| A bird .",
+        "b.jpg| 0   A bird sings .",
+    ]
+    flickr.mkdir()
+    (flickr / "results.csv").write_text("\n".join(rows))
+    picture(flickr / "images" / "a.jpg", (10, 12), "CMYK")
+    picture(flickr / "images" / "b.jpg", (12, 10))
+    vectors = write_vectors(tmp_path / "vectors.bin", ["dog", "cat", "bird", "sings", "unused"])
+    return CaptionsConfig(
+        coco=str(coco), flickr30k=str(flickr), vectors=str(vectors), image_px=16,
+        jpeg_quality=90, images_per_shard=3, workers=1,
+    )  # fmt: skip
+
+
+def prepare(config: CaptionsConfig, out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    prepare_captions(config, out / "captions", out / "images")
+    rows: list[dict[str, Any]] = pq.read_table(out / "captions" / "captions.parquet").to_pylist()
+    return rows, json.loads((out / "captions" / "stats.json").read_text())
+
+
+def test_table_has_the_contracts_types(config: CaptionsConfig, tmp_path: Path) -> None:
+    prepare(config, tmp_path / "out")
+    schema = pq.read_schema(tmp_path / "out" / "captions" / "captions.parquet")
+    assert {field.name: field.type for field in schema} == {
+        "image_id": pa.string(), "split": pa.string(), "source": pa.string(),
+        "caption": pa.string(), "tokens": pa.list_(pa.string()),
+        "token_ids": pa.list_(pa.int32(), 16),
+    }  # fmt: skip
+
+
+def test_sources_are_merged_and_stop_words_left_out(config: CaptionsConfig, tmp_path: Path) -> None:
+    rows, _ = prepare(config, tmp_path / "out")
+    assert [(row["image_id"], row["split"], row["source"], row["caption"]) for row in rows] == [
+        ("coco_000000000001", "train", "coco", "A dog runs."),
+        ("coco_000000000001", "train", "coco", "the Dog[and]cat " + ("dog " * 20).strip()),
+        ("coco_000000000002", "train", "coco", "A grey cat"),
+        ("coco_000000000003", "train", "coco", "a transparent cat"),
+        ("coco_000000000006", "val", "coco", "One dog"),
+        ("coco_000000000007", "val", "coco", "unicorn dog"),
+        ("flickr_a", "train", "flickr30k", "A bird ."),
+        ("flickr_b", "train", "flickr30k", "A bird sings ."),
+    ]
+
+
+def test_token_ids_are_rows_of_the_vocabulary(config: CaptionsConfig, tmp_path: Path) -> None:
+    rows, _ = prepare(config, tmp_path / "out")
+    vocabulary = read_vocabulary(tmp_path / "out" / "captions" / "vocabulary.parquet")
+    assert vocabulary.words[2:] == ("dog", "cat", "bird", "sings")
+    assert vocabulary.vectors[4][0] == 3
+    assert rows[0]["tokens"] == ["dog", "runs"]
+    assert rows[0]["token_ids"] == [2, 1] + [0] * 14
+    assert len(rows[1]["tokens"]) == 22
+    assert rows[1]["token_ids"] == [2, 3] + [2] * 14
+
+
+def test_stats_count_everything_with_its_reason(config: CaptionsConfig, tmp_path: Path) -> None:
+    rows, stats = prepare(config, tmp_path / "out")
+    tokens = [token for row in rows for token in row["tokens"]]
+    unknown = [t for t in tokens if t not in ("dog", "cat", "bird", "sings")]
+    assert stats == {
+        "images": {"train": 5, "val": 2},
+        "captions": 8,
+        "words": len(set(tokens)),
+        "words_with_vector": 4,
+        "unknown_token_share": pytest.approx(len(unknown) / len(tokens)),
+        "left_out": {
+            "image file broken": 1, "image file missing": 1, "caption of stop words alone": 1,
+        },
+    }  # fmt: skip
+
+
+def test_index_finds_each_image_as_a_small_square_jpeg(
+    config: CaptionsConfig, tmp_path: Path
+) -> None:
+    prepare(config, tmp_path / "out")
+    folder = tmp_path / "out" / "images"
+    rows = pq.read_table(folder / "index.parquet").to_pylist()
+    assert [(row["image_id"], row["shard"]) for row in rows] == [
+        ("coco_000000000001", "train-000000.tar"),
+        ("coco_000000000002", "train-000000.tar"),
+        ("coco_000000000003", "train-000000.tar"),
+        ("flickr_a", "train-000001.tar"),
+        ("flickr_b", "train-000002.tar"),
+        ("coco_000000000006", "val-000000.tar"),
+        ("coco_000000000007", "val-000000.tar"),
+    ]
+    sources = [
+        "coco/train2017/1.jpg", "coco/train2017/2.jpg", "coco/train2017/3.jpg",
+        "flickr/images/a.jpg", "flickr/images/b.jpg", "coco/val2017/6.jpg", "coco/val2017/7.jpg",
+    ]  # fmt: skip
+    for row, source in zip(rows, sources, strict=True):
+        stored = (folder / row["shard"]).read_bytes()[row["offset"] : row["offset"] + row["size"]]
+        with Image.open(io.BytesIO(stored)) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (16, 16))
+        assert stored == stored_jpeg((tmp_path / source).read_bytes(), 16, 90)
+
+
+def test_stored_jpeg_shows_the_picture_and_not_its_transparency() -> None:
+    buffer = io.BytesIO()
+    Image.new("RGBA", (50, 20), (200, 30, 90, 10)).save(buffer, "PNG")
+    with Image.open(io.BytesIO(stored_jpeg(buffer.getvalue(), 16, 95))) as image:
+        mean = np.asarray(image).reshape(-1, 3).mean(axis=0)
+    assert mean == pytest.approx([200, 30, 90], abs=6)
+
+
+def test_same_bytes_twice_and_with_two_workers(config: CaptionsConfig, tmp_path: Path) -> None:
+    prepare(config, tmp_path / "one")
+    prepare(config, tmp_path / "again")
+    prepare(replace(config, workers=2), tmp_path / "two")
+    first = contents(tmp_path / "one")
+    assert first == contents(tmp_path / "again") == contents(tmp_path / "two")
+    assert set(first) == {
+        "captions/captions.parquet", "captions/stats.json", "captions/vocabulary.parquet",
+        "images/index.parquet", "images/train-000000.tar", "images/train-000001.tar",
+        "images/train-000002.tar", "images/val-000000.tar",
+    }  # fmt: skip
+
+
+def test_decompression_bomb_is_counted_as_broken(
+    config: CaptionsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture(Path(config.flickr30k) / "images" / "a.jpg", (200, 200))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
+    _, stats = prepare(config, tmp_path / "out")
+    assert stats["left_out"]["image file broken"] == 2
+    assert stats["images"]["train"] == 4
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"P6\n3\xff 4\n255\n", b"GIF89a", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"BM\0\0", b"<html>"],
+)
+def test_file_that_is_no_picture_is_counted_as_broken(
+    content: bytes, config: CaptionsConfig, tmp_path: Path
+) -> None:
+    (Path(config.flickr30k) / "images" / "a.jpg").write_bytes(content)
+    _, stats = prepare(config, tmp_path / "out")
+    assert stats["left_out"]["image file broken"] == 2
+
+
+def test_truncated_picture_is_counted_as_broken(config: CaptionsConfig, tmp_path: Path) -> None:
+    path = Path(config.flickr30k) / "images" / "a.jpg"
+    picture(path, (200, 200))
+    path.write_bytes(path.read_bytes()[:-3000])
+    _, stats = prepare(config, tmp_path / "out")
+    assert stats["left_out"]["image file broken"] == 2
+
+
+def test_split_without_a_usable_image_is_an_error(config: CaptionsConfig, tmp_path: Path) -> None:
+    for number in (6, 7):
+        (Path(config.coco) / "val2017" / f"{number}.jpg").unlink()
+    with pytest.raises(DataError, match=r"'val'.*'image file missing': 3"):
+        prepare(config, tmp_path / "out")
+
+
+@pytest.mark.parametrize("splits", [("val",), ("train", "val")])
+def test_split_without_a_usable_caption_is_an_error(
+    splits: tuple[str, ...], config: CaptionsConfig, tmp_path: Path
+) -> None:
+    for split in splits:
+        write_coco(Path(config.coco), split, {6 if split == "val" else 1: ["It is what it is."]})
+    if "train" in splits:
+        rows = "image_name| comment_number| comment\na.jpg| 0| and so on\n"
+        (Path(config.flickr30k) / "results.csv").write_text(rows)
+    with pytest.raises(DataError, match="val"):
+        prepare(config, tmp_path / "out")

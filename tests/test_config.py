@@ -1,0 +1,176 @@
+"""params.yaml is read strictly: whatever does not fit is an error that names file and key."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from trimodal.captions import CaptionsConfig
+from trimodal.config import ConfigError, load_section
+from trimodal.demo.world import DemoConfig
+from trimodal.download import DownloadConfig
+from trimodal.evaluation import EvaluateConfig
+from trimodal.extract import ExtractConfig
+from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig
+from trimodal.training import TrainConfig
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+SECTIONS: dict[str, type] = {
+    "demo": DemoConfig,
+    "download": DownloadConfig,
+    "extract": ExtractConfig,
+    "mel": MelConfig,
+    "captions": CaptionsConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+}
+KEYS = [(name, field.name) for name, cls in SECTIONS.items() for field in fields(cls)]
+FLOATS = [
+    (name, field.name) for name, cls in SECTIONS.items() for field in fields(cls)
+    if field.type in (float, "float")
+]  # fmt: skip
+
+
+def load(path: Path, content: Any, section: str) -> Any:
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return load_section(path, section, SECTIONS[section])
+
+
+@pytest.fixture
+def params() -> dict[str, dict[str, Any]]:
+    """The committed params, free to be changed."""
+    content: dict[str, dict[str, Any]] = yaml.safe_load(PARAMS.read_text())
+    return content
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "some.yaml"
+
+
+def refusal(file: Path, content: Any, section: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(file, content, section)
+    message = str(caught.value)
+    assert str(file) in message
+    return message
+
+
+def test_every_committed_section_has_its_dataclass(params: dict[str, dict[str, Any]]) -> None:
+    assert set(params) == set(SECTIONS)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_committed_section_loads_key_by_key(
+    section: str, params: dict[str, dict[str, Any]]
+) -> None:
+    loaded = load_section(PARAMS, section, SECTIONS[section])
+    for key, value in params[section].items():
+        assert getattr(loaded, key) == (tuple(value) if isinstance(value, list) else value)
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_missing_key_is_named(section: str, key: str, params: Any, file: Path) -> None:
+    del params[section][key]
+    assert f"{section}.{key}: " in refusal(file, params, section)
+
+
+@pytest.mark.parametrize(("section", "key"), KEYS)
+def test_value_of_a_wrong_type_is_named(section: str, key: str, params: Any, file: Path) -> None:
+    params[section][key] = {"not": "this"}
+    assert f"{section}.{key}" in refusal(file, params, section)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_unknown_key_is_named(section: str, params: Any, file: Path) -> None:
+    params[section]["colour"] = 1
+    assert f"{section}.colour: unknown key" in refusal(file, params, section)
+
+
+@pytest.mark.parametrize(("section", "key"), FLOATS)
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_number_that_is_not_finite_is_refused(
+    section: str, key: str, value: float, params: Any, file: Path
+) -> None:
+    params[section][key] = value
+    assert key in refusal(file, params, section)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("demo", "clips", 5),
+        ("demo", "frame_px", 33),
+        ("extract", "validation_share", 0.0),
+        ("extract", "validation_share", 1.0),
+        ("extract", "jpeg_quality", 96),
+        ("extract", "clips_per_shard", 0),
+        ("extract", "frame_px", 1),
+        ("mel", "hop_samples", 0),
+        ("mel", "window_samples", 1025),
+        ("mel", "window_seconds", 0.0),
+        ("captions", "image_px", 1),
+        ("captions", "images_per_shard", 0),
+        ("augment", "crop_px", 0),
+        ("augment", "brightness", 1.0),
+        ("augment", "saturation", -0.1),
+        ("model", "width", 0),
+        ("model", "audio_weights", "imagenet"),
+        ("loss", "margin", -0.1),
+        ("train", "batch_size", 0),
+        ("train", "steps_per_epoch", 0),
+        ("train", "validation_frame", 9),
+        ("train", "learning_rate", 0.0),
+        ("evaluate", "points", 0),
+        ("evaluate", "audio_weight", 1.1),
+        ("download", "source", "youtube"),
+        ("download", "vggsound_splits", ["val"]),
+    ],
+)
+def test_value_out_of_range_is_named(
+    section: str, key: str, value: Any, params: Any, file: Path
+) -> None:
+    params[section][key] = value
+    message = refusal(file, params, section)
+    assert section in message.removeprefix(str(file))
+    assert key in message
+
+
+@pytest.mark.parametrize("value", ["'3'", "1.5", "true", "1e1", "2020-01-01", "[3]", "null"])
+def test_whole_number_must_be_one(value: str, params: Any, file: Path) -> None:
+    text = yaml.safe_dump({"train": params["train"] | {"epochs": "EPOCHS"}})
+    assert "train.epochs" in refusal(file, text.replace("EPOCHS", value), "train")
+
+
+def test_folder_source_needs_its_folders(params: Any, file: Path) -> None:
+    params["download"]["source"] = "folder"
+    assert "download.vggsound_csv" in refusal(file, params, "download")
+
+
+@pytest.mark.parametrize("content", ["", "- 1\n", "train: 3\n", "other: {}\n", "train:\n"])
+def test_missing_section_is_named(content: str, file: Path) -> None:
+    assert "'train'" in refusal(file, content, "train")
+
+
+@pytest.mark.parametrize("content", ["train: {epochs: 1\n", "a: b: c\n", "\ttrain: 1\n"])
+def test_broken_yaml_is_refused(content: str, file: Path) -> None:
+    assert "YAML" in refusal(file, content, "train")
+
+
+def test_file_that_is_not_text_is_refused(file: Path) -> None:
+    file.write_bytes(b"train: \xff\xfe\n")
+    with pytest.raises(ConfigError, match=file.name):
+        load_section(file, "train", TrainConfig)
+
+
+def test_unknown_key_that_is_no_word_is_refused(params: Any, file: Path) -> None:
+    params["train"] |= {1: 2, "colour": 3}
+    assert "unknown key" in refusal(file, params, "train")

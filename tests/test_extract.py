@@ -1,0 +1,269 @@
+"""Clips become shards of frames and mels: members, facts, counts, the same bytes."""
+
+import io
+import json
+import random
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from data_fixtures import REAL, brightness, contents, needs_real_data, write_clip
+from PIL import Image
+
+from trimodal import extract as module
+from trimodal.download import inspect
+from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard, hold_out
+from trimodal.manifest import ClipOutcome, write_manifest
+from trimodal.media import decode_audio
+from trimodal.mel import MelConfig, log_mel
+from trimodal.records import Clip, DataError
+from trimodal.tables import AV_SCHEMA
+from trimodal.timing import frame_count
+
+MEL = MelConfig(
+    sample_rate_hz=8000, n_fft=256, window_samples=256, hop_samples=128, mels=16,
+    window_seconds=1.0, decibel="power",
+)  # fmt: skip
+CONFIG = ExtractConfig(
+    frame_px=16, jpeg_quality=95, clips_per_shard=2, validation_share=0.1, validation_seed=2020,
+    workers=1,
+)  # fmt: skip
+TRAIN = [f"clip{i}" for i in range(6)]
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Six training clips (2.0 to 4.5 s) and a silent one, two test clips, one of them silent."""
+    folder = tmp_path_factory.mktemp("clips")
+    clips = {
+        name: write_clip(folder / f"{name}.mp4", seconds=2 + i / 2) for i, name in enumerate(TRAIN)
+    }
+    for name, sound in (("mute", False), ("test1", True), ("test0", False)):
+        clips[name] = write_clip(folder / f"{name}.mp4", sound=sound)
+    return clips
+
+
+def outcome(name: str, path: Path) -> ClipOutcome:
+    split: Any = "test" if name.startswith("test") else "train"
+    source: Any = "msrvtt" if split == "test" else "vggsound"
+    return inspect(Clip(clip_id=name, source=source, split=split, label=f"a {name}"), path, None)
+
+
+@pytest.fixture
+def manifest(media: dict[str, Path], tmp_path: Path) -> Path:
+    path = tmp_path / "manifest.parquet"
+    write_manifest(path, [outcome(name, clip) for name, clip in media.items()])
+    return path
+
+
+def stats(out: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((out / "stats.json").read_text())
+    return content
+
+
+def index(out: Path) -> dict[str, dict[str, Any]]:
+    return {row["clip_id"]: row for row in pq.read_table(out / "index.parquet").to_pylist()}
+
+
+def members(out: Path) -> dict[str, bytes]:
+    found = {}
+    for path in sorted(out.glob("*.tar")):
+        with tarfile.open(path) as tar:
+            found |= {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+    return found
+
+
+def test_shards_are_named_by_split_and_hold_so_many_clips(manifest: Path, tmp_path: Path) -> None:
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    assert sorted(path.name for path in out.iterdir()) == [
+        "index.parquet", "stats.json", "test-000000.tar", "train-000000.tar", "train-000001.tar",
+        "train-000002.tar", "val-000000.tar",
+    ]  # fmt: skip
+    assert pq.read_schema(out / "index.parquet").equals(AV_SCHEMA)
+
+
+def test_sample_has_its_frames_mel_and_facts(manifest: Path, tmp_path: Path) -> None:
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    found = members(out)
+    own = {name: content for name, content in found.items() if name.startswith("clip3.")}
+    assert sorted(own) == [f"clip3.0{n}.jpg" for n in (1, 2, 3)] + ["clip3.json", "clip3.mel.npy"]
+    facts = json.loads(own["clip3.json"])
+    assert facts.pop("duration_s") == pytest.approx(3.5, abs=0.2)
+    assert facts == {
+        "fps": 1, "label": "a clip3", "missing_audio": False,
+        "front_end": MEL.front_end_fingerprint(),
+    }  # fmt: skip
+    mel = np.load(io.BytesIO(own["clip3.mel.npy"]), allow_pickle=False)
+    assert mel.dtype == np.float16
+    np.testing.assert_array_equal(
+        mel, log_mel(decode_audio(manifest_path(manifest, "clip3"), 8000), MEL)
+    )
+
+
+def manifest_path(manifest: Path, name: str) -> Path:
+    rows = pq.read_table(manifest).to_pylist()
+    return Path(next(row["path"] for row in rows if row["clip_id"] == name))
+
+
+def test_frame_n_shows_second_n_minus_a_half(manifest: Path, tmp_path: Path) -> None:
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    for number in (1, 2, 3):
+        with Image.open(io.BytesIO(members(out)[f"clip3.0{number}.jpg"])) as image:
+            assert (image.mode, image.size) == ("RGB", (16, 16))
+            assert np.asarray(image).mean() == pytest.approx(brightness(4 * number - 2, 14), abs=6)
+
+
+def test_index_says_where_each_member_lies(manifest: Path, tmp_path: Path) -> None:
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    found = members(out)
+    for name, row in index(out).items():
+        content = (out / row["shard"]).read_bytes()
+        places = zip(row["frame_offsets"], row["frame_sizes"], strict=True)
+        for number, (offset, size) in enumerate(places, start=1):
+            assert content[offset : offset + size] == found[f"{name}.{number:02d}.jpg"]
+        mel = content[row["mel_offset"] :][: row["mel_columns"] * MEL.mels * 2]
+        assert found.get(f"{name}.mel.npy", b"").endswith(mel)
+        assert bool(row["sound_s"]) == bool(row["mel_columns"]) == (name != "test0")
+
+
+def test_clip_of_over_99_seconds_keeps_its_frames_in_order(tmp_path: Path) -> None:
+    long = write_clip(tmp_path / "test2.mp4", seconds=103, fps=1, sound_s=1)
+    job = ShardJob(path=tmp_path / "test-000000.tar", split="test", clips=(outcome("test2", long),))
+    (row,) = extract_shard(CONFIG, MEL, job).rows
+    content = job.path.read_bytes()
+    seen = [
+        float(np.asarray(Image.open(io.BytesIO(content[offset : offset + size]))).mean())
+        for offset, size in zip(row["frame_offsets"], row["frame_sizes"], strict=True)
+    ]
+    assert seen == pytest.approx([brightness(i, 103) for i in range(103)], abs=6)
+
+
+def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Path) -> None:
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    assert "mute" not in index(out)
+    assert index(out)["test0"]["mel_columns"] == 0
+    assert json.loads(members(out)["test0.json"])["missing_audio"] is True
+    assert "test0.mel.npy" not in members(out)
+    assert not any(name.startswith("mute.") for name in members(out))
+
+
+def test_stats_count_what_went_in_and_what_was_left_out(
+    media: dict[str, Path], tmp_path: Path
+) -> None:
+    corrupt = tmp_path / "clip9.mp4"
+    corrupt.write_bytes(media["clip1"].read_bytes()[:600])
+    lost = ClipOutcome(
+        clip=Clip(clip_id="lost", source="vggsound", split="train", label=""), path="",
+        status="unavailable", reason="no such file",
+    )  # fmt: skip
+    broken = replace(
+        outcome("clip1", media["clip1"]),
+        clip=Clip(clip_id="clip9", source="vggsound", split="train", label=""), path=str(corrupt),
+    )  # fmt: skip
+    write_manifest(
+        tmp_path / "m.parquet", [*(outcome(n, c) for n, c in media.items()), lost, broken]
+    )
+    extract(tmp_path / "m.parquet", out := tmp_path / "av", CONFIG, MEL)
+    written = stats(out)
+    clips = written.pop("clips")
+    assert clips["test"] == 2
+    assert clips["train"] + clips["val"] == 6
+    assert written == {
+        "front_end": MEL.front_end_fingerprint(),
+        "frames": sum(name.endswith(".jpg") for name in members(out)),
+        "test_clips_without_sound": 1,
+        "left_out": {"download: unavailable": 1, "no_audio": 1, "corrupt": 1},
+    }
+
+
+def test_same_bytes_twice_and_with_two_workers(manifest: Path, tmp_path: Path) -> None:
+    extract(manifest, tmp_path / "one", CONFIG, MEL)
+    extract(manifest, tmp_path / "again", CONFIG, MEL)
+    extract(manifest, tmp_path / "two", replace(CONFIG, workers=2), MEL)
+    first = contents(tmp_path / "one")
+    assert first == contents(tmp_path / "again") == contents(tmp_path / "two")
+
+
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_empty_split_is_an_error_with_the_reasons(
+    empty: str, media: dict[str, Path], tmp_path: Path
+) -> None:
+    kept = ("test0", "test1", "mute") if empty == "train" else (*TRAIN, "mute")
+    write_manifest(tmp_path / "m.parquet", [outcome(name, media[name]) for name in kept])
+    with pytest.raises(DataError, match=r"empty split.*'no_audio': 1"):
+        extract(tmp_path / "m.parquet", tmp_path / "av", CONFIG, MEL)
+    assert not (tmp_path / "av" / "index.parquet").exists()
+
+
+def test_job_that_breaks_leaves_no_half_shard(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_down(path: Path, samples: Any) -> Any:
+        def half() -> Iterator[Any]:
+            yield samples[0]
+            raise RuntimeError("out of luck")
+
+        return write_shard(path, half() if path.name == "train-000001.tar" else samples)
+
+    write_shard = module.write_shard
+    monkeypatch.setattr(module, "write_shard", breaks_down)
+    with pytest.raises(RuntimeError, match="out of luck"):
+        extract(manifest, tmp_path / "av", CONFIG, MEL)
+    assert list(contents(tmp_path / "av")) == ["train-000000.tar"]
+
+
+def authors_split(names: list[str], share: float) -> tuple[list[str], list[str]]:
+    """As the authors' code is described: shuffled with seed 2020, the last share held out."""
+    shuffled = sorted(names)
+    random.seed(2020)
+    random.shuffle(shuffled)
+    held = int(share * len(shuffled))
+    return shuffled[: len(shuffled) - held], shuffled[len(shuffled) - held :]
+
+
+@pytest.mark.parametrize("count", [20, 30, 100, 1234])
+def test_held_out_clips_are_the_authors(count: int) -> None:
+    names = sorted(f"clip{i}" for i in range(count))
+    train, val = authors_split(names, 0.1)
+    assert hold_out(names, 0.1, 2020) == (sorted(train), sorted(val))
+
+
+@pytest.mark.parametrize("count", [4, 19])
+def test_at_least_two_clips_are_held_out(count: int) -> None:
+    names = sorted(f"clip{i}" for i in range(count))
+    train, val = hold_out(names, 0.1, 2020)
+    assert len(val) == 2
+    assert sorted(train + val) == names
+
+
+def test_another_seed_holds_out_others() -> None:
+    names = sorted(f"clip{i}" for i in range(100))
+    assert hold_out(names, 0.1, 2020)[1] != hold_out(names, 0.1, 2021)[1]
+
+
+@needs_real_data
+def test_every_real_clip_yields_frames_and_a_mel(tmp_path: Path) -> None:
+    paths = sorted((REAL / "clips").glob("*.mp4"))
+    job = ShardJob(
+        path=tmp_path / "test-000000.tar", split="test",
+        clips=tuple(outcome("test", path) for path in paths),
+    )  # fmt: skip
+    job = replace(
+        job,
+        clips=tuple(
+            replace(o, clip=replace(o.clip, clip_id=path.stem))
+            for o, path in zip(job.clips, paths, strict=True)
+        ),
+    )
+    done = extract_shard(CONFIG, replace(MEL, sample_rate_hz=16_000), job)
+    assert not done.left_out
+    assert len(done.rows) == 60
+    for row in done.rows:
+        assert abs(len(row["frame_offsets"]) - frame_count(row["duration_s"])) <= 1
+        assert row["mel_columns"] == pytest.approx(row["sound_s"] * 125, abs=1.5)
+        assert row["sound_s"] == pytest.approx(row["duration_s"], abs=0.5)

@@ -1,0 +1,191 @@
+"""The report: the paper's table with our rows, honest words, the same bytes twice."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_fixtures import contents
+
+from trimodal.report import write_report
+
+# paper.md, Evaluation and results: R@1, R@5, R@10, MedR of each row
+PAPER = {
+    "C+LSTM+SA+FC7": "4.2 | 12.9 | 19.9 | 55",
+    "VSE-LSTM": "3.8 | 12.7 | 17.1 | 66",
+    "JSFusion": "10.2 | 31.2 | 43.2 | 13",
+    "Miech et al.": "7.5 | 21.2 | 29.6 | 38",
+    "MIL-NCE": "9.9 | 24.0 | 32.4 | 30",
+    "MMV FAC": "9.3 | 23.0 | 31.1 | 38",
+    "simple loss": "5.3 | 16.3 | 23.6 | 52",
+    "audio feature": "6.0 | 16.6 | 25.0 | 49",
+    "VM-ranking loss": "6.1 | 15.8 | 24.2 | 48",
+}
+
+NO_COMPARISON: dict[str, Any] = {"git": "", "seeds": [], "runs": []}  # as committed
+
+
+def summary(r1: float, r5: float, r10: float, median: float, mean: float) -> dict[str, float]:
+    return {"R@1": r1, "R@5": r5, "R@10": r10, "MedR": median, "MeanR": mean}
+
+
+@pytest.fixture
+def metrics() -> dict[str, Any]:
+    image, mixed = summary(10.04, 20, 30, 12, 21.54), summary(11.06, 22, 33, 11.5, 19.26)
+    directions = ("text_to_image", "image_to_text", "text_to_audio", "audio_to_text")
+    named = {name: summary(i, 2 * i, 3 * i, 40 + i, 50 + i) for i, name in enumerate(directions)}
+    return {
+        "text_to_video": {"image": image, "image_audio": mixed},
+        "other_protocol": {"image": summary(9, 19, 29, 13, 22), "image_audio": mixed},
+        "directions": named,
+        "audio_to_image_text": summary(7, 8, 9, 10, 11),
+        "demo": {
+            "oracle": {name: summary(61, 97, 99, 1, 2) for name in ("image", "audio", "both")},
+            "sound_captions": {"queries": 17, "image": image, "image_audio": mixed},
+        },
+    }
+
+
+def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Path:
+    """A metrics folder as the stages before the report leave it."""
+    plots = folder / "train" / "plots" / "metrics"
+    for part in ("train", "val"):
+        (plots / part).mkdir(parents=True, exist_ok=True)
+        (plots / part / "loss.tsv").write_text("step\tloss\n0\t0.5\n1\t0.25\n")
+    audit = {
+        "margin_mode": "variable", "protocol": "standard", "audio_weight": 0.2, "epoch": 2,
+        "queries": 50, "gallery": 50, "gallery_without_audio": 3, "unknown_word_share": 0.0123,
+    }  # fmt: skip
+    (folder / "retrieval.json").write_text(json.dumps(retrieval))
+    (folder / "audit.json").write_text(json.dumps(audit))
+    (folder / "comparison.json").write_text(json.dumps(comparison or NO_COMPARISON))
+    curve = "audio_weight,R@1,R@5,R@10,MedR\n0,1,2,3,4\n0.5,2,3,4,5\n1,0,1,2,3\n"
+    (folder / "audio_weight.csv").write_text(curve)
+    return folder
+
+
+def report(tmp_path: Path, retrieval: dict[str, Any], comparison: Any = None) -> str:
+    write_report(write(tmp_path / "metrics", retrieval, comparison), tmp_path / "report")
+    return (tmp_path / "report" / "report.md").read_text()
+
+
+def row(text: str, *parts: str) -> str:
+    """The one table row that has all parts in it."""
+    (found,) = [
+        line for line in text.splitlines() if line.startswith("|") and all(p in line for p in parts)
+    ]
+    return found
+
+
+@pytest.mark.parametrize(("method", "figures"), PAPER.items())
+def test_papers_rows_have_the_papers_figures(
+    method: str, figures: str, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    report(tmp_path, metrics)
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert row(table, method, "MSR-VTT, 1000").endswith(f"| {figures} |")
+
+
+def test_our_rows_have_our_figures(metrics: dict[str, Any], tmp_path: Path) -> None:
+    text = report(tmp_path, metrics)
+    assert row(text, "ours: variable margin, image alone").endswith("| 10.0 | 20.0 | 30.0 | 12 |")
+    assert row(text, "ours: variable margin, image + audio").endswith(
+        "| 11.1 | 22.0 | 33.0 | 11.5 |"
+    )
+    assert row(text, "| random").endswith("| 2.0 | 10.0 | 20.0 | 25.5 |")
+    assert row(text, "oracle that sees everything").endswith("| 61.0 | 97.0 | 99.0 | 1 |")
+    assert row(text, "image alone", "9.0").endswith("| 9.0 | 19.0 | 29.0 | 13 |")
+    assert row(text, "text to audio").endswith("| 2.0 | 4.0 | 6.0 | 42 | 52.0 |")
+    assert row(text, "helped by text").endswith("| 7.0 | 8.0 | 9.0 | 10 | 11.0 |")
+    assert row(text, "unknown word share").endswith("| 0.0123 |")
+    assert "50 sentences, 50 videos, 3 of them without sound" in text
+
+
+def test_main_table_stands_in_the_report(metrics: dict[str, Any], tmp_path: Path) -> None:
+    text = report(tmp_path, metrics)
+    table = (tmp_path / "report" / "table.md").read_text()
+    assert table in text
+    assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_report_says_when_audio_helps(metrics: dict[str, Any], tmp_path: Path) -> None:
+    text = report(tmp_path, metrics)
+    assert "17 sentences mention a sound" in text
+    assert "**helps** by mean rank (21.5 without, 19.3 with)" in text
+
+
+@pytest.mark.parametrize("mean", [21.54, 25.0])
+def test_report_says_when_audio_does_not_help(
+    mean: float, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    metrics["demo"]["sound_captions"]["image_audio"]["MeanR"] = mean
+    text = report(tmp_path, metrics)
+    assert "**does not help**" in text
+    assert "**helps**" not in text
+
+
+def test_report_without_demo_and_without_sound(metrics: dict[str, Any], tmp_path: Path) -> None:
+    bare = copy.deepcopy(metrics)
+    del bare["demo"], bare["audio_to_image_text"]
+    for name in ("text_to_audio", "audio_to_text"):
+        del bare["directions"][name]
+    text = report(tmp_path, bare)
+    assert "oracle" not in text
+    assert "mention a sound" not in text
+    assert "text to audio" not in text
+    assert row(text, "image alone", "this run", "| 50 videos |").endswith("| 12 |")
+
+
+def test_same_metrics_give_the_same_bytes(metrics: dict[str, Any], tmp_path: Path) -> None:
+    folder = write(tmp_path / "metrics", metrics)
+    write_report(folder, tmp_path / "one")
+    write_report(folder, tmp_path / "two")
+    one = contents(tmp_path / "one")
+    assert one == contents(tmp_path / "two")
+    assert set(one) == {"report.md", "table.md", "audio_weight.svg", "training.svg"}
+    assert all(one[name].startswith(b"<?xml") for name in one if name.endswith(".svg"))
+
+
+def test_plots_see_the_numbers(metrics: dict[str, Any], tmp_path: Path) -> None:
+    folder = write(tmp_path / "metrics", metrics)
+    write_report(folder, tmp_path / "one")
+    curve = folder / "audio_weight.csv"
+    curve.write_text(curve.read_text().replace("0.5,2", "0.5,9"))
+    losses = folder / "train" / "plots" / "metrics" / "val" / "loss.tsv"
+    losses.write_text(losses.read_text().replace("0.25", "0.75"))
+    write_report(folder, tmp_path / "two")
+    one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
+    assert {name for name in one if one[name] != two[name]} == {"audio_weight.svg", "training.svg"}
+
+
+def test_report_is_written_over_an_older_one(metrics: dict[str, Any], tmp_path: Path) -> None:
+    report(tmp_path, metrics)
+    metrics["text_to_video"]["image"]["R@1"] = 77.7
+    assert "77.7" in report(tmp_path, metrics)
+
+
+def test_comparison_of_margins_is_told_with_its_commit(
+    metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    runs = [
+        {
+            "margin_mode": mode, "seed": seed,
+            "text_to_video": {
+                name: summary(5 + seed + gain, 10, 20 + seed / 8 + gain, 9, 9)
+                for name in ("image", "image_audio")
+            },
+        }
+        for seed in (1, 2, 3)
+        for mode, gain in (("fixed", 0.0), ("variable", 4.0 + seed / 100))
+    ]  # fmt: skip
+    text = report(tmp_path, metrics, {"git": "0123456789abcdef", "seeds": [1, 2, 3], "runs": runs})
+    assert "commit 0123456789." in text
+    assert row(text, "image alone", "| fixed").endswith("| 7.0 | 10.0 | 20.2 | 9.0 |")
+    assert "image alone: a win" in text
+
+
+def test_report_without_a_comparison_has_no_section_for_it(
+    metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    assert "Variable against fixed" not in report(tmp_path, metrics, NO_COMPARISON)
