@@ -3,7 +3,6 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -11,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimodal.config import parse_section
-from trimodal.files import atomic_path, write_json
+from trimodal.files import atomic_path, file_fingerprint, write_json
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
@@ -43,18 +42,28 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last."""
+    """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last. The JSON holds
+    the weights' fingerprint, so that a pair of which one is older is noticed.
+    """
     with atomic_path(path) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
-    write_json(path.with_suffix(".json"), {"format": FORMAT, **asdict(checkpoint)})
+    facts = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
+    write_json(path.with_suffix(".json"), facts)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads the JSON beside the weights; raises DataError if it is of another format."""
+    """Reads the JSON beside the weights; raises DataError if it is of another format or belongs to
+    other weights.
+    """
     sidecar = path.with_suffix(".json")
-    content: dict[str, Any] = json.loads(sidecar.read_text(encoding="utf-8"))
-    if content.pop("format", None) != FORMAT:
+    try:
+        content = json.loads(sidecar.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{sidecar}: not valid JSON: {error}") from error
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
+    if content.pop("weights", None) != file_fingerprint(path):
+        raise DataError(f"{path}: not the weights that {sidecar.name} was written for")
     return parse_section(content, str(sidecar), Checkpoint)
 
 

@@ -55,7 +55,7 @@ def ffmpeg_executable() -> str:
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
     try:
-        with av.open(str(path), options=_SAFE_INPUT) as container:
+        with av.open(f"file:{path}", options=_SAFE_INPUT) as container:
             if not container.streams.video:
                 raise MediaError(path, "no_video", "has no video stream")
             stream = container.streams.video[0]
@@ -137,7 +137,7 @@ def encode_video(
             samples.write_bytes(audio.astype("<f4").tobytes())
             streams.append(ffmpeg.input(str(samples), format="f32le", ac=1, ar=audio_rate_hz).audio)
             options |= {"acodec": "aac", "aac_coder": "fast", "audio_bitrate": "64k"}
-        output = ffmpeg.output(*streams, str(temporary), **options).overwrite_output()
+        output = ffmpeg.output(*streams, f"file:{temporary}", **options).overwrite_output()
         _run(output, path, pictures.tobytes())
 
 
@@ -161,7 +161,8 @@ def _run(stream: Any, path: Path, stdin: bytes | None = None) -> bytes:
         )
     except subprocess.TimeoutExpired as error:
         raise MediaError(path, "corrupt", f"ffmpeg took over {_TIMEOUT_SECONDS:.0f} s") from error
-    if done.returncode:
-        message = done.stderr.decode(errors="replace").strip().splitlines()
-        raise MediaError(path, "corrupt", message[-1] if message else "ffmpeg failed")
+    messages = done.stderr.decode(errors="replace").strip().splitlines()
+    # A file that ends early decodes to its first part with exit code 0.
+    if done.returncode or any("partial file" in message for message in messages):
+        raise MediaError(path, "corrupt", messages[-1] if messages else "ffmpeg failed")
     return done.stdout

@@ -49,7 +49,7 @@ def window_fits(centre_seconds: float, window_seconds: float, duration_seconds: 
 def middle_point(frames: int, duration_seconds: float) -> Point:
     """The point in the middle of a clip too short for a whole window."""
     centre = duration_seconds / 2
-    return Point(frame=_frame_at(centre + 0.5, frames), centre_seconds=centre)
+    return Point(frame=_frame_at(centre + 1.0, frames), centre_seconds=centre)
 
 
 def training_points(
@@ -83,7 +83,7 @@ def spread_points(
     half = window_seconds / 2
     if frames >= 4:
         first, last = 2.0, frames - 2.0
-    elif window_fits(duration_seconds / 2, window_seconds, duration_seconds):
+    elif window_fits(half, window_seconds, duration_seconds):
         first, last = half + 0.5, max(half, duration_seconds - half) + 0.5
     else:
         return [middle_point(frames, duration_seconds)] * count

@@ -141,7 +141,7 @@ def test_shares_of_the_training_clips(many: World) -> None:
     main = [any(s.on_screen for s in scene.sounds) for scene in many.train]
     off = [any(not s.on_screen for s in scene.sounds) for scene in many.train]
     second = [len(scene.things) == 2 for scene in many.train]
-    assert 0.81 <= np.mean(main) <= 0.89
+    assert 0.93 <= np.mean(main) <= 0.97
     assert 0.16 <= np.mean(off) <= 0.24
     assert 0.2 <= np.mean(second) <= 0.3
 

@@ -1,0 +1,20 @@
+"""What is shared by all tests: one thread for torch, and one tiny training set."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from training_fixtures import TinyData, make_tiny_data
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_torch_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
+    return make_tiny_data(tmp_path_factory.mktemp("tiny_data"))

@@ -1,0 +1,153 @@
+"""Checkpoints come back as they were, with their vocabulary or not at all, and never unpickle."""
+
+import json
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
+from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.records import DataError
+from trimodal.text import Vocabulary, build_vocabulary
+
+
+def vocabulary_of(*words: str) -> Vocabulary:
+    vectors = {word: np.full(300, k + 0.5, np.float32) for k, word in enumerate(words)}
+    return build_vocabulary([list(words)], vectors)
+
+
+VOCABULARY = vocabulary_of("cat", "dog")
+CHECKPOINT = Checkpoint(
+    model=ModelConfig(
+        image_backbone="resnet18", image_weights="none", audio_weights="none", width=2
+    ),
+    loss=LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean"),
+    mel=MelConfig(
+        sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
+        window_seconds=3.0, decibel="power",
+    ),
+    augment=AugmentConfig(crop_px=24, flip=True, brightness=0.1, saturation=0.1),
+    vocabulary=VOCABULARY.fingerprint,
+    front_end="0123456789abcdef",
+    data={"av": "a" * 16, "images": "b" * 16},
+    git="",
+    epoch=3,
+    validation_loss=0.1234567890123,
+)  # fmt: skip
+
+
+def trained(seed: int = 0) -> TrimodalNet:
+    """A network whose every tensor, batch-norm statistics too, was moved from its beginning."""
+    torch.manual_seed(seed)
+    network = TrimodalNet(CHECKPOINT.model, torch.from_numpy(VOCABULARY.vectors.copy()))
+    network.image(torch.randn(4, 3, 32, 32))
+    network.audio(torch.randn(4, 1, 16, 151))
+    network.text(torch.randint(0, 4, (4, 16)))
+    return network
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    path = tmp_path / "models" / "trimodal.safetensors"
+    save_checkpoint(path, trained().state_dict(), CHECKPOINT)
+    return path
+
+
+def test_facts_come_back_as_they_were(saved: Path) -> None:
+    assert read_checkpoint(saved) == CHECKPOINT
+
+
+def test_networks_come_back_as_they_were(saved: Path) -> None:
+    network, original = load_model(saved, CHECKPOINT, VOCABULARY), trained().eval()
+    assert not any(module.training for module in network.modules())
+    assert network.state_dict().keys() == original.state_dict().keys()
+    for name, tensor in original.state_dict().items():
+        assert torch.equal(network.state_dict()[name], tensor), name
+    pixels, ids = torch.randn(2, 3, 32, 32), torch.tensor([[2, 3] * 8])
+    assert torch.equal(network.image(pixels), original.image(pixels))
+    assert torch.equal(network.text(ids), original.text(ids))
+
+
+def test_channels_last_weights_are_saved(tmp_path: Path, saved: Path) -> None:
+    """Training keeps its networks in that layout; the file does not tell."""
+    path = tmp_path / "other.safetensors"
+    network = trained().to(memory_format=torch.channels_last)
+    save_checkpoint(path, network.state_dict(), CHECKPOINT)
+    assert path.read_bytes() == saved.read_bytes()
+
+
+def test_pretrained_weights_are_not_fetched_to_be_overwritten(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("asked for pretrained weights")
+
+    monkeypatch.setattr("trimodal.backbones._resnet_weights", fail)
+    model = replace(CHECKPOINT.model, image_weights="imagenet")
+    load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
+
+
+def test_another_vocabulary_is_refused(saved: Path) -> None:
+    other = vocabulary_of("cat", "fox")
+    with pytest.raises(DataError) as caught:
+        load_model(saved, CHECKPOINT, other)
+    assert VOCABULARY.fingerprint in str(caught.value)
+    assert other.fingerprint in str(caught.value)
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, 5000, -1])
+def test_truncated_weights_are_a_data_error(keep: int, saved: Path) -> None:
+    saved.write_bytes(saved.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"trimodal\.safetensors"):
+        load_model(saved, CHECKPOINT, VOCABULARY)
+
+
+def test_weights_of_another_model_are_a_data_error(saved: Path) -> None:
+    model = replace(CHECKPOINT.model, width=4)
+    with pytest.raises(DataError, match=r"trimodal\.safetensors"):
+        load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
+
+
+@pytest.mark.parametrize("text", ['{"format": 2}', "{}", '{"format": "1"}', "[]", "null", '{"fo'])
+def test_json_of_another_format_is_a_data_error(text: str, saved: Path) -> None:
+    saved.with_suffix(".json").write_text(text)
+    with pytest.raises(DataError, match=r"trimodal\.json"):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize("change", [{"epoch": None}, {"epoch": "three"}, {"extra": 1}])
+def test_json_with_wrong_facts_names_file_and_key(change: dict[str, object], saved: Path) -> None:
+    sidecar = saved.with_suffix(".json")
+    content = json.loads(sidecar.read_text()) | change
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"trimodal\.json.*{next(iter(change))}"):
+        read_checkpoint(saved)
+
+
+class Trap:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self._path,)
+
+
+@pytest.mark.parametrize("form", ["pickle", "torch"])
+def test_nothing_is_unpickled(form: str, saved: Path, tmp_path: Path) -> None:
+    sprung = tmp_path / "sprung"
+    if form == "pickle":
+        saved.write_bytes(pickle.dumps(Trap(sprung)))
+    else:
+        torch.save({"image.head.0.weight": Trap(sprung)}, saved)
+    with pytest.raises(DataError, match=r"trimodal\.safetensors"):
+        load_model(saved, CHECKPOINT, VOCABULARY)
+    assert not sprung.exists()

@@ -1,0 +1,288 @@
+"""The two streams: what a sample holds, what is random in it, and that workers do not matter."""
+
+import io
+import json
+import tarfile
+from collections import Counter
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from training_fixtures import TinyData
+
+from trimodal.av_index import AvClip, read_index
+from trimodal.images import centre_view
+from trimodal.loaders import (
+    AudioVisualPairs,
+    CaptionedImages,
+    Draw,
+    EndlessBatches,
+    PointRule,
+    read_frame,
+    read_window,
+    training_loader,
+    validation_batches,
+)
+from trimodal.mel import FLOOR_DB, scale_window
+from trimodal.records import DataError
+
+RULE = PointRule(first_frame=2, last_frame=8, validation_frame=4)
+
+
+def clips_of(data: TinyData, split: str = "train") -> list[AvClip]:
+    return read_index(data.av_dir, split, data.mel)
+
+
+def pairs_of(data: TinyData, split: str = "train", *, plain: bool = False) -> AudioVisualPairs:
+    augment = data.augment
+    if plain:
+        augment = replace(augment, flip=False, brightness=0.0, saturation=0.0)
+    return AudioVisualPairs(clips_of(data, split), RULE, data.mel, augment, seed=5)
+
+
+def images_of(data: TinyData, split: str = "train", *, seed: int = 5) -> CaptionedImages:
+    return CaptionedImages(data.captions_dir, data.images_dir, split, data.augment, seed)
+
+
+def member(shard: Path, name: str) -> bytes:
+    with tarfile.open(shard) as tar:
+        content = tar.extractfile(name)
+        assert content is not None
+        return content.read()
+
+
+def stored_mel(clip: AvClip) -> np.ndarray:
+    return np.load(io.BytesIO(member(clip.shard, f"{clip.clip_id}.mel.npy")))
+
+
+def pixels(jpeg: bytes) -> Tensor:
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(jpeg)))).permute(2, 0, 1)
+
+
+def shown_second(view: Tensor) -> int:
+    """The second (from 0) that a clip's picture was rendered for: its red."""
+    return round((view[0].float().mean().item() - 20) / 20)
+
+
+def same(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_window_is_cut_from_the_stored_columns(split: str, tiny_data: TinyData) -> None:
+    for clip in clips_of(tiny_data, split)[:3]:
+        stored = stored_mel(clip)
+        for centre, first in [(1.5, 0), (4.5, 150), (8.5, 350)]:
+            window, missing = read_window(clip, centre, tiny_data.mel)
+            expected = scale_window(stored[first : first + 151], tiny_data.mel)
+            assert (window.shape, window.dtype, missing) == ((1, 16, 151), torch.float32, 0)
+            assert np.array_equal(window[0].numpy(), expected)
+
+
+@pytest.mark.parametrize(("centre", "missing"), [(0.5, 50), (9.5, None), (-4.0, 151), (20.0, 151)])
+def test_window_beyond_the_sound_is_completed_with_silence(
+    centre: float, missing: int | None, tiny_data: TinyData
+) -> None:
+    clip = clips_of(tiny_data)[0]
+    stored = stored_mel(clip)
+    first = round((centre - 1.5) / 0.02)
+    rows = [
+        stored[c] if 0 <= c < len(stored) else np.full(16, FLOOR_DB, np.float16)
+        for c in range(first, first + 151)
+    ]
+    window, lacking = read_window(clip, centre, tiny_data.mel)
+    assert np.array_equal(window[0].numpy(), scale_window(np.stack(rows), tiny_data.mel))
+    assert lacking == (first + 151 - len(stored) if missing is None else missing)
+
+
+def test_frame_is_the_tars_jpeg(tiny_data: TinyData) -> None:
+    for clip in clips_of(tiny_data)[:2]:
+        assert clip.frames == 10
+        for frame in range(1, 11):
+            jpeg = member(clip.shard, f"{clip.clip_id}.{frame:02d}.jpg")
+            assert torch.equal(read_frame(clip, frame), pixels(jpeg))
+            assert shown_second(read_frame(clip, frame)) == frame - 1
+
+
+def test_clip_facts_stand_beside_the_frames(tiny_data: TinyData) -> None:
+    silent = next(clip for clip in clips_of(tiny_data, "test") if not clip.has_audio)
+    facts = json.loads(member(silent.shard, f"{silent.clip_id}.json"))
+    assert facts == {
+        "duration_s": 10.0, "fps": 1, "label": "", "missing_audio": True,
+        "front_end": tiny_data.mel.front_end_fingerprint(),
+    }  # fmt: skip
+
+
+def test_pair_is_a_frame_and_the_sound_around_it(tiny_data: TinyData) -> None:
+    pairs, clips = pairs_of(tiny_data, plain=True), clips_of(tiny_data)
+    for number, clip in enumerate(clips):
+        view, window = pairs[Draw(3, number)]
+        assert (view.shape, view.dtype) == ((3, 24, 24), torch.uint8)
+        centre = shown_second(view) + 0.5
+        assert torch.equal(window, read_window(clip, centre, tiny_data.mel)[0])
+
+
+def test_training_draws_frames_2_to_8_and_only_those(tiny_data: TinyData) -> None:
+    pairs = pairs_of(tiny_data, plain=True)
+    drawn = Counter(shown_second(pairs[Draw(k, 0)][0]) + 1 for k in range(140))
+    assert set(drawn) == {2, 3, 4, 5, 6, 7, 8}
+    assert min(drawn.values()) >= 8
+
+
+def test_short_clips_draw_frames_whose_sound_is_there(tiny_data: TinyData) -> None:
+    clip = replace(clips_of(tiny_data)[0], sound_s=4.0)
+    plain = replace(tiny_data.augment, flip=False, brightness=0.0, saturation=0.0)
+    pairs = AudioVisualPairs([clip], RULE, tiny_data.mel, plain, seed=5)
+    drawn = {shown_second(pairs[Draw(k, 0)][0]) + 1 for k in range(30)}
+    assert drawn == {2, 3}
+    assert shown_second(pairs[Draw(-1, 0)][0]) + 1 == 3  # the nearest to 4
+
+
+def test_every_caption_of_an_image_is_drawn(tiny_data: TinyData) -> None:
+    table = pq.read_table(tiny_data.captions_dir / "captions.parquet").to_pylist()
+    first_id = next(row["image_id"] for row in table if row["split"] == "train")
+    own = {tuple(row["token_ids"]) for row in table if row["image_id"] == first_id}
+    images = images_of(tiny_data)
+    drawn = {tuple(images[Draw(k, 0)][1].tolist()) for k in range(40)}
+    assert len(own) == 3
+    assert drawn == own
+
+
+@pytest.mark.parametrize("stream", ["audio", "text"])
+def test_sample_is_a_function_of_seed_round_and_index(stream: str, tiny_data: TinyData) -> None:
+    first, again = (
+        pairs_of(tiny_data) if stream == "audio" else images_of(tiny_data) for _ in range(2)
+    )
+    assert all(same(first[Draw(0, k)], again[Draw(0, k)]) for k in (0, 3, 1, 0))
+    assert not same(first[Draw(0, 0)], first[Draw(1, 0)])
+    assert not same(first[Draw(0, 0)], first[Draw(0, 1)])
+
+
+def test_another_seed_gives_other_samples(tiny_data: TinyData) -> None:
+    assert not same(images_of(tiny_data)[Draw(0, 0)], images_of(tiny_data, seed=6)[Draw(0, 0)])
+
+
+def test_validation_takes_frame_4_in_the_middle(tiny_data: TinyData) -> None:
+    pairs = pairs_of(tiny_data, "val")
+    for number, clip in enumerate(clips_of(tiny_data, "val")):
+        view, window = pairs[Draw(-1, number)]
+        jpeg = member(clip.shard, f"{clip.clip_id}.04.jpg")
+        assert torch.equal(view, pixels(jpeg)[:, 4:28, 4:28])
+        assert torch.equal(window, read_window(clip, 3.5, tiny_data.mel)[0])
+
+
+def test_validation_takes_the_first_caption(tiny_data: TinyData) -> None:
+    images = images_of(tiny_data, "val")
+    table = pq.read_table(tiny_data.captions_dir / "captions.parquet").to_pylist()
+    index = pq.read_table(tiny_data.images_dir / "index.parquet").to_pylist()
+    rows = [row for row in index if row["split"] == "val"]
+    assert len(images) == len(rows) == 3
+    for number, row in enumerate(rows):
+        view, ids = images[Draw(-1, number)]
+        first = next(r for r in table if r["image_id"] == row["image_id"])
+        assert ids.tolist() == first["token_ids"]
+        assert ids.dtype == torch.int64
+        jpeg = member(tiny_data.images_dir / row["shard"], f"{row['image_id']}.jpg")
+        assert torch.equal(view, centre_view(pixels(jpeg), tiny_data.augment))
+
+
+def test_image_and_caption_belong_together(tiny_data: TinyData) -> None:
+    table = pq.read_table(tiny_data.captions_dir / "captions.parquet").to_pylist()
+    index = pq.read_table(tiny_data.images_dir / "index.parquet").to_pylist()
+    rows = [row for row in index if row["split"] == "train"]
+    images = images_of(tiny_data)
+    assert len(images) == len(rows) == 8
+    for number, row in enumerate(rows):
+        own = [r["token_ids"] for r in table if r["image_id"] == row["image_id"]]
+        assert images[Draw(0, number)][1].tolist() in own
+
+
+def test_number_of_workers_does_not_change_the_batches(tiny_data: TinyData) -> None:
+    def first_batches(workers: int) -> list[list[Tensor]]:
+        pairs = pairs_of(tiny_data)
+        batches = EndlessBatches(len(pairs), 3, seed=5, stream=0)
+        return list(islice(training_loader(pairs, batches, workers), 5))
+
+    alone = first_batches(0)
+    assert [batch[0].shape[0] for batch in alone] == [3] * 5
+    for workers in (1, 2):
+        for batch, expected in zip(first_batches(workers), alone, strict=True):
+            assert same((batch[0], batch[1]), (expected[0], expected[1]))
+
+
+def first_rounds(batches: EndlessBatches, rounds: int) -> list[list[list[Draw]]]:
+    drawn = islice(batches, rounds * batches.batches_per_round)
+    step = batches.batches_per_round
+    listed = list(drawn)
+    return [listed[k * step : (k + 1) * step] for k in range(rounds)]
+
+
+@pytest.mark.parametrize(("samples", "size"), [(12, 4), (13, 4), (2, 2), (7, 7), (5, 512)])
+def test_rounds_are_shuffled_and_no_sample_comes_twice(samples: int, size: int) -> None:
+    batches = EndlessBatches(samples, size, seed=1, stream=0)
+    assert batches.batch_size == min(samples, size)
+    assert batches.batches_per_round == samples // batches.batch_size
+    for number, drawn in enumerate(first_rounds(batches, 4)):
+        assert all(len(batch) == batches.batch_size for batch in drawn)
+        flat = [draw for batch in drawn for draw in batch]
+        assert {draw.round for draw in flat} == {number}
+        indices = {draw.index for draw in flat}
+        assert len(indices) == len(flat) == samples // batches.batch_size * batches.batch_size
+        assert indices <= set(range(samples))
+
+
+def test_samples_left_over_come_in_later_rounds() -> None:
+    rounds = first_rounds(EndlessBatches(13, 4, seed=1, stream=0), 12)
+    seen = {draw.index for batches in rounds for batch in batches for draw in batch}
+    assert seen == set(range(13))
+
+
+def test_order_depends_on_round_seed_and_stream() -> None:
+    def order(seed: int, stream: int, number: int) -> list[int]:
+        rounds = first_rounds(EndlessBatches(40, 40, seed=seed, stream=stream), number + 1)
+        return [draw.index for draw in rounds[number][0]]
+
+    assert order(1, 0, 0) == order(1, 0, 0)
+    different = [order(1, 0, 0), order(1, 0, 1), order(2, 0, 0), order(1, 1, 0), list(range(40))]
+    assert len({tuple(one) for one in different}) == 5
+
+
+@pytest.mark.parametrize("samples", [0, 1])
+def test_streams_without_a_negative_are_refused(samples: int) -> None:
+    with pytest.raises(DataError, match="two training samples"):
+        EndlessBatches(samples, 4, seed=1, stream=0)
+
+
+def test_validation_batches_hold_every_sample_once_in_order(tiny_data: TinyData) -> None:
+    """7 samples in batches of 3: the last would stand alone, without a negative."""
+    pairs = pairs_of(tiny_data)
+    assert len(pairs) == 7
+    for size, lengths in [(3, [3, 4]), (2, [2, 2, 3]), (4, [4, 3]), (100, [7])]:
+        batches = list(validation_batches(pairs, size))
+        assert [len(batch[0]) for batch in batches] == lengths
+        for k in (0, 1):
+            stacked = torch.cat([batch[k] for batch in batches])
+            expected = torch.stack([pairs[Draw(-1, number)][k] for number in range(7)])
+            assert torch.equal(stacked, expected)
+
+
+def test_validation_needs_two_samples(tiny_data: TinyData) -> None:
+    lone = AudioVisualPairs(clips_of(tiny_data)[:1], RULE, tiny_data.mel, tiny_data.augment, 5)
+    with pytest.raises(DataError, match="two samples"):
+        next(validation_batches(lone, 4))
+
+
+def test_shards_of_another_front_end_are_refused(tiny_data: TinyData) -> None:
+    other = replace(tiny_data.mel, mels=32)
+    with pytest.raises(DataError) as caught:
+        read_index(tiny_data.av_dir, "train", other)
+    assert tiny_data.mel.front_end_fingerprint() in str(caught.value)
+    assert other.front_end_fingerprint() in str(caught.value)
+    doubled = replace(tiny_data.mel, decibel="amplitude")
+    assert len(read_index(tiny_data.av_dir, "train", doubled)) == 7

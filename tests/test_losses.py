@@ -1,0 +1,203 @@
+"""The ranking losses against loops written straight from the paper, values and gradients."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from trimodal.losses import LossConfig, Reduction, pair_loss, ranking_loss, variable_margin
+
+REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
+
+
+def units(batch: int, dim: int, seed: int) -> Tensor:
+    rows = torch.randn(batch, dim, generator=torch.Generator().manual_seed(seed)).double()
+    return (rows / rows.norm(dim=1, keepdim=True)).requires_grad_()
+
+
+def dot(p: Tensor, q: Tensor) -> Tensor:
+    return torch.stack([p[k] * q[k] for k in range(len(p))]).sum()
+
+
+def oracle_term(
+    anchors: Tensor, others: Tensor, margin: Callable[[int, int], Tensor | float], reduction: str
+) -> Tensor:
+    """sum over j != i of max(0, s(x_i, y_j) - s(x_i, y_i) + m), pair by pair."""
+    terms = []
+    for i in range(len(anchors)):
+        for j in range(len(others)):
+            if j != i:
+                hinge = dot(anchors[i], others[j]) - dot(anchors[i], others[i]) + margin(i, j)
+                terms.append(torch.clamp(hinge, min=0))
+    return torch.stack(terms).sum() / (len(terms) if reduction == "mean" else len(anchors))
+
+
+def oracle_margin(images: Tensor, scale: float, i: int, j: int) -> Tensor:
+    """m' * sigmoid(-s(x_i, x_j)), spelled out."""
+    return scale / (1 + torch.exp(dot(images[i], images[j])))
+
+
+def oracle_pair_loss(
+    image: Tensor, other: Tensor, scale: float | None, reduction: str, *, detach: bool = True
+) -> Tensor:
+    frozen = image.detach() if detach else image
+
+    def image_margin(i: int, j: int) -> Tensor | float:
+        return 0.2 if scale is None else oracle_margin(frozen, scale, i, j)
+
+    return oracle_term(image, other, image_margin, reduction) + oracle_term(
+        other, image, lambda _i, _j: 0.2, reduction
+    )
+
+
+def gradients(loss: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return torch.autograd.grad(loss, inputs)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("batch", [2, 3, 7])
+def test_ranking_loss_is_the_papers_sum(batch: int, reduction: Reduction) -> None:
+    anchors, others = units(batch, 5, 1), units(batch, 5, 2)
+    ours = ranking_loss(anchors @ others.T, 0.2, reduction)
+    oracle = oracle_term(anchors, others, lambda _i, _j: 0.2, reduction)
+    torch.testing.assert_close(ours, oracle)
+    for mine, theirs in zip(
+        gradients(ours, anchors, others), gradients(oracle, anchors, others), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_margin_may_differ_by_anchor_and_negative(reduction: Reduction) -> None:
+    anchors, others = units(5, 4, 3), units(5, 4, 4)
+    margin = torch.rand(5, 5, generator=torch.Generator().manual_seed(5)).double()
+    ours = ranking_loss(anchors @ others.T, margin, reduction)
+    oracle = oracle_term(anchors, others, lambda i, j: margin[i, j], reduction)
+    torch.testing.assert_close(ours, oracle)
+    for mine, theirs in zip(
+        gradients(ours, anchors, others), gradients(oracle, anchors, others), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_anchors_are_rows() -> None:
+    """Row 0 is violated by 0.9 - 0.5 + 0.2, row 1 by nothing; columns would give another value."""
+    similarity = torch.tensor([[0.5, 0.9], [-0.5, 0.8]], dtype=torch.float64)
+    assert ranking_loss(similarity, 0.2, "sum").item() == pytest.approx(0.6 / 2)
+    assert ranking_loss(similarity.T, 0.2, "sum").item() == pytest.approx(0.3 / 2)
+
+
+def test_true_pairs_are_no_negatives() -> None:
+    similarity = torch.eye(4, dtype=torch.float64)
+    assert ranking_loss(similarity, 0.2).item() == 0
+    assert ranking_loss(similarity, 0.2 + torch.eye(4).double() * 50).item() == 0
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_ranking_loss_passes_gradcheck(reduction: Reduction) -> None:
+    similarity = (units(5, 6, 6) @ units(5, 6, 7).T).detach().requires_grad_()
+    margin = torch.rand(5, 5, generator=torch.Generator().manual_seed(8)).double()
+    assert torch.autograd.gradcheck(lambda s: ranking_loss(s, 0.2, reduction), similarity)
+    assert torch.autograd.gradcheck(lambda s: ranking_loss(s, margin, reduction), similarity)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_fixed_pair_loss_passes_gradcheck(reduction: Reduction) -> None:
+    assert torch.autograd.gradcheck(
+        lambda v, a: pair_loss(v, a, margin=0.2, image_margin_scale=None, reduction=reduction),
+        (units(4, 3, 9), units(4, 3, 10)),
+    )
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_fewer_than_two_pairs_are_refused(batch: int) -> None:
+    with pytest.raises(ValueError, match="two pairs"):
+        ranking_loss(torch.zeros(batch, batch), 0.2)
+    with pytest.raises(ValueError, match="two pairs"):
+        pair_loss(torch.ones(batch, 3), torch.ones(batch, 3), margin=0.2, image_margin_scale=None)
+
+
+def test_variable_margin_is_the_scaled_sigmoid_of_the_negated_similarity() -> None:
+    images = units(6, 4, 11)
+    margin = variable_margin(images @ images.T, 0.4)
+    for i in range(6):
+        for j in range(6):
+            assert margin[i, j].item() == pytest.approx(oracle_margin(images, 0.4, i, j).item())
+
+
+def test_similar_anchors_get_a_small_margin_and_dissimilar_ones_a_large_one() -> None:
+    same, orthogonal, opposite = variable_margin(
+        torch.tensor([[1.0, 0.0, -1.0]]).expand(3, 3), 0.4
+    )[0].tolist()
+    assert same == pytest.approx(0.4 / (1 + math.e))
+    assert orthogonal == pytest.approx(0.2)
+    assert opposite == pytest.approx(0.4 / (1 + 1 / math.e))
+
+
+def test_variable_margin_has_no_gradient() -> None:
+    images = units(3, 4, 12)
+    assert not variable_margin(images @ images.T, 0.4).requires_grad
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("scale", [None, 0.4, 1.3])
+def test_pair_loss_is_the_papers_two_terms(scale: float | None, reduction: Reduction) -> None:
+    image, other = units(6, 4, 13), units(6, 4, 14)
+    ours = pair_loss(image, other, margin=0.2, image_margin_scale=scale, reduction=reduction)
+    oracle = oracle_pair_loss(image, other, scale, reduction)
+    torch.testing.assert_close(ours, oracle)
+    for mine, theirs in zip(
+        gradients(ours, image, other), gradients(oracle, image, other), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_no_gradient_flows_through_the_margin() -> None:
+    """The gradient without the stop is another one, so the test above can tell."""
+    image, other = units(6, 4, 13), units(6, 4, 14)
+    ours = pair_loss(image, other, margin=0.2, image_margin_scale=0.4)
+    stopped = oracle_pair_loss(image, other, 0.4, "mean")
+    flowing = oracle_pair_loss(image, other, 0.4, "mean", detach=False)
+    torch.testing.assert_close(stopped, flowing)
+    (gradient,) = gradients(ours, image)
+    torch.testing.assert_close(gradient, gradients(stopped, image)[0])
+    assert (gradient - gradients(flowing, image)[0]).abs().max() > 1e-3
+
+
+def test_margin_varies_with_the_images_that_are_anchors() -> None:
+    """Twin images with twin partners: every similarity is 1, so each term is its own margin."""
+    twins = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+    loss = pair_loss(twins, twins, margin=0.2, image_margin_scale=0.4)
+    assert loss.item() == pytest.approx(0.4 / (1 + math.e) + 0.2)
+
+
+def test_margin_of_the_other_modalitys_anchors_is_fixed() -> None:
+    """Orthogonal images, twin others: the image term has 0.4 * sigmoid(0), the other one 0.7."""
+    images, others = torch.eye(2), torch.full((2, 2), math.sqrt(0.5))
+    loss = pair_loss(images, others, margin=0.7, image_margin_scale=0.4)
+    assert loss.item() == pytest.approx(0.2 + 0.7)
+
+
+def test_orthogonal_images_make_the_variable_margin_the_fixed_one() -> None:
+    images, others = torch.eye(5).double(), units(5, 5, 15)
+    fixed = pair_loss(images, others, margin=0.2, image_margin_scale=None)
+    variable = pair_loss(images, others, margin=0.2, image_margin_scale=0.4)
+    torch.testing.assert_close(variable, fixed)
+
+
+FIXED = LossConfig(margin_mode="fixed", margin=0.2, variable_scale=0.4, reduction="mean")
+
+
+def test_margin_mode_chooses_the_scale() -> None:
+    assert FIXED.image_margin_scale is None
+    assert replace(FIXED, margin_mode="variable").image_margin_scale == 0.4
+    assert replace(FIXED, margin_mode="variable", variable_scale=0.0).image_margin_scale == 0.0
+
+
+@pytest.mark.parametrize("key", ["margin", "variable_scale"])
+def test_negative_margins_are_refused(key: str) -> None:
+    with pytest.raises(ValueError, match=key):
+        replace(FIXED, **{key: -0.1})

@@ -1,0 +1,148 @@
+"""Ranks against a brute-force count; ties, NaN and empty galleries cannot flatter."""
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from trimodal.retrieval import EmbeddingError, mix, ranks, similarity, summarise, tied_queries
+
+Scores = npt.NDArray[np.float64]
+
+
+def oracle_rank(row: Scores, true: int) -> float:
+    """The mean position of the true item over all ways to order the ties, counted one by one."""
+    better = ties = 0
+    for item, score in enumerate(row.astype(np.float32)):
+        if score > np.float32(row[true]):
+            better += 1
+        elif item != true and score == np.float32(row[true]):
+            ties += 1
+    return (better + 1 + better + 1 + ties) / 2
+
+
+@st.composite
+def scores_and_truth(draw: st.DrawFn) -> tuple[Scores, npt.NDArray[np.int64]]:
+    queries, items = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    score = st.one_of(st.integers(-2, 2).map(float), st.floats(-1e6, 1e6, width=32))
+    scores = draw(arrays(np.float64, (queries, items), elements=score))
+    return scores, draw(arrays(np.int64, queries, elements=st.integers(0, items - 1)))
+
+
+@settings(deadline=None)
+@given(scores_and_truth())
+def test_ranks_are_those_of_a_brute_force_count(
+    case: tuple[Scores, npt.NDArray[np.int64]],
+) -> None:
+    scores, truth = case
+    expected = [oracle_rank(row, true) for row, true in zip(scores, truth, strict=True)]
+    assert ranks(scores, truth).tolist() == expected
+    tied = sum(
+        any(item != true and row[item] == row[true] for item in range(len(row)))
+        for row, true in zip(scores.astype(np.float32), truth, strict=True)
+    )
+    assert tied_queries(scores, truth) == tied
+
+
+def test_ranks_of_the_diagonal() -> None:
+    scores = np.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert ranks(scores).tolist() == [1, 3, 2]
+
+
+def test_truth_names_the_true_column_of_each_query() -> None:
+    scores = np.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
+    assert ranks(scores, np.array([2, 2])).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("row", "rank"),
+    [([1.0, 1.0], 1.5), ([1.0, 1.0, 1.0], 2.0), ([1.0, 2.0, 1.0], 2.5), ([1.0, 0.0, 0.0], 1.0)],
+)
+def test_ties_share_their_mean_rank(row: list[float], rank: float) -> None:
+    assert ranks(np.array([row]), np.array([0])).tolist() == [rank]
+
+
+def test_constant_embeddings_score_as_chance() -> None:
+    constant = np.ones((100, 8), np.float32)
+    found = ranks(similarity(constant, constant))
+    assert found.tolist() == [50.5] * 100
+    assert summarise(found) == {"R@1": 0, "R@5": 0, "R@10": 0, "MedR": 50.5, "MeanR": 50.5}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_scores_that_are_not_finite_raise_and_are_counted(bad: float) -> None:
+    scores = np.eye(4)
+    scores[0, 2] = scores[0, 3] = scores[3, 3] = bad
+    with pytest.raises(EmbeddingError, match="2 queries"):
+        ranks(scores)
+
+
+def test_scores_that_overflow_float32_raise() -> None:
+    with pytest.raises(EmbeddingError), np.errstate(over="ignore"):
+        ranks(np.array([[1.0, 1e300]]))
+
+
+@pytest.mark.parametrize("shape", [(0, 0), (0, 3), (3, 0)])
+def test_empty_galleries_and_no_queries_raise(shape: tuple[int, int]) -> None:
+    with pytest.raises(EmbeddingError, match="nothing to rank"):
+        ranks(np.zeros(shape))
+
+
+def test_scores_are_compared_in_float32() -> None:
+    """Differences below float32's resolution are ties, the next float32 is not."""
+    same = np.array([[0.5, 0.5 + 1e-12]])
+    above = np.array([[0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))]])
+    truth = np.array([0])
+    assert ranks(same, truth).tolist() == [1.5]
+    assert tied_queries(same, truth) == 1
+    assert ranks(above, truth).tolist() == [2.0]
+    assert tied_queries(above, truth) == 0
+
+
+def test_similarity_is_the_float32_dot_product_without_normalising() -> None:
+    queries, gallery = np.array([[1.0, 2.0], [0.0, 3.0]]), np.array([[4.0, 0.5], [1.0, 1.0]])
+    found = similarity(queries, gallery)
+    assert found.dtype == np.float32
+    assert found.tolist() == [[5.0, 3.0], [1.5, 3.0]]
+
+
+def test_mix_weighs_the_second_similarity() -> None:
+    first = np.array([[1.0, 0.0], [0.5, -1.0]], np.float32)
+    second = np.array([[0.0, 1.0], [0.5, 1.0]], np.float32)
+    np.testing.assert_allclose(mix(first, second, 0.2), [[0.8, 0.2], [0.5, -0.6]], rtol=1e-6)
+    assert mix(first, second, 0.0).tolist() == first.tolist()
+    assert mix(first, second, 1.0).tolist() == second.tolist()
+    assert mix(first, second, 0.3).dtype == np.float32
+
+
+@pytest.mark.parametrize("silence", [0.0, 9.0, np.nan])
+def test_items_without_a_second_are_searched_by_their_first_alone(silence: float) -> None:
+    first = np.array([[1.0, 0.5], [0.5, -1.0]], np.float32)
+    second = np.array([[0.0, silence], [1.0, silence]], np.float32)
+    mixed = mix(first, second, 0.5, np.array([True, False]))
+    assert mixed.tolist() == [[0.5, 0.5], [0.75, -1.0]]
+
+
+@pytest.mark.parametrize("weight", [-0.01, 1.01, np.nan])
+def test_weights_outside_0_to_1_are_refused(weight: float) -> None:
+    with pytest.raises(ValueError, match="between 0 and 1"):
+        mix(np.eye(2), np.eye(2), weight)
+
+
+def test_summary_by_hand() -> None:
+    summary = summarise(np.array([1.0, 1.5, 5.0, 5.5, 10.0, 11.0, 100.0, 2.0]))
+    assert summary == {"R@1": 12.5, "R@5": 50.0, "R@10": 75.0, "MedR": 5.25, "MeanR": 17.0}
+
+
+def test_recall_is_counted_at_the_given_ranks() -> None:
+    assert summarise(np.array([1.0, 2.0, 3.0, 4.0]), recall_at=(2, 3)) == {
+        "R@2": 50.0, "R@3": 75.0, "MedR": 2.5, "MeanR": 2.5,
+    }  # fmt: skip
+
+
+def test_tied_queries_are_counted_once_each() -> None:
+    scores = np.array([[1.0, 1.0, 1.0], [0.0, 1.0, 0.0], [2.0, 1.0, 2.0]])
+    assert tied_queries(scores) == 2
+    assert tied_queries(scores, np.array([0, 0, 1])) == 2

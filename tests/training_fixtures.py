@@ -1,0 +1,127 @@
+"""A tiny training set, made by the pipeline's own functions from rendered clips and pictures."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from gensim.models import KeyedVectors
+from PIL import Image
+
+from trimodal.captions import CaptionsConfig, prepare_captions
+from trimodal.extract import ExtractConfig, extract
+from trimodal.images import AugmentConfig
+from trimodal.manifest import ClipOutcome, write_manifest
+from trimodal.media import encode_video
+from trimodal.mel import MelConfig
+from trimodal.records import Clip
+
+RATE_HZ = 8000
+FPS = 4
+SECONDS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class TinyData:
+    """7 training, 2 validation and 2 test clips of 10 s; 8 training and 3 validation images."""
+
+    av_dir: Path
+    captions_dir: Path
+    images_dir: Path
+    mel: MelConfig
+    augment: AugmentConfig
+
+
+def make_tiny_data(folder: Path) -> TinyData:
+    """Renders clips and pictures into ``folder`` and prepares them as the stages do."""
+    data = TinyData(
+        av_dir=folder / "av",
+        captions_dir=folder / "captions",
+        images_dir=folder / "images",
+        mel=MelConfig(
+            sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16,
+            window_seconds=3.0, decibel="power",
+        ),
+        augment=AugmentConfig(crop_px=24, flip=True, brightness=0.1, saturation=0.1),
+    )  # fmt: skip
+    manifest = folder / "manifest.parquet"
+    write_manifest(manifest, [_clip(folder, number) for number in range(11)])
+    storing = ExtractConfig(
+        frame_px=32, jpeg_quality=90, clips_per_shard=4, validation_share=0.1,
+        validation_seed=2020, workers=1,
+    )  # fmt: skip
+    extract(manifest, data.av_dir, storing, data.mel)
+    prepare_captions(_caption_sources(folder), data.captions_dir, data.images_dir)
+    return data
+
+
+def _clip(folder: Path, number: int) -> ClipOutcome:
+    """Red tells the second shown, green the clip; blue grows to the right. Clip 10 is silent."""
+    test, silent = number > 8, number == 10
+    frames = []
+    for second in np.repeat(np.arange(SECONDS), FPS):
+        frame = np.zeros((32, 32, 3), np.uint8)
+        frame[..., 0], frame[..., 1] = 20 + 20 * second, 20 + 20 * number
+        frame[..., 2] = np.arange(32) * 5
+        frames.append(frame)
+    path = folder / "clips" / f"{number}.mp4"
+    sound = None if silent else _sound(number)
+    encode_video(path, frames, fps=FPS, audio=sound, audio_rate_hz=RATE_HZ)
+    return ClipOutcome(
+        clip=Clip(
+            clip_id=f"video{number}" if test else f"clip-{number}_000000",
+            source="msrvtt" if test else "vggsound",
+            split="test" if test else "train",
+            label="" if test else "tone",
+        ),
+        path=str(path),
+        status="ok",
+        duration_s=float(SECONDS),
+        has_audio=not silent,
+    )
+
+
+def _sound(number: int) -> npt.NDArray[np.float32]:
+    rng = np.random.default_rng(number)
+    time = np.arange(SECONDS * RATE_HZ) / RATE_HZ
+    tone = np.sin(2 * np.pi * (300 + 250 * number) * time) * (0.1 + 0.03 * np.floor(time))
+    return (tone + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
+
+
+def _caption_sources(folder: Path) -> CaptionsConfig:
+    coco, flickr, words = folder / "coco", folder / "flickr", folder / "vectors.bin"
+    colours = ["red", "green", "blue", "white", "black", "grey", "pink", "brown"]
+    things = ["dog", "bird", "drum"]
+    _coco_split(coco, "train", colours[:6], things)
+    _coco_split(coco, "val", colours[5:], things)
+    lines = ["image_name| comment_number| comment"]
+    for number, colour in enumerate(colours[6:]):
+        _picture(flickr / "images" / f"{number}.jpg", 50 + number)
+        lines += [f"{number}.jpg| {k}| A {colour} {thing} ." for k, thing in enumerate(things)]
+    (flickr / "results.csv").write_text("\n".join(lines))
+    rng = np.random.default_rng(0)
+    vectors = KeyedVectors(300)
+    vectors.add_vectors(colours + things, rng.standard_normal((11, 300)).astype(np.float32))
+    vectors.save_word2vec_format(str(words), binary=True)
+    return CaptionsConfig(
+        coco=str(coco), flickr30k=str(flickr), vectors=str(words), image_px=32, jpeg_quality=90,
+        images_per_shard=3, workers=1,
+    )  # fmt: skip
+
+
+def _coco_split(coco: Path, split: str, colours: list[str], things: list[str]) -> None:
+    images, annotations = [], []
+    for number, colour in enumerate(colours, start=1 if split == "train" else 101):
+        _picture(coco / f"{split}2017" / f"{number}.jpg", number)
+        images.append({"id": number, "file_name": f"{number}.jpg"})
+        annotations += [{"image_id": number, "caption": f"a {colour} {name}"} for name in things]
+    path = coco / "annotations" / f"captions_{split}2017.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"images": images, "annotations": annotations}))
+
+
+def _picture(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
+    Image.fromarray(pixels).resize((40, 36)).save(path)
