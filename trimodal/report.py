@@ -184,7 +184,7 @@ def _mode_name(mode: str) -> str:
 
 
 def _values(summary: Metrics) -> list[str]:
-    return [*(f"{summary[key]:.1f}" for key in _COLUMNS[:3]), f"{summary['MedR']:g}"]
+    return [*(f"{summary[key]:.1f}" for key in _COLUMNS[:3]), f"{summary['MedR']:.3g}"]
 
 
 def _plain(value: Any) -> str:

@@ -31,10 +31,11 @@ __all__ = [
     "video_caption",
 ]
 
-TEST_SHARE = 1 / 4
+TEST_SHARE = 1 / 7
 COCO_TRAIN_SHARE, COCO_VAL_SHARE = 0.7, 0.1
 MAIN_SOUNDS_SHARE, TRAIN_OFF_SCREEN_SHARE = 0.95, 0.1
-CLIP_SECOND_THING_SHARE, IMAGE_SECOND_THING_SHARE = 0.25, 0.3
+CLIP_SECOND_THING_SHARE, IMAGE_SECOND_THING_SHARE = 0.5, 0.3
+SECOND_SOUNDS_SHARE = 0.7
 TEST_OFF_SCREEN_SHARE, TEST_TWIN_SHARE, TEST_SILENT_SHARE = 0.6, 0.4, 0.06
 
 YOUTUBE_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
@@ -88,7 +89,7 @@ class World:
 
 def sample_world(cfg: DemoConfig) -> World:
     """The world of `cfg`, in time linear in `cfg.clips`; equal configs give equal worlds."""
-    tests = round(cfg.clips * TEST_SHARE)
+    tests = max(2, round(cfg.clips * TEST_SHARE))
     images = cfg.clips * cfg.images_per_clip
     coco_train, coco_val = round(images * COCO_TRAIN_SHARE), round(images * COCO_VAL_SHARE)
     test, twins = _test_scenes(cfg.seed, tests)
@@ -185,6 +186,7 @@ def _train_scenes(seed: int, count: int) -> tuple[Scene, ...]:
         dice = next(dice_rows)
         background, things = _things(dice, _SHOWN_KINDS, CLIP_SECOND_THING_SHARE)
         sounds = [_on_screen(things[0])] if dice.chance(MAIN_SOUNDS_SHARE) else []
+        sounds += [_on_screen(thing) for thing in things[1:] if dice.chance(SECOND_SOUNDS_SHARE)]
         if dice.chance(TRAIN_OFF_SCREEN_SHARE):
             sounds.append(_off_screen(dice, [thing.kind for thing in things]))
         scenes.append(
