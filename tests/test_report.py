@@ -181,7 +181,7 @@ def test_comparison_of_margins_is_told_with_its_commit(
     ]  # fmt: skip
     text = report(tmp_path, metrics, {"git": "0123456789abcdef", "seeds": [1, 2, 3], "runs": runs})
     assert "commit 0123456789." in text
-    assert row(text, "image alone", "| fixed").endswith("| 7.0 | 10.0 | 20.2 | 9.0 |")
+    assert row(text, "image alone", "| fixed").endswith("| 7.0 | 10.0 | 20.2 | 9.0 | 9.0 |")
     assert "image alone: a win" in text
 
 

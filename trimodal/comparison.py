@@ -31,9 +31,7 @@ def compare_margins(seeds: list[int]) -> str:
         raise ValueError("compare needs at least two different seeds")
     start_logging()
     runs = [
-        {"margin_mode": mode, "seed": seed, "text_to_video": _run(mode, seed)}
-        for seed in seeds
-        for mode in MODES
+        {"margin_mode": mode, "seed": seed, **_run(mode, seed)} for seed in seeds for mode in MODES
     ]
     comparison = {"git": git_revision(), "seeds": seeds, "runs": runs}
     write_json(_RESULT, comparison)
@@ -72,5 +70,8 @@ def _run(mode: Any, seed: int) -> dict[str, Any]:
             outputs,
             evaluation,
         )
-        metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())["text_to_video"]
-    return metrics
+        metrics = json.loads(outputs.metrics.read_text())
+    kept = {"text_to_video": metrics["text_to_video"]}
+    if "demo" in metrics:
+        kept["sound_captions"] = metrics["demo"]["sound_captions"]
+    return kept
