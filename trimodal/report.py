@@ -222,7 +222,7 @@ def _plot_audio_weight(results: Results) -> Figure:
     used = results.audit["audio_weight"]
     axes.axvline(used, color="#8c959f", linewidth=0.8, linestyle=":")
     axes.annotate(f"used: {used:g}", (used, 0), (4, 4), textcoords="offset points", color="#57606a")
-    axes.set_xlim(-0.08, 1.0)
+    axes.set_xlim(-0.13, 1.0)
     axes.set_ylim(bottom=0)
     return figure
 
