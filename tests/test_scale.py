@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_config import SECTIONS
 
-from trimodal.config import ConfigError
+from trimodal.config import ConfigError, load_section
 from trimodal.scale import apply_overlay
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +27,13 @@ def test_an_overlay_changes_its_values_and_nothing_else(params: Path, name: str)
     for section, values in before.items():
         assert after[section] == values | overlay.get(section, {})
     assert all(old != new for old, new in changed.values())
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "params").glob("*.yaml")])
+def test_params_under_an_overlay_are_sound(params: Path, name: str) -> None:
+    apply_overlay(params, ROOT / "params" / f"{name}.yaml")
+    for section, cls in SECTIONS.items():
+        load_section(params, section, cls)
 
 
 def test_comments_and_order_stay(params: Path) -> None:
