@@ -32,9 +32,11 @@ def test_means_and_paired_interval() -> None:
 
 @pytest.mark.parametrize(
     ("variable", "verdict"),
-    [([20.0, 21.0, 22.1], "a win"), ([2.0, 3.0, 4.1], "a loss"), ([5.0, 25.0, 12.0], "a tie")],
+    [([20.0, 21.0, 22.1], "a loss"), ([2.0, 3.0, 4.1], "a win"), ([5.0, 25.0, 12.0], "a tie")],
 )
-def test_the_verdict_follows_the_interval(variable: list[float], verdict: str) -> None:
+def test_the_verdict_follows_the_interval_of_the_mean_rank(
+    variable: list[float], verdict: str
+) -> None:
     table = comparison_table(comparison([10.0, 11.0, 12.0], variable))
     assert table.count(f": {verdict}") == 2
 
@@ -49,8 +51,8 @@ def test_audio_is_judged_on_sentences_that_mention_a_sound() -> None:
     content = comparison([10.0, 11.0], [10.0, 11.0])
     for run in content["runs"]:
         run["sound_captions"] = {
-            "image": dict.fromkeys(METRICS, 5.0 + run["seed"]),
-            "image_audio": dict.fromkeys(METRICS, 9.0 + run["seed"]),
+            "image": dict.fromkeys(METRICS, 9.0 + run["seed"]),
+            "image_audio": dict.fromkeys(METRICS, 5.0 + run["seed"]),
         }
     table = comparison_table(content)
     assert "with against without audio, fixed margin: a win" in table

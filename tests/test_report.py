@@ -172,7 +172,7 @@ def test_comparison_of_margins_is_told_with_its_commit(
         {
             "margin_mode": mode, "seed": seed,
             "text_to_video": {
-                name: summary(5 + seed + gain, 10, 20 + seed / 8 + gain, 9, 9)
+                name: summary(5 + seed + gain, 10, 20 + seed / 8 + gain, 9, 9 - gain)
                 for name in ("image", "image_audio")
             },
         }

@@ -8,7 +8,7 @@ from scipy import stats
 
 MODES = ("fixed", "variable")
 METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR")
-_JUDGED_BY = METRICS.index("R@10")
+_JUDGED_BY = METRICS.index("MeanR")  # every query moves it; lower is better
 _SEARCHES = {"image": "image alone", "image_audio": "image + audio"}
 
 Values = npt.NDArray[np.float64]
@@ -39,7 +39,7 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     ]
     explanation = (
         f"Means over {len(comparison['seeds'])} seeds; ± is the 95 % interval (t) of the mean "
-        "difference paired by seed. It holds the spread of training, not of the test set. By R@10:"
+        "difference paired by seed. It holds the spread of training, not of the test set. By mean rank, which every query moves:"
     )
     return "\n".join([*head, *rows, "", explanation, "", *verdicts])
 
@@ -71,4 +71,4 @@ def _verdict(pair: list[tuple[str, Values]]) -> str:
     mean, half = (part[_JUDGED_BY] for part in _interval(pair))
     if abs(mean) <= half:
         return "a tie: these runs cannot tell it from a win or a loss"
-    return "a win" if mean > 0 else "a loss"
+    return "a win" if mean < 0 else "a loss"
