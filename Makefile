@@ -18,7 +18,7 @@ test: $(VENV)/.installed
 	ruff format --check .
 	ruff check .
 	mypy
-	pytest
+	pytest --numprocesses 2 --dist loadfile
 
 compare: $(VENV)/.installed
 	trimodal compare --seeds 1 2 3

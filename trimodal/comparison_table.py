@@ -39,7 +39,8 @@ def comparison_table(comparison: dict[str, Any]) -> str:
     ]
     explanation = (
         f"Means over {len(comparison['seeds'])} seeds; ± is the 95 % interval (t) of the mean "
-        "difference paired by seed. It holds the spread of training, not of the test set. By mean rank, which every query moves:"
+        "difference paired by seed. It holds the spread of training, not of the test set. By mean "
+        "rank, which every query moves:"
     )
     return "\n".join([*head, *rows, "", explanation, "", *verdicts])
 
