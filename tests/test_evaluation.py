@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -392,3 +393,9 @@ def test_standard_protocol_needs_no_sound(stage: Any) -> None:
     metrics, audit, _ = stage(embeddings_of(5, dim=256, silent=(0, 1, 2, 3)), "standard")
     assert set(metrics["text_to_video"]["image"]) == KEYS
     assert audit["gallery_without_audio"] == 4
+
+
+def test_sentences_without_a_sound_leave_no_empty_mean() -> None:
+    truth, e = truth_and_a_model_that_knows_it(12)
+    quiet = tuple(replace(row, caption_heard=()) for row in truth)
+    assert set(against_oracle(e, quiet, 0.5)) == {"oracle"}

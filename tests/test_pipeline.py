@@ -18,7 +18,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 TINY = {
-    "demo": {"clips": 16, "clip_seconds": 4.0, "images_per_clip": 2, "frame_px": 48, "fps": 4},
+    "demo": {"clips": 28, "clip_seconds": 4.0, "images_per_clip": 2, "frame_px": 48, "fps": 4},
     "download": {"workers": 1},
     "extract": {"frame_px": 40, "workers": 1},
     "captions": {"image_px": 40, "workers": 1},

@@ -72,6 +72,6 @@ def _run(mode: Any, seed: int) -> dict[str, Any]:
         )
         metrics = json.loads(outputs.metrics.read_text())
     kept = {"text_to_video": metrics["text_to_video"]}
-    if "demo" in metrics:
+    if "sound_captions" in metrics.get("demo", {}):
         kept["sound_captions"] = metrics["demo"]["sound_captions"]
     return kept

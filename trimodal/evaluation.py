@@ -210,14 +210,14 @@ def against_oracle(
         draws = [summarise(ranks(scores + 0.5 * rng.random(scores.shape))) for _ in range(20)]
         oracle[name] = {key: float(np.mean([draw[key] for draw in draws])) for key in draws[0]}
     heard = np.array([bool(row.caption_heard) for row in rows])
-    return {
-        "oracle": oracle,
-        "sound_captions": {
+    metrics: Metrics = {"oracle": oracle}
+    if heard.any():
+        metrics["sound_captions"] = {
             "queries": int(heard.sum()),
             "image": summarise(ranks(_mixed(embeddings, 0.0))[heard]),
             "image_audio": summarise(ranks(_mixed(embeddings, audio_weight))[heard]),
-        },
-    }
+        }
+    return metrics
 
 
 def audio_weight_curve(embeddings: Embeddings, steps: int) -> str:
