@@ -36,6 +36,12 @@ def test_params_under_an_overlay_are_sound(params: Path, name: str) -> None:
         load_section(params, section, cls)
 
 
+def test_every_overlay_sets_the_same_keys_so_that_none_leaves_a_trace_of_another() -> None:
+    overlays = [yaml.safe_load(path.read_text()) for path in (ROOT / "params").glob("*.yaml")]
+    keys = [{(s, key) for s, values in o.items() for key in values} for o in overlays]
+    assert all(one == keys[0] for one in keys)
+
+
 def test_comments_and_order_stay(params: Path) -> None:
     before = params.read_text()
     apply_overlay(params, ROOT / "params" / "paper.yaml")
@@ -47,7 +53,13 @@ def test_comments_and_order_stay(params: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overlay", "named"), [("nowhere: {a: 1}", "nowhere"), ("train: {pace: 1}", "train.pace")]
+    ("overlay", "named"),
+    [
+        ("nowhere: {a: 1}", "nowhere"),
+        ("train: {pace: 1}", "train.pace"),
+        ("", "not a mapping"),
+        ("train: [", "not valid YAML"),
+    ],
 )
 def test_an_unknown_key_is_an_error_and_changes_nothing(
     params: Path, tmp_path: Path, overlay: str, named: str

@@ -145,6 +145,22 @@ def test_entry_points_hold_no_logic() -> None:
         assert len(lines) <= 60, stage
 
 
+NO_DEPENDENCIES = {
+    "download": {"workers"},
+    "extract": {"workers"},
+    "captions": {"workers"},
+    "train": {"loader_workers", "device"},
+    "evaluate": {"device"},
+}
+
+
+@pytest.mark.parametrize("stage", NO_DEPENDENCIES)
+def test_all_params_of_a_stage_count_but_those_that_change_no_result(stage: str) -> None:
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    declared = {p.split(".")[1] for p in STAGES[stage]["params"] if p.startswith(f"{stage}.")}
+    assert set(params[stage]) - declared == NO_DEPENDENCIES[stage]
+
+
 def test_only_the_decibel_and_the_window_do_not_make_new_shards() -> None:
     from dataclasses import fields
 

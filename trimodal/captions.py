@@ -43,6 +43,8 @@ class CaptionsConfig:
     workers: int
 
     def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError("captions.workers must be at least 1")
         if self.image_px < 2 or self.images_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
             raise ValueError("captions: image_px >= 2, images_per_shard >= 1, jpeg_quality 1..95")
 

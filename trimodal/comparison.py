@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from trimodal.av_index import index_fingerprint
 from trimodal.comparison_table import MODES, comparison_table
 from trimodal.config import load_section
 from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
@@ -27,13 +28,20 @@ def compare_margins(seeds: list[int]) -> str:
 
     Raises ValueError for fewer than two seeds: there would be no spread to judge by.
     """
-    if len(set(seeds)) < 2:
+    seeds = sorted(set(seeds))
+    if len(seeds) < 2:
         raise ValueError("compare needs at least two different seeds")
     start_logging()
+    revision = git_revision()
     runs = [
         {"margin_mode": mode, "seed": seed, **_run(mode, seed)} for seed in seeds for mode in MODES
     ]
-    comparison = {"git": git_revision(), "seeds": seeds, "runs": runs}
+    comparison = {
+        "git": revision,
+        "data": index_fingerprint(Path("data/av")),
+        "seeds": seeds,
+        "runs": runs,
+    }
     write_json(_RESULT, comparison)
     return comparison_table(comparison)
 

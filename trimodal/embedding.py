@@ -65,7 +65,7 @@ class VideoViews:
 
 def video_views(clip: AvClip, points: int, mel: MelConfig, augment: AugmentConfig) -> VideoViews:
     """Cuts the frames and sound windows of ``points`` moments spread over a video."""
-    duration = clip.sound_s if clip.has_audio else clip.duration_s
+    duration = min(clip.sound_s, clip.duration_s) if clip.has_audio else clip.duration_s
     chosen = spread_points(clip.frames, duration, mel.window_seconds, points)
     frames = torch.stack([centre_view(read_frame(clip, p.frame), augment) for p in chosen])
     if not clip.has_audio:

@@ -42,6 +42,8 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         if not 0.0 < self.validation_share < 1.0:
             raise ValueError("extract.validation_share lies between 0 and 1")
+        if self.workers < 1:
+            raise ValueError("extract.workers must be at least 1")
         if self.frame_px < 2 or self.clips_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
             raise ValueError("extract: frame_px >= 2, clips_per_shard >= 1, jpeg_quality 1..95")
 
@@ -165,8 +167,8 @@ def _sample(
         for number, frame in enumerate(frames, start=1)
     }
     sound_s, columns = 0.0, 0
-    if outcome.has_audio:
-        samples = decode_audio(path, mel.sample_rate_hz)
+    samples = _sound(outcome, split, mel.sample_rate_hz)
+    if samples is not None:
         stored = log_mel(samples, mel)
         sound_s, columns = len(samples) / mel.sample_rate_hz, len(stored)
         members["mel.npy"] = _npy(stored)
@@ -174,7 +176,7 @@ def _sample(
         "duration_s": outcome.duration_s,
         "fps": 1,
         "label": outcome.clip.label,
-        "missing_audio": not outcome.has_audio,
+        "missing_audio": samples is None,
         "front_end": mel.front_end_fingerprint(),
     }
     members["json"] = json.dumps(facts, sort_keys=True).encode()
@@ -186,6 +188,20 @@ def _sample(
         "mel_columns": columns,
     }
     return Sample(key=outcome.clip.clip_id, members=members), row
+
+
+def _sound(outcome: ClipOutcome, split: Split, rate_hz: int) -> npt.NDArray[np.float32] | None:
+    """The clip's samples; None without a sound track. A test video whose track cannot be decoded
+    counts as silent, so that its frames stay in the gallery.
+    """
+    if not outcome.has_audio:
+        return None
+    try:
+        return decode_audio(Path(outcome.path), rate_hz)
+    except MediaError:
+        if split == "test":
+            return None
+        raise
 
 
 def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:

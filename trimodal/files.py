@@ -75,6 +75,8 @@ def git_revision() -> str:
     """The commit of the working directory, '-dirty' behind it with uncommitted changes; empty
     outside a repository.
     """
+    if shutil.which("git") is None:
+        return ""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
         capture_output=True,

@@ -84,7 +84,7 @@ def log_mel(
     with torch.inference_mode():
         power = _transform(config)(torch.from_numpy(samples.astype(np.float32)))
         decibels = 10.0 * torch.log10(power.clamp_min(_POWER_FLOOR))
-    return decibels.T.numpy().astype(np.float16)
+    return np.ascontiguousarray(decibels.T.numpy(), np.float16)
 
 
 def window_first_column(centre_seconds: float, config: MelConfig) -> int:

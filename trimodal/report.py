@@ -98,10 +98,10 @@ def markdown(results: Results) -> str:
     ]
     if demo and "sound_captions" in demo:
         parts += ["## Sentences that mention a sound", _sound_section(demo["sound_captions"])]
-    if demo and results.comparison["runs"]:
+    if results.comparison["runs"] and results.comparison["data"] == audit["data"]:
         parts += [
             "## Variable against fixed margin",
-            f"Measured by `make compare` at commit {results.comparison['git'][:10]}.",
+            f"Measured by `make compare` on this data at commit {results.comparison['git']}.",
             comparison_table(results.comparison),
         ]
     parts += [
@@ -161,7 +161,7 @@ def _sound_section(heard: Metrics) -> str:
     better = heard["image_audio"]["MeanR"] < heard["image"]["MeanR"]
     verdict = "helps" if better else "does not help"
     return (
-        f"{heard['queries']} sentences mention a sound that cannot be seen. On these, audio "
+        f"{heard['queries']} sentences mention a sound. On these, audio "
         f"**{verdict}** by mean rank ({heard['image']['MeanR']:.1f} without, "
         f"{heard['image_audio']['MeanR']:.1f} with).\n\n"
         + _table(("text to video", *_COLUMNS), rows)

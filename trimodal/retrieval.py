@@ -75,7 +75,12 @@ def tied_queries(
 def summarise(
     rank_of_query: Float[np.ndarray, " queries"], recall_at: Sequence[int] = RECALL_AT
 ) -> dict[str, float]:
-    """R@K in percent, median and mean rank: {'R@1': ..., 'MedR': ..., 'MeanR': ...}."""
+    """R@K in percent, median and mean rank: {'R@1': ..., 'MedR': ..., 'MeanR': ...}.
+
+    Raises EmbeddingError for no queries.
+    """
+    if not len(rank_of_query):
+        raise EmbeddingError("no queries to summarise")
     summary = {f"R@{k}": 100.0 * float((rank_of_query <= k).mean()) for k in recall_at}
     return summary | {
         "MedR": float(np.median(rank_of_query)),

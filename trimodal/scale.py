@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from trimodal.config import ConfigError
 from trimodal.files import atomic_path
@@ -23,7 +24,13 @@ def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any,
     yaml.width = 4096
     params = yaml.load(params_path)
     changed: dict[str, tuple[Any, Any]] = {}
-    for section, values in yaml.load(overlay_path).items():
+    try:
+        overlay = yaml.load(overlay_path)
+    except YAMLError as error:
+        raise ConfigError(f"{overlay_path}: not valid YAML: {error}") from error
+    if not isinstance(overlay, dict) or not all(isinstance(v, dict) for v in overlay.values()):
+        raise ConfigError(f"{overlay_path}: not a mapping of sections to values")
+    for section, values in overlay.items():
         if section not in params:
             raise ConfigError(f"{overlay_path}: {params_path} has no section '{section}'")
         for key, value in values.items():

@@ -70,8 +70,11 @@ class TrainConfig:
             raise ValueError("train.steps_per_epoch must be at least 1 or null")
         if not self.first_frame <= self.validation_frame <= self.last_frame:
             raise ValueError("train: need first_frame <= validation_frame <= last_frame")
-        if self.learning_rate <= 0:
-            raise ValueError("train.learning_rate must be positive")
+        if self.learning_rate <= 0 or self.rate_decay <= 0:
+            raise ValueError("train.learning_rate and train.rate_decay must be positive")
+        factors = (self.image_rate_factor, self.audio_rate_factor, self.text_rate_factor)
+        if min(*factors, self.weight_decay, self.loader_workers) < 0:
+            raise ValueError("train: rate factors, weight_decay, loader_workers are not negative")
 
 
 class StepLosses(NamedTuple):
@@ -268,12 +271,15 @@ def run_epochs(
             for audio_batch, text_batch in islice(batches, steps):
                 losses.append(trainer.step(audio_batch, text_batch))
                 progress.update()
+            means = mean_losses(losses)
+            if not math.isfinite(means["loss"]):
+                raise RuntimeError(f"train: the loss of epoch {epoch} is {means['loss']}")
             scores = trainer.validate(streams)
             trainer.end_epoch()
             if scores["loss"] < best:
                 best_epoch, best = epoch, scores["loss"]
                 keep(best_epoch, best)
-            for part, values in (("train", mean_losses(losses)), ("val", scores)):
+            for part, values in (("train", means), ("val", scores)):
                 for name, value in values.items():
                     live.log_metric(f"{part}/{name}", value)
             progress.set_postfix(val=f"{scores['loss']:.4f}", best=best_epoch)
