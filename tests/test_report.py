@@ -56,6 +56,7 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
     audit = {
         "margin_mode": "variable", "protocol": "standard", "audio_weight": 0.2, "epoch": 2,
         "queries": 50, "gallery": 50, "gallery_without_audio": 3, "unknown_word_share": 0.0123,
+        "data": "d",
     }  # fmt: skip
     (folder / "retrieval.json").write_text(json.dumps(retrieval))
     (folder / "audit.json").write_text(json.dumps(audit))
@@ -179,8 +180,9 @@ def test_comparison_of_margins_is_told_with_its_commit(
         for seed in (1, 2, 3)
         for mode, gain in (("fixed", 0.0), ("variable", 4.0 + seed / 100))
     ]  # fmt: skip
-    text = report(tmp_path, metrics, {"git": "0123456789abcdef", "seeds": [1, 2, 3], "runs": runs})
-    assert "commit 0123456789." in text
+    comparison = {"git": "0123456789abcdef", "data": "d", "seeds": [1, 2, 3], "runs": runs}
+    text = report(tmp_path, metrics, comparison)
+    assert "commit 0123456789abcdef." in text
     assert row(text, "image alone", "| fixed").endswith("| 7.0 | 10.0 | 20.2 | 9.0 | 9.0 |")
     assert "image alone: a win" in text
 
@@ -189,3 +191,8 @@ def test_report_without_a_comparison_has_no_section_for_it(
     metrics: dict[str, Any], tmp_path: Path
 ) -> None:
     assert "Variable against fixed" not in report(tmp_path, metrics, NO_COMPARISON)
+
+
+def test_a_comparison_of_other_data_is_not_shown(metrics: dict[str, Any], tmp_path: Path) -> None:
+    other = {"git": "0123", "data": "other", "seeds": [1, 2], "runs": [{"margin_mode": "fixed"}]}
+    assert "Variable against fixed" not in report(tmp_path, metrics, other)
