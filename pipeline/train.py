@@ -9,7 +9,8 @@ from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
 from trimodal.progress import start_logging
-from trimodal.training import TrainConfig, train
+from trimodal.trainer import TrainConfig
+from trimodal.training import train
 
 
 def main() -> None:

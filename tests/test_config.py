@@ -17,7 +17,7 @@ from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
-from trimodal.training import TrainConfig
+from trimodal.trainer import TrainConfig
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SECTIONS: dict[str, type] = {

@@ -344,7 +344,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def run(e: Embeddings, protocol: str) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
         stubs = {
             "read_checkpoint": checkpoint, "read_vocabulary": vocabulary,
-            "read_queries": list(e.queries), "load_model": None, "index_fingerprint": "av",
+            "read_queries": list(e.queries), "load_model": None, "file_fingerprint": "f",
             "embed_test_set": e,
         }  # fmt: skip
         for name, value in stubs.items():

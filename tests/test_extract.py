@@ -18,8 +18,9 @@ from PIL import Image
 from trimodal import extract as module
 from trimodal.download import inspect
 from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard, hold_out
-from trimodal.manifest import ClipOutcome, write_manifest
-from trimodal.media import decode_audio
+from trimodal.files import file_fingerprint
+from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.media import MediaError, decode_audio
 from trimodal.mel import MelConfig, log_mel
 from trimodal.records import Clip, DataError
 from trimodal.tables import AV_SCHEMA
@@ -150,6 +151,40 @@ def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Pat
     assert json.loads(members(out)["test0.json"])["missing_audio"] is True
     assert "test0.mel.npy" not in members(out)
     assert not any(name.startswith("mute.") for name in members(out))
+
+
+def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(path: Path, _rate_hz: int) -> None:
+        raise MediaError(path, "corrupt", "its sound does not decode")
+
+    monkeypatch.setattr("trimodal.extract.decode_audio", broken)
+    with pytest.raises(DataError, match="'corrupt': 6"):
+        extract(manifest, tmp_path / "out", CONFIG, MEL)
+    job = ShardJob(
+        path=tmp_path / "test-000000.tar",
+        split="test",
+        clips=tuple(o for o in read_manifest(manifest) if o.clip.clip_id == "test1"),
+    )
+    done = extract_shard(CONFIG, MEL, job)
+    assert [(row["clip_id"], row["mel_columns"]) for row in done.rows] == [("test1", 0)]
+    assert not done.left_out
+
+
+def test_the_index_changes_with_the_sound_alone(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    extract(manifest, tmp_path / "one", CONFIG, MEL)
+    monkeypatch.setattr("trimodal.extract.decode_audio", lambda *a: -0.5 * decode_audio(*a))
+    extract(manifest, tmp_path / "two", CONFIG, MEL)
+    one, two = index(tmp_path / "one"), index(tmp_path / "two")
+    assert {k: v["mel_offset"] for k, v in one.items()} == {
+        k: v["mel_offset"] for k, v in two.items()
+    }
+    assert file_fingerprint(tmp_path / "one/index.parquet") != file_fingerprint(
+        tmp_path / "two/index.parquet"
+    )
 
 
 def test_stats_count_what_went_in_and_what_was_left_out(

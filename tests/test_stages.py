@@ -52,6 +52,7 @@ ORDER = [
     "loaders",
     "checkpoint",
     "embedding",
+    "trainer",
     "training",
     "comparison_table",
     "evaluation",

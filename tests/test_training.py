@@ -19,15 +19,8 @@ from trimodal.loaders import validation_batches
 from trimodal.losses import LossConfig, pair_loss
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.text import read_vocabulary
-from trimodal.training import (
-    StepLosses,
-    TrainConfig,
-    Trainer,
-    mean_losses,
-    open_streams,
-    run_epochs,
-    train,
-)
+from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
+from trimodal.training import open_streams, run_epochs, train
 
 CONFIG = TrainConfig(
     seed=1, batch_size=3, epochs=2, steps_per_epoch=2, update="joint", learning_rate=1e-3,
@@ -263,6 +256,15 @@ def test_training_without_a_finite_validation_loss_keeps_nothing(
     with pytest.raises(RuntimeError, match="finite"):
         kept = run_scripted(tiny_data, tmp_path / "log", losses)[2]
     assert kept == []
+
+
+def test_a_training_loss_that_is_no_number_ends_the_run(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = StepLosses(torch.tensor(NAN), torch.tensor(0.25))
+    monkeypatch.setattr(ScriptedTrainer, "step", lambda *_: broken)
+    with pytest.raises(RuntimeError, match="the loss of epoch 1 is nan"):
+        run_scripted(tiny_data, tmp_path / "log", [1.0])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from pathlib import Path
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from trimodal.files import sha256_of
 from trimodal.mel import MelConfig
 from trimodal.records import DataError, Split
 from trimodal.tables import AV_SCHEMA
@@ -53,7 +52,11 @@ def read_index(av_dir: Path, split: Split, mel: MelConfig) -> list[AvClip]:
             f"{mel.front_end_fingerprint()}; run the extract stage again"
         )
     table = pq.read_table(av_dir / "index.parquet", schema=AV_SCHEMA)
-    rows = table.filter(pc.field("split") == split).drop_columns("split").to_pylist()
+    rows = (
+        table.filter(pc.field("split") == split)
+        .drop_columns(["split", "shard_fingerprint"])
+        .to_pylist()
+    )
     return [
         AvClip(
             **row
@@ -65,8 +68,3 @@ def read_index(av_dir: Path, split: Split, mel: MelConfig) -> list[AvClip]:
         )
         for row in rows
     ]
-
-
-def index_fingerprint(directory: Path) -> str:
-    """16 hex digits of a shard folder's index, which holds every name, size and offset."""
-    return sha256_of((directory / "index.parquet").read_bytes())[:16]

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from trimodal.files import write_json, write_table
+from trimodal.files import file_fingerprint, write_json, write_table
 from trimodal.progress import bar, closing_line, log
 from trimodal.records import CaptionedImage, DataError
 from trimodal.shards import Sample, write_shard
@@ -128,11 +128,13 @@ def write_image_shard(image_px: int, quality: int, job: ImageShardJob) -> dict[s
         samples.append(Sample(key=file.image.image_id, members={"jpg": pixels}))
         splits[file.image.image_id] = file.image.split
     extents = write_shard(job.path, samples)
+    fingerprint = file_fingerprint(job.path)
     rows = [
         {
             "image_id": key,
             "split": splits[key],
             "shard": job.path.name,
+            "shard_fingerprint": fingerprint,
             "offset": members["jpg"].offset,
             "size": members["jpg"].size,
         }

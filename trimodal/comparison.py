@@ -6,17 +6,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from trimodal.av_index import index_fingerprint
 from trimodal.comparison_table import MODES, comparison_table
 from trimodal.config import load_section
 from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
-from trimodal.files import git_revision, write_json
+from trimodal.files import file_fingerprint, git_revision, write_json
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
 from trimodal.progress import start_logging
-from trimodal.training import TrainConfig, train
+from trimodal.trainer import TrainConfig
+from trimodal.training import train
 
 _PARAMS = Path("params.yaml")
 _RESULT = Path("metrics/comparison.json")
@@ -38,7 +38,7 @@ def compare_margins(seeds: list[int]) -> str:
     ]
     comparison = {
         "git": revision,
-        "data": index_fingerprint(Path("data/av")),
+        "data": file_fingerprint(Path("data/av/index.parquet")),
         "seeds": seeds,
         "runs": runs,
     }

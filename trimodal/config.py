@@ -4,12 +4,15 @@ import json
 import math
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-Section = TypeVar("Section")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Section = TypeVar("Section", bound="DataclassInstance")
 
 
 class ConfigError(ValueError):
@@ -33,7 +36,7 @@ def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
 
 def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Section:
     """Validates a mapping against the dataclass ``cls``; see :func:`load_section`."""
-    known = {field.name for field in fields(cls)}  # type: ignore[arg-type]
+    known = {field.name for field in fields(cls)}
     if unknown := sorted(str(key) for key in section if key not in known):
         raise ConfigError(f"{where}.{unknown[0]}: unknown key (known: {', '.join(sorted(known))})")
     for key, value in section.items():

@@ -69,14 +69,14 @@ def download(config: DownloadConfig, demo: DemoConfig, clips_dir: Path, world_di
         raise DataError("download: not one clip is usable; see the reasons above")
 
 
-def inspect(clip: Clip, path: Path, updated_at: int | None, attempts: int = 1) -> ClipOutcome:
+def inspect(clip: Clip, path: Path, updated_at: int | None) -> ClipOutcome:
     """Looks into a media file and settles its outcome; the file is not decoded."""
     try:
         info = probe(path)
     except MediaError as error:
         return ClipOutcome(
             clip=clip, path=path.as_posix(), status=error.reason, reason=str(error),
-            bytes=path.stat().st_size, attempts=attempts, updated_at=updated_at,
+            bytes=path.stat().st_size, updated_at=updated_at,
         )  # fmt: skip
     too_short = frame_count(info.duration_seconds) == 0
     return ClipOutcome(
@@ -87,7 +87,6 @@ def inspect(clip: Clip, path: Path, updated_at: int | None, attempts: int = 1) -
         duration_s=info.duration_seconds,
         has_audio=info.has_audio,
         bytes=path.stat().st_size,
-        attempts=attempts,
         updated_at=updated_at,
     )
 

@@ -8,20 +8,21 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from trimodal.av_index import AvClip, index_fingerprint, read_index
+from trimodal.av_index import AvClip, read_index
 from trimodal.checkpoint import load_model, read_checkpoint
 from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
 from trimodal.devices import Device, pick_device
 from trimodal.embedding import Embeddings, Matrix, embed_test_set, write_embeddings
 from trimodal.files import file_fingerprint, write_json, write_table, write_text
 from trimodal.progress import closing_line, log
-from trimodal.records import DataError, Query
+from trimodal.records import DataError, Query, Split
 from trimodal.retrieval import mix, ranks, similarity, summarise, tied_queries
 from trimodal.sources.msrvtt import read_queries
 from trimodal.text import UNKNOWN_ID, Vocabulary, read_vocabulary, tokenise
 
 Protocol = Literal["standard", "authors"]
 Metrics = dict[str, Any]
+_TRAINED_ON: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +88,8 @@ def evaluate(
     asked = read_queries(Path(config.test_csv))
     trained = {
         clip.clip_id
-        for clip in (
-            *read_index(av_dir, "train", checkpoint.mel),
-            *read_index(av_dir, "val", checkpoint.mel),
-        )
+        for part in (read_index(av_dir, split, checkpoint.mel) for split in _TRAINED_ON)
+        for clip in part
     }
     test = match_videos(
         asked, read_index(av_dir, "test", checkpoint.mel), trained, config.leave_out_seen
@@ -118,23 +117,27 @@ def evaluate(
         "audio_weight": config.audio_weight,
         "epoch": checkpoint.epoch,
         **audit_counts(asked, test, embeddings, kept, trained, vocabulary, config),
-        "data": index_fingerprint(av_dir),
+        "data": file_fingerprint(av_dir / "index.parquet"),
         "test_csv": file_fingerprint(Path(config.test_csv)),
         "model": file_fingerprint(model_path),
     }
+    curve = audio_weight_curve(kept, config.curve_steps)
     write_embeddings(outputs.embeddings, embeddings)
     _write_ranks(outputs.ranks, kept, config.audio_weight)
-    write_text(outputs.curve, audio_weight_curve(kept, config.curve_steps))
+    write_text(outputs.curve, curve)
     write_json(outputs.audit, audit)
     write_json(outputs.metrics, metrics)
+    silent = len(embeddings.queries) - len(kept.queries)
+    log.info(closing_line(_made(kept, metrics), test.left_out | {"without sound": silent}))
+
+
+def _made(kept: Embeddings, metrics: Metrics) -> str:
     mixed = metrics["text_to_video"]["image_audio"]
-    made = (
+    return (
         f"evaluate: {len(kept.queries)} queries over {len(kept.queries)} videos "
         f"({int((~kept.has_audio).sum())} without sound), "
         f"R@1 {mixed['R@1']:.1f}, R@10 {mixed['R@10']:.1f}, MedR {mixed['MedR']:g} with audio"
     )
-    silent = len(embeddings.queries) - len(kept.queries)
-    log.info(closing_line(made, test.left_out | {"without sound": silent}))
 
 
 def match_videos(

@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from trimodal.files import write_json, write_table
+from trimodal.files import file_fingerprint, write_json, write_table
 from trimodal.manifest import ClipOutcome, read_manifest
 from trimodal.media import MediaError, decode_audio, decode_frames
 from trimodal.mel import MelConfig, log_mel
@@ -118,10 +118,15 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ShardJob) -> Shard
             left_out[error.reason] += 1
             continue
         samples.append(sample)
-        rows[sample.key] = row | {"split": job.split, "shard": job.path.name}
+        rows[sample.key] = row
     extents = write_shard(job.path, samples)
+    shard = {
+        "split": job.split,
+        "shard": job.path.name,
+        "shard_fingerprint": file_fingerprint(job.path),
+    }
     for key, members in extents.items():
-        rows[key] |= _places(members, rows[key]["mel_columns"] * mel.mels * 2)
+        rows[key] |= shard | _places(members, rows[key]["mel_columns"] * mel.mels * 2)
     return ShardDone(rows=list(rows.values()), left_out=left_out, bytes=job.path.stat().st_size)
 
 

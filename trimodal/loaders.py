@@ -171,6 +171,16 @@ class CaptionedImages(Dataset[Pair]):
         return view, torch.from_numpy(self._token_ids[row].astype(np.int64))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Streams:
+    """The four sets that training reads."""
+
+    audio: AudioVisualPairs
+    text: CaptionedImages
+    audio_validation: AudioVisualPairs
+    text_validation: CaptionedImages
+
+
 class EndlessBatches(Sampler[list[Draw]]):
     """Batches without end: rounds of shuffled samples, no sample twice in a batch. A round's last
     samples that fill no batch are left for later rounds.

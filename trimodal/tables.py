@@ -9,6 +9,7 @@ AV_SCHEMA = pa.schema(
     {
         "split": pa.string(),
         "shard": pa.string(),
+        "shard_fingerprint": pa.string(),  # so that the index stands for the shards' content
         "clip_id": pa.string(),
         "label": pa.string(),
         "duration_s": pa.float64(),
@@ -34,6 +35,7 @@ IMAGE_SCHEMA = pa.schema(
         "image_id": pa.string(),
         "split": pa.string(),
         "shard": pa.string(),
+        "shard_fingerprint": pa.string(),  # so that the index stands for the shards' content
         "offset": pa.int64(),
         "size": pa.int64(),
     }

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 
@@ -47,7 +47,10 @@ class Vocabulary:
             raise DataError("a vocabulary's first two rows are padding and unknown")
         if self.vectors.shape != (len(self.words), VECTOR_DIM):
             raise DataError(f"a vocabulary's vectors are not {(len(self.words), VECTOR_DIM)}")
-        object.__setattr__(self, "_ids", {word: row for row, word in enumerate(self.words)})
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.words)}
 
     @property
     def fingerprint(self) -> str:
@@ -56,9 +59,8 @@ class Vocabulary:
 
     def token_ids(self, tokens: list[str]) -> npt.NDArray[np.int32]:
         """(16,) ids: unknown words become 1, the end is cut or padded with 0."""
-        ids: dict[str, int] = self._ids  # type: ignore[attr-defined]
         row = np.full(WORDS, PADDING_ID, np.int32)
-        known = [ids.get(token, UNKNOWN_ID) for token in tokens[:WORDS]]
+        known = [self._ids.get(token, UNKNOWN_ID) for token in tokens[:WORDS]]
         row[: len(known)] = known
         return row
 

@@ -1,197 +1,35 @@
-"""Training the three networks on two streams (paper.md, Training)."""
+"""Training on two streams, epoch by epoch; the best on validation is kept (paper.md, Training)."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import torch
 from dvclive.live import Live
 from torch import Tensor
-from torch.optim import Adam
-from torch.optim.lr_scheduler import StepLR
 
-from trimodal.av_index import index_fingerprint, read_index
+from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, save_checkpoint
-from trimodal.devices import Device, pick_device
+from trimodal.devices import pick_device
 from trimodal.files import file_fingerprint, git_revision
-from trimodal.images import AugmentConfig, normalise
+from trimodal.images import AugmentConfig
 from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
     EndlessBatches,
     PointRule,
+    Streams,
     training_loader,
-    validation_batches,
 )
-from trimodal.losses import LossConfig, pair_loss
+from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.progress import counter, log
 from trimodal.records import Split
 from trimodal.text import read_vocabulary
 from trimodal.timing import window_fits
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
-    shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``;
-    a network's own rate is ``learning_rate`` times its factor.
-    """
-
-    seed: int
-    batch_size: int
-    epochs: int
-    steps_per_epoch: int | None
-    update: Literal["joint", "alternating"]
-    learning_rate: float
-    weight_decay: float
-    rate_step_epochs: int
-    rate_decay: float
-    image_rate_factor: float
-    audio_rate_factor: float
-    text_rate_factor: float
-    first_frame: int
-    last_frame: int
-    validation_frame: int
-    loader_workers: int
-    device: Device
-
-    def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ValueError("train.batch_size must be at least 2: a loss needs a negative")
-        for key in ("epochs", "rate_step_epochs", "first_frame"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"train.{key} must be at least 1")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise ValueError("train.steps_per_epoch must be at least 1 or null")
-        if not self.first_frame <= self.validation_frame <= self.last_frame:
-            raise ValueError("train: need first_frame <= validation_frame <= last_frame")
-        if self.learning_rate <= 0 or self.rate_decay <= 0:
-            raise ValueError("train.learning_rate and train.rate_decay must be positive")
-        factors = (self.image_rate_factor, self.audio_rate_factor, self.text_rate_factor)
-        if min(*factors, self.weight_decay, self.loader_workers) < 0:
-            raise ValueError("train: rate factors, weight_decay, loader_workers are not negative")
-
-
-class StepLosses(NamedTuple):
-    """The loss of each stream, both directions added."""
-
-    image_audio: Tensor
-    image_text: Tensor
-
-
-@dataclass(frozen=True, kw_only=True)
-class Streams:
-    """The four sets that training reads."""
-
-    audio: AudioVisualPairs
-    text: CaptionedImages
-    audio_validation: AudioVisualPairs
-    text_validation: CaptionedImages
-
-
-class Trainer:
-    """One model, its optimiser and its losses."""
-
-    def __init__(
-        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, device: torch.device
-    ) -> None:
-        self.network = network.to(device)
-        self.network.to(memory_format=torch.channels_last)
-        self._config = config
-        self._device = device
-        self._loss = loss
-        rates = {
-            "image": config.image_rate_factor,
-            "audio": config.audio_rate_factor,
-            "text": config.text_rate_factor,
-        }
-        self._optimiser = Adam(
-            [
-                {
-                    "params": getattr(self.network, name).parameters(),
-                    "lr": config.learning_rate * factor,
-                }
-                for name, factor in rates.items()
-            ],
-            weight_decay=config.weight_decay,
-        )
-        self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
-
-    def step(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
-        """One step on a batch of each stream: ``joint`` adds the streams' losses for one update
-        (the paper's sum), ``alternating`` updates after each (the authors' code).
-        """
-        if self._config.update == "joint":
-            image_audio, image_text = self._joint_losses(audio_batch, text_batch)
-            self._update(image_audio + image_text)
-        else:
-            image_audio = self._audio_loss(audio_batch)
-            self._update(image_audio)
-            image_text = self._text_loss(text_batch)
-            self._update(image_text)
-        return StepLosses(image_audio.detach(), image_text.detach())
-
-    def end_epoch(self) -> None:
-        """Moves the learning-rate schedule on."""
-        self._schedule.step()
-
-    @torch.inference_mode()
-    def validate(self, streams: Streams) -> dict[str, float]:
-        """Mean validation losses: ``image_audio``, ``image_text`` and their sum, ``loss``."""
-        self.network.eval()
-        size = self._config.batch_size
-        audio = _weighted_mean(
-            (self._audio_loss(batch).item(), len(batch[0]))
-            for batch in validation_batches(streams.audio_validation, size)
-        )
-        text = _weighted_mean(
-            (self._text_loss(batch).item(), len(batch[0]))
-            for batch in validation_batches(streams.text_validation, size)
-        )
-        self.network.train()
-        return {"image_audio": audio, "image_text": text, "loss": audio + text}
-
-    def _update(self, loss: Tensor) -> None:
-        self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._optimiser.step()
-
-    def _joint_losses(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
-        # One pass of the image network over both streams: its batch norm sees them together.
-        pixels = torch.cat([audio_batch[0], text_batch[0]])
-        embedded = self._embed_images(pixels)
-        frames, pictures = embedded.tensor_split([len(audio_batch[0])])
-        return StepLosses(
-            self._pair_loss(frames, self.network.audio(audio_batch[1].to(self._device))),
-            self._pair_loss(pictures, self.network.text(text_batch[1].to(self._device))),
-        )
-
-    def _audio_loss(self, batch: list[Tensor]) -> Tensor:
-        sounds = self.network.audio(batch[1].to(self._device))
-        return self._pair_loss(self._embed_images(batch[0]), sounds)
-
-    def _text_loss(self, batch: list[Tensor]) -> Tensor:
-        captions = self.network.text(batch[1].to(self._device))
-        return self._pair_loss(self._embed_images(batch[0]), captions)
-
-    def _embed_images(self, pixels: Tensor) -> Tensor:
-        inputs = normalise(pixels.to(self._device, non_blocking=True))
-        embedded: Tensor = self.network.image(inputs.contiguous(memory_format=torch.channels_last))
-        return embedded
-
-    def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
-        return pair_loss(
-            images,
-            others,
-            margin=self._loss.margin,
-            image_margin_scale=self._loss.image_margin_scale,
-            reduction=self._loss.reduction,
-        )
+from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
 
 
 def train(
@@ -218,8 +56,8 @@ def train(
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, device)
     provenance = {
-        "av": index_fingerprint(av_dir),
-        "images": index_fingerprint(images_dir),
+        "av": file_fingerprint(av_dir / "index.parquet"),
+        "images": file_fingerprint(images_dir / "index.parquet"),
         "captions": file_fingerprint(captions_dir / "captions.parquet"),
     }
 
@@ -291,13 +129,6 @@ def run_epochs(
     return best_epoch, best
 
 
-def mean_losses(steps: list[StepLosses]) -> dict[str, float]:
-    """Means over steps: ``image_audio``, ``image_text`` and their sum, ``loss``."""
-    audio = torch.stack([step.image_audio for step in steps]).mean().item()
-    text = torch.stack([step.image_text for step in steps]).mean().item()
-    return {"image_audio": audio, "image_text": text, "loss": audio + text}
-
-
 def open_streams(
     av_dir: Path,
     captions_dir: Path,
@@ -339,11 +170,3 @@ def _paired_batches(
         strict=True,
     )
     return pairs, config.steps_per_epoch or min(audio.batches_per_round, text.batches_per_round)
-
-
-def _weighted_mean(values: Iterable[tuple[float, int]]) -> float:
-    total, weight = 0.0, 0
-    for value, count in values:
-        total += value * count
-        weight += count
-    return total / weight
