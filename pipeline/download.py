@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from trimodal.acquire.youtube import YoutubeConfig
 from trimodal.config import load_section
 from trimodal.demo.world import DemoConfig
 from trimodal.download import DownloadConfig, download
@@ -10,7 +11,7 @@ from trimodal.progress import start_logging
 
 
 def main() -> None:
-    """Reads the command line and the sections ``download`` and ``demo``."""
+    """Reads the command line and the sections ``download, youtube, demo``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True, help="out: media and manifest")
@@ -19,6 +20,7 @@ def main() -> None:
     start_logging()
     download(
         load_section(args.params, "download", DownloadConfig),
+        load_section(args.params, "youtube", YoutubeConfig),
         load_section(args.params, "demo", DemoConfig),
         args.clips,
         args.world,

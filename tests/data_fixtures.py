@@ -1,13 +1,15 @@
 """What several tests of the data stages build upon: real data, clips, caption sets, vectors."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from trimodal.media import encode_video
+from trimodal.records import DataError
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")
@@ -39,6 +41,14 @@ def write_vectors(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(f"{len(vectors)} {width}\n".encode() + body)
     return path
+
+
+def refused(read: Callable[[], Any], *named: str) -> None:
+    """The reader raises DataError whose message has every one of ``named``."""
+    with pytest.raises(DataError) as caught:
+        read()
+    for part in named:
+        assert part in str(caught.value)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

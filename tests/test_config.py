@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from trimodal.acquire.youtube import YoutubeConfig
 from trimodal.captions import CaptionsConfig
 from trimodal.config import ConfigError, load_section
 from trimodal.demo.world import DemoConfig
@@ -23,6 +24,7 @@ PARAMS = Path(__file__).parents[1] / "params.yaml"
 SECTIONS: dict[str, type] = {
     "demo": DemoConfig,
     "download": DownloadConfig,
+    "youtube": YoutubeConfig,
     "extract": ExtractConfig,
     "mel": MelConfig,
     "captions": CaptionsConfig,
@@ -118,6 +120,8 @@ def test_number_that_is_not_finite_is_refused(
         ("mel", "window_samples", 1025),
         ("mel", "window_seconds", 0.0),
         ("captions", "image_px", 1),
+        ("captions", "frequent_words", -1),
+        ("captions", "coco_annotations", "results"),
         ("captions", "images_per_shard", 0),
         ("augment", "crop_px", 0),
         ("augment", "brightness", 1.0),
@@ -131,7 +135,7 @@ def test_number_that_is_not_finite_is_refused(
         ("train", "learning_rate", 0.0),
         ("evaluate", "points", 0),
         ("evaluate", "audio_weight", 1.1),
-        ("download", "source", "youtube"),
+        ("download", "source", "torrent"),
         ("download", "vggsound_splits", ["val"]),
     ],
 )
@@ -151,7 +155,7 @@ def test_whole_number_must_be_one(value: str, params: Any, file: Path) -> None:
 
 
 def test_folder_source_needs_its_folders(params: Any, file: Path) -> None:
-    params["download"]["source"] = "folder"
+    params["download"]["source"] = "files"
     assert "download.vggsound_csv" in refusal(file, params, "download")
 
 

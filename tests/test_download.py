@@ -1,5 +1,6 @@
 """Every wanted clip gets a typed outcome, and what an earlier run finished is kept."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -10,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import video_server as serve
 from data_fixtures import contents, write_clip
+from test_youtube import CONFIG as YOUTUBE
 
-from trimodal import download as module
+from trimodal.acquire import inspection as module
 from trimodal.demo.world import DemoConfig
 from trimodal.download import DownloadConfig, download
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
@@ -22,8 +25,8 @@ DEMO = DemoConfig(
     clips=6, seed=1, clip_seconds=3.0, frame_px=32, fps=2, audio_rate_hz=16_000, images_per_clip=2
 )
 DEMO_SOURCE = DownloadConfig(
-    source="demo", vggsound_csv="", vggsound_folder="", vggsound_splits=("train",), msrvtt_csv="",
-    msrvtt_folder="", workers=1,
+    source="demo", vggsound_csv="", vggsound_media="", vggsound_splits=("train",), msrvtt_csv="",
+    msrvtt_media="", min_coverage=0.0, workers=1,
 )  # fmt: skip
 IDS = {name: f"{name}{'x' * (11 - len(name))}" for name in ("ok", "silent", "bad", "sound", "blip")}
 
@@ -59,16 +62,16 @@ def folder(tmp_path: Path, media: Path) -> DownloadConfig:
     (tmp_path / "vggsound.csv").write_text("\n".join(rows))
     (tmp_path / "test.csv").write_text("key,vid_key,video_id,sentence\nr,m,video1,a dog\n")
     return DownloadConfig(
-        source="folder",
-        vggsound_csv=str(tmp_path / "vggsound.csv"), vggsound_folder=str(tmp_path / "train"),
+        source="files",
+        vggsound_csv=str(tmp_path / "vggsound.csv"), vggsound_media=str(tmp_path / "train"),
         vggsound_splits=("train",),
-        msrvtt_csv=str(tmp_path / "test.csv"), msrvtt_folder=str(tmp_path / "test"),
-        workers=1,
+        msrvtt_csv=str(tmp_path / "test.csv"), msrvtt_media=str(tmp_path / "test"),
+        min_coverage=0.0, workers=1,
     )  # fmt: skip
 
 
 def run(config: DownloadConfig, out: Path, demo: DemoConfig = DEMO) -> dict[str, ClipOutcome]:
-    download(config, demo, out / "clips", out / "world")
+    download(config, YOUTUBE, demo, out / "clips", out / "world")
     return {o.clip.clip_id: o for o in read_manifest(out / "clips" / "manifest.parquet")}
 
 
@@ -133,19 +136,18 @@ def test_changed_and_new_files_are_looked_into(
 
 def test_file_that_went_away_is_unavailable(folder: DownloadConfig, tmp_path: Path) -> None:
     run(folder, tmp_path)
-    (tmp_path / "test" / "video1.mkv").unlink()
-    assert run(folder, tmp_path)["video1"].status == "unavailable"
+    (tmp_path / "train" / f"{IDS['silent']}_000010.mp4").unlink()
+    assert run(folder, tmp_path)[f"{IDS['silent']}_000010"].status == "unavailable"
 
 
 def test_link_to_nowhere_and_folder_are_no_clips(folder: DownloadConfig, tmp_path: Path) -> None:
-    (tmp_path / "test" / "video1.mkv").unlink()
-    (tmp_path / "test" / "video1.mp4").symlink_to(tmp_path / "nowhere.mp4")
-    silent = tmp_path / "train" / f"{IDS['silent']}_000010.mp4"
+    blip, silent = (tmp_path / "train" / f"{IDS[name]}_000010.mp4" for name in ("blip", "silent"))
+    blip.unlink()
+    blip.symlink_to(tmp_path / "nowhere.mp4")
     silent.unlink()
     silent.mkdir()
     outcomes = run(folder, tmp_path)
-    assert outcomes["video1"].status in ("unavailable", "corrupt")
-    assert outcomes[silent.stem].status in ("unavailable", "corrupt")
+    assert outcomes[blip.stem].status == outcomes[silent.stem].status == "unavailable"
 
 
 def test_clip_outside_the_folder_cannot_be_asked_for(
@@ -158,7 +160,7 @@ def test_clip_outside_the_folder_cannot_be_asked_for(
     assert not (tmp_path / "clips" / "manifest.parquet").exists()
 
 
-@pytest.mark.parametrize("key", ["vggsound_folder", "msrvtt_folder"])
+@pytest.mark.parametrize("key", ["vggsound_media", "msrvtt_media"])
 def test_missing_folder_is_named(key: str, folder: DownloadConfig, tmp_path: Path) -> None:
     gone = str(tmp_path / "not_here")
     with pytest.raises(DataError, match="not_here"):
@@ -171,7 +173,7 @@ def test_no_usable_clip_is_an_error_that_leaves_the_reasons(
     for name in ("train", "test"):
         shutil.rmtree(tmp_path / name)
         (tmp_path / name).mkdir()
-    with pytest.raises(DataError, match="not one clip"):
+    with pytest.raises(DataError, match=r"0\.0 % of the 6 vggsound clips"):
         run(folder, tmp_path)
     outcomes = read_manifest(tmp_path / "clips" / "manifest.parquet")
     assert {outcome.status for outcome in outcomes} == {"unavailable"}
@@ -181,8 +183,8 @@ def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
     clip = Clip(clip_id="-a_000001", source="vggsound", split="train", label="dog, barking")
     outcomes = [
         ClipOutcome(
-            clip=clip, path="a/b.mp4", status="ok", duration_s=9.5, has_audio=True, bytes=2**40,
-            attempts=3, updated_at=1_700_000_000,
+            clip=clip, path="a/b.tar", member="b.mp4", offset=2**40, status="ok",
+            duration_s=9.5, has_audio=True, bytes=2**40, attempts=3, updated_at=1_700_000_000,
         ),
         ClipOutcome(clip=replace(clip, clip_id="b"), path="", status="geo_blocked", reason="é"),
     ]  # fmt: skip
@@ -191,8 +193,10 @@ def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
     types = {field.name: field.type for field in pq.read_schema(tmp_path / "manifest.parquet")}
     assert types == {
         **dict.fromkeys(
-            ("clip_id", "source", "split", "label", "path", "status", "reason"), pa.string()
+            ("clip_id", "source", "split", "label", "path", "member", "status", "reason"),
+            pa.string(),
         ),
+        "offset": pa.int64(),
         "duration_s": pa.float64(), "has_audio": pa.bool_(), "bytes": pa.int64(),
         "attempts": pa.int32(), "updated_at": pa.timestamp("ms", tz="UTC"),
     }  # fmt: skip
@@ -217,7 +221,9 @@ def world(rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def mtimes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_mtime_ns for path in (folder / "clips").glob("*.mp4")}
+    return {
+        path.name: path.stat().st_mtime_ns for path in (folder / "clips" / "demo").glob("*.mp4")
+    }
 
 
 def test_demo_clips_are_ok_and_real_mp4(rendered: Path) -> None:
@@ -248,8 +254,9 @@ def test_interrupted_demo_run_renders_only_what_is_missing(world: Path) -> None:
     run(DEMO_SOURCE, world)
     before, times = contents(world), mtimes(world)
     gone = sorted(times)[:2]
-    for name in [*gone, "manifest.parquet"]:
-        (world / "clips" / name).unlink()
+    for name in gone:
+        (world / "clips" / "demo" / name).unlink()
+    (world / "clips" / "manifest.parquet").unlink()
     run(DEMO_SOURCE, world)
     assert contents(world) == before
     changed = [name for name, time in mtimes(world).items() if times[name] != time]
@@ -258,7 +265,7 @@ def test_interrupted_demo_run_renders_only_what_is_missing(world: Path) -> None:
 
 def test_demo_of_another_seed_starts_anew(world: Path) -> None:
     times = mtimes(world)
-    (world / "clips" / "stray.mp4").write_text("of the old world")
+    (world / "clips" / "demo" / "stray.mp4").write_text("of the old world")
     outcomes = run(DEMO_SOURCE, world, replace(DEMO, seed=2))
     assert sorted(mtimes(world)) == sorted(f"{name}.mp4" for name in outcomes)
     trained = {name for name in times if not name.startswith("video")}
@@ -279,6 +286,85 @@ def test_two_workers_render_the_same(
     monkeypatch.chdir(tmp_path / "two")
     run(replace(DEMO_SOURCE, workers=2), Path())
     assert contents(Path()) == one
+
+
+@pytest.mark.parametrize(("coverage", "passes"), [(1 / 3, True), (0.34, False), (1.0, False)])
+def test_coverage_below_the_bar_fails_with_the_table_of_reasons(
+    coverage: float, passes: bool, folder: DownloadConfig, tmp_path: Path
+) -> None:
+    config = replace(folder, min_coverage=coverage)
+    if passes:
+        run(config, tmp_path)
+    else:
+        with pytest.raises(DataError, match=r"33\.3 % of the 6 vggsound clips") as caught:
+            run(config, tmp_path)
+        table = [line.split() for line in str(caught.value).splitlines()[1:]]
+        assert {(line[0], line[1]) for line in table} == {
+            ("corrupt", "1"), ("no_video", "1"), ("too_short", "1"), ("unavailable", "1"),
+        }  # fmt: skip
+        assert "gonegonexxx_000010: no such file" in str(caught.value)
+    assert len(read_manifest(tmp_path / "clips" / "manifest.parquet")) == 7
+
+
+def test_coverage_is_asked_of_each_data_set(folder: DownloadConfig, tmp_path: Path) -> None:
+    (tmp_path / "test" / "video1.mkv").unlink()
+    with pytest.raises(DataError, match=r"0\.0 % of the 1 msrvtt clips"):
+        run(folder, tmp_path)
+
+
+def test_stats_count_what_was_asked_for_found_and_usable(
+    folder: DownloadConfig, tmp_path: Path
+) -> None:
+    with (tmp_path / "vggsound.csv").open("a") as rows:
+        rows.write("\nnot an id,10,dog,train\n" + f"{IDS['ok']},10,again,train\n" * 2)
+    config = replace(folder, min_coverage=0.0)
+    run_with_many_rows(config, tmp_path)
+    stats = json.loads((tmp_path / "clips" / "stats.json").read_text())
+    assert sum(stats["bad_rows"].values()) == 3
+    assert stats["clips"]["vggsound"] == {
+        "wanted": 6 + MANY, "found": 5, "usable": 2, "with_sound": 1, "hours": 0.0011,
+        "by_status": {
+            "corrupt": 1, "no_video": 1, "ok": 2, "too_short": 1, "unavailable": 1 + MANY,
+        },
+    }  # fmt: skip
+    assert stats["clips"]["msrvtt"] == {
+        "wanted": 1, "found": 1, "usable": 1, "with_sound": 0, "hours": 0.0006,
+        "by_status": {"ok": 1},
+    }  # fmt: skip
+
+
+MANY = 400
+
+
+def run_with_many_rows(config: DownloadConfig, out: Path) -> None:
+    """Good rows enough that a few bad ones are no reason to doubt the file."""
+    with Path(config.vggsound_csv).open("a") as rows:
+        rows.writelines(f"{number:011d},0,cat,train\n" for number in range(MANY))
+    run(config, out)
+
+
+def test_youtube_source_fetches_and_another_source_leaves_what_came(
+    folder: DownloadConfig, tmp_path: Path
+) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    for clip_id in (*IDS.values(), "gonegonexxx"):
+        write_clip(served / f"{clip_id}.mp4", seconds=12.0)
+    config = replace(folder, source="youtube", vggsound_media="")
+    with serve.running(served) as server:
+        server.answers["gonegonexxx"] = serve.status(404)
+        youtube = replace(YOUTUBE, page=server.page)
+        download(config, youtube, DEMO, tmp_path / "clips", tmp_path / "world")
+    outcomes = read_manifest(tmp_path / "clips" / "manifest.parquet")
+    statuses = {o.clip.clip_id: o.status for o in outcomes}
+    assert statuses.pop("gonegonexxx_000010") == "unavailable"
+    assert set(statuses.values()) == {"ok"}
+    fetched = tmp_path / "clips" / "youtube"
+    before = contents(fetched)
+    assert len(before) == 5 + 1  # and the ledger
+    run(DEMO_SOURCE, tmp_path)
+    run(folder, tmp_path)
+    assert contents(fetched) == before
 
 
 def test_folder_source_leaves_the_demos_world_empty(folder: DownloadConfig, tmp_path: Path) -> None:

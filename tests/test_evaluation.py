@@ -1,127 +1,42 @@
-"""Retrieval figures against slow loops: silent videos, ties, protocols, the oracle, the audit."""
+"""Retrieval figures against slow loops: silent videos, ties, protocols, the audit."""
 
 import csv
 import io
 import json
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from evaluation_fixtures import (
+    KEYS,
+    clip,
+    close,
+    config,
+    dot,
+    embeddings_of,
+    queries_of,
+    several_sentences,
+    slow_summary,
+    slow_text_to_video,
+)
 
 from trimodal import evaluation as module
-from trimodal.av_index import AvClip
-from trimodal.demo.oracle import TruthRow
-from trimodal.embedding import Embeddings, write_embeddings
+from trimodal.embedding import Embeddings
+from trimodal.embedding import MatchedVideos as VideosToTest
 from trimodal.evaluation import (
-    EvaluateConfig,
     Outputs,
-    against_oracle,
     audio_weight_curve,
     audit_counts,
     evaluate,
-    match_videos,
     measure,
     text_to_video,
 )
-from trimodal.evaluation import MatchedVideos as VideosToTest
 from trimodal.records import DataError, Query
 from trimodal.retrieval import EmbeddingError
 from trimodal.text import build_vocabulary
-
-KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
-
-
-def config(**changes: Any) -> EvaluateConfig:
-    values: dict[str, Any] = {
-        "test_csv": "test.csv", "protocol": "standard", "points": 4, "audio_weight": 0.25,
-        "text_weight": 0.5, "curve_steps": 4, "leave_out_seen": True, "device": "cpu",
-    }  # fmt: skip
-    return EvaluateConfig(**(values | changes))
-
-
-def queries_of(count: int, sentence: str = "a dog") -> tuple[Query, ...]:
-    return tuple(
-        Query(query_id=f"r{i}", video_id=f"video{i}", sentence=sentence) for i in range(count)
-    )
-
-
-def embeddings_of(
-    count: int = 40, dim: int = 3, seed: int = 0, silent: tuple[int, ...] = (1, 4, 7)
-) -> Embeddings:
-    """Small whole numbers: exact in float32, with many ties. Silent rows are zero."""
-    rng = np.random.default_rng(seed)
-    image, audio, text = rng.integers(-3, 4, (3, count, dim)).astype(np.float32)
-    has_audio = ~np.isin(np.arange(count), silent)
-    return Embeddings(
-        queries=queries_of(count), image=image, audio=audio * has_audio[:, None], text=text,
-        has_audio=has_audio, padded_points=3,
-    )  # fmt: skip
-
-
-def slow_summary(scores: list[list[float]]) -> dict[str, float]:
-    """From the definition: 1 + greater + other ties / 2, query by query."""
-    ranks = []
-    for i, row in enumerate(scores):
-        greater = sum(score > row[i] for score in row)
-        ties = sum(score == row[i] for j, score in enumerate(row) if j != i)
-        ranks.append(1 + greater + ties / 2)
-    ordered = sorted(ranks)
-    middle = len(ordered) // 2
-    summary = {f"R@{k}": 100 * sum(r <= k for r in ranks) / len(ranks) for k in (1, 5, 10)}
-    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-    return summary | {"MedR": median, "MeanR": sum(ranks) / len(ranks)}
-
-
-def dot(one: Any, other: Any) -> float:
-    return sum(float(a) * float(b) for a, b in zip(one, other, strict=True))
-
-
-def slow_text_to_video(e: Embeddings, weight: float, videos: list[int]) -> dict[str, float]:
-    def score(query: int, video: int) -> float:
-        seen = dot(e.text[query], e.image[video])
-        if not e.has_audio[video]:
-            return seen
-        return (1 - weight) * seen + weight * dot(e.text[query], e.audio[video])
-
-    return slow_summary([[score(q, v) for v in videos] for q in videos])
-
-
-def close(summary: dict[str, float]) -> Any:
-    return pytest.approx(summary, abs=1e-6)
-
-
-# Matching
-
-
-def clip(name: str) -> AvClip:
-    return AvClip(
-        shard=Path("test.tar"), clip_id=name, label="", duration_s=4.0, sound_s=4.0,
-        frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, mel_columns=1,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("leave_out_seen", "kept", "seen"), [(True, [0, 3], 1), (False, [0, 2, 3], 0)]
-)
-def test_missing_and_seen_videos_are_left_out_and_counted(
-    leave_out_seen: bool, kept: list[int], seen: int
-) -> None:
-    clips = [clip(f"video{i}") for i in (3, 2, 0, 9)]
-    test = match_videos(list(queries_of(4)), clips, {"video2", "video1", "other"}, leave_out_seen)
-    assert [query.video_id for query in test.queries] == [f"video{i}" for i in kept]
-    assert [found.clip_id for found in test.clips] == [f"video{i}" for i in kept]
-    assert test.left_out == {"missing": 1, "seen in training": seen}
-
-
-def test_fewer_than_two_videos_are_an_error_with_the_reasons() -> None:
-    with pytest.raises(DataError, match=r"1 test videos.*'missing': 2"):
-        match_videos(list(queries_of(3)), [clip("video1")], set(), True)
-
 
 # Metrics
 
@@ -210,74 +125,11 @@ def test_curve_begins_with_the_image_and_passes_the_metric() -> None:
     assert float(rows[1]["R@10"]) == pytest.approx(metric["image_audio"]["R@10"])
 
 
-# The demo's oracle
-
-
-def truth_and_a_model_that_knows_it(count: int) -> tuple[tuple[TruthRow, ...], Embeddings]:
-    rng = np.random.default_rng(5)
-    see, hear = (rng.random((count, 9)) < 0.4).astype(np.float32), np.eye(4, dtype=np.float32)
-    heard = hear[rng.integers(0, 4, count)]
-    told = see * (rng.random(see.shape) < 0.7)
-    mentions = np.arange(count) % 3 == 0
-
-    def facts(row: Any, kind: str) -> tuple[str, ...]:
-        return tuple(f"{kind}{i}" for i in np.flatnonzero(row))
-
-    truth = tuple(
-        TruthRow(
-            video_id=f"video{i}", video_seen=facts(see[i], "s"), video_heard=facts(heard[i], "h"),
-            caption_seen=facts(told[i], "s"),
-            caption_heard=facts(heard[i], "h") if mentions[i] else (), has_audio=True,
-        )
-        for i in range(count)
-    )  # fmt: skip
-    said = heard * mentions[:, None]
-    none = np.zeros_like
-    e = Embeddings(
-        queries=queries_of(count), text=np.hstack([told, said]).astype(np.float32),
-        image=np.hstack([see, none(heard)]), audio=np.hstack([none(see), heard]),
-        has_audio=np.ones(count, bool), padded_points=0,
-    )  # fmt: skip
-    return truth, e
-
-
-def test_model_that_knows_the_truth_scores_like_the_oracle() -> None:
-    truth, e = truth_and_a_model_that_knows_it(60)
-    demo = against_oracle(e, truth[::-1], audio_weight=0.5)
-    model = text_to_video(e, 0.5)
-    for ours, name in (("image", "image"), ("image_audio", "both")):
-        assert set(demo["oracle"][name]) == KEYS
-        assert model[ours]["MeanR"] == pytest.approx(demo["oracle"][name]["MeanR"], rel=0.05)
-        assert model[ours]["R@10"] == pytest.approx(demo["oracle"][name]["R@10"], abs=12)
-    assert demo["oracle"]["both"]["MeanR"] < demo["oracle"]["image"]["MeanR"]
-    assert demo["oracle"]["both"]["MeanR"] < demo["oracle"]["audio"]["MeanR"]
-
-
-def test_sound_captions_are_ranked_among_all_videos() -> None:
-    truth, e = truth_and_a_model_that_knows_it(30)
-    demo = against_oracle(e, truth, audio_weight=0.5)
-    heard = demo["sound_captions"]
-    assert heard["queries"] == 10
-    scores = (e.text @ e.image.T).tolist()
-    ranks = []
-    for i in range(0, 30, 3):
-        ties = sum(s == scores[i][i] for s in scores[i]) - 1
-        ranks.append(1 + sum(s > scores[i][i] for s in scores[i]) + ties / 2)
-    assert heard["image"]["MeanR"] == pytest.approx(np.mean(ranks))
-    assert heard["image_audio"]["MeanR"] < heard["image"]["MeanR"]
-
-
-def test_oracle_is_the_same_twice() -> None:
-    truth, e = truth_and_a_model_that_knows_it(20)
-    assert against_oracle(e, truth, 0.5) == against_oracle(e, truth, 0.5)
-
-
-# Audit and files
+# Audit
 
 
 def test_audit_counts_by_hand() -> None:
     vocabulary = build_vocabulary([["dog"]], {"dog": np.ones(300, np.float32)})
-    asked = list(queries_of(9))
     sentences = ("a dog dog", "unicorn", "it is", "dog unicorn")
     eye = np.eye(4, dtype=np.float32)
     eye[3] = eye[2]  # queries 2 and 3 tie with each other's video
@@ -290,12 +142,15 @@ def test_audit_counts_by_hand() -> None:
         has_audio=np.array([True, False, True, True]), padded_points=5,
     )  # fmt: skip
     everything = embeddings_of(6)
-    test = VideosToTest(queries=[], clips=[], left_out={"missing": 2, "seen in training": 1})
-    counts = audit_counts(
-        asked, test, everything, kept, {"video3", "elsewhere"}, vocabulary, config()
-    )
+    test = VideosToTest(
+        queries=[], clips=[], asked_for=9, found=7, with_sound=6,
+        left_out={"missing": 2, "seen in training": 1},
+    )  # fmt: skip
+    counts = audit_counts(test, everything, kept, {"video3", "elsewhere"}, vocabulary, config())
     assert counts == {
         "videos_asked_for": 9,
+        "videos_found": 7,
+        "videos_with_sound": 6,
         "videos_missing": 2,
         "videos_seen_in_training_left_out": 1,
         "videos_seen_in_training_kept": 1,
@@ -309,23 +164,6 @@ def test_audit_counts_by_hand() -> None:
         "unknown_word_share": pytest.approx(2 / 5),
         "queries_without_known_word": 2,
     }
-
-
-def test_embeddings_are_written_with_null_audio_for_silent_videos(tmp_path: Path) -> None:
-    e = embeddings_of(8, dim=256, silent=(2, 5))
-    write_embeddings(tmp_path / "e.parquet", e)
-    table = pq.read_table(tmp_path / "e.parquet")
-    vector = pa.list_(pa.float32(), 256)
-    assert {field.name: field.type for field in table.schema} == {
-        "query_id": pa.string(), "video_id": pa.string(), "has_audio": pa.bool_(),
-        "image": vector, "audio": vector, "text": vector,
-    }  # fmt: skip
-    rows = table.to_pylist()
-    assert [row["audio"] is None for row in rows] == (~e.has_audio).tolist()
-    assert [row["video_id"] for row in rows] == [f"video{i}" for i in range(8)]
-    for part in ("image", "text", "audio"):
-        for row, expected in zip(rows, getattr(e, part), strict=True):
-            assert row[part] is None or row[part] == expected.tolist()
 
 
 # The whole stage around ready-made embeddings
@@ -349,7 +187,8 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         }  # fmt: skip
         for name, value in stubs.items():
             monkeypatch.setattr(module, name, lambda *_, _value=value, **__: _value)
-        clips = [clip(query.video_id) for query in e.queries]
+        silent = {q.video_id for q, v in zip(e.queries, e.truth, strict=True) if not e.has_audio[v]}
+        clips = [clip(name, sound=name not in silent) for name in {q.video_id for q in e.queries}]
         monkeypatch.setattr(
             module, "read_index", lambda _, split, __: clips if split == "test" else []
         )
@@ -380,6 +219,8 @@ def test_both_protocols_are_what_slow_loops_say(protocol: str, stage: Any) -> No
             assert metrics[part][mode] == close(expected)
     assert audit["gallery"] == len(ranks) == len(galleries[protocol])
     assert audit["silent_videos_left_out"] == 40 - len(galleries[protocol])
+    assert audit["videos_asked_for"] == audit["videos_found"] == 40
+    assert audit["videos_with_sound"] == 37
     mean = np.mean([row["rank_image_audio"] for row in ranks])
     assert mean == pytest.approx(metrics["text_to_video"]["image_audio"]["MeanR"])
 
@@ -395,7 +236,30 @@ def test_standard_protocol_needs_no_sound(stage: Any) -> None:
     assert audit["gallery_without_audio"] == 4
 
 
-def test_sentences_without_a_sound_leave_no_empty_mean() -> None:
-    truth, e = truth_and_a_model_that_knows_it(12)
-    quiet = tuple(replace(row, caption_heard=()) for row in truth)
-    assert set(against_oracle(e, quiet, 0.5)) == {"oracle"}
+@pytest.mark.parametrize("protocol", ["standard", "authors"])
+def test_several_sentences_a_video_are_queries_of_their_own(
+    protocol: str, stage: Any, tmp_path: Path
+) -> None:
+    e = several_sentences(30, videos=9, dim=256, silent=(2, 6))
+    metrics, audit, ranks = stage(e, protocol)
+    kept = [i for i in range(30) if protocol == "standard" or e.has_audio[e.truth[i]]]
+    gallery = 9 if protocol == "standard" else 7
+    assert (audit["queries"], audit["gallery"]) == (len(kept), gallery)
+    assert (audit["videos_asked_for"], audit["videos_found"], audit["videos_with_sound"]) == (
+        9, 9, 7,
+    )  # fmt: skip
+    assert [row["query_id"] for row in ranks] == [e.queries[i].query_id for i in kept]
+    assert [row["has_audio"] for row in ranks] == [bool(e.has_audio[e.truth[i]]) for i in kept]
+    mean = np.mean([row["rank_image_audio"] for row in ranks])
+    assert mean == pytest.approx(metrics["text_to_video"]["image_audio"]["MeanR"])
+    assert max(row["rank_image"] for row in ranks) <= gallery
+    embedded = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    assert [row["video_id"] for row in embedded] == [query.video_id for query in e.queries]
+    assert [row["image"] for row in embedded] == e.image[e.truth].tolist()
+
+
+def test_the_demos_oracle_needs_one_sentence_a_video(stage: Any, tmp_path: Path) -> None:
+    (tmp_path / "world").mkdir()
+    (tmp_path / "world" / "truth.parquet").write_text("of other sentences")
+    metrics, _, _ = stage(several_sentences(30, videos=9, dim=256), "standard")
+    assert "demo" not in metrics

@@ -4,19 +4,24 @@ import io
 import json
 import random
 import tarfile
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from archive_fixtures import KINDS, cut, overwrite, pack
 from data_fixtures import REAL, brightness, contents, needs_real_data, write_clip
 from PIL import Image
 
 from trimodal import extract as module
-from trimodal.download import inspect
+from trimodal.acquire.collection import look_through
+from trimodal.acquire.inspection import inspect
+from trimodal.archives import StoredFile, as_path
 from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard, hold_out
 from trimodal.files import file_fingerprint
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
@@ -52,7 +57,8 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def outcome(name: str, path: Path) -> ClipOutcome:
     split: Any = "test" if name.startswith("test") else "train"
     source: Any = "msrvtt" if split == "test" else "vggsound"
-    return inspect(Clip(clip_id=name, source=source, split=split, label=f"a {name}"), path, None)
+    clip = Clip(clip_id=name, source=source, split=split, label=f"a {name}")
+    return inspect(clip, StoredFile(path=path, size=path.stat().st_size), None)
 
 
 @pytest.fixture
@@ -222,6 +228,111 @@ def test_same_bytes_twice_and_with_two_workers(manifest: Path, tmp_path: Path) -
     extract(manifest, tmp_path / "two", replace(CONFIG, workers=2), MEL)
     first = contents(tmp_path / "one")
     assert first == contents(tmp_path / "again") == contents(tmp_path / "two")
+
+
+def packed_manifest(
+    archive: Path, manifest: Path, names: list[str], method: int = zipfile.ZIP_DEFLATED
+) -> Path:
+    """The manifest of the same clips as members of an archive, stored in the order of the names."""
+    outcomes = {o.clip.clip_id: o for o in read_manifest(manifest)}
+    files = {f"clips/{name}.mp4": Path(outcomes[name].path).read_bytes() for name in names}
+    pack(archive, files, method=method)
+    clips = [outcome.clip for outcome in outcomes.values()]
+    path = archive.parent / "packed.parquet"
+    write_manifest(path, look_through(archive, clips, [], 1))
+    return path
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_clips_in_an_archive_make_the_same_bytes(
+    kind: str, workers: int, manifest: Path, tmp_path: Path
+) -> None:
+    names = [*TRAIN, "mute", "test1", "test0"]
+    packed = packed_manifest(tmp_path / f"a{kind}", manifest, names)
+    extract(manifest, tmp_path / "files", CONFIG, MEL)
+    extract(packed, tmp_path / "packed", replace(CONFIG, workers=workers), MEL)
+    assert contents(tmp_path / "files") == contents(tmp_path / "packed")
+
+
+@pytest.mark.parametrize("kind", [".tar", ".tar.gz"])
+def test_shards_follow_the_order_in_a_tar(
+    kind: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored = ["test0", "clip4", "clip1", "mute", "clip5", "test1", "clip0", "clip3", "clip2"]
+    packed = packed_manifest(tmp_path / f"a{kind}", manifest, stored)
+    offsets = []
+    monkeypatch.setattr(
+        module, "as_path", lambda file: offsets.append(file.offset) or as_path(file)
+    )
+    extract(packed, tmp_path / "packed", CONFIG, MEL)
+    by_split: dict[str, list[str]] = {}
+    for name, row in index(tmp_path / "packed").items():
+        by_split.setdefault(row["split"], []).append(name)
+    _, held = hold_out(sorted([*TRAIN, "mute"]), 0.1, 2020)
+    assert by_split == {
+        "train": [name for name in stored if name.startswith("clip") and name not in held],
+        "val": [name for name in stored if name in held and name != "mute"],
+        "test": ["test0", "test1"],
+    }
+    assert sum(b < a for a, b in pairwise(offsets)) == 2  # three splits
+    extract(manifest, tmp_path / "files", CONFIG, MEL)
+    assert members(tmp_path / "packed") == members(tmp_path / "files")
+
+
+@pytest.mark.parametrize("kind", [".tar", ".zip"])
+def test_member_damaged_since_the_download_is_left_out(
+    kind: str, manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    clip = manifest_path(manifest, "clip1").read_bytes()
+    archive = tmp_path / f"a{kind}"
+    names = [*TRAIN, "mute", "test1", "test0"]
+    packed = packed_manifest(archive, manifest, names, zipfile.ZIP_STORED)
+    overwrite(archive, clip, bytes(len(clip)))
+    extract(packed, tmp_path / "packed", CONFIG, MEL)
+    extract(manifest, tmp_path / "files", CONFIG, MEL)
+    assert stats(tmp_path / "packed")["left_out"] == {"no_audio": 1, "corrupt": 1}
+    whole = members(tmp_path / "files")
+    kept = {name: content for name, content in whole.items() if not name.startswith("clip1.")}
+    assert members(tmp_path / "packed") == kept != whole
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("kind", [".tar", ".tar.gz"])
+def test_archive_cut_since_the_download_gives_what_it_still_holds(
+    kind: str, manifest: Path, tmp_path: Path
+) -> None:
+    names = ["test1", "test0", *TRAIN, "mute"]
+    packed = packed_manifest(archive := tmp_path / f"a{kind}", manifest, names)
+    clips = [o for o in read_manifest(packed) if o.clip.clip_id in names]
+    cut(archive, 2 * archive.stat().st_size // 3)
+    job = ShardJob(
+        path=tmp_path / "test-000000.tar",
+        split="test",
+        clips=tuple(sorted(clips, key=lambda o: o.offset)),
+    )
+    done = extract_shard(CONFIG, MEL, job)
+    kept = [row["clip_id"] for row in done.rows]
+    assert 2 <= len(kept) < len(names)
+    assert kept == names[: len(kept)]
+    assert done.left_out == {"corrupt": len(names) - len(kept)}
+
+
+def test_archive_that_is_gone_costs_its_clips_alone(manifest: Path, tmp_path: Path) -> None:
+    outcomes = read_manifest(manifest)
+    packed_manifest(archive := tmp_path / "a.zip", manifest, ["clip1", "clip2"])
+    moved = [
+        replace(o, path=str(archive), member=f"clips/{o.clip.clip_id}.mp4")
+        if o.clip.clip_id in ("clip1", "clip2") else o
+        for o in outcomes
+    ]  # fmt: skip
+    archive.unlink()
+    write_manifest(tmp_path / "moved.parquet", moved)
+    extract(tmp_path / "moved.parquet", out := tmp_path / "av", CONFIG, MEL)
+    assert stats(out)["left_out"] == {"no_audio": 1, "corrupt": 2}
+    assert index(out).keys() == {"clip0", "clip3", "clip4", "clip5", "test0", "test1"}
 
 
 @pytest.mark.parametrize("empty", ["train", "test"])

@@ -28,7 +28,7 @@ def vector(number: float) -> np.ndarray:
 def vocabulary() -> Vocabulary:
     return build_vocabulary(
         [["dog", "cat", "dog"], ["ant", "cat", "dog", "unicorn"], ["bee"]],
-        {"ant": vector(1), "bee": vector(2), "cat": vector(3), "dog": vector(4), "emu": vector(5)},
+        {"ant": vector(1), "bee": vector(2), "cat": vector(3), "dog": vector(4)},
     )
 
 
@@ -81,6 +81,25 @@ def test_words_stand_by_frequency_then_alphabet(vocabulary: Vocabulary) -> None:
     assert vocabulary.words == ("<padding>", "<unknown>", "dog", "cat", "ant", "bee")
     assert [row[0] for row in vocabulary.vectors] == [0, 0, 4, 3, 1, 2]
     assert not vocabulary.vectors[:2].any()
+
+
+def test_words_that_no_caption_has_stand_behind_by_alphabet(vocabulary: Vocabulary) -> None:
+    captions = [["dog", "cat", "dog"], ["ant", "cat", "dog", "unicorn"], ["bee"]]
+    known = dict(zip(vocabulary.words[2:], vocabulary.vectors[2:], strict=True))
+    others = {"zebra": vector(8), "emu": vector(7), "aardvark": vector(6)}
+    more = build_vocabulary(captions, others | known)
+    assert more.words == (*vocabulary.words, "aardvark", "emu", "zebra")
+    np.testing.assert_array_equal(more.vectors[: len(vocabulary.words)], vocabulary.vectors)
+    assert [row[0] for row in more.vectors[-3:]] == [6, 7, 8]
+    assert more.token_ids(["emu", "dog", "unicorn"]).tolist()[:3] == [7, 2, 1]
+
+
+@pytest.mark.parametrize(
+    "word", ["the", "don", "New", "new_york", "caf\u00e9", "r2", "", "two words", "<padding>"]
+)
+def test_words_that_are_no_token_do_not_enter(word: str) -> None:
+    more = build_vocabulary([["dog"]], {"dog": vector(1), "emu": vector(2), word: vector(3)})
+    assert more.words[2:] == ("dog", "emu")
 
 
 def test_order_does_not_depend_on_the_order_of_vectors_or_captions() -> None:

@@ -105,8 +105,9 @@ def _caption_sources(folder: Path) -> CaptionsConfig:
     vectors.add_vectors(colours + things, rng.standard_normal((11, 300)).astype(np.float32))
     vectors.save_word2vec_format(str(words), binary=True)
     return CaptionsConfig(
-        coco=str(coco), flickr30k=str(flickr), vectors=str(words), image_px=32, jpeg_quality=90,
-        images_per_shard=3, workers=1,
+        coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
+        flickr30k_annotations="official", vectors=str(words), frequent_words=0, image_px=32,
+        jpeg_quality=90, images_per_shard=3, workers=1,
     )  # fmt: skip
 
 

@@ -1,42 +1,38 @@
 """From caption sets to Parquet and image shards: everything the image-text stream reads."""
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-from PIL import Image
+import numpy as np
+import numpy.typing as npt
 
-from trimodal.files import file_fingerprint, write_json, write_table
+from trimodal.caption_table import CaptionColumns, caption_columns, write_captions
+from trimodal.files import write_json
+from trimodal.image_shards import StoredForm, write_images
+from trimodal.image_sources import Annotations, ImageFile, read_coco_files, read_flickr30k_files
 from trimodal.progress import bar, closing_line, log
 from trimodal.records import CaptionedImage, DataError
-from trimodal.shards import Sample, write_shard
-from trimodal.sources.coco import read_coco
-from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.word2vec import read_vectors
-from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA, VECTOR_DIM
-from trimodal.text import (
-    Vocabulary,
-    build_vocabulary,
-    tokenise,
-    write_vocabulary,
-)
-from trimodal.workers import map_in_order
+from trimodal.tables import VECTOR_DIM
+from trimodal.text import Vocabulary, build_vocabulary, write_vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionsConfig:
-    """Section ``captions``. The three paths are folders and a file in the data sets' own layouts:
-    COCO 2017, Flickr30k, word2vec's binary format. Images are stored ``image_px`` square.
+    """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and pictures
+    (image_sources.py has the names looked for), ``vectors`` is a file in word2vec's binary format.
+    The annotations are the data set's own or Karpathy's. The first ``frequent_words`` rows of the
+    vector file are kept beside the captions' own words. Images are stored ``image_px`` square.
     """
 
     coco: str
+    coco_annotations: Annotations
     flickr30k: str
+    flickr30k_annotations: Annotations
     vectors: str
+    frequent_words: int
     image_px: int
     jpeg_quality: int
     images_per_shard: int
@@ -45,168 +41,111 @@ class CaptionsConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError("captions.workers must be at least 1")
+        if self.frequent_words < 0:
+            raise ValueError("captions.frequent_words must be at least 0")
         if self.image_px < 2 or self.images_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
             raise ValueError("captions: image_px >= 2, images_per_shard >= 1, jpeg_quality 1..95")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageFile:
-    """A captioned image and where its pixels are."""
-
-    image: CaptionedImage
-    path: Path
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageShardJob:
-    """The unit of work: these images become this shard."""
-
-    path: Path
-    images: tuple[ImageFile, ...]
 
 
 def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Path) -> None:
     """Writes ``captions.parquet``, ``vocabulary.parquet`` and ``stats.json`` into ``captions_dir``
     and the images' shards with ``index.parquet`` into ``images_dir``.
 
-    Left out and counted: images whose file is missing or broken, captions of stop words alone.
+    Left out and counted: bad rows, images without captions, of a test split and those whose file is
+    missing or broken, captions of stop words alone. Raises DataError where a split is left empty.
     """
-    files = _read_sources(Path(config.coco), Path(config.flickr30k))
-    index, left_out, size = _write_images(files, images_dir, config)
-    stored = {row["image_id"] for row in index}
-    images = [file.image for file in files if file.image.image_id in stored]
-    rows = []
-    for image in images:
-        for caption in image.captions:
-            if tokens := tokenise(caption):
-                rows.append(_caption_row(image, caption, tokens))
-            else:
-                left_out["caption of stop words alone"] += 1
-    if missing := {"train", "val"} - {row["split"] for row in rows}:
-        raise DataError(f"captions: not one caption with words in {sorted(missing)}")
-    words = {token for row in rows for token in row["tokens"]}
-    vectors = read_vectors(Path(config.vectors), words, VECTOR_DIM)
-    vocabulary = build_vocabulary((row["tokens"] for row in rows), vectors)
-    for row in rows:
-        row["token_ids"] = vocabulary.token_ids(row["tokens"])
-    write_table(captions_dir / "captions.parquet", pa.Table.from_pylist(rows, CAPTION_SCHEMA))
+    files, left_out = _read_sources(config)
+    images, size = _store_images(files, images_dir, config, left_out)
+    del files
+    columns, empty = caption_columns(bar(images, task="reading captions", unit="images"))
+    if empty:
+        left_out["caption of stop words alone"] = empty
+    _check_splits("caption with words", columns.split_counts(), left_out)
+    vocabulary, has_vector = _vocabulary(config, columns)
+    write_captions(captions_dir / "captions.parquet", columns, vocabulary)
     write_vocabulary(captions_dir / "vocabulary.parquet", vocabulary)
-    unknown = _unknown_share(rows, vocabulary)
+    image_counts = _by_source_and_split(images)
+    occurrences = columns.word_counts()
+    unknown_words = 1 - float(has_vector.mean())
+    unknown_tokens = int(occurrences[~has_vector].sum()) / int(occurrences.sum())
     write_json(
         captions_dir / "stats.json",
         {
-            "images": dict(Counter(row["split"] for row in index)),
-            "captions": len(rows),
-            "words": len(words),
-            "words_with_vector": len(vocabulary.words) - 2,
-            "unknown_token_share": unknown,
-            "left_out": dict(left_out),
+            "images": image_counts,
+            "captions": columns.split_counts(),
+            "words": len(columns.words),
+            "words_with_vector": int(has_vector.sum()),
+            "further_words": len(vocabulary.words) - 2 - int(has_vector.sum()),
+            "unknown_word_share": unknown_words,
+            "unknown_token_share": unknown_tokens,
+            "left_out": dict(sorted(left_out.items())),
         },
     )
     made = (
-        f"captions: {len(rows)} captions of {len(index)} images ({size / 1e6:.1f} MB), "
-        f"{len(vocabulary.words) - 2} of {len(words)} words have a vector, "
-        f"{100 * unknown:.1f} % of tokens have none"
+        f"captions: {len(columns.captions)} captions of {len(images)} images "
+        f"({size / 1e6:.1f} MB; {_in_words(image_counts)}); "
+        f"{len(columns.words)} words; without a vector: {100 * unknown_words:.1f} % of words, "
+        f"{100 * unknown_tokens:.1f} % of tokens"
     )
     log.info(closing_line(made, left_out))
 
 
-def write_image_shard(image_px: int, quality: int, job: ImageShardJob) -> dict[str, Any]:
-    """Makes one image shard: its index rows, the reasons of what it lacks, its size in bytes."""
-    samples: list[Sample] = []
-    left_out: Counter[str] = Counter()
-    splits = {}
-    for file in job.images:
-        if not file.path.is_file():
-            left_out["image file missing"] += 1
-            continue
-        try:
-            pixels = stored_jpeg(file.path.read_bytes(), image_px, quality)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            left_out["image file broken"] += 1
-            continue
-        samples.append(Sample(key=file.image.image_id, members={"jpg": pixels}))
-        splits[file.image.image_id] = file.image.split
-    extents = write_shard(job.path, samples)
-    fingerprint = file_fingerprint(job.path)
-    rows = [
-        {
-            "image_id": key,
-            "split": splits[key],
-            "shard": job.path.name,
-            "shard_fingerprint": fingerprint,
-            "offset": members["jpg"].offset,
-            "size": members["jpg"].size,
-        }
-        for key, members in extents.items()
-    ]
-    return {"rows": rows, "left_out": left_out, "bytes": job.path.stat().st_size}
+def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]]:
+    coco, left_out = read_coco_files(Path(config.coco), config.coco_annotations)
+    flickr30k, left_out_too = read_flickr30k_files(
+        Path(config.flickr30k), config.flickr30k_annotations
+    )
+    return coco + flickr30k, left_out + left_out_too
 
 
-def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
-    """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-        image.draft("RGB", (image_px, image_px))
-        small = image.convert("RGB").resize((image_px, image_px), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+def _store_images(
+    files: Sequence[ImageFile], images_dir: Path, config: CaptionsConfig, left_out: Counter[str]
+) -> tuple[list[CaptionedImage], int]:
+    """The images that could be stored, in their order, and the bytes they take; counts the rest."""
+    form = StoredForm(
+        px=config.image_px,
+        jpeg_quality=config.jpeg_quality,
+        images_per_shard=config.images_per_shard,
+    )
+    done = write_images(files, images_dir, form, config.workers)
+    left_out.update(done.left_out)
+    stored = {row["image_id"] for row in done.rows}
+    images = [file.image for file in files if file.image.image_id in stored]
+    _check_splits("usable image", _by_source_and_split(images), left_out)
+    return images, done.bytes
 
 
-def _read_sources(coco: Path, flickr30k: Path) -> list[ImageFile]:
-    sets = [
-        (coco / "train2017", read_coco(coco, "train")),
-        (coco / "val2017", read_coco(coco, "val")),
-        (flickr30k / "images", read_flickr30k(flickr30k)),
-    ]
-    return [
-        ImageFile(image=image, path=folder / image.file_name)
-        for folder, images in sets
-        for image in images
-    ]
+def _vocabulary(
+    config: CaptionsConfig, columns: CaptionColumns
+) -> tuple[Vocabulary, npt.NDArray[np.bool_]]:
+    """The vocabulary, and which of the captions' words have a vector, (words,)."""
+    vectors = read_vectors(
+        Path(config.vectors), set(columns.words), VECTOR_DIM, frequent_rows=config.frequent_words
+    )
+    counts = columns.word_counts().tolist()
+    # Each word as often as it occurs: the order of the captions makes no difference to the words'.
+    occurrences = ([word] * count for word, count in zip(columns.words, counts, strict=True))
+    has_vector = np.array([word in vectors for word in columns.words])
+    return build_vocabulary(occurrences, vectors), has_vector
 
 
-def _write_images(
-    files: Sequence[ImageFile], images_dir: Path, config: CaptionsConfig
-) -> tuple[list[dict[str, Any]], Counter[str], int]:
-    step = config.images_per_shard
-    jobs = []
-    for split in ("train", "val"):
-        chosen = [file for file in files if file.image.split == split]
-        jobs += [
-            ImageShardJob(
-                path=images_dir / f"{split}-{start // step:06d}.tar",
-                images=tuple(chosen[start : start + step]),
-            )
-            for start in range(0, len(chosen), step)
-        ]
-    work = partial(write_image_shard, config.image_px, config.jpeg_quality)
-    index: list[dict[str, Any]] = []
-    left_out: Counter[str] = Counter()
-    size = 0
-    done = map_in_order(work, jobs, config.workers)
-    for shard in bar(done, task="storing images", unit="shards", total=len(jobs)):
-        index += shard["rows"]
-        left_out += shard["left_out"]
-        size += shard["bytes"]
-    splits = {row["split"] for row in index}
-    if missing := {"train", "val"} - splits:
-        raise DataError(f"captions: not one usable image in {sorted(missing)}: {dict(left_out)}")
-    write_table(images_dir / "index.parquet", pa.Table.from_pylist(index, IMAGE_SCHEMA))
-    return index, left_out, size
+def _by_source_and_split(images: Sequence[CaptionedImage]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for image in images:
+        counts.setdefault(image.source, Counter())[image.split] += 1
+    return {source: dict(by_split) for source, by_split in counts.items()}
 
 
-def _caption_row(image: CaptionedImage, caption: str, tokens: list[str]) -> dict[str, Any]:
-    return {
-        "image_id": image.image_id,
-        "split": image.split,
-        "source": image.source,
-        "caption": caption,
-        "tokens": tokens,
-    }
+def _in_words(counts: dict[str, dict[str, int]]) -> str:
+    """'coco 5 train, 2 val; flickr30k 2 train'."""
+    parts = (
+        f"{source} " + ", ".join(f"{count} {split}" for split, count in by_split.items())
+        for source, by_split in counts.items()
+    )
+    return "; ".join(parts)
 
 
-def _unknown_share(rows: Sequence[dict[str, Any]], vocabulary: Vocabulary) -> float:
-    known = set(vocabulary.words)
-    tokens = [token for row in rows for token in row["tokens"]]
-    return sum(token not in known for token in tokens) / len(tokens)
+def _check_splits(what: str, counts: dict[str, dict[str, int]], left_out: Counter[str]) -> None:
+    there = {split for by_split in counts.values() for split in by_split}
+    if missing := {"train", "val"} - there:
+        raise DataError(f"captions: not one {what} in {sorted(missing)}: {dict(left_out)}")

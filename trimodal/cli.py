@@ -1,4 +1,4 @@
-"""The command line: ``trimodal scale`` and ``trimodal compare``. Heavy imports wait their turn."""
+"""The command line, ``trimodal``. Heavy imports wait their turn."""
 
 import argparse
 import sys
@@ -13,10 +13,13 @@ def main() -> None:
     scale.add_argument("name", help="an overlay: the stem of a file in params/")
     compare = commands.add_parser("compare", help="fixed against variable margin, several seeds")
     compare.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    commands.add_parser("doctor", help="what is missing here, and what each stage will take")
     args = parser.parse_args()
     try:
         if args.command == "scale":
             _scale(args.name)
+        elif args.command == "doctor":
+            _doctor()
         else:
             _compare(args.seeds)
     except (ValueError, OSError, RuntimeError) as error:
@@ -31,6 +34,15 @@ def _scale(name: str) -> None:
     for key, (before, after) in changed.items():
         print(f"{key}: {before} -> {after}")
     print(f"params.yaml is at scale '{name}': {len(changed)} values changed")
+
+
+def _doctor() -> None:
+    from trimodal.doctor import as_text, diagnose
+
+    diagnosis = diagnose(Path("params.yaml"))
+    print(as_text(diagnosis))
+    if not diagnosis.healthy:
+        sys.exit(1)
 
 
 def _compare(seeds: list[int]) -> None:

@@ -1,10 +1,11 @@
-"""Which device to compute on."""
+"""Which device to compute on, and how precisely."""
 
 from typing import Literal
 
 import torch
 
 Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 
 def pick_device(wanted: Device) -> torch.device:
@@ -13,3 +14,10 @@ def pick_device(wanted: Device) -> torch.device:
         raise RuntimeError("device is cuda, but PyTorch sees no GPU; set it to auto or cpu")
     use_gpu = wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
     return torch.device("cuda" if use_gpu else "cpu")
+
+
+def pick_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
+    """What networks compute in; ``auto`` is bfloat16 on a GPU made for it, else float32."""
+    made_for_it = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    use_half = wanted == "bfloat16" or (wanted == "auto" and made_for_it)
+    return torch.bfloat16 if use_half else torch.float32

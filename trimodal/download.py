@@ -1,178 +1,139 @@
 """From annotations to clips on disk: every wanted clip gets a typed outcome in the manifest."""
 
-import json
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from trimodal.demo.annotations import write_annotations
-from trimodal.demo.render import render_clip
-from trimodal.demo.world import DemoConfig, Scene, World, sample_world
-from trimodal.files import atomic_path, sha256_of, write_json
+from trimodal.acquire.collection import look_through
+from trimodal.acquire.harvest import harvest
+from trimodal.acquire.rendering import render_world
+from trimodal.acquire.youtube import YoutubeConfig
+from trimodal.demo.world import DemoConfig
+from trimodal.files import write_json
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.media import MediaError, probe
-from trimodal.progress import bar, closing_line, log
-from trimodal.records import Clip, DataError
+from trimodal.progress import closing_line, log
+from trimodal.records import DataError
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
-from trimodal.timing import frame_count
-from trimodal.workers import map_in_order
-
-_VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadConfig:
-    """Section ``download``. ``demo`` renders a world; ``folder`` takes clips that one has: files
-    ``<clip id>.mp4`` (or .mkv, .webm, .mov, .avi) as the two CSV files name them.
+    """Section ``download``. ``demo`` renders a world; ``files`` takes clips that one has;
+    ``youtube`` asks for VGGSound's clips (section ``youtube``). ``vggsound_media`` and
+    ``msrvtt_media`` are folders of clips (``<clip id>.mp4``, .mkv, .webm, .mov, .avi), of tars and
+    zips, or one tar or zip. At least ``min_coverage`` of each data set's clips must be usable.
     """
 
-    source: Literal["demo", "folder"]
+    source: Literal["demo", "files", "youtube"]
     vggsound_csv: str
-    vggsound_folder: str
+    vggsound_media: str
     vggsound_splits: tuple[Literal["train", "test"], ...]
     msrvtt_csv: str
-    msrvtt_folder: str
+    msrvtt_media: str
+    min_coverage: float
     workers: int
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError("download.workers must be at least 1")
-        if self.source == "folder":
-            for key in ("vggsound_csv", "vggsound_folder", "msrvtt_csv", "msrvtt_folder"):
-                if not getattr(self, key):
-                    raise ValueError(f"download.{key} is needed when download.source is folder")
+        if not 0.0 <= self.min_coverage <= 1.0:
+            raise ValueError("download.min_coverage lies between 0 and 1")
+        needed = {
+            "demo": (),
+            "files": ("vggsound_csv", "vggsound_media", "msrvtt_csv", "msrvtt_media"),
+            "youtube": ("vggsound_csv", "msrvtt_csv", "msrvtt_media"),
+        }[self.source]
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f"download.{key} is needed when download.source is {self.source}")
 
 
-def download(config: DownloadConfig, demo: DemoConfig, clips_dir: Path, world_dir: Path) -> None:
-    """Fills ``clips_dir`` (manifest and, in the demo, media) and ``world_dir`` (the demo's
-    annotations; left empty for a folder). What an earlier run finished is kept.
+def download(
+    config: DownloadConfig,
+    youtube: YoutubeConfig,
+    demo: DemoConfig,
+    clips_dir: Path,
+    world_dir: Path,
+) -> None:
+    """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and the media that were made or
+    fetched, in a folder for each source) and ``world_dir`` (the demo's annotations; otherwise
+    empty). What an earlier run finished is kept.
+
+    Raises DataError, with the manifest written, where a data set's coverage is too low.
     """
+    bad_rows: Counter[str] = Counter()
     if config.source == "demo":
-        outcomes = _render_world(demo, clips_dir, world_dir, config.workers)
+        outcomes = render_world(demo, clips_dir / "demo", world_dir, config.workers)
     else:
         shutil.rmtree(world_dir, ignore_errors=True)
         world_dir.mkdir(parents=True)
-        outcomes = _look_through_folders(config, clips_dir)
+        outcomes, bad_rows = _collect(config, youtube, clips_dir)
     write_manifest(clips_dir / "manifest.parquet", outcomes)
+    stats = {name: _stats(rows) for name, rows in _by_source(outcomes).items()}
+    write_json(clips_dir / "stats.json", {"clips": stats, "bad_rows": dict(bad_rows)})
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
-    lost = Counter(outcome.status for outcome in outcomes if outcome.status != "ok")
+    lost = Counter[str](outcome.status for outcome in outcomes if outcome.status != "ok")
     hours = sum(outcome.duration_s for outcome in usable) / 3600
     silent = sum(not outcome.has_audio for outcome in usable)
-    log.info(
-        closing_line(f"download: {len(usable)} clips, {hours:.2f} h, {silent} without sound", lost)
+    made = f"download: {len(usable)} clips, {hours:.2f} h, {silent} without sound"
+    log.info(closing_line(made, lost + bad_rows))
+    _check_coverage(outcomes, config.min_coverage)
+
+
+def _collect(
+    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path
+) -> tuple[list[ClipOutcome], Counter[str]]:
+    manifest = clips_dir / "manifest.parquet"
+    earlier = read_manifest(manifest) if manifest.exists() else []
+    clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
+    videos = wanted_videos(Path(config.msrvtt_csv))
+    tests = look_through(Path(config.msrvtt_media), videos, earlier, config.workers)
+    if config.source == "youtube":
+        return [*harvest(youtube, clips, clips_dir / "youtube"), *tests], bad_rows
+    media = Path(config.vggsound_media)
+    return [*look_through(media, clips, earlier, config.workers), *tests], bad_rows
+
+
+def _by_source(outcomes: Sequence[ClipOutcome]) -> dict[str, list[ClipOutcome]]:
+    rows: dict[str, list[ClipOutcome]] = {}
+    for outcome in outcomes:
+        rows.setdefault(outcome.clip.source, []).append(outcome)
+    return rows
+
+
+def _stats(rows: Sequence[ClipOutcome]) -> dict[str, int | float | dict[str, int]]:
+    usable = [row for row in rows if row.status == "ok"]
+    return {
+        "wanted": len(rows),
+        "found": sum(row.bytes > 0 for row in rows),
+        "usable": len(usable),
+        "with_sound": sum(row.has_audio for row in usable),
+        "hours": round(sum(row.duration_s for row in usable) / 3600, 4),
+        "by_status": dict(sorted(Counter(row.status for row in rows).items())),
+    }
+
+
+def _check_coverage(outcomes: Sequence[ClipOutcome], min_coverage: float) -> None:
+    for source, rows in _by_source(outcomes).items():
+        lost = [row for row in rows if row.status != "ok"]
+        share = 1 - len(lost) / len(rows)
+        if share < min_coverage or len(lost) == len(rows):
+            raise DataError(
+                f"download: {100 * share:.1f} % of the {len(rows)} {source} clips are usable; "
+                f"needed are {100 * min_coverage:g} % (download.min_coverage) and at least one\n"
+                f"{_table_of_reasons(lost)}"
+            )
+
+
+def _table_of_reasons(lost: Sequence[ClipOutcome]) -> str:
+    counts = Counter(row.status for row in lost)
+    examples = {row.status: row for row in reversed(lost)}
+    return "\n".join(
+        f"  {status:<13}{count:>8}  e.g. {examples[status].clip.clip_id}: "
+        f"{examples[status].reason[:100]}"
+        for status, count in counts.most_common()
     )
-    if not usable:
-        raise DataError("download: not one clip is usable; see the reasons above")
-
-
-def inspect(clip: Clip, path: Path, updated_at: int | None) -> ClipOutcome:
-    """Looks into a media file and settles its outcome; the file is not decoded."""
-    try:
-        info = probe(path)
-    except MediaError as error:
-        return ClipOutcome(
-            clip=clip, path=path.as_posix(), status=error.reason, reason=str(error),
-            bytes=path.stat().st_size, updated_at=updated_at,
-        )  # fmt: skip
-    too_short = frame_count(info.duration_seconds) == 0
-    return ClipOutcome(
-        clip=clip,
-        path=path.as_posix(),
-        status="too_short" if too_short else "ok",
-        reason=f"{info.duration_seconds:.2f} s hold no frame" if too_short else "",
-        duration_s=info.duration_seconds,
-        has_audio=info.has_audio,
-        bytes=path.stat().st_size,
-        updated_at=updated_at,
-    )
-
-
-def _earlier(clips_dir: Path) -> dict[tuple[str, str], ClipOutcome]:
-    path = clips_dir / "manifest.parquet"
-    if not path.exists():
-        return {}
-    return {(row.clip.source, row.clip.clip_id): row for row in read_manifest(path)}
-
-
-def _look_through_folders(config: DownloadConfig, clips_dir: Path) -> list[ClipOutcome]:
-    train_clips = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
-    wanted = [
-        (Path(config.vggsound_folder), train_clips),
-        (Path(config.msrvtt_folder), wanted_videos(Path(config.msrvtt_csv))),
-    ]
-    if (clips_dir / "world.json").exists():  # a demo's clips
-        shutil.rmtree(clips_dir)
-    earlier = _earlier(clips_dir)
-    outcomes = []
-    for folder, clips in wanted:
-        media = _media_by_stem(folder)
-        for clip in bar(clips, task=f"looking through {folder}", unit="clips"):
-            before = earlier.get((clip.source, clip.clip_id))
-            outcomes.append(_look_for(clip, media.get(clip.clip_id), before))
-    return outcomes
-
-
-def _media_by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"download: {folder} is not a folder")
-    return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix in _VIDEO_ENDINGS}
-
-
-def _look_for(clip: Clip, path: Path | None, before: ClipOutcome | None) -> ClipOutcome:
-    if path is None or not path.is_file():
-        return ClipOutcome(clip=clip, path="", status="unavailable", reason="no such file")
-    state = path.stat()
-    seen = (path.as_posix(), state.st_size, int(state.st_mtime))
-    if before and before.clip == clip and (before.path, before.bytes, before.updated_at) == seen:
-        return before
-    return inspect(clip, path, int(state.st_mtime))
-
-
-def _render_world(
-    demo: DemoConfig, clips_dir: Path, world_dir: Path, workers: int
-) -> list[ClipOutcome]:
-    world = sample_world(demo)
-    mark = clips_dir / "world.json"
-    if not mark.exists() or json.loads(mark.read_text()) != _world_mark(demo):
-        shutil.rmtree(clips_dir, ignore_errors=True)
-        shutil.rmtree(world_dir, ignore_errors=True)
-    if not world_dir.exists():
-        with atomic_path(world_dir) as temporary:
-            write_annotations(world, temporary, demo)
-    write_json(mark, _world_mark(demo))
-    wanted = _wanted(world, world_dir)
-    render = partial(_render, demo, clips_dir)
-    scenes = bar(
-        map_in_order(render, wanted, workers), task="rendering", unit="clips", total=len(wanted)
-    )
-    return list(scenes)
-
-
-def _world_mark(demo: DemoConfig) -> dict[str, Any]:
-    """What the rendered clips depend on: the params and the code that draws and encodes them."""
-    here = Path(__file__).parent
-    drawing = (path for path in here.glob("demo/*.py") if path.name != "oracle.py")
-    sources = sorted([*drawing, here / "media.py"])
-    code = sha256_of(*(source.read_bytes() for source in sources))
-    return {"demo": asdict(demo), "code": code}
-
-
-def _wanted(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:
-    scenes = {scene.name: scene for scene in (*world.train, *world.test)}
-    clips = [
-        *read_vggsound(world_dir / "vggsound.csv", ("train",)),
-        *wanted_videos(world_dir / "MSRVTT_JSFUSION_test.csv"),
-    ]
-    return [(clip, scenes[clip.clip_id]) for clip in clips]
-
-
-def _render(demo: DemoConfig, clips_dir: Path, wanted: tuple[Clip, Scene]) -> ClipOutcome:
-    clip, scene = wanted
-    path = clips_dir / f"{clip.clip_id}.mp4"
-    if not path.exists():
-        render_clip(scene, path, demo)
-    return inspect(clip, path, updated_at=None)

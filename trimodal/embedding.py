@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from trimodal.loaders import read_frame, read_window
 from trimodal.mel import MelConfig
 from trimodal.model import EMBEDDING_DIM, TrimodalNet
 from trimodal.progress import bar
-from trimodal.records import Query
+from trimodal.records import DataError, Query
 from trimodal.text import Vocabulary, tokenise
 from trimodal.timing import spread_points
 
@@ -25,12 +26,49 @@ Matrix = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embeddings:
-    """Row i of everything belongs to query i and the video it describes.
+class MatchedVideos:
+    """The queries to test, the videos they name, each once and in the order of their first query,
+    and counts of videos: ``asked_for``, ``found``, ``with_sound`` (of those found), ``left_out``.
+    """
 
-    ``image``, ``audio`` and ``text`` are (queries, 256); image and audio rows are means over the
-    video's points, not normalised again. Audio rows of silent videos are zero and not
-    ``has_audio``.
+    queries: list[Query]
+    clips: list[AvClip]
+    asked_for: int
+    found: int
+    with_sound: int
+    left_out: dict[str, int]
+
+
+def match_videos(
+    queries: list[Query], clips: list[AvClip], trained: set[str], leave_out_seen: bool
+) -> MatchedVideos:
+    """Finds the queries' videos; a missing or trained-on video is left out and counted."""
+    by_id = {clip.clip_id: clip for clip in clips}
+    asked = list(dict.fromkeys(query.video_id for query in queries))
+    found = [name for name in asked if name in by_id]
+    kept = [name for name in found if not (leave_out_seen and name in trained)]
+    left_out = {"missing": len(asked) - len(found), "seen in training": len(found) - len(kept)}
+    chosen = set(kept)
+    if len(kept) < 2:
+        raise DataError(f"evaluate: {len(kept)} test videos; left out: {left_out}")
+    return MatchedVideos(
+        queries=[query for query in queries if query.video_id in chosen],
+        clips=[by_id[name] for name in kept],
+        asked_for=len(asked),
+        found=len(found),
+        with_sound=sum(by_id[name].has_audio for name in found),
+        left_out=left_out,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Embeddings:
+    """Row i of ``text``, (queries, 256), belongs to query i; row k of ``image`` and ``audio``,
+    (videos, 256), and of ``has_audio`` to the k-th video that the queries name, in the order of
+    their first query.
+
+    Image and audio rows are means over the video's points, not normalised again. Audio rows of
+    silent videos are zero and not ``has_audio``.
     """
 
     queries: tuple[Query, ...]
@@ -40,13 +78,26 @@ class Embeddings:
     has_audio: npt.NDArray[np.bool_]
     padded_points: int
 
+    def __post_init__(self) -> None:
+        if not len(set(self.truth)) == len(self.image) == len(self.audio) == len(self.has_audio):
+            raise ValueError("embeddings: a row of image, audio and has_audio for every video")
+        if len(self.queries) != len(self.text):
+            raise ValueError("embeddings: a row of text for every query")
+
+    @cached_property
+    def truth(self) -> npt.NDArray[np.int64]:
+        """(queries,): the row of the video that each query describes."""
+        row: dict[str, int] = {}
+        return np.array([row.setdefault(q.video_id, len(row)) for q in self.queries], np.int64)
+
     def select(self, keep: npt.NDArray[np.bool_]) -> "Embeddings":
-        """The rows where ``keep`` is true."""
+        """The videos where ``keep``, (videos,), is true, and their queries."""
+        told = keep[self.truth]
         return Embeddings(
-            queries=tuple(q for q, kept in zip(self.queries, keep, strict=True) if kept),
+            queries=tuple(q for q, kept in zip(self.queries, told, strict=True) if kept),
             image=self.image[keep],
             audio=self.audio[keep],
-            text=self.text[keep],
+            text=self.text[told],
             has_audio=self.has_audio[keep],
             padded_points=self.padded_points,
         )
@@ -90,7 +141,9 @@ def embed_test_set(
     augment: AugmentConfig,
     device: torch.device,
 ) -> Embeddings:
-    """Embeds query i and clip i for all i: the mean of ``points`` frames and sounds a video."""
+    """Embeds sentences and videos, the mean of ``points`` frames and sounds a video. The clips are
+    those of the queries, each once, in the order of their first query.
+    """
     network = network.to(device).eval()
     image = np.zeros((len(clips), EMBEDDING_DIM), np.float32)
     audio = np.zeros_like(image)
@@ -123,9 +176,11 @@ def _embed_sentences(
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Writes query_id, video_id, has_audio and the three embeddings
+    """Writes a row a query: query_id, video_id, has_audio and the three embeddings
     (fixed_size_list<float>[256]; audio is null for a silent video).
     """
+    video = embeddings.truth
+    has_audio = embeddings.has_audio[video]
 
     def column(rows: Matrix, mask: npt.NDArray[np.bool_] | None = None) -> pa.Array:
         flat = pa.array(np.ascontiguousarray(rows).ravel(), pa.float32())
@@ -138,9 +193,9 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
             {
                 "query_id": [query.query_id for query in embeddings.queries],
                 "video_id": [query.video_id for query in embeddings.queries],
-                "has_audio": pa.array(embeddings.has_audio),
-                "image": column(embeddings.image),
-                "audio": column(embeddings.audio, embeddings.has_audio),
+                "has_audio": pa.array(has_audio),
+                "image": column(embeddings.image[video]),
+                "audio": column(embeddings.audio[video], has_audio),
                 "text": column(embeddings.text),
             }
         ),

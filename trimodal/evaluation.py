@@ -6,17 +6,33 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from trimodal.av_index import AvClip, read_index
+from trimodal.av_index import read_index
 from trimodal.checkpoint import load_model, read_checkpoint
 from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
 from trimodal.devices import Device, pick_device
-from trimodal.embedding import Embeddings, Matrix, embed_test_set, write_embeddings
+from trimodal.embedding import (
+    Embeddings,
+    MatchedVideos,
+    Matrix,
+    embed_test_set,
+    match_videos,
+    write_embeddings,
+)
 from trimodal.files import file_fingerprint, write_json, write_table, write_text
 from trimodal.progress import closing_line, log
-from trimodal.records import DataError, Query, Split
-from trimodal.retrieval import mix, ranks, similarity, summarise, tied_queries
+from trimodal.records import DataError, Split
+from trimodal.retrieval import (
+    best_of_owners,
+    best_ranks,
+    mix,
+    ranks,
+    similarity,
+    summarise,
+    tied_queries,
+)
 from trimodal.sources.msrvtt import read_queries
 from trimodal.text import UNKNOWN_ID, Vocabulary, read_vocabulary, tokenise
 
@@ -47,15 +63,6 @@ class EvaluateConfig:
             raise ValueError("evaluate: points and curve_steps must be at least 1")
         if not (0.0 <= self.audio_weight <= 1.0 and 0.0 <= self.text_weight <= 1.0):
             raise ValueError("evaluate: audio_weight and text_weight lie in [0, 1]")
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatchedVideos:
-    """Queries and their clips, row by row, and how many videos were left out and why."""
-
-    queries: list[Query]
-    clips: list[AvClip]
-    left_out: dict[str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,18 +112,13 @@ def evaluate(
         device=pick_device(config.device),
     )
     kept = _under(config.protocol, embeddings)
-    metrics = measure(kept, config)
-    other: Protocol = "authors" if config.protocol == "standard" else "standard"
-    if embeddings.has_audio.sum() >= 2:
-        metrics["other_protocol"] = text_to_video(_under(other, embeddings), config.audio_weight)
-    if (truth := world_dir / "truth.parquet").exists():
-        metrics["demo"] = against_oracle(kept, load_truth(truth), config.audio_weight)
+    metrics = _metrics(embeddings, kept, world_dir / "truth.parquet", config)
     audit = {
         "margin_mode": checkpoint.loss.margin_mode,
         "protocol": config.protocol,
         "audio_weight": config.audio_weight,
         "epoch": checkpoint.epoch,
-        **audit_counts(asked, test, embeddings, kept, trained, vocabulary, config),
+        **audit_counts(test, embeddings, kept, trained, vocabulary, config),
         "data": file_fingerprint(av_dir / "index.parquet"),
         "test_csv": file_fingerprint(Path(config.test_csv)),
         "model": file_fingerprint(model_path),
@@ -127,75 +129,65 @@ def evaluate(
     write_text(outputs.curve, curve)
     write_json(outputs.audit, audit)
     write_json(outputs.metrics, metrics)
-    silent = len(embeddings.queries) - len(kept.queries)
+    silent = len(embeddings.image) - len(kept.image)
     log.info(closing_line(_made(kept, metrics), test.left_out | {"without sound": silent}))
+
+
+def _metrics(
+    embeddings: Embeddings, kept: Embeddings, truth: Path, config: EvaluateConfig
+) -> Metrics:
+    metrics = measure(kept, config)
+    other: Protocol = "authors" if config.protocol == "standard" else "standard"
+    if embeddings.has_audio.sum() >= 2:
+        metrics["other_protocol"] = text_to_video(_under(other, embeddings), config.audio_weight)
+    if truth.exists() and len(kept.queries) == len(kept.image):
+        metrics["demo"] = against_oracle(kept, load_truth(truth), config.audio_weight)
+    return metrics
 
 
 def _made(kept: Embeddings, metrics: Metrics) -> str:
     mixed = metrics["text_to_video"]["image_audio"]
     return (
-        f"evaluate: {len(kept.queries)} queries over {len(kept.queries)} videos "
+        f"evaluate: {len(kept.queries)} queries over {len(kept.image)} videos "
         f"({int((~kept.has_audio).sum())} without sound), "
         f"R@1 {mixed['R@1']:.1f}, R@10 {mixed['R@10']:.1f}, MedR {mixed['MedR']:g} with audio"
-    )
-
-
-def match_videos(
-    queries: list[Query], clips: list[AvClip], trained: set[str], leave_out_seen: bool
-) -> MatchedVideos:
-    """Pairs each query with its video; a missing or trained-on video is left out and counted."""
-    by_id = {clip.clip_id: clip for clip in clips}
-    chosen: list[Query] = []
-    left_out = {"missing": 0, "seen in training": 0}
-    for query in queries:
-        if query.video_id not in by_id:
-            left_out["missing"] += 1
-        elif leave_out_seen and query.video_id in trained:
-            left_out["seen in training"] += 1
-        else:
-            chosen.append(query)
-    if len(chosen) < 2:
-        raise DataError(f"evaluate: {len(chosen)} test videos; left out: {left_out}")
-    return MatchedVideos(
-        queries=chosen, clips=[by_id[query.video_id] for query in chosen], left_out=left_out
     )
 
 
 def measure(embeddings: Embeddings, config: EvaluateConfig) -> Metrics:
     """Text->video with and without audio, all six directions, and audio->image helped by text.
 
-    Directions with audio are among the videos that have sound; a set without any has none.
+    Directions with audio are among the videos that have sound; a set without any has none. Where a
+    video has several sentences, each is a query of its own; among the sentences a video finds the
+    best of its own, and it is helped by that of its sentences which fits best.
     """
     metrics: Metrics = {"text_to_video": text_to_video(embeddings, config.audio_weight)}
     heard = embeddings.select(embeddings.has_audio)
+    text, image = embeddings.text, embeddings.image
     directions = {
-        "text_to_image": (embeddings.text, embeddings.image),
-        "image_to_text": (embeddings.image, embeddings.text),
+        "text_to_image": ranks(similarity(text, image), embeddings.truth),
+        "image_to_text": best_ranks(similarity(image, text), embeddings.truth),
     }
-    if len(heard.queries) >= 2:
+    if len(heard.image) >= 2:
+        by_text = similarity(heard.audio, heard.text)
+        by_image = similarity(heard.audio, heard.image)
         directions |= {
-            "text_to_audio": (heard.text, heard.audio),
-            "audio_to_text": (heard.audio, heard.text),
-            "image_to_audio": (heard.image, heard.audio),
-            "audio_to_image": (heard.audio, heard.image),
+            "text_to_audio": ranks(similarity(heard.text, heard.audio), heard.truth),
+            "audio_to_text": best_ranks(by_text, heard.truth),
+            "image_to_audio": ranks(similarity(heard.image, heard.audio)),
+            "audio_to_image": ranks(by_image),
         }
-        helped = mix(
-            similarity(heard.audio, heard.image),
-            similarity(heard.audio, heard.text),
-            config.text_weight,
-        )
-        metrics["audio_to_image_text"] = summarise(ranks(helped))
-    metrics["directions"] = {
-        name: summarise(ranks(similarity(*pair))) for name, pair in directions.items()
-    }
+        told = best_of_owners(by_text, heard.truth, len(heard.image))
+        metrics["audio_to_image_text"] = summarise(ranks(mix(by_image, told, config.text_weight)))
+    metrics["directions"] = {name: summarise(found) for name, found in directions.items()}
     return metrics
 
 
 def text_to_video(embeddings: Embeddings, audio_weight: float) -> Metrics:
     """The paper's table: each sentence against all videos, by image alone and with audio."""
     return {
-        "image": summarise(ranks(_mixed(embeddings, 0.0))),
-        "image_audio": summarise(ranks(_mixed(embeddings, audio_weight))),
+        "image": summarise(_video_ranks(embeddings, 0.0)),
+        "image_audio": summarise(_video_ranks(embeddings, audio_weight)),
     }
 
 
@@ -204,6 +196,7 @@ def against_oracle(
 ) -> Metrics:
     """The demo's own: an all-knowing observer's score beside the model's, and the model on the
     captions that mention a sound. The oracle's ties are broken at random, 20 times, and averaged.
+    Every video has one sentence.
     """
     by_id = {row.video_id: row for row in truth}
     rows = [by_id[query.video_id] for query in embeddings.queries]
@@ -217,8 +210,8 @@ def against_oracle(
     if heard.any():
         metrics["sound_captions"] = {
             "queries": int(heard.sum()),
-            "image": summarise(ranks(_mixed(embeddings, 0.0))[heard]),
-            "image_audio": summarise(ranks(_mixed(embeddings, audio_weight))[heard]),
+            "image": summarise(_video_ranks(embeddings, 0.0)[heard]),
+            "image_audio": summarise(_video_ranks(embeddings, audio_weight)[heard]),
         }
     return metrics
 
@@ -228,14 +221,13 @@ def audio_weight_curve(embeddings: Embeddings, steps: int) -> str:
     lines = ["audio_weight,R@1,R@5,R@10,MedR"]
     for step in range(steps + 1):
         weight = step / steps
-        summary = summarise(ranks(_mixed(embeddings, weight)))
+        summary = summarise(_video_ranks(embeddings, weight))
         numbers = [summary[key] for key in ("R@1", "R@5", "R@10", "MedR")]
         lines.append(",".join(f"{number:g}" for number in (weight, *numbers)))
     return "\n".join(lines) + "\n"
 
 
 def audit_counts(
-    asked: list[Query],
     test: MatchedVideos,
     embeddings: Embeddings,
     kept: Embeddings,
@@ -243,21 +235,23 @@ def audit_counts(
     vocabulary: Vocabulary,
     config: EvaluateConfig,
 ) -> Mapping[str, int | float]:
-    """What stands behind the numbers: how many videos were asked for, found, ranked, heard."""
+    """What stands behind the numbers: how many videos were asked for, found, heard, ranked."""
     ids = [vocabulary.token_ids(tokenise(query.sentence)) for query in kept.queries]
     words = np.concatenate([row[row != 0] for row in ids]) if ids else np.zeros(0)
     return {
-        "videos_asked_for": len(asked),
+        "videos_asked_for": test.asked_for,
+        "videos_found": test.found,
+        "videos_with_sound": test.with_sound,
         "videos_missing": test.left_out["missing"],
         "videos_seen_in_training_left_out": test.left_out["seen in training"],
-        "videos_seen_in_training_kept": sum(q.video_id in trained for q in kept.queries),
+        "videos_seen_in_training_kept": len({q.video_id for q in kept.queries} & trained),
         "queries": len(kept.queries),
-        "gallery": len(kept.queries),
+        "gallery": len(kept.image),
         "gallery_without_audio": int((~kept.has_audio).sum()),
-        "silent_videos_left_out": len(embeddings.queries) - len(kept.queries),
+        "silent_videos_left_out": len(embeddings.image) - len(kept.image),
         "points_padded_with_silence": embeddings.padded_points,
-        "queries_tied_image": tied_queries(_mixed(kept, 0.0)),
-        "queries_tied_image_audio": tied_queries(_mixed(kept, config.audio_weight)),
+        "queries_tied_image": tied_queries(_mixed(kept, 0.0), kept.truth),
+        "queries_tied_image_audio": tied_queries(_mixed(kept, config.audio_weight), kept.truth),
         "unknown_word_share": float((words == UNKNOWN_ID).mean()) if len(words) else 0.0,
         "queries_without_known_word": sum(not (row > UNKNOWN_ID).any() for row in ids),
     }
@@ -269,6 +263,11 @@ def _under(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
     if embeddings.has_audio.sum() < 2:
         raise DataError("evaluate.protocol authors: fewer than two test videos have sound")
     return embeddings.select(embeddings.has_audio)
+
+
+def _video_ranks(embeddings: Embeddings, audio_weight: float) -> npt.NDArray[np.float64]:
+    found: npt.NDArray[np.float64] = ranks(_mixed(embeddings, audio_weight), embeddings.truth)
+    return found
 
 
 def _mixed(embeddings: Embeddings, audio_weight: float) -> Matrix:
@@ -289,9 +288,9 @@ def _write_ranks(path: Path, embeddings: Embeddings, audio_weight: float) -> Non
                 "query_id": [query.query_id for query in embeddings.queries],
                 "video_id": [query.video_id for query in embeddings.queries],
                 "sentence": [query.sentence for query in embeddings.queries],
-                "has_audio": pa.array(embeddings.has_audio),
-                "rank_image": ranks(_mixed(embeddings, 0.0)),
-                "rank_image_audio": ranks(_mixed(embeddings, audio_weight)),
+                "has_audio": pa.array(embeddings.has_audio[embeddings.truth]),
+                "rank_image": _video_ranks(embeddings, 0.0),
+                "rank_image_audio": _video_ranks(embeddings, audio_weight),
             }
         ),
     )

@@ -15,6 +15,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from trimodal.archives import ArchiveError, as_path
 from trimodal.files import file_fingerprint, write_json, write_table
 from trimodal.manifest import ClipOutcome, read_manifest
 from trimodal.media import MediaError, decode_audio, decode_frames
@@ -134,9 +135,9 @@ def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> li
     by_id = {o.clip.clip_id: o for o in usable if o.clip.split == "train"}
     train, val = hold_out(sorted(by_id), config.validation_share, config.validation_seed)
     parts: dict[Split, list[ClipOutcome]] = {
-        "train": [by_id[name] for name in train],
-        "val": [by_id[name] for name in val],
-        "test": [o for o in usable if o.clip.split == "test"],
+        "train": _as_stored([by_id[name] for name in train]),
+        "val": _as_stored([by_id[name] for name in val]),
+        "test": _as_stored([o for o in usable if o.clip.split == "test"]),
     }
     step = config.clips_per_shard
     return [
@@ -148,6 +149,11 @@ def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> li
         for split, clips in parts.items()
         for start in range(0, len(clips), step)
     ]
+
+
+def _as_stored(clips: list[ClipOutcome]) -> list[ClipOutcome]:
+    """Members of archives in the order in which they lie there: a zipped tar is read forwards."""
+    return sorted(clips, key=lambda o: (o.path, o.offset) if o.member else ("", 0))
 
 
 def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
@@ -163,16 +169,19 @@ def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], l
 def _sample(
     outcome: ClipOutcome, split: Split, config: ExtractConfig, mel: MelConfig
 ) -> tuple[Sample, dict[str, Any]]:
-    path = Path(outcome.path)
     if split != "test" and not outcome.has_audio:
-        raise MediaError(path, "no_audio", "a training pair needs sound")
-    frames = decode_frames(path, config.frame_px, config.frame_px)
+        raise MediaError(Path(outcome.path), "no_audio", "a training pair needs sound")
+    try:
+        with as_path(outcome.file) as path:
+            frames = decode_frames(path, config.frame_px, config.frame_px)
+            samples = _sound(path, split, mel.sample_rate_hz) if outcome.has_audio else None
+    except ArchiveError as error:
+        raise MediaError(Path(outcome.path), "corrupt", str(error)) from error
     members = {
         f"{number:02d}.jpg": _jpeg(frame, config.jpeg_quality)
         for number, frame in enumerate(frames, start=1)
     }
     sound_s, columns = 0.0, 0
-    samples = _sound(outcome, split, mel.sample_rate_hz)
     if samples is not None:
         stored = log_mel(samples, mel)
         sound_s, columns = len(samples) / mel.sample_rate_hz, len(stored)
@@ -195,14 +204,12 @@ def _sample(
     return Sample(key=outcome.clip.clip_id, members=members), row
 
 
-def _sound(outcome: ClipOutcome, split: Split, rate_hz: int) -> npt.NDArray[np.float32] | None:
-    """The clip's samples; None without a sound track. A test video whose track cannot be decoded
-    counts as silent, so that its frames stay in the gallery.
+def _sound(path: Path, split: Split, rate_hz: int) -> npt.NDArray[np.float32] | None:
+    """The clip's samples. A test video whose track cannot be decoded counts as silent, so that its
+    frames stay in the gallery.
     """
-    if not outcome.has_audio:
-        return None
     try:
-        return decode_audio(Path(outcome.path), rate_hz)
+        return decode_audio(path, rate_hz)
     except MediaError:
         if split == "test":
             return None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from trimodal.archives import StoredFile
 from trimodal.files import write_table
 from trimodal.records import Clip, ClipStatus
 
@@ -16,6 +17,8 @@ SCHEMA = pa.schema(
         "split": pa.string(),
         "label": pa.string(),
         "path": pa.string(),
+        "member": pa.string(),  # within the archive ``path``; empty for a file of its own
+        "offset": pa.int64(),
         "status": pa.string(),
         "reason": pa.string(),
         "duration_s": pa.float64(),
@@ -29,14 +32,17 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class ClipOutcome:
-    """A row of the manifest. ``path`` is relative to the repository's root where it can be.
+    """A row of the manifest. ``path`` is relative to the repository's root where it can be; for a
+    clip in an archive it is the archive's, and ``member`` and ``offset`` say where in it.
 
-    ``updated_at`` is the media file's own time (seconds since 1970), so that a second look at the
-    same files gives the same manifest; None where there is no file or the demo rendered it.
+    ``updated_at`` is the file's (or archive's) own time (seconds since 1970), so that a second look
+    at the same files gives the same manifest; None where there is no file or the demo rendered it.
     """
 
     clip: Clip
     path: str
+    member: str = ""
+    offset: int = 0
     status: ClipStatus
     reason: str = ""
     duration_s: float = 0.0
@@ -44,6 +50,13 @@ class ClipOutcome:
     bytes: int = 0
     attempts: int = 1
     updated_at: int | None = None
+
+    @property
+    def file(self) -> StoredFile:
+        """Where the clip's bytes are."""
+        return StoredFile(
+            path=Path(self.path), member=self.member, offset=self.offset, size=self.bytes
+        )
 
 
 def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:

@@ -5,8 +5,10 @@ standard input and with their messages kept. Files from strangers are opened by 
 protocol alone, so that a playlist that calls itself .mp4 cannot reach other files or hosts.
 """
 
+import re
 import subprocess
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -36,6 +38,7 @@ class MediaError(ValueError):
     ) -> None:
         super().__init__(f"{path}: {reason}: {detail}")
         self.reason: Literal["corrupt", "no_video", "no_audio"] = reason
+        self.detail = detail
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,24 +144,79 @@ def encode_video(
         _run(output, path, pictures.tobytes())
 
 
+@dataclass(frozen=True, kw_only=True)
+class RemoteStream:
+    """Where a stream is served over HTTP, and the headers to ask for it with."""
+
+    url: str
+    headers: Mapping[str, str]
+
+
+class SectionError(Exception):
+    """A section that could not be cut; the message is ffmpeg's."""
+
+
+def cut_section(
+    streams: Sequence[RemoteStream],
+    path: Path,
+    *,
+    start_seconds: float,
+    seconds: float,
+    stall_seconds: float,
+    timeout_seconds: float,
+) -> None:
+    """Writes ``seconds`` of a served video from ``start_seconds`` on as an MP4 (H.264, and AAC if
+    there is sound), atomically. One stream holds picture and sound, or the first holds the picture
+    and the second the sound.
+
+    It is decoded from the key frame before and encoded again, so that the first frame is the first
+    one at or after ``start_seconds``. Raises SectionError, also when the server says nothing for
+    ``stall_seconds`` or all takes longer than ``timeout_seconds``.
+    """
+    inputs = [
+        ffmpeg.input(
+            stream.url, ss=start_seconds, t=seconds, threads=1,
+            rw_timeout=round(stall_seconds * 1e6), protocol_whitelist="http,https,tcp,tls,crypto",
+            headers="".join(f"{name}: {value}\r\n" for name, value in stream.headers.items()),
+        )
+        for stream in streams
+    ]  # fmt: skip
+    options = {
+        "format": "mp4", "vcodec": "libx264", "preset": "veryfast", "crf": 20,
+        "pix_fmt": "yuv420p", "acodec": "aac", "audio_bitrate": "128k", "threads": 1,
+        "map_metadata": -1, "vf": "crop=trunc(iw/2)*2:trunc(ih/2)*2",
+    }  # fmt: skip
+    with atomic_path(path) as temporary:
+        output = ffmpeg.output(
+            inputs[0]["v:0"], inputs[-1]["a:0?"], f"file:{temporary}", **options
+        ).overwrite_output()
+        began = time.monotonic()
+        try:
+            done = _execute(output, None, timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            raise SectionError(f"timed out: not done after {timeout_seconds:g} s") from error
+        messages = done.stderr.decode(errors="replace")
+        # A body that ends early decodes to its first part with exit code 0.
+        if done.returncode or "ends prematurely" in messages or not temporary.exists():
+            stalled = time.monotonic() - began >= stall_seconds
+            start = f"timed out: no answer for {stall_seconds:g} s: " if stalled else ""
+            raise SectionError(start + _told(messages))
+
+
+def _told(messages: str) -> str:
+    """ffmpeg's messages in a line, without the addresses of streams and of memory."""
+    lines = [re.sub(r"^\[[^]]* @ \w+\] ", "", line.strip()) for line in messages.splitlines()]
+    told = dict.fromkeys(line for line in lines if line and "://" not in line)
+    return "; ".join(told)[:300] or "ffmpeg failed and said nothing"
+
+
 def _input(path: Path) -> Any:
     return ffmpeg.input(f"file:{path}", threads=1, **_SAFE_INPUT)
 
 
 def _run(stream: Any, path: Path, stdin: bytes | None = None) -> bytes:
-    command = ffmpeg.compile(stream, cmd=ffmpeg_executable())
-    command[1:1] = ["-hide_banner", "-loglevel", "error"]
-    if stdin is None:
-        command.insert(1, "-nostdin")
     try:
-        done = subprocess.run(
-            command,
-            input=stdin,
-            stdin=None if stdin is not None else subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
+        done = _execute(stream, stdin, _TIMEOUT_SECONDS)
     except subprocess.TimeoutExpired as error:
         raise MediaError(path, "corrupt", f"ffmpeg took over {_TIMEOUT_SECONDS:.0f} s") from error
     messages = done.stderr.decode(errors="replace").strip().splitlines()
@@ -166,3 +224,20 @@ def _run(stream: Any, path: Path, stdin: bytes | None = None) -> bytes:
     if done.returncode or any("partial file" in message for message in messages):
         raise MediaError(path, "corrupt", messages[-1] if messages else "ffmpeg failed")
     return done.stdout
+
+
+def _execute(
+    stream: Any, stdin: bytes | None, timeout_seconds: float
+) -> "subprocess.CompletedProcess[bytes]":
+    command = ffmpeg.compile(stream, cmd=ffmpeg_executable())
+    command[1:1] = ["-hide_banner", "-loglevel", "error"]
+    if stdin is None:
+        command.insert(1, "-nostdin")
+    return subprocess.run(
+        command,
+        input=stdin,
+        stdin=None if stdin is not None else subprocess.DEVNULL,
+        capture_output=True,
+        timeout=timeout_seconds,
+        check=False,
+    )

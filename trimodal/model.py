@@ -37,6 +37,11 @@ def _head(features: int) -> nn.Sequential:
     )
 
 
+def _unit_vectors(rows: Tensor) -> Tensor:
+    # Autocast's bfloat16 ends here: lengths, similarities and losses are float32.
+    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+
+
 class VisionNet(nn.Module):
     """A 2-D backbone and its head: the image network, and the audio network on mel windows."""
 
@@ -49,7 +54,7 @@ class VisionNet(nn.Module):
         self, pixels: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 256"]:
         """Unit vectors; images are normalised with ImageNet's mean and deviation before."""
-        return F.normalize(self.head(self.backbone(pixels)), dim=1)
+        return _unit_vectors(self.head(self.backbone(pixels)))
 
 
 class TextNet(nn.Module):
@@ -83,7 +88,7 @@ class TextNet(nn.Module):
             out = F.pad(torch.relu(norm(convolution(out))), (0, 1))
             if number in (4, 6):
                 out = F.max_pool1d(out, 2)
-        return F.normalize(self.head(out.mean(dim=2)), dim=1)
+        return _unit_vectors(self.head(out.mean(dim=2)))
 
 
 class TrimodalNet(nn.Module):

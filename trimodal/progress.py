@@ -37,3 +37,13 @@ def closing_line(made: str, left_out: Mapping[Any, int]) -> str:
         return f"{made}; nothing left out"
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common() if count)
     return f"{made}; left out {reasons.total()}: {listed}"
+
+
+def quantity(number: float) -> str:
+    """3_600_000_000 -> '3.60G'."""
+    return tqdm.format_sizeof(number)
+
+
+def clock(seconds: float) -> str:
+    """3725 -> '1:02:05'."""
+    return tqdm.format_interval(seconds)

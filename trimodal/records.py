@@ -21,6 +21,8 @@ ClipStatus = Literal[
     "no_audio",
     "too_short",
 ]
+# What asking again can help; a corrupt file may have been a page that asks for a login.
+MAY_HEAL: frozenset[ClipStatus] = frozenset({"network", "rate_limited", "bot_check", "corrupt"})
 Split = Literal["train", "val", "test"]
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")

@@ -1,6 +1,7 @@
 """Retrieval metrics (paper.md, Evaluation): ranks that ties and NaN cannot flatter."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -47,14 +48,9 @@ def ranks(
     ``truth`` names the true column of each row; None means the diagonal. Raises EmbeddingError for
     a score that is not finite and for an empty gallery.
     """
-    scores = scores.astype(np.float32)
+    scores = _rankable(scores)
     if truth is None:
         truth = np.arange(len(scores))
-    if not scores.size:
-        raise EmbeddingError("nothing to rank: no queries or an empty gallery")
-    if not np.isfinite(scores).all():
-        bad = int((~np.isfinite(scores)).any(axis=1).sum())
-        raise EmbeddingError(f"scores of {bad} queries are not finite")
     true_scores = scores[np.arange(len(scores)), truth][:, None]
     greater = (scores > true_scores).sum(axis=1)
     ties = (scores == true_scores).sum(axis=1) - 1
@@ -62,14 +58,59 @@ def ranks(
     return rank_of_query
 
 
+def best_ranks(
+    scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64]
+) -> Float[np.ndarray, " queries"]:
+    """The rank of the best of each query's true items; query i's are those with ``owner`` i.
+
+    rank = 1 + (items with a greater score) + (other queries' items with the same score) / 2, the
+    usual figure where a video has several sentences; with one item each it is that of
+    :func:`ranks`. Raises EmbeddingError as that does, and for a query that owns no item.
+    """
+    scores = _rankable(scores)
+    best = best_of_owners(scores, owner, len(scores)).diagonal()[:, None]
+    greater = (scores > best).sum(axis=1)
+    foreign = owner[None, :] != np.arange(len(scores))[:, None]
+    ties = ((scores == best) & foreign).sum(axis=1)
+    rank_of_query: npt.NDArray[np.float64] = 1.0 + greater + ties / 2.0
+    return rank_of_query
+
+
+def best_of_owners(
+    scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64], owners: int
+) -> Float[np.ndarray, "queries owners"]:
+    """The greatest score among the items of each owner, 0 to ``owners`` - 1.
+
+    Raises EmbeddingError for an owner without an item.
+    """
+    counts = np.bincount(owner, minlength=owners)
+    if not counts.all():
+        raise EmbeddingError(f"{int((counts == 0).sum())} of {owners} owners have no item")
+    by_owner = scores[:, np.argsort(owner, kind="stable")]
+    best: npt.NDArray[np.float32] = np.maximum.reduceat(
+        by_owner, np.cumsum(counts) - counts, axis=1
+    )
+    return best
+
+
 def tied_queries(
     scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
 ) -> int:
     """How many queries have another item with exactly the score of the true one."""
-    scores = scores.astype(np.float32)
+    scores = scores.astype(np.float32, copy=False)
     columns = np.arange(len(scores)) if truth is None else truth
     true_scores = scores[np.arange(len(scores)), columns][:, None]
     return int(((scores == true_scores).sum(axis=1) > 1).sum())
+
+
+def _rankable(scores: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float32]:
+    scores = scores.astype(np.float32, copy=False)
+    if not scores.size:
+        raise EmbeddingError("nothing to rank: no queries or an empty gallery")
+    if not np.isfinite(scores).all():
+        bad = int((~np.isfinite(scores)).any(axis=1).sum())
+        raise EmbeddingError(f"scores of {bad} queries are not finite")
+    return scores
 
 
 def summarise(

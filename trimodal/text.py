@@ -68,9 +68,12 @@ class Vocabulary:
 def build_vocabulary(
     token_lists: Iterable[list[str]], vectors: Mapping[str, npt.NDArray[np.float32]]
 ) -> Vocabulary:
-    """The words of the captions that have a vector, most frequent first, then alphabetical."""
+    """The words of the captions that have a vector, most frequent first, then alphabetical; behind
+    them the other words of ``vectors`` that a caption could have (:func:`tokenise`), alphabetical.
+    """
     counts = Counter(token for tokens in token_lists for token in tokens)
     known = sorted((word for word in counts if word in vectors), key=lambda w: (-counts[w], w))
+    known += sorted(word for word in vectors if word not in counts and tokenise(word) == [word])
     rows = [np.zeros(VECTOR_DIM, np.float32)] * 2 + [vectors[word] for word in known]
     return Vocabulary((*_SPECIAL, *known), np.stack(rows))
 

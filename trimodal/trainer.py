@@ -1,15 +1,16 @@
 """One model, its optimiser and its losses: what happens in a step (paper.md, Training)."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from trimodal.devices import Device
+from trimodal.devices import Device, Precision, pick_dtype
+from trimodal.grad_cache import embed_in_chunks
 from trimodal.images import normalise
 from trimodal.loaders import Streams, validation_batches
 from trimodal.losses import LossConfig, pair_loss
@@ -20,11 +21,14 @@ from trimodal.model import TrimodalNet
 class TrainConfig:
     """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
     shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``;
-    a network's own rate is ``learning_rate`` times its factor.
+    a network's own rate is ``learning_rate`` times its factor. The networks compute in
+    ``precision``; embeddings and losses are float32. With ``chunk_size`` they take that many rows
+    at a time, and the loss still sees the batch (:func:`~trimodal.grad_cache.embed_in_chunks`).
     """
 
     seed: int
     batch_size: int
+    chunk_size: int | None
     epochs: int
     steps_per_epoch: int | None
     update: Literal["joint", "alternating"]
@@ -40,10 +44,13 @@ class TrainConfig:
     validation_frame: int
     loader_workers: int
     device: Device
+    precision: Precision
 
     def __post_init__(self) -> None:
         if self.batch_size < 2:
             raise ValueError("train.batch_size must be at least 2: a loss needs a negative")
+        if self.chunk_size is not None and self.chunk_size < 2:
+            raise ValueError("train.chunk_size must be at least 2 or null: batch norm needs two")
         for key in ("epochs", "rate_step_epochs", "first_frame"):
             if getattr(self, key) < 1:
                 raise ValueError(f"train.{key} must be at least 1")
@@ -72,9 +79,11 @@ class Trainer:
         self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, device: torch.device
     ) -> None:
         self.network = network.to(device)
-        self.network.to(memory_format=torch.channels_last)
+        self._layout = memory_layout(network, device)
+        self.network.to(memory_format=self._layout)
         self._config = config
         self._device = device
+        self._dtype = pick_dtype(config.precision, device)
         self._loss = loss
         rates = {
             "image": config.image_rate_factor,
@@ -138,22 +147,44 @@ class Trainer:
         embedded = self._embed_images(pixels)
         frames, pictures = embedded.tensor_split([len(audio_batch[0])])
         return StepLosses(
-            self._pair_loss(frames, self.network.audio(audio_batch[1].to(self._device))),
-            self._pair_loss(pictures, self.network.text(text_batch[1].to(self._device))),
+            self._pair_loss(frames, self._embed_sounds(audio_batch[1])),
+            self._pair_loss(pictures, self._embed(self.network.text, text_batch[1])),
         )
 
     def _audio_loss(self, batch: list[Tensor]) -> Tensor:
-        sounds = self.network.audio(batch[1].to(self._device))
+        sounds = self._embed_sounds(batch[1])
         return self._pair_loss(self._embed_images(batch[0]), sounds)
 
     def _text_loss(self, batch: list[Tensor]) -> Tensor:
-        captions = self.network.text(batch[1].to(self._device))
+        captions = self._embed(self.network.text, batch[1])
         return self._pair_loss(self._embed_images(batch[0]), captions)
 
     def _embed_images(self, pixels: Tensor) -> Tensor:
-        inputs = normalise(pixels.to(self._device, non_blocking=True))
-        embedded: Tensor = self.network.image(inputs.contiguous(memory_format=torch.channels_last))
-        return embedded
+        return self._embed(self.network.image, pixels, lambda part: self._laid_out(normalise(part)))
+
+    def _embed_sounds(self, windows: Tensor) -> Tensor:
+        return self._embed(self.network.audio, windows, self._laid_out)
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=self._layout)
+
+    def _embed(
+        self,
+        network: nn.Module,
+        inputs: Tensor,
+        prepare: Callable[[Tensor], Tensor] = lambda rows: rows,
+    ) -> Tensor:
+        half = self._dtype is torch.bfloat16
+
+        def encode(rows: Tensor) -> Tensor:
+            # Autocast for each chunk: its bfloat16 copies of the weights would add up the chunks'
+            # gradients in bfloat16.
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+                embedded: Tensor = network(prepare(rows))
+            return embedded
+
+        on_device = inputs.to(self._device, non_blocking=True)
+        return embed_in_chunks(encode, network, on_device, self._config.chunk_size)
 
     def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
         return pair_loss(
@@ -163,6 +194,20 @@ class Trainer:
             image_margin_scale=self._loss.image_margin_scale,
             reduction=self._loss.reduction,
         )
+
+
+def memory_layout(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels-last, the faster one; but not on a CPU for networks narrower than 16 channels, where
+    oneDNN's backward of a strided 1 x 1 convolution writes past its buffer (uxlfoundation/oneDNN
+    issue 6035).
+    """
+    narrow = any(
+        module.in_channels < 16 and module.kernel_size == (1, 1) and module.stride != (1, 1)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    )
+    avoid = narrow and device.type == "cpu"
+    return torch.contiguous_format if avoid else torch.channels_last
 
 
 def mean_losses(steps: list[StepLosses]) -> dict[str, float]:

@@ -1,63 +1,58 @@
-"""COCO 2017 captions: ``annotations/captions_{train,val}2017.json`` beside ``{train,val}2017/``."""
+"""COCO 2017 captions: ``annotations/captions_{train,val}2017.json``."""
 
-import json
+from collections import Counter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from trimodal.records import CaptionedImage, DataError, check_file_name
+from trimodal.records import CaptionedImage
+from trimodal.sources.rows import (
+    BadRowError,
+    RowTally,
+    caption_in,
+    coco_number,
+    field,
+    list_in,
+    plain_file_name,
+    read_json,
+)
 
 
-def read_coco(folder: Path, split: Literal["train", "val"]) -> list[CaptionedImage]:
-    """The captioned images of a split, by image id; captions in annotation order.
+def read_coco(
+    folder: Path, split: Literal["train", "val"]
+) -> tuple[list[CaptionedImage], Counter[str]]:
+    """The captioned images of a split, by image id, captions in annotation order; and what is left
+    out, by reason: bad rows and images without a caption.
 
-    Raises DataError, naming file and key, for JSON of another form, an annotation of an unknown
-    image and an empty caption.
+    Raises DataError, naming the file, for JSON of another form and more than 1 % bad rows.
     """
     path = folder / "annotations" / f"captions_{split}2017.json"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
-    files = {
-        _field(path, "images", row, "id", int): check_file_name(
-            _field(path, "images", row, "file_name", str), f"{path}: images"
-        )
-        for row in _rows(path, content, "images")
-    }
+    content = read_json(path)
+    tally = RowTally(path, "coco")
+    files: dict[int, str] = {}
+    for position, row in enumerate(list_in(path, content, "images")):
+        with tally.row(f"images: entry {position}"):
+            number = coco_number(row, "id")
+            if number in files:
+                raise BadRowError("an image occurs twice")
+            files[number] = plain_file_name(field(row, "file_name", str))
     captions: dict[int, list[str]] = {}
-    for row in _rows(path, content, "annotations"):
-        image_id = _field(path, "annotations", row, "image_id", int)
-        caption = _field(path, "annotations", row, "caption", str).strip()
-        if image_id not in files:
-            raise DataError(f"{path}: annotations: image_id {image_id} is not among the images")
-        if not caption:
-            raise DataError(f"{path}: annotations: image {image_id} has an empty caption")
-        captions.setdefault(image_id, []).append(caption)
-    return [
+    for position, row in enumerate(list_in(path, content, "annotations")):
+        with tally.row(f"annotations: entry {position}"):
+            number = coco_number(row, "image_id")
+            if number not in files:
+                raise BadRowError("caption of an unknown image")
+            captions.setdefault(number, []).append(caption_in(row, "caption"))
+    left_out = tally.checked()
+    if without := len(files) - len(captions):
+        left_out["coco: image without a caption"] += without
+    images = [
         CaptionedImage(
-            image_id=f"coco_{image_id:012d}",
+            image_id=f"coco_{number:012d}",
             split=split,
             source="coco",
-            file_name=files[image_id],
-            captions=tuple(captions[image_id]),
+            file_name=files[number],
+            captions=tuple(captions[number]),
         )
-        for image_id in sorted(captions)
+        for number in sorted(captions)
     ]
-
-
-def _rows(path: Path, content: Any, key: str) -> list[Any]:
-    if not isinstance(content, dict) or not isinstance(content.get(key), list):
-        raise DataError(f"{path}: has no list '{key}'")
-    return list(content[key])
-
-
-def _field(path: Path, table: str, row: Any, key: str, kind: type) -> Any:
-    value = row.get(key) if isinstance(row, dict) else None
-    if not isinstance(value, kind) or (isinstance(value, str) and not _encodable(value)):
-        raise DataError(f"{path}: {table}: {row!r:.80} has no {kind.__name__} '{key}'")
-    return value
-
-
-def _encodable(text: str) -> bool:
-    # JSON can spell half of a surrogate pair, which no file can hold.
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    return images, left_out

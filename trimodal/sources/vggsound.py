@@ -2,43 +2,63 @@
 
 import csv
 import re
+from collections import Counter
 from pathlib import Path
 
-from trimodal.records import Clip, DataError, reading_text
+from trimodal.records import Clip, reading_text
+from trimodal.sources.rows import BadRowError, RowTally
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SPLITS = ("train", "test")
+CLIP_SECONDS = 10.0
 
 
-def read_vggsound(csv_path: Path, training_splits: tuple[str, ...]) -> list[Clip]:
-    """The clips of the named splits, in file order, as clips to train on.
+def read_vggsound(
+    csv_path: Path, training_splits: tuple[str, ...]
+) -> tuple[list[Clip], Counter[str]]:
+    """The clips of the named splits, in file order, as clips to train on; and the rows that are
+    none, counted by reason.
 
-    An id may begin with '-' or '_' and occur with several start seconds; the same pair twice is an
-    error. Raises DataError with file and row for anything else that is not as it should be.
+    An id may begin with '-' or '_' and occur with several start seconds. Raises DataError for a
+    file that is no such CSV, or more than 1 % of whose rows are bad.
     """
     clips: dict[str, Clip] = {}
-    unwanted: set[str] = set()
+    seen: set[str] = set()
+    tally = RowTally(csv_path, "vggsound")
     with reading_text(csv_path), csv_path.open(encoding="utf-8-sig", newline="") as lines:
-        for number, row in enumerate(csv.reader(lines, skipinitialspace=True), start=1):
-            where = f"{csv_path}, row {number}"
+        reader = csv.reader(lines, skipinitialspace=True)
+        before = 0
+        for row in reader:
+            first, before = before + 1, reader.line_num
             if not row:
                 continue
-            if len(row) != 4:
-                raise DataError(f"{where}: {len(row)} columns, not 4 (id, start, label, split)")
-            youtube_id, start, label, split = row
-            if not _YOUTUBE_ID.fullmatch(youtube_id):
-                raise DataError(f"{where}: {youtube_id!r} is not a YouTube id")
-            if not (start.isascii() and start.isdigit() and len(start) <= 6):
-                raise DataError(f"{where}: start second {start!r} is not a whole number")
-            if split not in _SPLITS:
-                raise DataError(f"{where}: split {split!r} is not train or test")
-            clip_id = f"{youtube_id}_{int(start):06d}"
-            if clip_id in clips or clip_id in unwanted:
-                raise DataError(f"{where}: {clip_id} occurs twice")
-            if split in training_splits:
-                clips[clip_id] = Clip(
-                    clip_id=clip_id, source="vggsound", split="train", label=label
-                )
-            else:
-                unwanted.add(clip_id)
-    return list(clips.values())
+            with tally.row(f"row {first} ({row!r:.80})", lines=before - first + 1):
+                clip_id, label, split = _checked(row)
+                if clip_id in seen:
+                    raise BadRowError("a clip occurs twice")
+                seen.add(clip_id)
+                if split in training_splits:
+                    clips[clip_id] = Clip(
+                        clip_id=clip_id, source="vggsound", split="train", label=label
+                    )
+    return list(clips.values()), tally.checked()
+
+
+def _checked(row: list[str]) -> tuple[str, str, str]:
+    """Clip id, label and split of a row; raises BadRowError for another row."""
+    if len(row) != 4:
+        raise BadRowError("row has not 4 columns")
+    youtube_id, start, label, split = row
+    if not _YOUTUBE_ID.fullmatch(youtube_id):
+        raise BadRowError("no YouTube id")
+    if not (start.isascii() and start.isdigit() and len(start) <= 6):
+        raise BadRowError("start second is no whole number")
+    if split not in _SPLITS:
+        raise BadRowError("split is not train or test")
+    return f"{youtube_id}_{int(start):06d}", label, split
+
+
+def youtube_section(clip: Clip) -> tuple[str, int]:
+    """The YouTube id of a clip and the second of the video at which its 10 s begin."""
+    youtube_id, start = clip.clip_id[:11], clip.clip_id[12:]
+    return youtube_id, int(start)

@@ -1,0 +1,1 @@
+"""Measurements at true size: each module runs with ``python -m`` and prints a table."""

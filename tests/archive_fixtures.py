@@ -1,0 +1,62 @@
+"""Archives to test with: whole ones, and ones with something wrong inside."""
+
+import io
+import os
+import tarfile
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+KINDS = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+def pack(
+    path: Path,
+    files: Mapping[str, bytes] | Iterable[tuple[str, bytes]],
+    *,
+    method: int = zipfile.ZIP_DEFLATED,
+) -> Path:
+    """An archive of the kind that its name says, with the files in their order."""
+    pairs = list(files.items() if isinstance(files, Mapping) else files)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, content in pairs:
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(path, "w:" if path.suffix == ".tar" else "w:gz") as tar:
+            for name, content in pairs:
+                add_file(tar, name, content)
+    return path
+
+
+def add_file(tar: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = b"0") -> None:
+    """Adds a member of any tar type; links lead to the host's password file."""
+    header = tarfile.TarInfo(name)
+    header.type, header.size, header.linkname = kind, len(content), "/etc/passwd"
+    tar.addfile(header, io.BytesIO(content))
+
+
+def store(place: Path, kind: str, files: Mapping[str, bytes]) -> Path:
+    """The files in a folder (kind '') or in an archive of a kind in KINDS; returns the place."""
+    if kind:
+        return pack(place / f"pack{kind}", files)
+    for name, content in files.items():
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+    return place
+
+
+def overwrite(path: Path, before: bytes, after: bytes, *, keep_time: bool = False) -> None:
+    """Replaces bytes in a file that has them, all of them, and keeps its length."""
+    content, state = path.read_bytes(), path.stat()
+    assert before in content
+    assert len(before) == len(after)
+    path.write_bytes(content.replace(before, after))
+    if keep_time:
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def cut(path: Path, length: int) -> None:
+    """Leaves the first ``length`` bytes of a file (without the last ones if negative)."""
+    path.write_bytes(path.read_bytes()[:length])

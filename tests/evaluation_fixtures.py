@@ -1,0 +1,99 @@
+"""Small embeddings, and retrieval figures counted by slow loops, for the tests of evaluation."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from trimodal.av_index import AvClip
+from trimodal.embedding import Embeddings
+from trimodal.evaluation import EvaluateConfig
+from trimodal.records import Query
+
+KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
+
+
+def config(**changes: Any) -> EvaluateConfig:
+    values: dict[str, Any] = {
+        "test_csv": "test.csv", "protocol": "standard", "points": 4, "audio_weight": 0.25,
+        "text_weight": 0.5, "curve_steps": 4, "leave_out_seen": True, "device": "cpu",
+    }  # fmt: skip
+    return EvaluateConfig(**(values | changes))
+
+
+def queries_of(count: int, sentence: str = "a dog") -> tuple[Query, ...]:
+    return tuple(
+        Query(query_id=f"r{i}", video_id=f"video{i}", sentence=sentence) for i in range(count)
+    )
+
+
+def embeddings_of(
+    count: int = 40, dim: int = 3, seed: int = 0, silent: tuple[int, ...] = (1, 4, 7)
+) -> Embeddings:
+    """Small whole numbers: exact in float32, with many ties. Silent rows are zero."""
+    rng = np.random.default_rng(seed)
+    image, audio, text = rng.integers(-3, 4, (3, count, dim)).astype(np.float32)
+    has_audio = ~np.isin(np.arange(count), silent)
+    return Embeddings(
+        queries=queries_of(count), image=image, audio=audio * has_audio[:, None], text=text,
+        has_audio=has_audio, padded_points=3,
+    )  # fmt: skip
+
+
+def several_sentences(
+    count: int, *, videos: int, dim: int = 3, seed: int = 0, silent: tuple[int, ...] = ()
+) -> Embeddings:
+    """As :func:`embeddings_of`, but ``count`` sentences, at least one a video, in mixed order."""
+    rng = np.random.default_rng(seed)
+    owner = rng.permutation([*range(videos), *rng.integers(0, videos, count - videos)])
+    e = embeddings_of(videos, dim, seed, silent)
+    queries = tuple(
+        Query(query_id=f"s{i}", video_id=f"video{video}", sentence="a dog")
+        for i, video in enumerate(owner)
+    )
+    return replace(e, queries=queries, text=rng.integers(-3, 4, (count, dim)).astype(np.float32))
+
+
+def slow_summary(scores: list[list[float]], true: list[set[int]] | None = None) -> dict[str, float]:
+    """From the definition: 1 + greater + other ties / 2, query by query; of the best of several
+    true items, none of which counts as another's tie. Without ``true`` they are the diagonal's.
+    """
+    ranks = []
+    for i, row in enumerate(scores):
+        mine = {i} if true is None else true[i]
+        best = max(row[j] for j in mine)
+        greater = sum(score > best for score in row)
+        ties = sum(score == best for j, score in enumerate(row) if j not in mine)
+        ranks.append(1 + greater + ties / 2)
+    ordered = sorted(ranks)
+    middle = len(ordered) // 2
+    summary = {f"R@{k}": 100 * sum(r <= k for r in ranks) / len(ranks) for k in (1, 5, 10)}
+    median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
+    return summary | {"MedR": median, "MeanR": sum(ranks) / len(ranks)}
+
+
+def dot(one: Any, other: Any) -> float:
+    return sum(float(a) * float(b) for a, b in zip(one, other, strict=True))
+
+
+def slow_text_to_video(e: Embeddings, weight: float, videos: list[int]) -> dict[str, float]:
+    def score(query: int, video: int) -> float:
+        seen = dot(e.text[query], e.image[video])
+        if not e.has_audio[video]:
+            return seen
+        return (1 - weight) * seen + weight * dot(e.text[query], e.audio[video])
+
+    return slow_summary([[score(q, v) for v in videos] for q in videos])
+
+
+def close(summary: dict[str, float]) -> Any:
+    return pytest.approx(summary, abs=1e-6)
+
+
+def clip(name: str, *, sound: bool = True) -> AvClip:
+    return AvClip(
+        shard=Path("test.tar"), clip_id=name, label="", duration_s=4.0, sound_s=4.0 * sound,
+        frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, mel_columns=int(sound),
+    )  # fmt: skip

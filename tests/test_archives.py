@@ -1,0 +1,668 @@
+"""Files are found by bare name in folders and archives, and read without anything unpacked."""
+
+import gc
+import gzip
+import io
+import os
+import random
+import struct
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from archive_fixtures import KINDS, add_file, cut, overwrite, pack, store
+
+from trimodal import archives as module
+from trimodal.archives import ArchiveError, StoredFile, as_path, files_by_name, members_of
+from trimodal.archives import read_file as read
+from trimodal.records import DataError
+
+FILES = {f"{name}.jpg": name.encode() * 999 for name in ("c", "a", "-b", "_d")}
+NOISE = {f"{i}.jpg": random.Random(i).randbytes(5000) for i in range(6)}  # noqa: S311
+needs_open_files = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Temporary copies go here."""
+    (folder := tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def found(place: Path, *endings: str) -> dict[str, bytes]:
+    """Bare names and contents of the files with the endings; nothing is to be said of the place."""
+    files, notes = files_by_name(place, endings or (".jpg",))
+    assert not notes
+    return {name: read(file) for name, file in files.items()}
+
+
+def listed(archive: Path) -> tuple[list[StoredFile], str]:
+    """What is listed before the archive breaks, and the message about that."""
+    files: list[StoredFile] = []
+    try:
+        for file in members_of(archive):
+            files.append(file)
+    except ArchiveError as error:
+        return files, str(error)
+    return files, ""
+
+
+def names(archive: Path) -> list[str]:
+    files, problem = listed(archive)
+    assert not problem
+    return [file.name for file in files]
+
+
+def make_tar(path: Path, *members: tuple[str, bytes]) -> Path:
+    """A tar of (name, type); regular files hold their own name."""
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w:") as tar:
+        for name, kind in members:
+            add_file(tar, name, name.encode() if kind == tarfile.REGTYPE else b"", kind)
+    return path
+
+
+# Whole archives
+
+
+@pytest.mark.parametrize("kind", ["", *KINDS])
+def test_files_are_found_and_read_from_every_kind_of_place(kind: str, tmp_path: Path) -> None:
+    assert found(store(tmp_path / "place", kind, FILES)) == FILES
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_members_are_read_stored_and_deflated(method: int, tmp_path: Path) -> None:
+    assert found(pack(tmp_path / "a.zip", FILES, method=method)) == FILES
+
+
+def test_folder_may_mix_files_and_all_kinds_of_archives(tmp_path: Path) -> None:
+    place = store(tmp_path / "place", "", {"plain.jpg": b"plain"})
+    for number, kind in enumerate(KINDS):
+        pack(place / f"part{number}{kind}", {f"in{kind}.jpg": kind.encode()})
+    expected = {f"in{kind}.jpg": kind.encode() for kind in KINDS}
+    assert found(place) == expected | {"plain.jpg": b"plain"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_in_folders_are_found_by_bare_name(kind: str, tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"a{kind}", {"./x/y.z/a.jpg": b"a", f"{'long/' * 60}b.jpg": b"b"})
+    assert found(archive) == {"a.jpg": b"a", "b.jpg": b"b"}
+
+
+def test_folders_within_a_folder_are_not_looked_into(tmp_path: Path) -> None:
+    place = store(tmp_path / "place", "", {"a.jpg": b"a", "deep/b.jpg": b"b", "c.jpg/d": b"d"})
+    (place / "folder.tar").mkdir()
+    assert found(place) == {"a.jpg": b"a"}
+
+
+@pytest.mark.parametrize("kind", ["", *KINDS])
+def test_only_names_with_an_ending_are_found(kind: str, tmp_path: Path) -> None:
+    place = store(
+        tmp_path / "place", kind, {"a.jpg": b"a", "b.JPG": b"b", "c.txt": b"c", "jpg": b"d"}
+    )
+    assert found(place, ".jpg") == {"a.jpg": b"a", "b.JPG": b"b"}
+    assert found(place, ".jpg", ".txt") == {"a.jpg": b"a", "b.JPG": b"b", "c.txt": b"c"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_come_in_storage_order_with_their_sizes(kind: str, tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"a{kind}", FILES)
+    files = list(members_of(archive))
+    assert [(file.name, file.size) for file in files] == [(n, len(c)) for n, c in FILES.items()]
+    assert all(file.path == archive for file in files)
+    assert [file.offset for file in files] == sorted(file.offset for file in files)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_read_out_of_order_are_right(kind: str, tmp_path: Path) -> None:
+    files = list(members_of(pack(tmp_path / f"a{kind}", NOISE)))
+    for number in (5, 0, 3, 3, 4, 1, 2, 0):
+        assert read(files[number]) == NOISE[f"{number}.jpg"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_archives_read_in_turns_are_not_mixed_up(kind: str, tmp_path: Path) -> None:
+    one = list(members_of(pack(tmp_path / f"one{kind}", {"a": b"1a" * 99, "b": b"1b" * 99})))
+    two = list(members_of(pack(tmp_path / f"two{kind}", {"a": b"2a" * 99, "b": b"2b" * 99})))
+    contents = [read(file) for pair in zip(one, two, strict=True) for file in pair]
+    assert contents == [b"1a" * 99, b"2a" * 99, b"1b" * 99, b"2b" * 99]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_archive_that_was_replaced_is_read_anew(kind: str, tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"a{kind}", {"a.jpg": b"old"})
+    assert found(archive) == {"a.jpg": b"old"}
+    pack(tmp_path / f"b{kind}", {"new.jpg": b"new", "a.jpg": b"newer"}).replace(archive)
+    assert found(archive) == {"new.jpg": b"new", "a.jpg": b"newer"}
+    pack(archive, {"last.jpg": b"last"})
+    assert found(archive) == {"last.jpg": b"last"}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_empty_archive_and_empty_member_are_no_trouble(kind: str, tmp_path: Path) -> None:
+    assert found(pack(tmp_path / f"none{kind}", {})) == {}
+    assert found(pack(tmp_path / f"one{kind}", {"a.jpg": b"", "b.jpg": b"b"})) == {
+        "a.jpg": b"",
+        "b.jpg": b"b",
+    }
+
+
+@pytest.mark.parametrize("where", ["", ".zip", ".tar", ".txt"])
+def test_missing_place_is_named(where: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=f"nowhere{where} is neither a folder nor"):
+        files_by_name(tmp_path / f"nowhere{where}", [".jpg"])
+
+
+def test_place_that_is_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    with pytest.raises(DataError, match=r"a\.jpg is neither"):
+        files_by_name(tmp_path / "a.jpg", [".jpg"])
+
+
+# Names that lead somewhere, and members that are no files
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_paths_that_lead_outside_are_bare_names_only(
+    kind: str, tmp_path: Path, temporary: Path
+) -> None:
+    hostile = {"../../up.jpg": b"up", "/etc/root.jpg": b"root", f"{tmp_path}/abs.jpg": b"abs"}
+    archive = pack(tmp_path / "in" / "side" / f"a{kind}", hostile)
+    before = sorted(tmp_path.rglob("*"))
+    files, notes = files_by_name(archive, [".jpg"])
+    assert not notes
+    for name, content in zip(("up.jpg", "root.jpg", "abs.jpg"), hostile.values(), strict=True):
+        assert read(files[name]) == content
+        with as_path(files[name]) as path:
+            assert path.resolve().parent.parent == temporary
+            assert path.read_bytes() == content
+            new = set(tmp_path.rglob("*")) - set(before)
+            assert new == {path, path.parent}
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/etc/root.jpg").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_without_a_name_are_passed_over(kind: str, tmp_path: Path) -> None:
+    nameless = "?" if kind == ".zip" else ""
+    archive = pack(tmp_path / f"a{kind}", [("x/a.jpg", b"a"), (nameless, b"x"), ("..", b"x")])
+    if kind == ".zip":
+        overwrite(archive, b"?", b"\0")
+    assert names(archive) == ["a.jpg"]
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tgz"])
+def test_links_devices_and_pipes_in_a_tar_are_passed_over(ending: str, tmp_path: Path) -> None:
+    archive = make_tar(
+        tmp_path / f"a{ending}", ("first.jpg", tarfile.REGTYPE), ("soft.jpg", tarfile.SYMTYPE),
+        ("hard.jpg", tarfile.LNKTYPE), ("char.jpg", tarfile.CHRTYPE),
+        ("block.jpg", tarfile.BLKTYPE), ("pipe.jpg", tarfile.FIFOTYPE),
+        ("folder.jpg", tarfile.DIRTYPE), ("last.jpg", tarfile.REGTYPE),
+    )  # fmt: skip
+    assert found(archive) == {"first.jpg": b"first.jpg", "last.jpg": b"last.jpg"}
+
+
+def test_links_and_folders_in_a_zip_are_passed_over(tmp_path: Path) -> None:
+    link = zipfile.ZipInfo("link.jpg")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("folder.jpg/", b"")
+        archive.writestr(link, b"/etc/passwd")
+        archive.writestr("a.jpg", b"a")
+    assert found(tmp_path / "a.zip") == {"a.jpg": b"a"}
+
+
+def test_file_with_holes_in_a_tar_is_passed_over(tmp_path: Path) -> None:
+    """A sparse member's bytes do not lie there in one piece; 4 bytes at 0 stand for 1024 here."""
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        add_file(tar, "holes.jpg", b"data", tarfile.GNUTYPE_SPARSE)
+        add_file(tar, "a.jpg", b"a")
+    content = bytearray((tmp_path / "a.tar").read_bytes())
+    content[386:410] = b"%011o\0%011o\0" % (0, 4)
+    content[483:495] = b"%011o\0" % 1024
+    content[148:156] = b"%06o\0 " % (sum(content[:148]) + sum(content[156:512]) + 8 * 32)
+    (tmp_path / "a.tar").write_bytes(content)
+    assert names(tmp_path / "a.tar") == ["a.jpg"]
+
+
+@pytest.mark.parametrize("kind", ["", *KINDS])
+def test_hidden_files_are_passed_over(kind: str, tmp_path: Path) -> None:
+    hidden = {"__MACOSX/._a.jpg": b"x", "._b.jpg": b"x", ".DS_Store": b"x", ".c.jpg": b"x"}
+    assert found(store(tmp_path / "place", kind, hidden | {"a.jpg": b"a"})) == {"a.jpg": b"a"}
+
+
+def test_hidden_archive_beside_the_real_one_is_passed_over(tmp_path: Path) -> None:
+    pack(tmp_path / "place" / "a.tar", {"a.jpg": b"a"})
+    (tmp_path / "place" / "._a.tar").write_bytes(b"what a Mac leaves there")
+    assert found(tmp_path / "place") == {"a.jpg": b"a"}
+
+
+def test_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
+    place = store(tmp_path / "place", "", {"a.jpg": b"a"})
+    os.mkfifo(place / "pipe.jpg")
+    os.mkfifo(place / "pipe.tar")
+    (place / "nowhere.jpg").symlink_to(tmp_path / "gone")
+    assert found(place) == {"a.jpg": b"a"}
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tgz"])
+def test_folder_name_that_is_not_utf8_becomes_text_that_can_be_written(
+    ending: str, tmp_path: Path
+) -> None:
+    with tarfile.open(
+        tmp_path / f"a{ending}", "w:gz" if ending == ".tgz" else "w",
+        format=tarfile.GNU_FORMAT, encoding="latin-1",
+    ) as tar:  # fmt: skip
+        add_file(tar, "été/a.jpg", b"a")
+    (file,) = members_of(tmp_path / f"a{ending}")
+    assert file.member.encode()
+    assert (file.name, read(file)) == ("a.jpg", b"a")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_first_file_of_a_name_is_used_and_the_others_are_counted(kind: str, tmp_path: Path) -> None:
+    place = store(tmp_path / "place", "", {"b.jpg": b"plain b"})
+    pack(place / f"a1{kind}", {"a.jpg": b"first a", "x/a.jpg": b"second a"})
+    pack(place / f"a2{kind}", {"a.jpg": b"third a", "b.jpg": b"b", "c.jpg": b"c"})
+    files, notes = files_by_name(place, [".jpg"])
+    contents = {name: read(file) for name, file in files.items()}
+    assert contents.pop("b.jpg") in (b"b", b"plain b")
+    assert contents == {"a.jpg": b"first a", "c.jpg": b"c"}
+    assert notes == [f"{place}: 3 files of a name already seen are not used"]
+
+
+def test_path_that_a_zip_has_twice_is_read_as_unzip_leaves_it(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        pack(tmp_path / "a.zip", [("a.jpg", b"first"), ("b.jpg", b"b"), ("a.jpg", b"the second")])
+    assert found(tmp_path / "a.zip") == {"a.jpg": b"the second", "b.jpg": b"b"}
+
+
+# Too much
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_member_beyond_the_limit_is_passed_over(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_MEMBER_BYTES", 1000)
+    archive = pack(
+        tmp_path / f"a{kind}", {"small": b"s", "large": bytes(1001), "limit": bytes(1000)}
+    )
+    assert names(archive) == ["small", "limit"]
+    assert module.MAX_MEMBER_BYTES == 1000
+
+
+def test_bomb_that_says_its_size_is_passed_over(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a.jpg": b"a"})
+    bomb = pack(tmp_path / "bomb.zip", {"bomb.jpg": bytes(2**20)})
+    overwrite(bomb, struct.pack("<I", 2**20), struct.pack("<I", 2**30 + 1))
+    assert names(archive) == ["a.jpg"]
+    assert names(bomb) == []
+
+
+def test_bomb_that_hides_its_size_is_not_unzipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bomb = pack(tmp_path / "bomb.zip", {"bomb.jpg": bytes(2**24)})
+    overwrite(bomb, struct.pack("<I", 2**24), struct.pack("<I", 100))
+    (file,) = members_of(bomb)
+    assert file.size == 100
+    unzipped = []
+    real = zipfile._get_decompressor  # type: ignore[attr-defined]
+
+    class Counting:
+        def __init__(self, kind: int) -> None:
+            self.real = real(kind)
+
+        def decompress(self, *arguments: object) -> bytes:
+            unzipped.append(len(content := self.real.decompress(*arguments)))
+            return content
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.real, name)
+
+    monkeypatch.setattr(zipfile, "_get_decompressor", Counting)
+    with pytest.raises(ArchiveError, match=r"bomb\.zip: bomb\.jpg: "):
+        read(file)
+    assert 100 <= sum(unzipped) <= 2**16
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_methods_that_cannot_be_bounded_are_refused(method: int, tmp_path: Path) -> None:
+    (file,) = members_of(pack(tmp_path / "a.zip", {"a.jpg": bytes(2**20)}, method=method))
+    with pytest.raises(ArchiveError, match=r"a\.zip: a\.jpg: neither stored nor deflated"):
+        read(file)
+
+
+def forge(path: Path, kind: bytes, size: int, name: bytes = b"b.jpg") -> Path:
+    """A tar: a.jpg, and then a header of a kind that claims a size (which may be below zero)."""
+    pack(path, {"a.jpg": b"a"})
+    header = bytearray(tarfile.TarInfo(name.decode()).tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
+    header[156:157] = kind
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * 32)
+    content = path.read_bytes()[:1024] + bytes(header) + bytes(4096)
+    path.write_bytes(gzip.compress(content) if path.suffix == ".tgz" else content)
+    return path
+
+
+@pytest.mark.parametrize("size", [-512, -1024, -1])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_size_below_zero_does_not_go_on_for_ever(size: int, kind: bytes, tmp_path: Path) -> None:
+    files, problem = listed(forge(tmp_path / "a.tar", kind, size))
+    assert [file.name for file in files] == ["a.jpg"]
+    assert problem.startswith(f"{tmp_path / 'a.tar'}: a broken archive: ")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE],
+)
+def test_name_without_end_is_not_read_into_memory(kind: bytes, tmp_path: Path) -> None:
+    files, problem = listed(forge(tmp_path / "a.tar", kind, 2**21))
+    assert [file.name for file in files] == ["a.jpg"]
+    assert f"a name of {2**21} bytes" in problem
+
+
+def test_headers_nested_without_end_break_the_archive_alone(tmp_path: Path) -> None:
+    pack(path := tmp_path / "a.tar", {"a.jpg": b"a"})
+    header = tarfile.TarInfo("././@LongLink")
+    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
+    block = header.tobuf(tarfile.GNU_FORMAT) + b"x\0".ljust(512, b"\0")
+    path.write_bytes(path.read_bytes()[:1024] + block * 2000)
+    files, problem = listed(path)
+    assert [file.name for file in files] == ["a.jpg"]
+    assert "a.tar: a broken archive: " in problem
+
+
+# Damage
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"text\n" * 999, bytes(300)])
+def test_other_file_with_an_archives_name_is_a_broken_archive(
+    content: bytes, kind: str, tmp_path: Path
+) -> None:
+    place = store(tmp_path / "place", "", {f"a{kind}": content, "b.jpg": b"b"})
+    files, notes = files_by_name(place, [".jpg"])
+    assert {name: read(file) for name, file in files.items()} == {"b.jpg": b"b"}
+    (note,) = notes
+    assert note.startswith(f"{place / f'a{kind}'}: a broken archive: ")
+
+
+def test_archive_of_another_kind_than_its_name_is_broken(tmp_path: Path) -> None:
+    for wrong, right in ((".tar", ".zip"), (".zip", ".tar"), (".tar", ".tgz"), (".tgz", ".tar")):
+        archive = pack(tmp_path / f"a{right}", FILES).rename(tmp_path / f"wrong{wrong}")
+        assert listed(archive)[0] == []
+        assert str(archive) in listed(archive)[1]
+
+
+# Each file takes a block of header and ten of content.
+@pytest.mark.parametrize(
+    ("length", "whole", "begun"),
+    [
+        (1, 0, 0), (511, 0, 0), (512, 0, 1), (513, 0, 1), (512 + 5000, 1, 1), (11 * 512 - 1, 1, 1),
+        (11 * 512, 1, 1), (11 * 512 + 100, 1, 1), (3 * 11 * 512 + 600, 3, 4), (6 * 11 * 512, 6, 6),
+        (6 * 11 * 512 + 200, 6, 6),
+    ],
+)  # fmt: skip
+def test_what_came_before_the_end_of_a_cut_tar_holds(
+    length: int, whole: int, begun: int, tmp_path: Path
+) -> None:
+    cut(archive := pack(tmp_path / "a.tar", NOISE), length)
+    files, problem = listed(archive)
+    assert problem.startswith(f"{archive}: a broken archive: ")
+    assert [file.name for file in files] == list(NOISE)[:begun]
+    assert [read(file) for file in files[:whole]] == list(NOISE.values())[:whole]
+    for file in files[whole:]:
+        with pytest.raises(ArchiveError, match=rf"a\.tar: {file.member}: the archive ends before"):
+            read(file)
+
+
+@pytest.mark.parametrize("kind", [".tar.gz", ".tgz"])
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 0.999])
+def test_what_came_before_the_end_of_a_cut_zipped_tar_holds(
+    share: float, kind: str, tmp_path: Path
+) -> None:
+    archive = pack(tmp_path / f"a{kind}", NOISE)
+    cut(archive, int(share * archive.stat().st_size))
+    files, problem = listed(archive)
+    assert problem.startswith(f"{archive}: a broken archive: ") or share == 0.999
+    assert len(files) == pytest.approx(6 * share, abs=1)
+    for file in files[:-1]:
+        assert read(file) == NOISE[file.name]
+    if share == 0.5:
+        with pytest.raises(ArchiveError, match=f"a{kind}: {files[-1].member}: "):
+            read(files[-1])
+        assert read(files[0]) == NOISE["0.jpg"]
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
+def test_cut_zip_is_named_for_its_list_comes_last(share: float, tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", NOISE)
+    cut(archive, int(share * archive.stat().st_size))
+    assert listed(archive) == ([], f"{archive}: a broken archive: File is not a zip file")
+
+
+@pytest.mark.parametrize("kind", [".tar", ".tgz"])
+def test_broken_header_within_a_tar_is_not_taken_for_its_end(kind: str, tmp_path: Path) -> None:
+    pack(archive := tmp_path / "a.tar", NOISE)
+    overwrite(archive, b"3.jpg", b"x.jpg")
+    if kind == ".tgz":
+        (tmp_path / "a.tgz").write_bytes(gzip.compress(archive.read_bytes()))
+        archive = tmp_path / "a.tgz"
+    files, problem = listed(archive)
+    assert [file.name for file in files] == ["0.jpg", "1.jpg", "2.jpg"]
+    assert problem == f"{archive}: a broken archive: bad checksum"
+
+
+@pytest.mark.parametrize("kind", [".zip", ".tgz"])
+def test_damaged_member_is_named_and_its_neighbours_hold(kind: str, tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"a{kind}", NOISE)
+    files = list(members_of(archive))
+    middle = archive.stat().st_size // 2
+    content = bytearray(archive.read_bytes())
+    content[middle : middle + 40] = bytes(40)
+    archive.write_bytes(content)
+    good, bad = {}, []
+    for file in files:
+        try:
+            good[file.name] = read(file)
+        except ArchiveError as error:
+            bad.append(str(error))
+    assert {"0.jpg", "1.jpg"} <= good.keys() < NOISE.keys()
+    assert all(good[name] == NOISE[name] for name in ("0.jpg", "1.jpg"))
+    if kind == ".zip":  # zips have a checksum for each member, zipped tars one for all
+        assert good.items() <= NOISE.items()
+        assert len(good) == 5
+    assert all(message.startswith(f"{archive}: ") for message in bad)
+    assert {message.split(": ")[1] for message in bad} == NOISE.keys() - good.keys()
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_zip_member_with_another_checksum_is_damaged(method: int, tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a.jpg": b"a" * 99, "b.jpg": b"b"}, method=method)
+    crc = struct.pack("<I", module.zlib.crc32(b"a" * 99))
+    overwrite(archive, crc, bytes([crc[0] ^ 1]) + crc[1:])
+    first, second = members_of(archive)
+    with pytest.raises(ArchiveError, match=r"a\.zip: a\.jpg: Bad CRC-32"):
+        read(first)
+    assert read(second) == b"b"
+
+
+def test_encrypted_zip_member_is_damaged(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"a.jpg": b"a"})
+    content = bytearray(archive.read_bytes())
+    content[6] |= 1
+    content[content.index(b"PK\1\2") + 8] |= 1
+    archive.write_bytes(content)
+    (file,) = members_of(archive)
+    with pytest.raises(ArchiveError, match=r"a\.zip: a\.jpg: .*encrypted"):
+        read(file)
+
+
+def test_zip_with_names_that_are_no_text_is_broken(tmp_path: Path) -> None:
+    archive = pack(tmp_path / "a.zip", {"é.jpg": b"a"})
+    overwrite(archive, "é".encode(), b"\xff\xff")
+    assert listed(archive)[0] == []
+    assert str(archive) in listed(archive)[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_file_that_vanished_is_named(kind: str, tmp_path: Path) -> None:
+    archive = pack(tmp_path / f"a{kind}", FILES)
+    files = list(members_of(archive))
+    read(files[0])
+    archive.unlink()
+    with pytest.raises(ArchiveError, match=rf"a{kind}: a\.jpg: .*No such file"):
+        read(files[1])
+    with pytest.raises(ArchiveError, match=f"a{kind}: a broken archive"):
+        list(members_of(archive))
+
+
+def test_plain_file_that_vanished_is_an_os_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        read(StoredFile(path=tmp_path / "gone.jpg"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_member_that_is_not_there_any_more_is_named(kind: str, tmp_path: Path) -> None:
+    (file,) = members_of(pack(tmp_path / f"a{kind}", {"a.jpg": b"a"}))
+    lost = replace(file, member="lost.jpg", offset=2**20)
+    with pytest.raises(ArchiveError, match=rf"a{kind}: lost\.jpg: "):
+        read(lost)
+
+
+def damage(content: bytes, dice: random.Random) -> bytes:
+    changed = bytearray(content)
+    for _ in range(dice.choice([1, 3, 20])):
+        place = dice.randrange(len(changed))
+        changed[place : place + 4] = dice.choice([bytes(4), b"\xff" * 4, dice.randbytes(4)])
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damage_anywhere_is_an_archive_error_or_none(kind: str, tmp_path: Path) -> None:
+    dice = random.Random(1)  # noqa: S311
+    good = pack(tmp_path / f"a{kind}", {f"é/{i}.jpg": b"ab" * i * 99 for i in range(4)})
+    content = good.read_bytes()
+    problems = 0
+    for _ in range(300):
+        (archive := tmp_path / f"b{kind}").write_bytes(damage(content, dice))
+        files, problem = listed(archive)
+        problems += bool(problem)
+        for file in files:
+            try:
+                assert len(read(file)) == file.size
+            except ArchiveError:
+                problems += 1
+    assert problems > 50
+
+
+# Paths for ffmpeg, and handles
+
+
+def test_plain_file_is_its_own_path(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"a")
+    with as_path(StoredFile(path=tmp_path / "a.jpg")) as path:
+        assert path == tmp_path / "a.jpg"
+        assert not list(temporary.iterdir())
+    assert path.exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_copy_is_gone_after_the_block(kind: str, tmp_path: Path, temporary: Path) -> None:
+    for file in members_of(pack(tmp_path / f"a{kind}", FILES)):
+        with as_path(file) as path:
+            assert path.read_bytes() == FILES[file.name]
+        assert not path.exists()
+        assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_members_copy_is_gone_after_an_exception(
+    kind: str, tmp_path: Path, temporary: Path
+) -> None:
+    (file,) = members_of(pack(tmp_path / f"a{kind}", {"a.jpg": b"a"}))
+    with pytest.raises(NotADirectoryError), as_path(file) as path:
+        next(path.iterdir())
+    assert not list(temporary.iterdir())
+
+
+def test_damaged_member_leaves_no_copy(tmp_path: Path, temporary: Path) -> None:
+    files = list(members_of(pack(tmp_path / "a.tar", NOISE)))
+    cut(tmp_path / "a.tar", 2000)
+    with pytest.raises(ArchiveError, match="the archive ends before"), as_path(files[0]):
+        pytest.fail("there is nothing to see")
+    assert not list(temporary.iterdir())
+
+
+def open_files(folder: Path) -> list[Path]:
+    """The files in a folder that this process has open."""
+    links = [path.readlink() for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    return [link for link in links if link.is_relative_to(folder)]
+
+
+@needs_open_files
+@pytest.mark.parametrize("listing", ["whole", "left early"])
+@pytest.mark.parametrize("state", ["good", "broken"])
+def test_listing_tars_leaves_no_file_open(listing: str, state: str, tmp_path: Path) -> None:
+    for number, kind in enumerate(KINDS[1:]):
+        archive = pack(tmp_path / f"{number}{kind}", NOISE)
+        if state == "broken":
+            cut(archive, 2 * archive.stat().st_size // 3)
+        if listing == "whole":
+            listed(archive)
+        else:
+            next(members_of(archive))
+    gc.collect()
+    assert not open_files(tmp_path)
+
+
+@needs_open_files
+def test_reading_many_archives_keeps_few_files_open(tmp_path: Path) -> None:
+    for number in range(20):
+        for kind in KINDS:
+            for file in members_of(pack(tmp_path / f"{number}{kind}", {"a": b"a", "b": b"b"})):
+                read(file)
+    gc.collect()
+    assert 1 <= len(open_files(tmp_path)) <= 5
+
+
+def test_listing_a_long_tar_does_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+    real: Callable[..., tarfile.TarFile] = tarfile.open
+    pack(tmp_path / "a.tar", {f"{i}.jpg": b"" for i in range(50)})
+    monkeypatch.setattr(
+        module.tarfile, "open", lambda *a, **k: opened.append(real(*a, **k)) or opened[-1]
+    )
+    at_hand = [len(opened[0].members) for _ in members_of(tmp_path / "a.tar")]
+    assert len(at_hand) == 50
+    assert max(at_hand) <= 1
+
+
+def test_reading_forwards_unzips_a_tar_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = list(members_of(pack(tmp_path / "a.tgz", NOISE)))
+    opened = []
+    real = gzip.open
+    monkeypatch.setattr(module.gzip, "open", lambda path: opened.append(real(path)) or opened[-1])
+    rewound = []
+    rewind = gzip._GzipReader._rewind  # type: ignore[attr-defined]
+    monkeypatch.setattr(
+        gzip._GzipReader,  # type: ignore[attr-defined]
+        "_rewind",
+        lambda self: rewound.append(1) or rewind(self),
+    )
+    for file in files:
+        assert io.BytesIO(read(file)).read() == NOISE[file.name]
+    assert (len(opened), rewound) == (1, [])
+    read(files[0])
+    assert rewound == [1]

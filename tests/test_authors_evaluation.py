@@ -1,0 +1,151 @@
+"""Points, mean embeddings, mixing and ranks beside the authors' code (paper.md, column C).
+
+The oracles are plain loops from the formulas. Where we differ on purpose, the test's name says so.
+Not repeated here:
+
+- the points of every length from 4 to 63 frames, our rule for shorter videos: test_timing
+- our ranks with ties and NaN: test_retrieval
+- silent videos in both protocols: test_evaluation
+"""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from evaluation_fixtures import clip, queries_of
+
+from trimodal import embedding
+from trimodal.embedding import VideoViews, embed_test_set
+from trimodal.mel import MelConfig, window_first_column
+from trimodal.retrieval import EmbeddingError, mix, ranks, similarity, summarise
+from trimodal.text import build_vocabulary
+from trimodal.timing import spread_points
+
+Array = npt.NDArray[np.float64]
+PAPER = MelConfig(
+    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128,
+    window_seconds=3.0, decibel="power",
+)  # fmt: skip
+
+# Four points of a test video
+
+
+def authors_positions(frames: int) -> list[float]:
+    """Evenly from 2 to the last frame but 2; file names of two digits are sorted as text."""
+    last = int(max(f"{frame:02d}" for frame in range(1, frames + 1)))
+    return [2 + k * (last - 4) / 3 for k in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("frames", "shown"),
+    [(4, [2, 2, 2, 2]), (5, [2, 2, 2, 3]), (10, [2, 4, 6, 8]), (11, [2, 4, 6, 9]),
+     (12, [2, 4, 7, 10]), (15, [2, 5, 9, 13]), (30, [2, 10, 19, 28]), (99, [2, 33, 65, 97])],
+)  # fmt: skip
+def test_points_are_the_authors_to_half_a_column(frames: int, shown: list[int]) -> None:
+    """They cut the sound at any sample, we at a column of the stored mel: up to 5 ms apart."""
+    points = spread_points(frames, frames - 0.2, 3.0, 4)
+    assert [point.frame for point in points] == shown
+    assert [int(position + 1e-9) for position in authors_positions(frames)] == shown
+    for point, position in zip(points, authors_positions(frames), strict=True):
+        ours = 441 * window_first_column(point.centre_seconds, PAPER)
+        assert abs(ours - int(44_100 * (position - 2))) <= 221
+
+
+def test_windows_between_columns_begin_elsewhere_than_the_authors() -> None:
+    second = spread_points(11, 10.8, 3.0, 4)[1]
+    assert int(44_100 * (authors_positions(11)[1] - 2)) == 102_900
+    assert 441 * window_first_column(second.centre_seconds, PAPER) == 102_753
+
+
+def test_videos_of_more_than_99_frames_are_sampled_to_their_end() -> None:
+    """The authors' stop at frame 97, as "99" sorts behind "100"; MSR-VTT's have 10 to 32."""
+    assert authors_positions(150)[-1] == 97
+    assert spread_points(150, 150.0, 3.0, 4)[-1].frame == 148
+
+
+@pytest.mark.parametrize("frames", [1, 2, 3])
+def test_short_videos_have_points_where_the_authors_fail(frames: int) -> None:
+    """Their points go backwards to frames or sounds before the first."""
+    assert min(authors_positions(frames)) - 2 < 0
+    assert all(point.frame >= 1 for point in spread_points(frames, frames, 3.0, 4))
+
+
+# The mean of their embeddings
+
+
+class Looking(torch.nn.Module):
+    """Embeds the number n in a frame, window or id as the direction (cos n, sin n, 0, ...)."""
+
+    def image(self, numbers: torch.Tensor) -> torch.Tensor:
+        angle = numbers.flatten(1)[:, 0].double()
+        rest = torch.zeros(len(angle), 254)
+        return torch.hstack([angle.cos()[:, None], angle.sin()[:, None], rest]).float()
+
+    audio = text = image
+
+
+def test_a_videos_embedding_is_the_mean_of_four_and_no_unit_vector(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    angles = {"video0": [0.0, 0.5, 1.0, 3.0], "video1": [2.0, 2.0, 2.0, 2.0]}
+
+    def views(video: object, *_: object) -> VideoViews:
+        numbers = torch.tensor(angles[video.clip_id])[:, None]  # type: ignore[attr-defined]
+        return VideoViews(frames=numbers, windows=numbers + 1, padded=0)
+
+    monkeypatch.setattr(embedding, "video_views", views)
+    monkeypatch.setattr(embedding, "normalise", lambda frames: frames)
+    found = embed_test_set(
+        Looking(),  # type: ignore[arg-type]
+        build_vocabulary([["dog"]], {"dog": np.ones(300, np.float32)}),
+        queries_of(2),
+        [clip("video0"), clip("video1")],
+        points=4, mel=PAPER, augment=None, device=torch.device("cpu"),  # type: ignore[arg-type]
+    )  # fmt: skip
+    for row, numbers in enumerate(angles.values()):
+        for rows, turn in ((found.image, 0.0), (found.audio, 1.0)):
+            mean = [sum(f(n + turn) for n in numbers) / 4 for f in (math.cos, math.sin)]
+            assert rows[row, :2].tolist() == pytest.approx(mean, abs=1e-6)
+    assert math.hypot(*found.image[0]) == pytest.approx(0.5109, abs=1e-4)
+    assert math.hypot(*found.image[1]) == pytest.approx(1.0)
+
+
+# The mixed similarity and its ranks
+
+
+def authors_metrics(scores: Array) -> dict[str, float]:
+    """Positions in the sorted row whose score equals the true one; all rows' are pooled."""
+    found = [
+        position
+        for i, row in enumerate(scores.tolist())
+        for position, score in enumerate(sorted(row, reverse=True))
+        if score == row[i]
+    ]
+    metrics = {f"R@{k}": 100 * sum(p < k for p in found) / len(found) for k in (1, 5, 10)}
+    return metrics | {"MedR": float(np.median(found)) + 1}
+
+
+def test_mixed_similarity_and_its_ranks_are_the_authors() -> None:
+    text, image, audio = np.random.default_rng(6).standard_normal((3, 40, 8))
+    videos = list(zip(image, audio, strict=True))
+    slow = np.array([[0.8 * sum(t * v) + 0.2 * sum(t * a) for v, a in videos] for t in text])
+    mixed = mix(similarity(text, image), similarity(text, audio), 0.2)
+    np.testing.assert_allclose(mixed, slow, rtol=0, atol=1e-5)
+    ours = summarise(ranks(mixed))
+    del ours["MeanR"]
+    assert ours == pytest.approx(authors_metrics(slow))
+
+
+def test_ties_and_nan_are_not_ranked_as_by_the_authors() -> None:
+    """A tied row is counted once for each of its places, a row with NaN not at all."""
+    tied = np.array([[2.0, 2.0, 2.0], [1.0, 0.0, 0.5], [1.0, 0.5, 0.0]])
+    assert authors_metrics(tied)["R@1"] == pytest.approx(100 / 5)
+    assert summarise(ranks(tied)) == pytest.approx(
+        {"R@1": 0.0, "R@5": 100.0, "R@10": 100.0, "MedR": 3.0, "MeanR": 8 / 3}
+    )
+    broken = np.array([[np.nan, 1.0], [0.0, 1.0]])
+    assert authors_metrics(broken)["R@1"] == 100
+    with pytest.raises(EmbeddingError):
+        ranks(broken)

@@ -1,0 +1,93 @@
+"""Test videos and their sentences: which are matched, how their rows belong together, the file."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from evaluation_fixtures import clip, embeddings_of, queries_of, several_sentences
+
+from trimodal.embedding import match_videos, write_embeddings
+from trimodal.records import DataError, Query
+
+
+@pytest.mark.parametrize(
+    ("leave_out_seen", "kept", "seen"), [(True, [0, 3], 1), (False, [0, 2, 3], 0)]
+)
+def test_missing_and_seen_videos_are_left_out_and_counted(
+    leave_out_seen: bool, kept: list[int], seen: int
+) -> None:
+    clips = [clip(f"video{i}") for i in (3, 2, 0, 9)]
+    test = match_videos(list(queries_of(4)), clips, {"video2", "video1", "other"}, leave_out_seen)
+    assert [query.video_id for query in test.queries] == [f"video{i}" for i in kept]
+    assert [found.clip_id for found in test.clips] == [f"video{i}" for i in kept]
+    assert test.left_out == {"missing": 1, "seen in training": seen}
+    assert (test.asked_for, test.found, test.with_sound) == (4, 3, 3)
+
+
+def test_silent_videos_are_found_but_not_with_sound() -> None:
+    clips = [clip("video0"), clip("video1", sound=False), clip("video2", sound=False)]
+    test = match_videos(list(queries_of(4)), clips, {"video2"}, True)
+    assert (test.asked_for, test.found, test.with_sound) == (4, 3, 1)
+
+
+def test_several_sentences_a_video_match_it_once() -> None:
+    queries = [
+        Query(query_id=f"r{i}", video_id=f"video{video}", sentence="a dog")
+        for i, video in enumerate([7, 3, 9, 7, 3, 5, 9, 7])
+    ]
+    test = match_videos(queries, [clip(f"video{i}") for i in (3, 5, 7)], {"video5"}, True)
+    assert [query.query_id for query in test.queries] == ["r0", "r1", "r3", "r4", "r7"]
+    assert [found.clip_id for found in test.clips] == ["video7", "video3"]
+    assert test.left_out == {"missing": 1, "seen in training": 1}
+    assert (test.asked_for, test.found, test.with_sound) == (4, 3, 3)
+
+
+def test_fewer_than_two_videos_are_an_error_with_the_reasons() -> None:
+    with pytest.raises(DataError, match=r"1 test videos.*'missing': 2"):
+        match_videos(list(queries_of(3)), [clip("video1")], set(), True)
+
+
+def test_videos_stand_in_the_order_of_their_first_query() -> None:
+    e = several_sentences(30, videos=9)
+    order = list(dict.fromkeys(query.video_id for query in e.queries))
+    assert [order[row] for row in e.truth] == [query.video_id for query in e.queries]
+    assert embeddings_of(8).truth.tolist() == list(range(8))
+
+
+def test_selected_videos_keep_their_queries() -> None:
+    e = several_sentences(30, videos=9, silent=(2, 6))
+    heard = e.select(e.has_audio)
+    told = [i for i in range(30) if e.truth[i] not in (2, 6)]
+    assert heard.queries == tuple(e.queries[i] for i in told)
+    assert heard.text.tolist() == e.text[told].tolist()
+    for part in ("image", "audio"):
+        assert (
+            getattr(heard, part)[heard.truth].tolist() == getattr(e, part)[e.truth[told]].tolist()
+        )
+    assert heard.has_audio.tolist() == [True] * 7
+
+
+@pytest.mark.parametrize("part", ["text", "image", "audio", "has_audio"])
+def test_rows_without_their_query_or_video_are_refused(part: str) -> None:
+    e = embeddings_of(8)
+    with pytest.raises(ValueError, match="embeddings: a row"):
+        replace(e, **{part: getattr(e, part)[1:]})
+
+
+def test_embeddings_are_written_with_null_audio_for_silent_videos(tmp_path: Path) -> None:
+    e = embeddings_of(8, dim=256, silent=(2, 5))
+    write_embeddings(tmp_path / "e.parquet", e)
+    table = pq.read_table(tmp_path / "e.parquet")
+    vector = pa.list_(pa.float32(), 256)
+    assert {field.name: field.type for field in table.schema} == {
+        "query_id": pa.string(), "video_id": pa.string(), "has_audio": pa.bool_(),
+        "image": vector, "audio": vector, "text": vector,
+    }  # fmt: skip
+    rows = table.to_pylist()
+    assert [row["audio"] is None for row in rows] == (~e.has_audio).tolist()
+    assert [row["video_id"] for row in rows] == [f"video{i}" for i in range(8)]
+    for part in ("image", "text", "audio"):
+        for row, expected in zip(rows, getattr(e, part), strict=True):
+            assert row[part] is None or row[part] == expected.tolist()

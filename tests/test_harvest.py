@@ -1,0 +1,196 @@
+"""Many clips from a server: the ledger over runs, and the breaker."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import video_server as serve
+from data_fixtures import write_clip
+from test_youtube import CONFIG
+from video_server import VideoServer
+
+from trimodal.acquire import harvest as module
+from trimodal.acquire.harvest import harvest
+from trimodal.acquire.youtube import YoutubeConfig
+from trimodal.manifest import read_manifest
+from trimodal.records import Clip, DataError
+
+NAMES = [f"video{number:06d}" for number in range(6)]
+CLIPS = [
+    Clip(clip_id=f"{name}_000001", source="vggsound", split="train", label="a dog")
+    for name in NAMES
+]
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[VideoServer]:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    content = write_clip(tmp_path / "clip.mp4", seconds=12.0).read_bytes()
+    for name in NAMES:
+        (folder / f"{name}.mp4").write_bytes(content)
+    with serve.running(folder) as running:
+        yield running
+
+
+@pytest.fixture
+def config(server: VideoServer) -> YoutubeConfig:
+    return replace(CONFIG, page=server.page, workers=1)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "clips" / "youtube"
+
+
+def test_every_clip_has_an_outcome_in_the_order_asked_for(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.answers[NAMES[1]] = serve.status(404)
+    server.answers[NAMES[3]] = serve.status(500)
+    outcomes = harvest(replace(config, workers=3), CLIPS, folder)
+    assert [outcome.clip for outcome in outcomes] == CLIPS
+    statuses = [outcome.status for outcome in outcomes]
+    assert statuses == ["ok", "unavailable", "ok", "network", "ok", "ok"]
+    assert outcomes[0].path == (folder / f"{CLIPS[0].clip_id}.mp4").as_posix()
+    assert outcomes[0].duration_s == pytest.approx(10.0, abs=0.3)
+    assert outcomes[0].has_audio
+    assert "404" in outcomes[1].reason
+
+
+def test_a_second_run_asks_only_for_what_may_heal(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.answers[NAMES[1]] = serve.status(404)
+    server.answers[NAMES[3]] = serve.status(500)
+    server.answers[NAMES[4]] = serve.html_as_mp4
+    harvest(config, CLIPS, folder)
+    server.requests.clear()
+    server.answers.clear()  # all is well now, also the one that was gone for good
+    outcomes = harvest(config, CLIPS, folder)
+    assert set(server.requests) == {NAMES[3], NAMES[4]}
+    assert [o.status for o in outcomes] == ["ok", "unavailable", "ok", "ok", "ok", "ok"]
+    assert [o.attempts for o in outcomes] == [1, 1, 1, 2, 2, 1]
+
+
+def test_a_run_with_nothing_left_to_do_leaves_the_same_ledger(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    first = harvest(config, CLIPS, folder)
+    before = (folder / "ledger.parquet").read_bytes()
+    server.requests.clear()
+    assert harvest(config, CLIPS, folder) == first
+    assert (folder / "ledger.parquet").read_bytes() == before
+    assert not server.requests
+
+
+def test_clips_on_disk_without_a_ledger_are_not_fetched_again(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    first = harvest(config, CLIPS, folder)
+    (folder / "ledger.parquet").unlink()
+    server.requests.clear()
+    assert harvest(config, CLIPS, folder) == first
+    assert not server.requests
+
+
+def test_the_ledger_keeps_clips_that_another_run_asked_for(
+    config: YoutubeConfig, folder: Path, server: VideoServer
+) -> None:
+    server.answers[NAMES[0]] = serve.status(404)
+    harvest(config, CLIPS[:2], folder)
+    harvest(config, CLIPS[2:4], folder)
+    server.requests.clear()
+    outcomes = harvest(config, CLIPS[:4], folder)
+    assert [o.status for o in outcomes] == ["unavailable", "ok", "ok", "ok"]
+    assert not server.requests
+
+
+@pytest.mark.parametrize(("code", "words"), [(429, "refuses this machine")])
+def test_a_rate_limit_stops_the_stage_and_marks_no_clip_as_gone(
+    code: int, words: str, server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.answers |= {name: serve.status(code) for name in NAMES[2:]}
+    with pytest.raises(DataError, match=words):
+        harvest(config, CLIPS, folder)
+    ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
+    assert list(ledger.values()) == ["ok", "ok", "rate_limited"]
+    assert set(server.requests) == set(NAMES[:3])
+    server.answers.clear()
+    assert all(outcome.status == "ok" for outcome in harvest(config, CLIPS, folder))
+
+
+def test_a_bot_check_stops_the_stage(
+    server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise module.FetchError("bot_check", "Sign in to confirm you're not a bot")
+
+    monkeypatch.setattr(module, "fetch_clip", refuse)
+    with pytest.raises(DataError, match="bot_check"):
+        harvest(config, CLIPS, folder)
+    ledger = read_manifest(folder / "ledger.parquet")
+    assert [row.status for row in ledger] == ["bot_check"]
+    assert not server.requests
+
+
+def test_a_lost_network_stops_the_stage_after_some_failures_in_a_row(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
+    with pytest.raises(DataError, match="3 clips in a row"):
+        harvest(replace(config, stop_after=3), CLIPS, folder)
+    assert len(read_manifest(folder / "ledger.parquet")) == 6
+
+
+def test_clips_that_fail_again_in_a_later_run_do_not_stop_it(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
+    with pytest.raises(DataError):
+        harvest(replace(config, stop_after=3), CLIPS, folder)
+    outcomes = harvest(replace(config, stop_after=3), CLIPS, folder)
+    assert [row.status for row in outcomes].count("network") == 5
+    assert [row.attempts for row in outcomes] == [2, 2, 1, 2, 2, 2]
+
+
+def test_clips_in_work_when_the_breaker_opens_are_kept(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.answers[NAMES[0]] = serve.status(429)
+    server.answers[NAMES[1]] = serve.slow_start(0.5)
+    with pytest.raises(DataError):
+        harvest(replace(config, workers=2, stall_seconds=10.0), CLIPS, folder)
+    ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
+    assert ledger == {CLIPS[0].clip_id: "rate_limited", CLIPS[1].clip_id: "ok"}
+
+
+def test_the_ledger_is_written_while_the_run_goes_on(
+    config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_CLIPS_BETWEEN_LEDGERS", 2)
+    calls = 0
+    fetch = module.fetch_clip
+
+    def die_at_the_fourth(*args: object) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise KeyboardInterrupt
+        fetch(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "fetch_clip", die_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        harvest(config, CLIPS, folder)
+    assert len(read_manifest(folder / "ledger.parquet")) >= 2
+
+
+def test_a_file_that_changed_is_looked_into_again(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    harvest(config, CLIPS[:1], folder)
+    path = folder / f"{CLIPS[0].clip_id}.mp4"
+    path.write_bytes(path.read_bytes()[:500])
+    server.requests.clear()
+    assert harvest(config, CLIPS[:1], folder)[0].status == "corrupt"

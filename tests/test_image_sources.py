@@ -1,0 +1,182 @@
+"""Pictures are found in folders and archives by the names that the data sets use."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from archive_fixtures import KINDS, cut, pack
+from data_fixtures import refused
+
+from trimodal.archives import read_file
+from trimodal.image_sources import (
+    Annotations,
+    ImageFile,
+    read_coco_files,
+    read_flickr30k_files,
+)
+
+
+def write_coco(folder: Path, splits: dict[str, list[int]]) -> Path:
+    """Annotations alone: image n of a split is called ``<n>.jpg``."""
+    for split, numbers in splits.items():
+        path = folder / "annotations" / f"captions_{split}2017.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = [{"id": n, "file_name": f"{n:012d}.jpg"} for n in numbers]
+        texts = [{"image_id": n, "caption": f"picture {n}"} for n in numbers]
+        path.write_text(json.dumps({"images": rows, "annotations": texts}))
+    return folder
+
+
+def write_flickr(folder: Path, names: list[str]) -> Path:
+    folder.mkdir(parents=True)
+    rows = ["image_name| comment_number| comment", *(f"{name}| 0| a dog" for name in names)]
+    (folder / "results.csv").write_text("\n".join(rows))
+    return folder
+
+
+def put(place: Path, names: list[str]) -> None:
+    """A folder or archive of files whose content is its own name and theirs, inside a folder."""
+    files = {
+        f"{place.name.split('.')[0]}/{name}": f"{place.name} {name}".encode() for name in names
+    }
+    if place.name.endswith(KINDS):
+        pack(place, files)
+    else:
+        for inside, content in files.items():
+            path = place / Path(inside).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
+def shown(files: list[ImageFile]) -> list[tuple[str, str, str]]:
+    """Id, split and what the file holds; '' for a missing one."""
+    return [
+        (f.image.image_id, f.image.split, read_file(f.file).decode() if f.file else "")
+        for f in files
+    ]
+
+
+def jpg(*numbers: int) -> list[str]:
+    return [f"{number:012d}.jpg" for number in numbers]
+
+
+@pytest.mark.parametrize("val", ["val2017", "val2017.zip", "val2017.tar"])
+@pytest.mark.parametrize("train", ["train2017", "train2017.zip", "train2017.tar.gz"])
+def test_coco_pictures_of_each_split_in_its_own_place(train: str, val: str, tmp_path: Path) -> None:
+    coco = write_coco(tmp_path, {"train": [1, 2, 3], "val": [4, 5]})
+    put(coco / train, jpg(1, 3, 4))
+    put(coco / val, jpg(4, 2))
+    files, left_out = read_coco_files(coco, "official")
+    assert shown(files) == [
+        ("coco_000000000001", "train", f"{train} 000000000001.jpg"),
+        ("coco_000000000002", "train", ""),
+        ("coco_000000000003", "train", f"{train} 000000000003.jpg"),
+        ("coco_000000000004", "val", f"{val} 000000000004.jpg"),
+        ("coco_000000000005", "val", ""),
+    ]
+    assert not left_out
+
+
+def test_coco_left_out_of_both_splits_is_added_up(tmp_path: Path) -> None:
+    coco = write_coco(tmp_path, {"train": [1, 2], "val": [4]})
+    for split, extra in (("train", "1"), ("val", "2")):
+        path = coco / "annotations" / f"captions_{split}2017.json"
+        content: dict[str, Any] = json.loads(path.read_text())
+        content["annotations"] += [{"image_id": 1 if split == "train" else 4, "caption": " "}]
+        content["images"] += [{"id": 70, "file_name": f"{extra}.jpg"}] * (split == "val")
+        path.write_text(json.dumps(content))
+        put(coco / f"{split}2017", jpg(1))
+    _, left_out = read_coco_files(coco, "official")
+    assert left_out == {"coco: empty caption": 2, "coco: image without a caption": 1}
+
+
+def test_coco_karpathy_pictures_lie_in_either_place(tmp_path: Path) -> None:
+    put(tmp_path / "train2017.zip", jpg(9))
+    put(tmp_path / "val2017", jpg(42))
+    sentences = [{"raw": "a dog"}]
+    rows = [
+        {"filename": "x", "cocoid": number, "split": split, "sentences": sentences}
+        for number, split in ((42, "restval"), (9, "val"), (7, "train"), (8, "test"))
+    ]
+    (tmp_path / "dataset_coco.json").write_text(json.dumps({"images": rows}))
+    files, left_out = read_coco_files(tmp_path, "karpathy")
+    assert shown(files) == [
+        ("coco_000000000007", "train", ""),
+        ("coco_000000000009", "val", "train2017.zip 000000000009.jpg"),
+        ("coco_000000000042", "train", "val2017 000000000042.jpg"),
+    ]
+    assert left_out == {"coco: image of the test split": 1}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "images", "images.zip", "images.tar", "images.tgz", "flickr30k-images",
+        "flickr30k-images.zip", "flickr30k-images.tar", "flickr30k-images.tar.gz",
+        "flickr30k_images", "flickr30k_images.zip",
+    ],
+)  # fmt: skip
+def test_flickr_pictures_under_every_name(place: str, tmp_path: Path) -> None:
+    flickr = write_flickr(tmp_path / "f", ["a.jpg", "b.jpeg", "c.PNG", "d.jpg"])
+    put(flickr / place, ["a.jpg", "b.jpeg", "c.PNG", "other.jpg", "readme.txt"])
+    files, left_out = read_flickr30k_files(flickr, "official")
+    assert [text for _, _, text in shown(files)] == [
+        f"{place} a.jpg", f"{place} b.jpeg", f"{place} c.PNG", "",
+    ]  # fmt: skip
+    assert not left_out
+
+
+def test_flickr_first_of_several_places_is_taken(tmp_path: Path) -> None:
+    flickr = write_flickr(tmp_path / "f", ["a.jpg"])
+    for place in ("flickr30k-images.tar", "images.zip", "flickr30k_images"):
+        put(flickr / place, ["a.jpg"])
+    files, _ = read_flickr30k_files(flickr, "official")
+    assert [text for _, _, text in shown(files)] == ["images.zip a.jpg"]
+
+
+def test_flickr_karpathy_splits(tmp_path: Path) -> None:
+    put(tmp_path / "images", ["a.jpg", "b.jpg"])
+    rows = [
+        {"filename": name, "split": split, "sentences": [{"raw": "a dog"}]}
+        for name, split in (("b.jpg", "train"), ("a.jpg", "val"), ("c.jpg", "test"))
+    ]
+    (tmp_path / "dataset_flickr30k.json").write_text(json.dumps({"images": rows}))
+    files, left_out = read_flickr30k_files(tmp_path, "karpathy")
+    assert shown(files) == [
+        ("flickr_a", "val", "images a.jpg"),
+        ("flickr_b", "train", "images b.jpg"),
+    ]
+    assert left_out == {"flickr30k: image of the test split": 1}
+
+
+@pytest.mark.parametrize(("annotations"), ["official", "karpathy"])
+def test_missing_pictures_are_an_error_that_lists_what_was_looked_for(
+    annotations: Annotations, tmp_path: Path
+) -> None:
+    flickr = write_flickr(tmp_path / "f", ["a.jpg"])
+    (flickr / "dataset_flickr30k.json").write_text('{"images": []}')
+    refused(
+        lambda: read_flickr30k_files(flickr, annotations), str(flickr), "no pictures",
+        "images, images.zip, images.tar, images.tar.gz, images.tgz, flickr30k-images,",
+        "flickr30k_images.tgz",
+    )  # fmt: skip
+    coco = write_coco(tmp_path / "c", {"train": [1], "val": [4]})
+    (coco / "dataset_coco.json").write_text('{"images": []}')
+    put(coco / "train2017", jpg(1))
+    refused(
+        lambda: read_coco_files(coco, annotations), str(coco), "looked for val2017, val2017.zip"
+    )
+
+
+def test_broken_archive_is_named_and_what_it_holds_before_is_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flickr = write_flickr(tmp_path / "f", ["a.jpg", "b.jpg"])
+    put(flickr / "images.tar", ["a.jpg", "b.jpg"])
+    cut(flickr / "images.tar", 1024 + 200)
+    with caplog.at_level(logging.INFO, "trimodal"):
+        files, _ = read_flickr30k_files(flickr, "official")
+    assert [text for _, _, text in shown(files)] == ["images.tar a.jpg", ""]
+    assert "images.tar: a broken archive" in caplog.text

@@ -1,0 +1,300 @@
+"""MSR-VTT's test sentences in all their forms; every broken file refused by its name and row."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_fixtures import REAL, needs_real_data, refused
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trimodal.records import DataError
+from trimodal.sources.msrvtt import read_queries, wanted_videos
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "results.csv"
+
+
+@pytest.fixture
+def annotation(tmp_path: Path) -> Path:
+    return tmp_path / "MSRVTT_data.json"
+
+
+# 1k-A's CSV
+
+HEADER = "key,vid_key,video_id,sentence\n"
+
+
+def queries(file: Path, text: str) -> list[Any]:
+    file.write_text(text, encoding="utf-8")
+    return read_queries(file)
+
+
+def test_csv_queries_in_file_order(file: Path) -> None:
+    read = queries(
+        file, f'\ufeff{HEADER}ret0,msr2,video2,"a man, a ""plan"""\r\n\r\nret1,msr1,video1,é\r\n'
+    )
+    assert [(q.query_id, q.video_id, q.sentence) for q in read] == [
+        ("ret0", "video2", 'a man, a "plan"'),
+        ("ret1", "video1", "é"),
+    ]
+
+
+def test_csv_columns_are_found_by_name(file: Path) -> None:
+    (query,) = queries(file, "sentence,video_id,extra,vid_key,key\na dog,v,x,m,r\n")
+    assert (query.query_id, query.video_id, query.sentence) == ("r", "v", "a dog")
+
+
+def test_csv_clips_are_the_queries_videos(file: Path) -> None:
+    queries(file, f"{HEADER}ret0,msr2,video2,a\nret1,msr1,video1,b\n")
+    clips = wanted_videos(file)
+    assert [clip.clip_id for clip in clips] == ["video2", "video1"]
+    assert {(clip.source, clip.split) for clip in clips} == {("msrvtt", "test")}
+
+
+@pytest.mark.parametrize("column", ["key", "vid_key", "video_id", "sentence"])
+def test_csv_missing_column_is_named(column: str, file: Path) -> None:
+    header = ",".join(name for name in HEADER.strip().split(",") if name != column)
+    refused(lambda: queries(file, f"{header}\na,b,c\n"), str(file), column)
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ("ret1,msr1,video1", "columns"),
+        ("ret1,msr1,video0,again", "video0 occurs twice"),
+        ("ret1,msr1,video1,", "empty sentence"),
+        ('ret1,msr1,video1,"  "', "empty sentence"),
+        ("ret1,msr1,../video1,a dog", "'../video1'"),
+        ("ret/1,msr1,video1,a dog", "'ret/1'"),
+        ("ret1,msr1,video1,a man, a plan", "columns"),
+    ],
+)
+def test_csv_bad_row_is_named(row: str, named: str, file: Path) -> None:
+    text = f"{HEADER}ret0,msr0,video0,a dog\n{row}\n"
+    refused(lambda: queries(file, text), str(file), "row 3", named)
+
+
+def test_csv_row_numbers_count_empty_lines(file: Path) -> None:
+    text = f"{HEADER}ret0,msr0,video0,a dog\n\nret1,msr1,video1,\n"
+    refused(lambda: queries(file, text), "row 4")
+
+
+@pytest.mark.parametrize("text", ["", HEADER, f"{HEADER}\n\n"])
+def test_csv_file_without_queries_is_refused(text: str, file: Path) -> None:
+    refused(lambda: queries(file, text), str(file))
+
+
+@pytest.mark.parametrize("name", ["queries", "queries.txt", "queries.csv.gz"])
+def test_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"{HEADER}ret0,msr0,video0,a dog\n")
+    refused(lambda: read_queries(tmp_path / name), name, ".csv", ".json")
+
+
+# The official JSON
+
+
+def official() -> dict[str, Any]:
+    """Two test videos with two sentences each, a training and a validation video."""
+    split = {"video7": "test", "video1": "train", "video5": "test", "video2": "validate"}
+    said = [
+        ("video5", "a man sings", 40), ("video1", "a cat", 3), ("video7", "é, a dog", 41),
+        ("video5", "a song", 39), ("video2", "a pig", 4), ("video7", "a dog", 42),
+    ]  # fmt: skip
+    return {
+        "info": {"year": "2016"},
+        "videos": [
+            {"video_id": name, "split": part, "category": 9, "url": "https://x", "id": number,
+             "start time": 137.7, "end time": 149.4}
+            for number, (name, part) in enumerate(split.items())
+        ],
+        "sentences": [
+            {"video_id": name, "caption": caption, "sen_id": number}
+            for name, caption, number in said
+        ],
+    }  # fmt: skip
+
+
+def from_json(path: Path, content: Any) -> list[Any]:
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return read_queries(path)
+
+
+def test_official_queries_are_the_test_videos_sentences_in_file_order(annotation: Path) -> None:
+    read = from_json(annotation, official())
+    assert [(q.query_id, q.video_id, q.sentence) for q in read] == [
+        ("sen40", "video5", "a man sings"),
+        ("sen41", "video7", "é, a dog"),
+        ("sen39", "video5", "a song"),
+        ("sen42", "video7", "a dog"),
+    ]
+
+
+def test_official_clips_are_the_videos_once_each(annotation: Path) -> None:
+    from_json(annotation, official())
+    assert [clip.clip_id for clip in wanted_videos(annotation)] == ["video5", "video7"]
+
+
+def test_official_numbers_of_other_splits_may_be_a_test_sentences(annotation: Path) -> None:
+    """Files joined from the training and the test annotation count both from 0."""
+    content = official()
+    content["sentences"][1]["sen_id"] = 40
+    assert len(from_json(annotation, content)) == 4
+
+
+def test_official_sentences_may_say_the_same(annotation: Path) -> None:
+    content = official()
+    content["sentences"][3]["caption"] = "a man sings"
+    assert len(from_json(annotation, content)) == 4
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "named"),
+    [
+        (("videos",), None, "'videos'"),
+        (("sentences",), {}, "'sentences'"),
+        (("videos", 2), "x", "videos: entry 2"),
+        (("videos", 2), {"video_id": "video5"}, "'split'"),
+        (("videos", 2, "split"), 1, "'split'"),
+        (("videos", 2, "video_id"), 5, "'video_id'"),
+        (("videos", 2, "video_id"), "video7", "video7 occurs twice"),
+        (("sentences", 3), [], "sentences: entry 3"),
+        (("sentences", 3, "video_id"), "video6", "'video6' is not among the videos"),
+        (("sentences", 3, "sen_id"), "39", "'sen_id'"),
+        (("sentences", 3, "sen_id"), 40, "sen_id 40 occurs twice"),
+        (("sentences", 3, "caption"), " ", "sentences: entry 3: query sen39: empty sentence"),
+        (("sentences", 3, "caption"), None, "'caption'"),
+        (("sentences", 3, "caption"), "\ud83d", "'caption'"),
+        (("sentences", 1, "caption"), None, "sentences: entry 1"),
+    ],
+)
+def test_official_bad_key_is_named(
+    where: tuple[Any, ...], value: Any, named: str, annotation: Path
+) -> None:
+    content = official()
+    place: Any = content
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
+    refused(lambda: from_json(annotation, content), str(annotation), named)
+
+
+def test_official_unsafe_name_is_refused(annotation: Path) -> None:
+    text = json.dumps(official()).replace("video5", "../video5")
+    refused(lambda: from_json(annotation, text), str(annotation), "sentences: entry 0", "../video5")
+
+
+def test_annotation_without_test_videos_is_refused(annotation: Path) -> None:
+    text = json.dumps(official()).replace('"test"', '"train"')
+    refused(lambda: from_json(annotation, text), str(annotation), "no queries")
+
+
+# The JSON list
+
+
+@pytest.mark.parametrize("key", ["video", "video_id"])
+@pytest.mark.parametrize("ending", [".mp4", ""])
+def test_list_queries_in_file_order(key: str, ending: str, annotation: Path) -> None:
+    rows = [
+        {key: f"video7579{ending}", "caption": "a girl sings"},
+        {"caption": "a dog", key: f"video3{ending}", "source": "MSR-VTT"},
+    ]
+    assert [(q.query_id, q.video_id, q.sentence) for q in from_json(annotation, rows)] == [
+        ("ret0", "video7579", "a girl sings"),
+        ("ret1", "video3", "a dog"),
+    ]
+
+
+def test_list_may_have_several_sentences_a_video(annotation: Path) -> None:
+    rows = [{"video": "b.mp4", "caption": c} for c in ("x", "y")]
+    assert len(from_json(annotation, [{"video": "a.mp4", "caption": "x"}, *rows])) == 3
+    assert [clip.clip_id for clip in wanted_videos(annotation)] == ["a", "b"]
+
+
+def test_list_prefers_the_file_name_to_the_id(annotation: Path) -> None:
+    rows = [{"video_id": "video9770", "video": "video9770.mp4", "caption": "a person"}]
+    assert from_json(annotation, rows)[0].video_id == "video9770"
+
+
+@pytest.mark.parametrize(
+    ("row", "named"),
+    [
+        ({"caption": "x"}, "'video_id'"),
+        ({"video": "video1.mp4"}, "'caption'"),
+        ({"video": "video1.mp4", "caption": ["x"]}, "'caption'"),
+        ({"video": 1, "caption": "x"}, "'video'"),
+        ({"video": "video1.mp4", "caption": ""}, "empty sentence"),
+        ({"video": "../video1.mp4", "caption": "x"}, "'../video1'"),
+        ({"video": "video1.avi", "caption": "x"}, "'video1.avi'"),
+        ("video1.mp4", "'video_id'"),
+        (None, "'video_id'"),
+    ],
+)
+def test_list_bad_entry_is_named(row: Any, named: str, annotation: Path) -> None:
+    rows = [{"video": "video0.mp4", "caption": "x"}, row]
+    refused(lambda: from_json(annotation, rows), str(annotation), "entry 1", named)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '"videos"', "{} {}", "[" * 100_000])
+def test_json_of_another_form_is_refused(text: str, annotation: Path) -> None:
+    refused(lambda: from_json(annotation, text), str(annotation))
+
+
+def test_json_that_is_not_utf8_is_refused(annotation: Path) -> None:
+    annotation.write_bytes(b'[{"video": "a", "caption": "\xff"}]')
+    refused(lambda: read_queries(annotation), str(annotation), "UTF-8")
+
+
+names = st.sampled_from(["video1", "video2.mp4", "../x", "", 1, None])
+keys = ["video", "video_id", "caption", "sen_id", "split"]
+rows = st.lists(
+    st.dictionaries(st.sampled_from(keys), names | st.sampled_from(["test", "a dog", 7, True]))
+    | st.none(),
+    max_size=4,
+)
+
+
+@settings(max_examples=200, deadline=None, database=None)
+@given(st.dictionaries(st.sampled_from(["videos", "sentences"]), rows) | rows)
+def test_any_json_is_parsed_or_refused(content: Any) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            read = from_json(Path(folder) / "any.json", content)
+        except DataError:
+            return
+    for query in read:
+        assert re.fullmatch(r"[\w-]+", query.video_id, re.ASCII)
+        assert query.sentence.strip()
+
+
+# Real data
+
+
+@needs_real_data
+def test_real_clips_as_a_retrieval_test() -> None:
+    read = read_queries(REAL / "msrvtt_style_test.csv")
+    assert len(read) == 60
+    assert {q.video_id for q in read} == {path.stem for path in (REAL / "clips").iterdir()}
+
+
+@needs_real_data
+def test_real_msrvtt_has_a_thousand_queries() -> None:
+    path = REAL / "annotations" / "MSRVTT_JSFUSION_test.csv"
+    read = read_queries(path)
+    assert len(read) == len({q.query_id for q in read}) == 1000
+    assert (read[0].video_id, read[0].sentence) == (
+        "video9770",
+        "a person is connecting something to system",
+    )
+
+
+@needs_real_data
+def test_real_queries_are_the_same_from_json(annotation: Path) -> None:
+    read = read_queries(REAL / "annotations" / "MSRVTT_JSFUSION_test.csv")
+    rows = [{"video": f"{query.video_id}.mp4", "caption": query.sentence} for query in read]
+    assert from_json(annotation, rows) == read

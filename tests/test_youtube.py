@@ -1,0 +1,324 @@
+"""yt-dlp and ffmpeg against a server on the loopback address: the seconds asked for, or why not."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import video_server as serve
+from video_server import VideoServer
+
+from trimodal.acquire import youtube as module
+from trimodal.acquire.youtube import FetchError, YoutubeConfig, fetch_clip
+from trimodal.media import (
+    RemoteStream,
+    SectionError,
+    cut_section,
+    decode_audio,
+    decode_frames,
+    encode_video,
+    probe,
+)
+from trimodal.records import Clip
+
+FPS = 25
+CONFIG = YoutubeConfig(
+    page="http://127.0.0.1:9/{id}.mp4", height_px=360, workers=2, pause_seconds=0.0, retries=0,
+    backoff_seconds=0.0, stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
+    cookies_file="", js_runtime="deno",
+)  # fmt: skip
+
+
+def clip_of(youtube_id: str, start: int = 3) -> Clip:
+    return Clip(
+        clip_id=f"{youtube_id}_{start:06d}", source="vggsound", split="train", label="a dog"
+    )
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 16 s video whose frames carry their numbers as 9 bars, black or white, with key frames far
+    apart and a tone that begins at second 8; the same without sound; one of 5 s.
+    """
+    folder = tmp_path_factory.mktemp("videos")
+    bits = np.arange(16 * FPS)[:, None] >> np.arange(9) & 1
+    bars = np.repeat(np.uint8(bits * 255), 16, axis=1)
+    frames = [np.repeat(np.tile(row, (32, 1))[:, :, None], 3, axis=2) for row in bars]
+    tone = np.sin(np.arange(16 * 8000) * 0.5).astype(np.float32) / 2
+    tone[: 8 * 8000] = 0
+    for name, pictures, sound in (
+        ("-good_video", frames, tone),
+        ("silentvideo", frames, None),
+        ("_shortvideo", frames[: 5 * FPS], tone[: 5 * 8000]),
+    ):
+        encode_video(folder / f"{name}.mp4", pictures, fps=FPS, audio=sound, audio_rate_hz=8000)
+    return folder
+
+
+@pytest.fixture
+def server(videos: Path) -> Iterator[VideoServer]:
+    with serve.running(videos) as running:
+        yield running
+
+
+@pytest.fixture
+def config(server: VideoServer) -> YoutubeConfig:
+    return replace(CONFIG, page=server.page)
+
+
+@pytest.mark.parametrize("start", [0, 1, 5, 6, 9])
+def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
+    start: int, config: YoutubeConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "clip.mp4"
+    fetch_clip(config, clip_of("-good_video", start), path)
+    seconds = min(10, 16 - start)
+    info = probe(path)
+    assert info.duration_seconds == pytest.approx(seconds, abs=1 / FPS)
+    assert info.has_audio
+    shown = decode_frames(path, 32, 144)[:, 16, 8::16, 0] > 127
+    numbers = (shown * (1 << np.arange(9))).sum(axis=1)
+    # Frame N of the extraction is the last one at or before second N - 0.5.
+    expected = np.floor((start + np.arange(seconds) + 0.5) * FPS)
+    assert np.abs(numbers - expected).max() <= 1
+
+
+def test_sound_is_cut_with_the_picture(config: YoutubeConfig, tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    fetch_clip(config, clip_of("-good_video", 3), path)
+    loud = np.flatnonzero(np.abs(decode_audio(path, 8000)) > 0.2)
+    assert loud[0] / 8000 == pytest.approx(5.0, abs=1 / FPS)
+
+
+def test_a_video_without_sound_gives_a_clip_without_sound(
+    config: YoutubeConfig, tmp_path: Path
+) -> None:
+    fetch_clip(config, clip_of("silentvideo"), tmp_path / "clip.mp4")
+    assert not probe(tmp_path / "clip.mp4").has_audio
+
+
+@pytest.mark.parametrize(
+    ("answer", "status", "words"),
+    [
+        (serve.status(404), "unavailable", "HTTP Error 404"),
+        (serve.status(410), "unavailable", "HTTP Error 410"),
+        (serve.status(403), "network", "HTTP Error 403"),
+        (serve.status(429), "rate_limited", "HTTP Error 429"),
+        (serve.status(503), "network", "HTTP Error 503"),
+        (serve.web_page, "unavailable", "Unsupported URL"),
+        (serve.html_as_mp4, "corrupt", "Invalid data"),
+        (serve.truncated, "network", "ends prematurely"),
+        (serve.stalled, "network", "timed out"),
+    ],
+)
+def test_a_bad_answer_has_its_status_and_leaves_no_file(
+    answer: serve.Answer,
+    status: str,
+    words: str,
+    server: VideoServer,
+    config: YoutubeConfig,
+    tmp_path: Path,
+) -> None:
+    server.answers["-good_video"] = answer
+    with pytest.raises(FetchError, match=words) as caught:
+        fetch_clip(config, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert caught.value.status == status
+    assert "://127" not in str(caught.value) or status == "unavailable"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_server_that_is_not_there_is_the_networks_failure(tmp_path: Path) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch_clip(CONFIG, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert caught.value.status == "network"
+
+
+def test_a_clip_that_takes_too_long_is_given_up(
+    server: VideoServer, config: YoutubeConfig, tmp_path: Path
+) -> None:
+    server.answers["-good_video"] = serve.slow_start(1.0)
+    hurried = replace(config, stall_seconds=20.0, clip_timeout_seconds=0.2)
+    with pytest.raises(FetchError, match="timed out") as caught:
+        fetch_clip(hurried, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert caught.value.status == "network"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [429, 500])
+def test_what_a_moment_may_heal_is_asked_for_again(
+    code: int, server: VideoServer, config: YoutubeConfig, tmp_path: Path
+) -> None:
+    server.answers["-good_video"] = serve.failing(2, code)
+    with pytest.raises(FetchError):
+        fetch_clip(replace(config, retries=1), clip_of("-good_video"), tmp_path / "clip.mp4")
+    server.answers["-good_video"] = serve.failing(2, code)
+    fetch_clip(replace(config, retries=2), clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert (tmp_path / "clip.mp4").exists()
+
+
+def test_what_is_gone_is_asked_for_once(
+    server: VideoServer, config: YoutubeConfig, tmp_path: Path
+) -> None:
+    server.answers["-good_video"] = serve.status(404)
+    with pytest.raises(FetchError):
+        fetch_clip(replace(config, retries=5), clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert server.requests["-good_video"] == 1
+
+
+def test_waits_grow_and_are_spread(
+    server: VideoServer, config: YoutubeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answers["-good_video"] = serve.status(500)
+    waits: list[float] = []
+    monkeypatch.setattr(module.time, "sleep", waits.append)
+    patient = replace(config, pause_seconds=3.0, retries=3, backoff_seconds=10.0)
+    with pytest.raises(FetchError):
+        fetch_clip(patient, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert len(waits) == 4
+    for wait, least in zip(waits, (3, 10, 20, 40), strict=True):
+        assert least <= wait <= 2 * least
+
+
+def resolving(monkeypatch: pytest.MonkeyPatch, **video: object) -> None:
+    """What yt-dlp is to have found out about the video."""
+    monkeypatch.setattr(module, "_resolve", lambda *_: video)
+
+
+def test_a_start_behind_the_videos_end_is_too_short(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    resolving(monkeypatch, url="http://127.0.0.1:9/", duration=3.0)
+    with pytest.raises(FetchError, match="ends before second 3") as caught:
+        fetch_clip(CONFIG, clip_of("-good_video", 3), tmp_path / "clip.mp4")
+    assert caught.value.status == "too_short"
+
+
+def test_less_than_the_page_promises_is_the_networks_failure(
+    server: VideoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = server.page.replace("{id}", "_shortvideo")
+    resolving(monkeypatch, url=url, duration=60.0)
+    with pytest.raises(FetchError, match=r"of 10\.0 s came") as caught:
+        fetch_clip(CONFIG, clip_of("_shortvideo", 1), tmp_path / "clip.mp4")
+    assert caught.value.status == "network"
+    assert list(tmp_path.iterdir()) == []
+    resolving(monkeypatch, url=url, duration=5.0)  # the video ends there: that is all of it
+    fetch_clip(CONFIG, clip_of("_shortvideo", 1), tmp_path / "clip.mp4")
+    assert probe(tmp_path / "clip.mp4").duration_seconds == pytest.approx(4.0, abs=0.1)
+
+
+def test_picture_and_sound_may_come_as_two_streams(
+    server: VideoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    streams = [
+        {"url": server.page.replace("{id}", name), "http_headers": {"X-Name": "a: b"}}
+        for name in ("silentvideo", "-good_video")
+    ]
+    resolving(monkeypatch, requested_formats=streams, duration=16.0)
+    fetch_clip(CONFIG, clip_of("-good_video", 3), tmp_path / "clip.mp4")
+    assert probe(tmp_path / "clip.mp4").has_audio
+
+
+@pytest.mark.parametrize(
+    "video",
+    [
+        {"entries": []},
+        {"url": "http://127.0.0.1:9/", "is_live": True},
+        {"url": "file:///etc/passwd"},
+        {"url": "concat:/etc/passwd|/etc/hosts"},
+    ],
+)
+def test_what_is_no_served_video_is_unavailable(
+    video: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    resolving(monkeypatch, **video)
+    with pytest.raises(FetchError) as caught:
+        fetch_clip(CONFIG, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert caught.value.status == "unavailable"
+
+
+def test_a_stream_cannot_reach_files(tmp_path: Path, server: VideoServer) -> None:
+    playlist = server.folder / "playlist000.mp4"
+    secret = server.folder / "silentvideo.mp4"
+    playlist.write_text(f"#EXTM3U\n#EXTINF:10,\nfile://{secret}\n#EXT-X-ENDLIST\n")
+    url = server.page.replace("{id}", "playlist000")
+    with pytest.raises(SectionError):
+        cut_section(
+            [RemoteStream(url=url, headers={})], tmp_path / "clip.mp4",
+            start_seconds=0, seconds=5, stall_seconds=5, timeout_seconds=20,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("message", "status"),
+    [
+        ("Sign in to confirm you\u2019re not a bot. Use --cookies", "bot_check"),
+        ("YouTube is requiring a captcha challenge before playback", "bot_check"),
+        (
+            "Video unavailable. This content isn't available, try again later. The current session "
+            "has been rate-limited by YouTube for up to an hour.",
+            "rate_limited",
+        ),
+        ("Private video. Sign in if you've been granted access to this video", "private"),
+        ("The uploader has not made this video available in your country", "geo_blocked"),
+        ("Video unavailable. This video has been removed by the uploader", "unavailable"),
+        (
+            "This video is no longer available because the account has been terminated",
+            "unavailable",
+        ),
+        ("Sign in to confirm your age. This video may be inappropriate", "unavailable"),
+        ("Join this channel to get access to members-only content", "unavailable"),
+        ("Requested format is not available. Use --list-formats", "network"),
+        ("Only images are available for download", "network"),
+        ("Something that nobody has seen before", "network"),
+    ],
+)
+def test_words_of_youtube_have_their_status(message: str, status: str) -> None:
+    assert module._status_of(message) == status
+
+
+def test_cookies_are_read_and_not_written_back(
+    server: VideoServer, config: YoutubeConfig, tmp_path: Path
+) -> None:
+    cookies = tmp_path / "cookies.txt"
+    line = "127.0.0.1\tFALSE\t/\tFALSE\t4102444800\tname\tvalue"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n{line}\n")
+    before = cookies.read_bytes()
+    seen: list[str] = []
+
+    def answer(handler: serve.Handler, name: str) -> None:
+        seen.append(handler.headers.get("Cookie", ""))
+        serve.serve_file(handler, name)
+
+    server.answers["-good_video"] = answer
+    fetch_clip(
+        replace(config, cookies_file=str(cookies)), clip_of("-good_video"), tmp_path / "clip.mp4"
+    )
+    assert "name=value" in seen[0]
+    assert "name=value" in seen[-1]
+    assert cookies.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"page": "https://www.youtube.com/watch"},
+        {"page": "file:///tmp/{id}"},
+        {"workers": 0},
+        {"height_px": 0},
+        {"stop_after": 0},
+        {"pause_seconds": -1.0},
+        {"retries": -1},
+        {"stall_seconds": 0.0},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="youtube"):
+        replace(CONFIG, **wrong)  # type: ignore[arg-type]
+
+
+def test_the_loggers_silence_is_complete(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(FetchError):
+        module._resolve(CONFIG, "http://127.0.0.1:9/x.mp4")
+    assert capfd.readouterr() == ("", "")

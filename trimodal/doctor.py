@@ -1,0 +1,247 @@
+"""Before days of work: what is missing here, and what every stage will take."""
+
+import math
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from datetime import date
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import yaml
+
+from trimodal.config import load_section
+from trimodal.demo.world import DemoConfig, sample_world
+from trimodal.devices import pick_device, pick_dtype
+from trimodal.estimate import Sections, Sizes, StageCost, estimate
+from trimodal.image_sources import read_coco_files, read_flickr30k_files
+from trimodal.media import ffmpeg_executable
+from trimodal.progress import clock, quantity
+from trimodal.records import DataError
+from trimodal.sources.msrvtt import wanted_videos
+from trimodal.sources.vggsound import read_vggsound
+
+Verdict = Literal["ok", "note", "missing"]
+_STALE_DAYS = 60
+# VGGSound's train split, MSR-VTT 1k-A, COCO 2017 train and val with Flickr30k.
+OFFICIAL = Sizes(train_clips=183_730, test_videos=1000, images=118_287 + 5000 + 31_783)
+_HOMES = {
+    "download.vggsound_csv": "https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
+    "download.vggsound_media": "a mirror of VGGSound as tars, or set download.source to youtube",
+    "download.msrvtt_csv": "MSRVTT_JSFUSION_test.csv of msrvtt_data.zip at "
+    "https://github.com/ArrowLuo/CLIP4Clip/releases",
+    "download.msrvtt_media": "https://www.robots.ox.ac.uk/~maxbain/frozen-in-time/data/MSRVTT.zip",
+    "captions.coco": "annotations_trainval2017.zip, train2017.zip, val2017.zip at "
+    "https://cocodataset.org/#download",
+    "captions.flickr30k": "on request at https://shannon.cs.illinois.edu/DenotationGraph/",
+    "captions.vectors": "GoogleNews-vectors-negative300.bin.gz at "
+    "https://code.google.com/archive/p/word2vec/",
+    "evaluate.test_csv": "the same file as download.msrvtt_csv",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing looked at. ``missing`` stops the pipeline; a ``note`` is for a person to weigh."""
+
+    verdict: Verdict
+    what: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """All findings, and what each stage is estimated to take."""
+
+    findings: tuple[Finding, ...]
+    costs: tuple[StageCost, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing is missing."""
+        return all(finding.verdict != "missing" for finding in self.findings)
+
+
+def diagnose(params_path: Path) -> Diagnosis:
+    """Looks at this machine with these params; takes some seconds, changes nothing.
+
+    Raises ConfigError for params that no stage would take.
+    """
+    sections = read_sections(params_path)
+    demo = load_section(params_path, "demo", DemoConfig)
+    costs = estimate(sections, count_work(sections, demo))
+    findings = [
+        *_tools(sections),
+        *_sources(params_path, sections),
+        *_weights(sections),
+        _device(sections),
+        _disk(sum(cost.bytes for cost in costs)),
+    ]
+    return Diagnosis(findings=tuple(findings), costs=tuple(costs))
+
+
+def count_work(sections: Sections, demo: DemoConfig) -> Sizes:
+    """What the annotation files ask for; the data sets' official sizes where a file cannot be read;
+    the demo's world.
+    """
+    if sections.download.source == "demo":
+        world = sample_world(demo)
+        images = len(world.images_coco_train + world.images_coco_val + world.images_flickr)
+        return Sizes(train_clips=len(world.train), test_videos=len(world.test), images=images)
+    download, captions = sections.download, sections.captions
+    return Sizes(
+        train_clips=_count(
+            lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits)[0],
+            OFFICIAL.train_clips,
+        ),
+        test_videos=_count(lambda: wanted_videos(Path(download.msrvtt_csv)), OFFICIAL.test_videos),
+        images=_count(
+            lambda: [
+                *read_coco_files(Path(captions.coco), captions.coco_annotations)[0],
+                *read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations)[0],
+            ],
+            OFFICIAL.images,
+        ),
+    )
+
+
+def _count(read: Callable[[], Sequence[Any]], official: int) -> int:
+    try:
+        return len(read())
+    except (DataError, OSError):
+        return official
+
+
+def read_sections(params_path: Path) -> Sections:
+    """The sections that decide what the stages cost."""
+    return Sections(
+        **{field.name: _load(params_path, field.name, field.type) for field in fields(Sections)}
+    )
+
+
+def _load(params_path: Path, name: str, cls: Any) -> Any:
+    return load_section(params_path, name, cls)
+
+
+def _tools(sections: Sections) -> Iterator[Finding]:
+    done = subprocess.run(
+        [ffmpeg_executable(), "-hide_banner", "-encoders"], capture_output=True, check=False
+    )
+    lacking = [name for name in ("libx264", "aac") if f" {name} ".encode() not in done.stdout]
+    if done.returncode or lacking:
+        yield Finding(
+            verdict="missing", what="ffmpeg", detail=f"cannot encode {' and '.join(lacking)}"
+        )
+    else:
+        yield Finding(verdict="ok", what="ffmpeg", detail="with libx264 and AAC")
+    if sections.download.source == "youtube":
+        yield from _youtube_tools(sections)
+
+
+def _youtube_tools(sections: Sections) -> Iterator[Finding]:
+    import yt_dlp.version
+
+    runtime = sections.youtube.js_runtime
+    found = shutil.which("qjs" if runtime == "quickjs" else runtime)
+    yield Finding(
+        verdict="ok" if found else "missing",
+        what="JavaScript runtime",
+        detail=found
+        or f"yt-dlp needs {runtime} to read YouTube's pages; install it, or name "
+        "another in youtube.js_runtime",
+    )
+    released = yt_dlp.version.__version__
+    age = (date.today() - date(*(int(part) for part in released.split(".")[:3]))).days
+    yield Finding(
+        verdict="note" if age > _STALE_DAYS else "ok",
+        what="yt-dlp",
+        detail=f"{released}, {age} days old"
+        + ("; YouTube changes faster: pip install --upgrade yt-dlp" if age > _STALE_DAYS else ""),
+    )
+    cookies = sections.youtube.cookies_file
+    if cookies and not Path(cookies).is_file():
+        yield Finding(verdict="missing", what="youtube.cookies_file", detail=cookies)
+
+
+def _sources(params_path: Path, sections: Sections) -> Iterator[Finding]:
+    params = yaml.safe_load(params_path.read_text(encoding="utf-8"))
+    demo = sections.download.source == "demo"
+    for key, home in _HOMES.items():
+        section, name = key.split(".")
+        value = params[section][name]
+        if not value or (
+            key == "download.vggsound_media" and sections.download.source == "youtube"
+        ):
+            continue
+        if Path(value).exists():
+            yield Finding(verdict="ok", what=key, detail=value)
+        elif demo:
+            yield Finding(verdict="ok", what=key, detail=f"{value}, which the demo will write")
+        else:
+            yield Finding(verdict="missing", what=key, detail=f"{value}: {home}")
+
+
+def _weights(sections: Sections) -> Iterator[Finding]:
+    model = sections.model
+    wanted = {model.audio_weights}
+    if model.image_backbone == "resnet18":
+        wanted.add(model.image_weights)
+    if "imagenet" not in wanted:
+        return
+    kept = list((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet18-*.pth"))
+    yield Finding(
+        verdict="ok" if kept else "note",
+        what="ImageNet weights",
+        detail=kept[0].name
+        if kept
+        else "torchvision downloads them (45 MB) when training begins; without a network put "
+        f"resnet18-f37072fd.pth into {torch.hub.get_dir()}/checkpoints",
+    )
+
+
+def _device(sections: Sections) -> Finding:
+    try:
+        device = pick_device(sections.train.device)
+    except RuntimeError as error:
+        return Finding(verdict="missing", what="device", detail=str(error))
+    dtype = str(pick_dtype(sections.train.precision, device)).removeprefix("torch.")
+    if device.type == "cpu":
+        return Finding(
+            verdict="note", what="device", detail=f"no GPU: training on the CPU, {dtype}"
+        )
+    memory = torch.cuda.get_device_properties(device).total_memory
+    name = torch.cuda.get_device_name(device)
+    return Finding(verdict="ok", what="device", detail=f"{name}, {quantity(memory)}B, {dtype}")
+
+
+def _disk(needed: float) -> Finding:
+    free = shutil.disk_usage(Path.cwd()).free
+    config = Path(".dvc/config").read_text() if Path(".dvc/config").exists() else ""
+    linked = "hardlink" in config or "symlink" in config
+    needed *= 1 if linked else 2
+    how = (
+        "" if linked else " (twice what the stages leave: DVC keeps a copy; `dvc config cache.type "
+    )
+    how += "" if linked else "hardlink,symlink` spares it)"
+    return Finding(
+        verdict="ok" if needed < free else "missing",
+        what="disk",
+        detail=f"{quantity(needed)}B needed{how}, {quantity(free)}B free",
+    )
+
+
+def as_text(diagnosis: Diagnosis) -> str:
+    """The findings, a line each, and the table of stages."""
+    width = max(len(finding.what) for finding in diagnosis.findings)
+    lines = [
+        f"{finding.verdict:<8} {finding.what:<{width}}  {finding.detail}"
+        for finding in diagnosis.findings
+    ]
+    lines += ["", f"{'stage':<9} {'time':>9} {'disk':>9}  estimated from"]
+    for cost in diagnosis.costs:
+        time = "?" if math.isnan(cost.seconds) else clock(cost.seconds)
+        disk = f"{quantity(cost.bytes)}B" if cost.bytes else ""
+        lines.append(f"{cost.stage:<9} {time:>9} {disk:>9}  {cost.basis}")
+    return "\n".join(lines)

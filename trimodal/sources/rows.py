@@ -1,0 +1,122 @@
+"""The rows of annotation files: their fields, and bad ones counted by reason instead of fatal."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from trimodal.records import DataError, check_file_name, check_name, reading_text
+
+MAX_BAD_SHARE = 0.01
+
+
+class BadRowError(ValueError):
+    """A row that cannot be used; the message is the reason under which it is counted."""
+
+
+class RowTally:
+    """Counts the rows of the file ``path``, and the bad ones by '<source>: <reason>': a BadRowError
+    inside ``with tally.row("row 7"):`` ends that row alone.
+    """
+
+    def __init__(self, path: Path, source: str) -> None:
+        self.rows = 0
+        self.bad: Counter[str] = Counter()
+        self._path = path
+        self._source = source
+        self._where = ""
+        self._lines = 1
+        self._first = ""
+
+    def row(self, where: str, lines: int = 1) -> "RowTally":
+        """The block that reads one row; it counts as many rows as it has lines of the file."""
+        self._where, self._lines = where, lines
+        self.rows += lines
+        return self
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool:
+        if not isinstance(error, BadRowError):
+            return False
+        self.bad[f"{self._source}: {error}"] += self._lines
+        self._first = self._first or f"{self._where}: {error}"
+        return True
+
+    def checked(self) -> Counter[str]:
+        """The bad rows by reason. Raises DataError, naming the file and its first bad row, if they
+        are more than 1 % of the rows, and more than one.
+        """
+        bad = self.bad.total()
+        if bad > max(1, MAX_BAD_SHARE * self.rows):
+            raise DataError(
+                f"{self._path}: {bad} of {self.rows} rows cannot be used: {dict(self.bad)}; "
+                f"the first: {self._first}"
+            )
+        return Counter(self.bad)
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content; raises DataError, naming the file, for anything else."""
+    with reading_text(path):
+        text = path.read_text(encoding="utf-8-sig")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+
+
+def list_in(path: Path, content: Any, key: str) -> list[Any]:
+    """The list under ``key`` of a JSON file's content; raises DataError if there is none."""
+    if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        raise DataError(f"{path}: has no list '{key}'")
+    return list(content[key])
+
+
+def field(row: Any, key: str, kind: type) -> Any:
+    """``row[key]``, which is a ``kind``; raises BadRowError if it is not."""
+    value = row.get(key) if isinstance(row, dict) else None
+    # JSON can spell half of a surrogate pair, which no file can hold; and True is an int.
+    half = isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
+    if not isinstance(value, kind) or isinstance(value, bool) or half:
+        raise BadRowError(f"no {kind.__name__} '{key}'")
+    return value
+
+
+def coco_number(row: Any, key: str) -> int:
+    """``row[key]``, which is a COCO image's number, 12 digits at most; else BadRowError."""
+    number: int = field(row, key, int)
+    if not 0 <= number < 10**12:
+        raise BadRowError(f"'{key}' is no image number")
+    return number
+
+
+def caption_in(row: Any, key: str) -> str:
+    """``row[key]``, which is a caption, without the blanks around it; else BadRowError."""
+    caption: str = field(row, key, str).strip()
+    if not caption:
+        raise BadRowError("empty caption")
+    return caption
+
+
+def plain_file_name(name: str) -> str:
+    """``name``, which names a file inside a folder and nothing outside; else BadRowError."""
+    try:
+        return check_file_name(name, "")
+    except DataError:
+        raise BadRowError("unsafe file name") from None
+
+
+def flickr_image_id(file_name: str) -> str:
+    """'1000092795.jpg' -> 'flickr_1000092795'; BadRowError for a stem that is no safe key."""
+    try:
+        return check_name(f"flickr_{Path(file_name).stem}", "")
+    except DataError:
+        raise BadRowError("unsafe file name") from None
