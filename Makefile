@@ -1,6 +1,7 @@
 # make repro   install if need be, run the pipeline, print the result table
 # make test    install if need be, lint, types, tests
 # make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
+# make bench   word vectors and the captions stage at the paper's size (12 GB of disk, 20 min)
 # make clean   remove what the pipeline made (not the environment)
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare clean
+.PHONY: repro test compare bench clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -22,6 +23,10 @@ test: $(VENV)/.installed
 
 compare: $(VENV)/.installed
 	trimodal compare --seeds 1 2 3
+
+bench: $(VENV)/.installed
+	python -m benchmarks.word_vectors --gz
+	python -m benchmarks.captions_stage
 
 clean:
 	rm -rf data models
