@@ -42,7 +42,7 @@ def make_corpus(
         frequent_words=FREQUENT_WORDS,
         image_px=256,
         jpeg_quality=90,
-        images_per_shard=5000,
+        images_per_shard=min(5000, max(1, images // 20)),  # every worker has its share
         workers=workers,
     )
 
