@@ -194,6 +194,15 @@ def test_a_start_behind_the_videos_end_is_too_short(
     assert caught.value.status == "too_short"
 
 
+def test_a_start_behind_the_end_of_a_video_of_unknown_length_leaves_no_file(
+    config: YoutubeConfig, tmp_path: Path
+) -> None:
+    with pytest.raises(FetchError) as caught:
+        fetch_clip(config, clip_of("-good_video", 30), tmp_path / "clip.mp4")
+    assert caught.value.status in ("corrupt", "too_short")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_less_than_the_page_promises_is_the_networks_failure(
     server: VideoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -16,7 +16,14 @@ import yt_dlp
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
-from trimodal.media import RemoteStream, SectionError, cut_section, ffmpeg_executable, probe
+from trimodal.media import (
+    MediaError,
+    RemoteStream,
+    SectionError,
+    cut_section,
+    ffmpeg_executable,
+    probe,
+)
 from trimodal.records import Clip, ClipStatus
 from trimodal.sources.vggsound import CLIP_SECONDS, youtube_section
 
@@ -118,7 +125,11 @@ def _fetch_once(config: YoutubeConfig, clip: Clip, path: Path) -> None:
         # Only the video's page can say that it is gone; a stream's address may have run out.
         final = status in ("private", "geo_blocked", "unavailable")
         raise FetchError("network" if final else status, str(error)) from error
-    came = probe(path).duration_seconds
+    try:
+        came = probe(path).duration_seconds
+    except MediaError as error:
+        path.unlink()
+        raise FetchError("corrupt", f"nothing in what was cut: {error.detail}") from error
     asked = 0.0 if length is None else min(CLIP_SECONDS, length - start)
     if came < asked - 1:
         path.unlink()
