@@ -20,7 +20,7 @@ from trimodal.media import (
     encode_video,
     probe,
 )
-from trimodal.records import Clip
+from trimodal.records import Clip, DataError
 
 FPS = 25
 CONFIG = YoutubeConfig(
@@ -307,6 +307,27 @@ def test_cookies_are_read_and_not_written_back(
     assert "name=value" in seen[0]
     assert "name=value" in seen[-1]
     assert cookies.read_bytes() == before
+
+
+def test_a_page_that_yt_dlp_stumbles_over_is_no_end_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def stumble(*_: object, **__: object) -> None:
+        raise KeyError("playerResponse")
+
+    monkeypatch.setattr(module.yt_dlp.YoutubeDL, "extract_info", stumble)
+    with pytest.raises(FetchError, match="KeyError: 'playerResponse'") as caught:
+        fetch_clip(CONFIG, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert caught.value.status == "network"
+
+
+def test_a_cookies_file_that_is_none_ends_the_run(tmp_path: Path) -> None:
+    wrong = tmp_path / "cookies.txt"
+    wrong.write_text("this is no cookies file")
+    with pytest.raises(DataError, match=r"cookies\.txt"):
+        fetch_clip(
+            replace(CONFIG, cookies_file=str(wrong)), clip_of("-good_video"), tmp_path / "clip.mp4"
+        )
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,12 @@ import random
 import re
 import time
 from dataclasses import dataclass
+from http.cookiejar import LoadError
 from pathlib import Path
 from typing import Any, Literal
 
 import yt_dlp
+from yt_dlp.cookies import CookieLoadError
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
@@ -24,7 +26,7 @@ from trimodal.media import (
     ffmpeg_executable,
     probe,
 )
-from trimodal.records import Clip, ClipStatus
+from trimodal.records import Clip, ClipStatus, DataError
 from trimodal.sources.vggsound import CLIP_SECONDS, youtube_section
 
 _STATUS_OF_HTTP: dict[int, ClipStatus] = {
@@ -92,7 +94,7 @@ class FetchError(Exception):
 def fetch_clip(config: YoutubeConfig, clip: Clip, path: Path) -> None:
     """Writes the clip's 10 s to ``path`` (MP4), trying again what a moment may heal.
 
-    Raises FetchError with the last try's status.
+    Raises FetchError with the last try's status, DataError for a cookies file that is none.
     """
     for attempt in range(config.retries + 1):
         wait = config.pause_seconds if attempt == 0 else config.backoff_seconds * 2 ** (attempt - 1)
@@ -159,7 +161,14 @@ def _resolve(config: YoutubeConfig, page: str) -> dict[str, Any]:
                     stream["http_headers"] = {**stream.get("http_headers", {}), "Cookie": cookie}
             return dict(video)
     except yt_dlp.utils.DownloadError as error:
+        if any(isinstance(cause, CookieLoadError | LoadError) for cause in _causes(error)):
+            where = f"youtube.cookies_file: {config.cookies_file}"
+            raise DataError(f"{where} is not in Netscape's format") from error
         raise FetchError(_status_of_error(error), _one_line(str(error))) from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        # One page that yt-dlp stumbles over must not end the run; many in a row open the breaker.
+        reason = f"yt-dlp failed: {type(error).__name__}: {error}"
+        raise FetchError("network", _one_line(reason)) from error
 
 
 def _chosen(video: dict[str, Any]) -> list[dict[str, Any]]:
