@@ -31,6 +31,8 @@ from trimodal.sources.vggsound import CLIP_SECONDS
 from trimodal.tables import VECTOR_DIM, WORDS
 from trimodal.trainer import TrainConfig, Trainer
 
+_PATIENCE_SECONDS = 3.0  # a step that would take longer is scaled up from four rows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -190,20 +192,24 @@ def _step_cost(sections: Sections) -> tuple[float, float, str]:
     """Seconds of a full training step and of embedding one frame with its window."""
     device = pick_device(sections.train.device)
     config = sections.train
-    rows = config.batch_size if device.type == "cuda" else min(config.batch_size, 4)
     model = replace(sections.model, image_weights="none", audio_weights="none")  # costs no more
     network = TrimodalNet(model, torch.zeros(2, VECTOR_DIM))
     trainer = Trainer(network, config, sections.loss, device)
-    pixels = torch.zeros(rows, 3, sections.augment.crop_px, sections.augment.crop_px).byte()
-    windows = torch.zeros(rows, 1, sections.mel.mels, sections.mel.columns)
-    words = torch.zeros(rows, WORDS, dtype=torch.int64)
+    side = sections.augment.crop_px
+    pixels = torch.zeros(config.batch_size, 3, side, side).byte()
+    windows = torch.zeros(config.batch_size, 1, sections.mel.mels, sections.mel.columns)
+    words = torch.zeros(config.batch_size, WORDS, dtype=torch.int64)
 
-    def run() -> float:
+    def seconds_for(rows: int) -> float:
+        audio, text = [pixels[:rows], windows[:rows]], [pixels[:rows], words[:rows]]
+        trainer.step(audio, text)
         began = time.perf_counter()
-        trainer.step([pixels, windows], [pixels, words]).image_audio.item()
+        trainer.step(audio, text).image_audio.item()
         return time.perf_counter() - began
 
-    run()
-    seconds = run()
+    few = min(config.batch_size, 4)
+    seconds = seconds_for(few) * config.batch_size / few
+    if seconds < _PATIENCE_SECONDS:
+        seconds = seconds_for(config.batch_size)
     # Forward and backward cost about three forward passes.
-    return seconds * config.batch_size / rows, seconds / rows / 3, device.type
+    return seconds, seconds / config.batch_size / 3, device.type
