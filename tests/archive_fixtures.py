@@ -2,12 +2,17 @@
 
 import io
 import os
+import random
 import tarfile
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from trimodal.archives import ArchiveError, StoredFile, members_of
+
 KINDS = (".zip", ".tar", ".tar.gz", ".tgz")
+FILES = {f"{name}.jpg": name.encode() * 999 for name in ("c", "a", "-b", "_d")}
+NOISE = {f"{i}.jpg": random.Random(i).randbytes(5000) for i in range(6)}  # noqa: S311
 
 
 def pack(
@@ -60,3 +65,20 @@ def overwrite(path: Path, before: bytes, after: bytes, *, keep_time: bool = Fals
 def cut(path: Path, length: int) -> None:
     """Leaves the first ``length`` bytes of a file (without the last ones if negative)."""
     path.write_bytes(path.read_bytes()[:length])
+
+
+def listed(archive: Path) -> tuple[list[StoredFile], str]:
+    """What is listed before the archive breaks, and the message about that."""
+    files: list[StoredFile] = []
+    try:
+        for file in members_of(archive):
+            files.append(file)
+    except ArchiveError as error:
+        return files, str(error)
+    return files, ""
+
+
+def names(archive: Path) -> list[str]:
+    files, problem = listed(archive)
+    assert not problem
+    return [file.name for file in files]

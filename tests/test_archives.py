@@ -4,25 +4,31 @@ import gc
 import gzip
 import io
 import os
-import random
-import struct
 import tarfile
 import tempfile
 import zipfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from archive_fixtures import KINDS, add_file, cut, overwrite, pack, store
+from archive_fixtures import (
+    FILES,
+    KINDS,
+    NOISE,
+    add_file,
+    cut,
+    listed,
+    names,
+    overwrite,
+    pack,
+    store,
+)
 
 from trimodal import archives as module
 from trimodal.archives import ArchiveError, StoredFile, as_path, files_by_name, members_of
 from trimodal.archives import read_file as read
 from trimodal.records import DataError
 
-FILES = {f"{name}.jpg": name.encode() * 999 for name in ("c", "a", "-b", "_d")}
-NOISE = {f"{i}.jpg": random.Random(i).randbytes(5000) for i in range(6)}  # noqa: S311
 needs_open_files = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
 
 
@@ -39,23 +45,6 @@ def found(place: Path, *endings: str) -> dict[str, bytes]:
     files, notes = files_by_name(place, endings or (".jpg",))
     assert not notes
     return {name: read(file) for name, file in files.items()}
-
-
-def listed(archive: Path) -> tuple[list[StoredFile], str]:
-    """What is listed before the archive breaks, and the message about that."""
-    files: list[StoredFile] = []
-    try:
-        for file in members_of(archive):
-            files.append(file)
-    except ArchiveError as error:
-        return files, str(error)
-    return files, ""
-
-
-def names(archive: Path) -> list[str]:
-    files, problem = listed(archive)
-    assert not problem
-    return [file.name for file in files]
 
 
 def make_tar(path: Path, *members: tuple[str, bytes]) -> Path:
@@ -279,288 +268,6 @@ def test_path_that_a_zip_has_twice_is_read_as_unzip_leaves_it(tmp_path: Path) ->
     with pytest.warns(UserWarning, match="Duplicate name"):
         pack(tmp_path / "a.zip", [("a.jpg", b"first"), ("b.jpg", b"b"), ("a.jpg", b"the second")])
     assert found(tmp_path / "a.zip") == {"a.jpg": b"the second", "b.jpg": b"b"}
-
-
-# Too much
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_member_beyond_the_limit_is_passed_over(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_MEMBER_BYTES", 1000)
-    archive = pack(
-        tmp_path / f"a{kind}", {"small": b"s", "large": bytes(1001), "limit": bytes(1000)}
-    )
-    assert names(archive) == ["small", "limit"]
-    assert module.MAX_MEMBER_BYTES == 1000
-
-
-def test_bomb_that_says_its_size_is_passed_over(tmp_path: Path) -> None:
-    archive = pack(tmp_path / "a.zip", {"a.jpg": b"a"})
-    bomb = pack(tmp_path / "bomb.zip", {"bomb.jpg": bytes(2**20)})
-    overwrite(bomb, struct.pack("<I", 2**20), struct.pack("<I", 2**30 + 1))
-    assert names(archive) == ["a.jpg"]
-    assert names(bomb) == []
-
-
-def test_bomb_that_hides_its_size_is_not_unzipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bomb = pack(tmp_path / "bomb.zip", {"bomb.jpg": bytes(2**24)})
-    overwrite(bomb, struct.pack("<I", 2**24), struct.pack("<I", 100))
-    (file,) = members_of(bomb)
-    assert file.size == 100
-    unzipped = []
-    real = zipfile._get_decompressor  # type: ignore[attr-defined]
-
-    class Counting:
-        def __init__(self, kind: int) -> None:
-            self.real = real(kind)
-
-        def decompress(self, *arguments: object) -> bytes:
-            unzipped.append(len(content := self.real.decompress(*arguments)))
-            return content
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(self.real, name)
-
-    monkeypatch.setattr(zipfile, "_get_decompressor", Counting)
-    with pytest.raises(ArchiveError, match=r"bomb\.zip: bomb\.jpg: "):
-        read(file)
-    assert 100 <= sum(unzipped) <= 2**16
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
-def test_methods_that_cannot_be_bounded_are_refused(method: int, tmp_path: Path) -> None:
-    (file,) = members_of(pack(tmp_path / "a.zip", {"a.jpg": bytes(2**20)}, method=method))
-    with pytest.raises(ArchiveError, match=r"a\.zip: a\.jpg: neither stored nor deflated"):
-        read(file)
-
-
-def forge(path: Path, kind: bytes, size: int, name: bytes = b"b.jpg") -> Path:
-    """A tar: a.jpg, and then a header of a kind that claims a size (which may be below zero)."""
-    pack(path, {"a.jpg": b"a"})
-    header = bytearray(tarfile.TarInfo(name.decode()).tobuf(tarfile.GNU_FORMAT))
-    header[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
-    header[156:157] = kind
-    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * 32)
-    content = path.read_bytes()[:1024] + bytes(header) + bytes(4096)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".tgz" else content)
-    return path
-
-
-@pytest.mark.parametrize("size", [-512, -1024, -1])
-@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
-def test_size_below_zero_does_not_go_on_for_ever(size: int, kind: bytes, tmp_path: Path) -> None:
-    files, problem = listed(forge(tmp_path / "a.tar", kind, size))
-    assert [file.name for file in files] == ["a.jpg"]
-    assert problem.startswith(f"{tmp_path / 'a.tar'}: a broken archive: ")
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE],
-)
-def test_name_without_end_is_not_read_into_memory(kind: bytes, tmp_path: Path) -> None:
-    files, problem = listed(forge(tmp_path / "a.tar", kind, 2**21))
-    assert [file.name for file in files] == ["a.jpg"]
-    assert f"a name of {2**21} bytes" in problem
-
-
-def test_headers_nested_without_end_break_the_archive_alone(tmp_path: Path) -> None:
-    pack(path := tmp_path / "a.tar", {"a.jpg": b"a"})
-    header = tarfile.TarInfo("././@LongLink")
-    header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
-    block = header.tobuf(tarfile.GNU_FORMAT) + b"x\0".ljust(512, b"\0")
-    path.write_bytes(path.read_bytes()[:1024] + block * 2000)
-    files, problem = listed(path)
-    assert [file.name for file in files] == ["a.jpg"]
-    assert "a.tar: a broken archive: " in problem
-
-
-# Damage
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("content", [b"", b"not an archive", b"text\n" * 999, bytes(300)])
-def test_other_file_with_an_archives_name_is_a_broken_archive(
-    content: bytes, kind: str, tmp_path: Path
-) -> None:
-    place = store(tmp_path / "place", "", {f"a{kind}": content, "b.jpg": b"b"})
-    files, notes = files_by_name(place, [".jpg"])
-    assert {name: read(file) for name, file in files.items()} == {"b.jpg": b"b"}
-    (note,) = notes
-    assert note.startswith(f"{place / f'a{kind}'}: a broken archive: ")
-
-
-def test_archive_of_another_kind_than_its_name_is_broken(tmp_path: Path) -> None:
-    for wrong, right in ((".tar", ".zip"), (".zip", ".tar"), (".tar", ".tgz"), (".tgz", ".tar")):
-        archive = pack(tmp_path / f"a{right}", FILES).rename(tmp_path / f"wrong{wrong}")
-        assert listed(archive)[0] == []
-        assert str(archive) in listed(archive)[1]
-
-
-# Each file takes a block of header and ten of content.
-@pytest.mark.parametrize(
-    ("length", "whole", "begun"),
-    [
-        (1, 0, 0), (511, 0, 0), (512, 0, 1), (513, 0, 1), (512 + 5000, 1, 1), (11 * 512 - 1, 1, 1),
-        (11 * 512, 1, 1), (11 * 512 + 100, 1, 1), (3 * 11 * 512 + 600, 3, 4), (6 * 11 * 512, 6, 6),
-        (6 * 11 * 512 + 200, 6, 6),
-    ],
-)  # fmt: skip
-def test_what_came_before_the_end_of_a_cut_tar_holds(
-    length: int, whole: int, begun: int, tmp_path: Path
-) -> None:
-    cut(archive := pack(tmp_path / "a.tar", NOISE), length)
-    files, problem = listed(archive)
-    assert problem.startswith(f"{archive}: a broken archive: ")
-    assert [file.name for file in files] == list(NOISE)[:begun]
-    assert [read(file) for file in files[:whole]] == list(NOISE.values())[:whole]
-    for file in files[whole:]:
-        with pytest.raises(ArchiveError, match=rf"a\.tar: {file.member}: the archive ends before"):
-            read(file)
-
-
-@pytest.mark.parametrize("kind", [".tar.gz", ".tgz"])
-@pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 0.999])
-def test_what_came_before_the_end_of_a_cut_zipped_tar_holds(
-    share: float, kind: str, tmp_path: Path
-) -> None:
-    archive = pack(tmp_path / f"a{kind}", NOISE)
-    cut(archive, int(share * archive.stat().st_size))
-    files, problem = listed(archive)
-    assert problem.startswith(f"{archive}: a broken archive: ") or share == 0.999
-    assert len(files) == pytest.approx(6 * share, abs=1)
-    for file in files[:-1]:
-        assert read(file) == NOISE[file.name]
-    if share == 0.5:
-        with pytest.raises(ArchiveError, match=f"a{kind}: {files[-1].member}: "):
-            read(files[-1])
-        assert read(files[0]) == NOISE["0.jpg"]
-
-
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
-def test_cut_zip_is_named_for_its_list_comes_last(share: float, tmp_path: Path) -> None:
-    archive = pack(tmp_path / "a.zip", NOISE)
-    cut(archive, int(share * archive.stat().st_size))
-    assert listed(archive) == ([], f"{archive}: a broken archive: File is not a zip file")
-
-
-@pytest.mark.parametrize("kind", [".tar", ".tgz"])
-def test_broken_header_within_a_tar_is_not_taken_for_its_end(kind: str, tmp_path: Path) -> None:
-    pack(archive := tmp_path / "a.tar", NOISE)
-    overwrite(archive, b"3.jpg", b"x.jpg")
-    if kind == ".tgz":
-        (tmp_path / "a.tgz").write_bytes(gzip.compress(archive.read_bytes()))
-        archive = tmp_path / "a.tgz"
-    files, problem = listed(archive)
-    assert [file.name for file in files] == ["0.jpg", "1.jpg", "2.jpg"]
-    assert problem == f"{archive}: a broken archive: bad checksum"
-
-
-@pytest.mark.parametrize("kind", [".zip", ".tgz"])
-def test_damaged_member_is_named_and_its_neighbours_hold(kind: str, tmp_path: Path) -> None:
-    archive = pack(tmp_path / f"a{kind}", NOISE)
-    files = list(members_of(archive))
-    middle = archive.stat().st_size // 2
-    content = bytearray(archive.read_bytes())
-    content[middle : middle + 40] = bytes(40)
-    archive.write_bytes(content)
-    good, bad = {}, []
-    for file in files:
-        try:
-            good[file.name] = read(file)
-        except ArchiveError as error:
-            bad.append(str(error))
-    assert {"0.jpg", "1.jpg"} <= good.keys() < NOISE.keys()
-    assert all(good[name] == NOISE[name] for name in ("0.jpg", "1.jpg"))
-    if kind == ".zip":  # zips have a checksum for each member, zipped tars one for all
-        assert good.items() <= NOISE.items()
-        assert len(good) == 5
-    assert all(message.startswith(f"{archive}: ") for message in bad)
-    assert {message.split(": ")[1] for message in bad} == NOISE.keys() - good.keys()
-
-
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
-def test_zip_member_with_another_checksum_is_damaged(method: int, tmp_path: Path) -> None:
-    archive = pack(tmp_path / "a.zip", {"a.jpg": b"a" * 99, "b.jpg": b"b"}, method=method)
-    crc = struct.pack("<I", module.zlib.crc32(b"a" * 99))
-    overwrite(archive, crc, bytes([crc[0] ^ 1]) + crc[1:])
-    first, second = members_of(archive)
-    with pytest.raises(ArchiveError, match=r"a\.zip: a\.jpg: Bad CRC-32"):
-        read(first)
-    assert read(second) == b"b"
-
-
-def test_encrypted_zip_member_is_damaged(tmp_path: Path) -> None:
-    archive = pack(tmp_path / "a.zip", {"a.jpg": b"a"})
-    content = bytearray(archive.read_bytes())
-    content[6] |= 1
-    content[content.index(b"PK\1\2") + 8] |= 1
-    archive.write_bytes(content)
-    (file,) = members_of(archive)
-    with pytest.raises(ArchiveError, match=r"a\.zip: a\.jpg: .*encrypted"):
-        read(file)
-
-
-def test_zip_with_names_that_are_no_text_is_broken(tmp_path: Path) -> None:
-    archive = pack(tmp_path / "a.zip", {"é.jpg": b"a"})
-    overwrite(archive, "é".encode(), b"\xff\xff")
-    assert listed(archive)[0] == []
-    assert str(archive) in listed(archive)[1]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_file_that_vanished_is_named(kind: str, tmp_path: Path) -> None:
-    archive = pack(tmp_path / f"a{kind}", FILES)
-    files = list(members_of(archive))
-    read(files[0])
-    archive.unlink()
-    with pytest.raises(ArchiveError, match=rf"a{kind}: a\.jpg: .*No such file"):
-        read(files[1])
-    with pytest.raises(ArchiveError, match=f"a{kind}: a broken archive"):
-        list(members_of(archive))
-
-
-def test_plain_file_that_vanished_is_an_os_error(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="gone"):
-        read(StoredFile(path=tmp_path / "gone.jpg"))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_member_that_is_not_there_any_more_is_named(kind: str, tmp_path: Path) -> None:
-    (file,) = members_of(pack(tmp_path / f"a{kind}", {"a.jpg": b"a"}))
-    lost = replace(file, member="lost.jpg", offset=2**20)
-    with pytest.raises(ArchiveError, match=rf"a{kind}: lost\.jpg: "):
-        read(lost)
-
-
-def damage(content: bytes, dice: random.Random) -> bytes:
-    changed = bytearray(content)
-    for _ in range(dice.choice([1, 3, 20])):
-        place = dice.randrange(len(changed))
-        changed[place : place + 4] = dice.choice([bytes(4), b"\xff" * 4, dice.randbytes(4)])
-    return bytes(changed)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_damage_anywhere_is_an_archive_error_or_none(kind: str, tmp_path: Path) -> None:
-    dice = random.Random(1)  # noqa: S311
-    good = pack(tmp_path / f"a{kind}", {f"é/{i}.jpg": b"ab" * i * 99 for i in range(4)})
-    content = good.read_bytes()
-    problems = 0
-    for _ in range(300):
-        (archive := tmp_path / f"b{kind}").write_bytes(damage(content, dice))
-        files, problem = listed(archive)
-        problems += bool(problem)
-        for file in files:
-            try:
-                assert len(read(file)) == file.size
-            except ArchiveError:
-                problems += 1
-    assert problems > 50
 
 
 # Paths for ffmpeg, and handles

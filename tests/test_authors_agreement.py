@@ -11,6 +11,7 @@ What comes after the networks is in test_authors_evaluation.
 """
 
 import math
+from collections import Counter
 from dataclasses import replace
 
 import librosa
@@ -225,7 +226,7 @@ def test_ids_are_the_authors() -> None:
     """0 pads, 1 is unknown, then words by frequency; of equals theirs has the first seen first."""
     captions = ["zebra cat", "a cat", "dog"]
     vectors = {word: np.ones(300, np.float32) for word in ("zebra", "cat", "dog")}
-    ours = build_vocabulary([tokenise(caption) for caption in captions], vectors)
+    ours = build_vocabulary(Counter(w for c in captions for w in tokenise(c)), vectors)
     assert ours.words[2:] == ("cat", "dog", "zebra")  # theirs: cat, zebra, dog
     long = ours.token_ids(tokenise("the cat and a unicorn " + "cat " * 20))
     assert long.tolist() == [2, 1] + [2] * 14

@@ -99,7 +99,7 @@ def test_a_videos_embedding_is_the_mean_of_four_and_no_unit_vector(
     monkeypatch.setattr(embedding, "normalise", lambda frames: frames)
     found = embed_test_set(
         Looking(),  # type: ignore[arg-type]
-        build_vocabulary([["dog"]], {"dog": np.ones(300, np.float32)}),
+        build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}),
         queries_of(2),
         [clip("video0"), clip("video1")],
         points=4, mel=PAPER, augment=None, device=torch.device("cpu"),  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Captions as columns against the same table built a row at a time."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def images(count: int) -> list[CaptionedImage]:
 
 
 def vocabulary() -> Vocabulary:
-    return build_vocabulary([THINGS], {word: np.ones(300, np.float32) for word in THINGS})
+    return build_vocabulary(Counter(THINGS), {word: np.ones(300, np.float32) for word in THINGS})
 
 
 def rows_one_by_one(captioned: list[CaptionedImage]) -> list[dict[str, Any]]:

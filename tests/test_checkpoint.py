@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from trimodal.text import Vocabulary, build_vocabulary
 
 def vocabulary_of(*words: str) -> Vocabulary:
     vectors = {word: np.full(300, k + 0.5, np.float32) for k, word in enumerate(words)}
-    return build_vocabulary([list(words)], vectors)
+    return build_vocabulary(Counter(words), vectors)
 
 
 VOCABULARY = vocabulary_of("cat", "dog")

@@ -87,6 +87,27 @@ def test_a_source_that_is_there_is_not_missing(place: Path) -> None:
     found = verdicts(diagnose(place / "params.yaml"))
     assert found["download.vggsound_csv"] == found["download.vggsound_media"] == "ok"
     assert found["download.msrvtt_csv"] == "missing"
+    assert "VGGSound" not in found
+
+
+def test_a_source_that_is_there_and_cannot_be_read_is_named(place: Path) -> None:
+    change(
+        place,
+        {
+            "download": {
+                "source": "files", "vggsound_csv": "v.csv", "vggsound_media": "clips",
+                "msrvtt_csv": "m.csv", "msrvtt_media": "videos",
+            },
+            "captions": {"coco": "coco"},
+        },
+    )  # fmt: skip
+    (place / "v.csv").write_text("<html>sign in</html>\n" * 9)
+    (place / "coco").mkdir()
+    diagnosis = diagnose(place / "params.yaml")
+    assert verdicts(diagnosis)["VGGSound"] == verdicts(diagnosis)["COCO"] == "missing"
+    assert "9 of 9 rows" in detail(diagnosis, "VGGSound")
+    assert "183,730" in detail(diagnosis, "VGGSound")
+    assert "train2017.zip" in detail(diagnosis, "COCO")
 
 
 def youtube(place: Path, **changes: Any) -> Diagnosis:

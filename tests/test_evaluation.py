@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,7 +130,7 @@ def test_curve_begins_with_the_image_and_passes_the_metric() -> None:
 
 
 def test_audit_counts_by_hand() -> None:
-    vocabulary = build_vocabulary([["dog"]], {"dog": np.ones(300, np.float32)})
+    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
     sentences = ("a dog dog", "unicorn", "it is", "dog unicorn")
     eye = np.eye(4, dtype=np.float32)
     eye[3] = eye[2]  # queries 2 and 3 tie with each other's video
@@ -177,13 +178,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     checkpoint = SimpleNamespace(
         mel=None, augment=None, epoch=3, loss=SimpleNamespace(margin_mode="fixed")
     )
-    vocabulary = build_vocabulary([["dog"]], {"dog": np.ones(300, np.float32)})
+    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
 
     def run(e: Embeddings, protocol: str) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
         stubs = {
             "read_checkpoint": checkpoint, "read_vocabulary": vocabulary,
-            "read_queries": list(e.queries), "load_model": None, "file_fingerprint": "f",
-            "embed_test_set": e,
+            "read_queries": (list(e.queries), Counter({"msrvtt: empty sentence": 2})),
+            "load_model": None, "file_fingerprint": "f", "embed_test_set": e,
         }  # fmt: skip
         for name, value in stubs.items():
             monkeypatch.setattr(module, name, lambda *_, _value=value, **__: _value)
@@ -221,6 +222,7 @@ def test_both_protocols_are_what_slow_loops_say(protocol: str, stage: Any) -> No
     assert audit["silent_videos_left_out"] == 40 - len(galleries[protocol])
     assert audit["videos_asked_for"] == audit["videos_found"] == 40
     assert audit["videos_with_sound"] == 37
+    assert audit["bad_rows"] == 2
     mean = np.mean([row["rank_image_audio"] for row in ranks])
     assert mean == pytest.approx(metrics["text_to_video"]["image_audio"]["MeanR"])
 

@@ -92,6 +92,7 @@ def test_clips_on_disk_without_a_ledger_are_not_fetched_again(
     (folder / "ledger.parquet").unlink()
     server.requests.clear()
     assert harvest(config, CLIPS, folder) == first
+    assert read_manifest(folder / "ledger.parquet") == first
     assert not server.requests
 
 

@@ -121,7 +121,7 @@ def plain_reader(name: str, path: Path, content: bytes) -> Any:
     (path / "results.csv").write_bytes(content)
     if name == "vggsound":
         return read_vggsound(path / "results.csv", BOTH)[0]
-    return read_queries(path / "results.csv")
+    return read_queries(path / "results.csv")[0]
 
 
 READERS = ("vggsound", "msrvtt")

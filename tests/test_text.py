@@ -24,10 +24,13 @@ def vector(number: float) -> np.ndarray:
     return np.full(300, number, np.float32)
 
 
+COUNTS = {"dog": 3, "cat": 2, "ant": 1, "unicorn": 1, "bee": 1}
+
+
 @pytest.fixture
 def vocabulary() -> Vocabulary:
     return build_vocabulary(
-        [["dog", "cat", "dog"], ["ant", "cat", "dog", "unicorn"], ["bee"]],
+        COUNTS,
         {"ant": vector(1), "bee": vector(2), "cat": vector(3), "dog": vector(4)},
     )
 
@@ -84,10 +87,9 @@ def test_words_stand_by_frequency_then_alphabet(vocabulary: Vocabulary) -> None:
 
 
 def test_words_that_no_caption_has_stand_behind_by_alphabet(vocabulary: Vocabulary) -> None:
-    captions = [["dog", "cat", "dog"], ["ant", "cat", "dog", "unicorn"], ["bee"]]
     known = dict(zip(vocabulary.words[2:], vocabulary.vectors[2:], strict=True))
     others = {"zebra": vector(8), "emu": vector(7), "aardvark": vector(6)}
-    more = build_vocabulary(captions, others | known)
+    more = build_vocabulary(COUNTS, others | known)
     assert more.words == (*vocabulary.words, "aardvark", "emu", "zebra")
     np.testing.assert_array_equal(more.vectors[: len(vocabulary.words)], vocabulary.vectors)
     assert [row[0] for row in more.vectors[-3:]] == [6, 7, 8]
@@ -98,16 +100,16 @@ def test_words_that_no_caption_has_stand_behind_by_alphabet(vocabulary: Vocabula
     "word", ["the", "don", "New", "new_york", "caf\u00e9", "r2", "", "two words", "<padding>"]
 )
 def test_words_that_are_no_token_do_not_enter(word: str) -> None:
-    more = build_vocabulary([["dog"]], {"dog": vector(1), "emu": vector(2), word: vector(3)})
+    more = build_vocabulary({"dog": 1}, {"dog": vector(1), "emu": vector(2), word: vector(3)})
     assert more.words[2:] == ("dog", "emu")
 
 
 def test_order_does_not_depend_on_the_order_of_vectors_or_captions() -> None:
-    captions = [["bee", "ant"], ["cat", "ant"]]
+    counts = {"bee": 1, "ant": 2, "cat": 1}
     vectors = {word: vector(i) for i, word in enumerate(("cat", "bee", "ant"))}
     backwards = dict(reversed(vectors.items()))
-    one = build_vocabulary(captions, vectors)
-    other = build_vocabulary(captions[::-1], backwards)
+    one = build_vocabulary(counts, vectors)
+    other = build_vocabulary(dict(reversed(counts.items())), backwards)
     assert one.words == other.words == ("<padding>", "<unknown>", "ant", "bee", "cat")
     assert one.fingerprint == other.fingerprint
 

@@ -18,7 +18,6 @@ from training_fixtures import TinyData
 
 from trimodal import trainer as trainer_module
 from trimodal.config import ConfigError, parse_section
-from trimodal.devices import pick_dtype
 from trimodal.grad_cache import embed_in_chunks
 from trimodal.images import normalise
 from trimodal.losses import LossConfig, pair_loss
@@ -375,26 +374,6 @@ def test_narrow_networks_on_a_cpu_keep_clear_of_channels_last(
     width: int, device: str, expected: torch.memory_format
 ) -> None:
     assert memory_layout(network(width=width), torch.device(device)) == expected
-
-
-@pytest.mark.parametrize(
-    ("wanted", "device", "supported", "expected"),
-    [
-        ("auto", "cpu", True, torch.float32),
-        ("auto", "cuda", True, torch.bfloat16),
-        ("auto", "cuda", False, torch.float32),
-        ("float32", "cuda", True, torch.float32),
-        ("bfloat16", "cpu", False, torch.bfloat16),
-    ],
-)
-def test_auto_is_bfloat16_where_the_gpu_is_made_for_it(
-    wanted: Any, device: str, supported: bool, expected: torch.dtype, monkeypatch: Any
-) -> None:
-    def answer(including_emulation: bool = True) -> bool:
-        return supported or including_emulation
-
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
-    assert pick_dtype(wanted, torch.device(device)) == expected
 
 
 @pytest.mark.parametrize("chunk_size", [1, 0, -4])

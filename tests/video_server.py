@@ -26,6 +26,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *args: object) -> None: ...
 
+    def send_start(self, length: int) -> None:
+        """The head of an answer that promises a video of so many bytes."""
+        self.send_response(200)
+        self.send_header("Content-Type", "video/mp4")
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
     def send_body(self, body: bytes, *, status: int = 200, kind: str = "video/mp4") -> None:
         """A whole answer."""
         self.send_response(status)
@@ -91,10 +98,7 @@ def web_page(handler: Handler, _: str) -> None:
 def truncated(handler: Handler, name: str) -> None:
     """Promises the whole file, sends two thirds and hangs up."""
     body = (handler.server.folder / f"{name}.mp4").read_bytes()
-    handler.send_response(200)
-    handler.send_header("Content-Type", "video/mp4")
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
+    handler.send_start(len(body))
     if handler.command == "GET":
         handler.wfile.write(body[: len(body) * 2 // 3])
     handler.close_connection = True
@@ -103,10 +107,7 @@ def truncated(handler: Handler, name: str) -> None:
 def stalled(handler: Handler, name: str) -> None:
     """Sends the first bytes and then nothing."""
     body = (handler.server.folder / f"{name}.mp4").read_bytes()
-    handler.send_response(200)
-    handler.send_header("Content-Type", "video/mp4")
-    handler.send_header("Content-Length", str(len(body)))
-    handler.end_headers()
+    handler.send_start(len(body))
     if handler.command == "GET":
         handler.wfile.write(body[:100])
         handler.wfile.flush()

@@ -51,6 +51,11 @@ class StoredFile:
     offset: int = 0
     size: int = 0
 
+    @classmethod
+    def plain(cls, path: Path) -> Self:
+        """A file of its own, as large as it is now."""
+        return cls(path=path, size=path.stat().st_size)
+
     @property
     def name(self) -> str:
         """The bare file name, without any folder."""
@@ -95,7 +100,7 @@ def files_by_name(place: Path, endings: Sequence[str]) -> tuple[dict[str, Stored
     notes: list[str] = []
     repeated = 0
     for path in places_in(place):
-        files = members_of(path) if is_archive(path) else iter([StoredFile(path=path)])
+        files = members_of(path) if is_archive(path) else iter([StoredFile.plain(path)])
         try:
             for file in files:
                 if file.name.lower().endswith(tuple(endings)):
@@ -105,6 +110,15 @@ def files_by_name(place: Path, endings: Sequence[str]) -> tuple[dict[str, Stored
     if repeated:
         notes.append(f"{place}: {repeated} files of a name already seen are not used")
     return found, notes
+
+
+def reading_order(file: StoredFile | None) -> tuple[str, int]:
+    """Sorts members of zipped tars as they lie there, since those are read forwards; leaves all
+    else in its order.
+    """
+    if file is None or not file.member or not file.path.name.endswith(_GZIPPED):
+        return "", 0
+    return file.path.as_posix(), file.offset
 
 
 def read_file(file: StoredFile) -> bytes:

@@ -122,11 +122,9 @@ def _vocabulary(
     vectors = read_vectors(
         Path(config.vectors), set(columns.words), VECTOR_DIM, frequent_rows=config.frequent_words
     )
-    counts = columns.word_counts().tolist()
-    # Each word as often as it occurs: the order of the captions makes no difference to the words'.
-    occurrences = ([word] * count for word, count in zip(columns.words, counts, strict=True))
+    counts = dict(zip(columns.words, columns.word_counts().tolist(), strict=True))
     has_vector = np.array([word in vectors for word in columns.words])
-    return build_vocabulary(occurrences, vectors), has_vector
+    return build_vocabulary(counts, vectors), has_vector
 
 
 def _by_source_and_split(images: Sequence[CaptionedImage]) -> dict[str, dict[str, int]]:

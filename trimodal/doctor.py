@@ -2,22 +2,20 @@
 
 import math
 import shutil
-import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import yaml
 
 from trimodal.config import load_section
 from trimodal.demo.world import DemoConfig, sample_world
 from trimodal.devices import pick_device, pick_dtype
 from trimodal.estimate import Sections, Sizes, StageCost, estimate
 from trimodal.image_sources import read_coco_files, read_flickr30k_files
-from trimodal.media import ffmpeg_executable
+from trimodal.media import missing_encoders
 from trimodal.progress import clock, quantity
 from trimodal.records import DataError
 from trimodal.sources.msrvtt import wanted_videos
@@ -25,8 +23,10 @@ from trimodal.sources.vggsound import read_vggsound
 
 Verdict = Literal["ok", "note", "missing"]
 _STALE_DAYS = 60
-# VGGSound's train split, MSR-VTT 1k-A, COCO 2017 train and val with Flickr30k.
-OFFICIAL = Sizes(train_clips=183_730, test_videos=1000, images=118_287 + 5000 + 31_783)
+_OFFICIAL_VGGSOUND = 183_730  # the train split
+_OFFICIAL_MSRVTT = 1000  # 1k-A
+_OFFICIAL_COCO = 118_287 + 5_000  # 2017, train and val
+_OFFICIAL_FLICKR30K = 31_783
 _HOMES = {
     "download.vggsound_csv": "https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
     "download.vggsound_media": "a mirror of VGGSound as tars, or set download.source to youtube",
@@ -70,11 +70,12 @@ def diagnose(params_path: Path) -> Diagnosis:
     Raises ConfigError for params that no stage would take.
     """
     sections = read_sections(params_path)
-    demo = load_section(params_path, "demo", DemoConfig)
-    costs = estimate(sections, count_work(sections, demo))
+    sizes, unreadable = count_work(sections, load_section(params_path, "demo", DemoConfig))
+    costs = estimate(sections, sizes)
     findings = [
         *_tools(sections),
-        *_sources(params_path, sections),
+        *_sources(sections),
+        *unreadable,
         *_weights(sections),
         _device(sections),
         _disk(sum(cost.bytes for cost in costs)),
@@ -82,58 +83,63 @@ def diagnose(params_path: Path) -> Diagnosis:
     return Diagnosis(findings=tuple(findings), costs=tuple(costs))
 
 
-def count_work(sections: Sections, demo: DemoConfig) -> Sizes:
-    """What the annotation files ask for; the data sets' official sizes where a file cannot be read;
-    the demo's world.
+def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Finding]]:
+    """What the annotation files ask for (the demo: its world); and, where one cannot be read, the
+    data set's official size and a finding that says so.
     """
     if sections.download.source == "demo":
         world = sample_world(demo)
         images = len(world.images_coco_train + world.images_coco_val + world.images_flickr)
-        return Sizes(train_clips=len(world.train), test_videos=len(world.test), images=images)
+        sizes = Sizes(train_clips=len(world.train), test_videos=len(world.test), images=images)
+        return sizes, []
     download, captions = sections.download, sections.captions
-    return Sizes(
-        train_clips=_count(
-            lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits)[0],
-            OFFICIAL.train_clips,
-        ),
-        test_videos=_count(lambda: wanted_videos(Path(download.msrvtt_csv)), OFFICIAL.test_videos),
-        images=_count(
-            lambda: [
-                *read_coco_files(Path(captions.coco), captions.coco_annotations)[0],
-                *read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations)[0],
-            ],
-            OFFICIAL.images,
-        ),
+    unreadable: list[Finding] = []
+
+    def count(what: str, read: Callable[[], tuple[list[Any], Any]], official: int) -> int:
+        try:
+            return len(read()[0])
+        except (DataError, OSError) as error:
+            detail = f"{error}; the estimate takes the official {official:,}"
+            unreadable.append(Finding(verdict="missing", what=what, detail=detail))
+            return official
+
+    coco = count(
+        "COCO",
+        lambda: read_coco_files(Path(captions.coco), captions.coco_annotations),
+        _OFFICIAL_COCO,
     )
-
-
-def _count(read: Callable[[], Sequence[Any]], official: int) -> int:
-    try:
-        return len(read())
-    except (DataError, OSError):
-        return official
+    flickr30k = count(
+        "Flickr30k",
+        lambda: read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations),
+        _OFFICIAL_FLICKR30K,
+    )
+    sizes = Sizes(
+        train_clips=count(
+            "VGGSound",
+            lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits),
+            _OFFICIAL_VGGSOUND,
+        ),
+        test_videos=count(
+            "MSR-VTT", lambda: wanted_videos(Path(download.msrvtt_csv)), _OFFICIAL_MSRVTT
+        ),
+        images=coco + flickr30k,
+    )
+    return sizes, unreadable
 
 
 def read_sections(params_path: Path) -> Sections:
     """The sections that decide what the stages cost."""
-    return Sections(
-        **{field.name: _load(params_path, field.name, field.type) for field in fields(Sections)}
-    )
-
-
-def _load(params_path: Path, name: str, cls: Any) -> Any:
-    return load_section(params_path, name, cls)
+    sections: dict[str, Any] = {
+        field.name: load_section(params_path, field.name, field.type)  # type: ignore[arg-type]
+        for field in fields(Sections)
+    }
+    return Sections(**sections)
 
 
 def _tools(sections: Sections) -> Iterator[Finding]:
-    done = subprocess.run(
-        [ffmpeg_executable(), "-hide_banner", "-encoders"], capture_output=True, check=False
-    )
-    lacking = [name for name in ("libx264", "aac") if f" {name} ".encode() not in done.stdout]
-    if done.returncode or lacking:
-        yield Finding(
-            verdict="missing", what="ffmpeg", detail=f"cannot encode {' and '.join(lacking)}"
-        )
+    if lacking := missing_encoders():
+        detail = f"cannot encode {' and '.join(lacking)}"
+        yield Finding(verdict="missing", what="ffmpeg", detail=detail)
     else:
         yield Finding(verdict="ok", what="ffmpeg", detail="with libx264 and AAC")
     if sections.download.source == "youtube":
@@ -165,12 +171,11 @@ def _youtube_tools(sections: Sections) -> Iterator[Finding]:
         yield Finding(verdict="missing", what="youtube.cookies_file", detail=cookies)
 
 
-def _sources(params_path: Path, sections: Sections) -> Iterator[Finding]:
-    params = yaml.safe_load(params_path.read_text(encoding="utf-8"))
+def _sources(sections: Sections) -> Iterator[Finding]:
     demo = sections.download.source == "demo"
     for key, home in _HOMES.items():
         section, name = key.split(".")
-        value = params[section][name]
+        value = getattr(getattr(sections, section), name)
         if not value or (
             key == "download.vggsound_media" and sections.download.source == "youtube"
         ):

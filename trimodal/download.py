@@ -90,7 +90,8 @@ def _collect(
     manifest = clips_dir / "manifest.parquet"
     earlier = read_manifest(manifest) if manifest.exists() else []
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
-    videos = wanted_videos(Path(config.msrvtt_csv))
+    videos, bad_rows_too = wanted_videos(Path(config.msrvtt_csv))
+    bad_rows += bad_rows_too
     tests = look_through(Path(config.msrvtt_media), videos, earlier, config.workers)
     if config.source == "youtube":
         return [*harvest(youtube, clips, clips_dir / "youtube"), *tests], bad_rows

@@ -92,7 +92,7 @@ def evaluate(
     """
     checkpoint = read_checkpoint(model_path)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
-    asked = read_queries(Path(config.test_csv))
+    asked, bad_rows = read_queries(Path(config.test_csv))
     trained = {
         clip.clip_id
         for part in (read_index(av_dir, split, checkpoint.mel) for split in _TRAINED_ON)
@@ -118,6 +118,7 @@ def evaluate(
         "protocol": config.protocol,
         "audio_weight": config.audio_weight,
         "epoch": checkpoint.epoch,
+        "bad_rows": bad_rows.total(),
         **audit_counts(test, embeddings, kept, trained, vocabulary, config),
         "data": file_fingerprint(av_dir / "index.parquet"),
         "test_csv": file_fingerprint(Path(config.test_csv)),
@@ -130,7 +131,9 @@ def evaluate(
     write_json(outputs.audit, audit)
     write_json(outputs.metrics, metrics)
     silent = len(embeddings.image) - len(kept.image)
-    log.info(closing_line(_made(kept, metrics), test.left_out | {"without sound": silent}))
+    log.info(
+        closing_line(_made(kept, metrics), bad_rows | test.left_out | {"without sound": silent})
+    )
 
 
 def _metrics(

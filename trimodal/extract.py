@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from trimodal.archives import ArchiveError, as_path
+from trimodal.archives import ArchiveError, as_path, reading_order
 from trimodal.files import file_fingerprint, write_json, write_table
 from trimodal.manifest import ClipOutcome, read_manifest
 from trimodal.media import MediaError, decode_audio, decode_frames
@@ -135,10 +135,12 @@ def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> li
     by_id = {o.clip.clip_id: o for o in usable if o.clip.split == "train"}
     train, val = hold_out(sorted(by_id), config.validation_share, config.validation_seed)
     parts: dict[Split, list[ClipOutcome]] = {
-        "train": _as_stored([by_id[name] for name in train]),
-        "val": _as_stored([by_id[name] for name in val]),
-        "test": _as_stored([o for o in usable if o.clip.split == "test"]),
+        "train": [by_id[name] for name in train],
+        "val": [by_id[name] for name in val],
+        "test": [o for o in usable if o.clip.split == "test"],
     }
+    for clips in parts.values():
+        clips.sort(key=lambda o: reading_order(o.file))
     step = config.clips_per_shard
     return [
         ShardJob(
@@ -149,11 +151,6 @@ def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> li
         for split, clips in parts.items()
         for start in range(0, len(clips), step)
     ]
-
-
-def _as_stored(clips: list[ClipOutcome]) -> list[ClipOutcome]:
-    """Members of archives in the order in which they lie there: a zipped tar is read forwards."""
-    return sorted(clips, key=lambda o: (o.path, o.offset) if o.member else ("", 0))
 
 
 def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from trimodal.archives import StoredFile, read_file
+from trimodal.archives import StoredFile, read_file, reading_order
 from trimodal.files import file_fingerprint, write_table
 from trimodal.image_sources import ImageFile
 from trimodal.progress import counter
@@ -105,7 +105,7 @@ def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[Image
     splits: tuple[Split, ...] = ("train", "val")
     for split in splits:
         chosen = [file for file in files if file.image.split == split]
-        chosen.sort(key=_place)
+        chosen.sort(key=lambda f: reading_order(f.file))
         jobs += [
             ImageShardJob(
                 path=images_dir / f"{split}-{start // step:06d}.tar",
@@ -115,16 +115,6 @@ def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[Image
             for start in range(0, len(chosen), step)
         ]
     return jobs
-
-
-def _place(file: ImageFile) -> tuple[str, int]:
-    """Sorts members of a zipped tar as they lie there, since it is read forwards; the rest stays in
-    its order.
-    """
-    stored = file.file
-    if stored is None or not stored.member or not stored.path.name.endswith((".tar.gz", ".tgz")):
-        return "", 0
-    return stored.path.as_posix(), stored.offset
 
 
 def _samples(form: StoredForm, job: ImageShardJob, left_out: Counter[str]) -> Iterator[Sample]:

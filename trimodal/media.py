@@ -55,6 +55,13 @@ def ffmpeg_executable() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
+def missing_encoders() -> list[str]:
+    """Those of the encoders that clips are written with which this ffmpeg has not."""
+    command = [ffmpeg_executable(), "-hide_banner", "-encoders"]
+    known = subprocess.run(command, capture_output=True, check=False).stdout.split()
+    return [name for name in ("libx264", "aac") if name.encode() not in known]
+
+
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
     try:

@@ -1,7 +1,6 @@
 """Captions as the text network reads them: tokens, vocabulary, ids (paper.md, Data, 'text')."""
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -52,7 +51,7 @@ class Vocabulary:
     def _ids(self) -> dict[str, int]:
         return {word: row for row, word in enumerate(self.words)}
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Identifies words, their order and their vectors."""
         return sha256_of("\n".join(self.words).encode(), self.vectors.tobytes())[:16]
@@ -66,12 +65,12 @@ class Vocabulary:
 
 
 def build_vocabulary(
-    token_lists: Iterable[list[str]], vectors: Mapping[str, npt.NDArray[np.float32]]
+    counts: Mapping[str, int], vectors: Mapping[str, npt.NDArray[np.float32]]
 ) -> Vocabulary:
-    """The words of the captions that have a vector, most frequent first, then alphabetical; behind
-    them the other words of ``vectors`` that a caption could have (:func:`tokenise`), alphabetical.
+    """The words of the captions, with their ``counts``, that have a vector, most frequent first,
+    then alphabetical; behind them the other words of ``vectors`` that a caption could have
+    (:func:`tokenise`), alphabetical.
     """
-    counts = Counter(token for tokens in token_lists for token in tokens)
     known = sorted((word for word in counts if word in vectors), key=lambda w: (-counts[w], w))
     known += sorted(word for word in vectors if word not in counts and tokenise(word) == [word])
     rows = [np.zeros(VECTOR_DIM, np.float32)] * 2 + [vectors[word] for word in known]

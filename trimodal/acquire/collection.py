@@ -73,13 +73,11 @@ def _clip_name(file_name: str) -> str:
 
 def _look_into(wanted: Mapping[str, Clip], job: _Job) -> _Found:
     path, known = job
-    state = path.stat()
-    updated_at = int(state.st_mtime)
+    updated_at = int(path.stat().st_mtime)
     before = {row.clip.clip_id: row for row in known if row.updated_at == updated_at}
-    plain = StoredFile(path=path, size=state.st_size)
     outcomes: list[ClipOutcome] = []
     try:
-        for file in members_of(path) if is_archive(path) else [plain]:
+        for file in members_of(path) if is_archive(path) else [StoredFile.plain(path)]:
             clip = wanted.get(_clip_name(file.name))
             if clip is None:
                 continue

@@ -31,6 +31,7 @@ def harvest(config: YoutubeConfig, clips: Sequence[Clip], folder: Path) -> list[
         ledger = {row.clip.clip_id: row for row in read_manifest(ledger_path)}
     settled = {clip.clip_id: row for clip in clips if (row := _settled(clip, ledger, folder))}
     ledger |= settled
+    write_manifest(ledger_path, list(ledger.values()))
     todo = [clip for clip in clips if clip.clip_id not in settled]
     breaker = _Breaker(config.stop_after)
     with counter(task="asking YouTube", unit="clips", total=len(todo)) as progress:
@@ -44,7 +45,6 @@ def harvest(config: YoutubeConfig, clips: Sequence[Clip], folder: Path) -> list[
                 write_manifest(ledger_path, list(ledger.values()))
             if breaker.why:
                 raise DataError(f"download: {breaker.why}")
-    write_manifest(ledger_path, list(ledger.values()))
     return [ledger[clip.clip_id] for clip in clips]
 
 
@@ -87,9 +87,8 @@ def _settled(clip: Clip, ledger: Mapping[str, ClipOutcome], folder: Path) -> Cli
 
 
 def _inspected(clip: Clip, path: Path, attempts: int) -> ClipOutcome:
-    state = path.stat()
-    file = StoredFile(path=path, size=state.st_size)
-    return inspect(clip, file, int(state.st_mtime), attempts=attempts)
+    updated_at = int(path.stat().st_mtime)
+    return inspect(clip, StoredFile.plain(path), updated_at, attempts=attempts)
 
 
 def _ask(

@@ -56,7 +56,7 @@ def _world_mark(demo: DemoConfig) -> dict[str, Any]:
 def _wanted(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:
     scenes = {scene.name: scene for scene in (*world.train, *world.test)}
     clips, _ = read_vggsound(world_dir / "vggsound.csv", ("train",))
-    videos = wanted_videos(world_dir / "MSRVTT_JSFUSION_test.csv")
+    videos, _ = wanted_videos(world_dir / "MSRVTT_JSFUSION_test.csv")
     return [(clip, scenes[clip.clip_id]) for clip in clips + videos]
 
 
@@ -65,4 +65,4 @@ def _render(demo: DemoConfig, clips_dir: Path, wanted: tuple[Clip, Scene]) -> Cl
     path = clips_dir / f"{clip.clip_id}.mp4"
     if not path.exists():
         render_clip(scene, path, demo)
-    return inspect(clip, StoredFile(path=path, size=path.stat().st_size), updated_at=None)
+    return inspect(clip, StoredFile.plain(path), updated_at=None)

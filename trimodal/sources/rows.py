@@ -1,7 +1,9 @@
 """The rows of annotation files: their fields, and bad ones counted by reason instead of fatal."""
 
+import csv
 import json
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -61,6 +63,18 @@ class RowTally:
                 f"the first: {self._first}"
             )
         return Counter(self.bad)
+
+
+def csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
+    """The rows of a CSV file that are not empty: 'row <number of its first line>', its lines of the
+    file (a quote that is never closed swallows the rows behind it) and its columns.
+    """
+    reader = csv.reader(lines, skipinitialspace=True)
+    before = 0
+    for row in reader:
+        first, before = before + 1, reader.line_num
+        if row:
+            yield f"row {first}", before - first + 1, row
 
 
 def read_json(path: Path) -> Any:

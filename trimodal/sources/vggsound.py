@@ -1,12 +1,11 @@
 """VGGSound's ``vggsound.csv``: no header; YouTube id, start second, label, split."""
 
-import csv
 import re
 from collections import Counter
 from pathlib import Path
 
 from trimodal.records import Clip, reading_text
-from trimodal.sources.rows import BadRowError, RowTally
+from trimodal.sources.rows import BadRowError, RowTally, csv_rows
 
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SPLITS = ("train", "test")
@@ -26,13 +25,8 @@ def read_vggsound(
     seen: set[str] = set()
     tally = RowTally(csv_path, "vggsound")
     with reading_text(csv_path), csv_path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.reader(lines, skipinitialspace=True)
-        before = 0
-        for row in reader:
-            first, before = before + 1, reader.line_num
-            if not row:
-                continue
-            with tally.row(f"row {first} ({row!r:.80})", lines=before - first + 1):
+        for where, count, row in csv_rows(lines):
+            with tally.row(f"{where} ({row!r:.80})", lines=count):
                 clip_id, label, split = _checked(row)
                 if clip_id in seen:
                     raise BadRowError("a clip occurs twice")
