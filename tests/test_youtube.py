@@ -24,8 +24,8 @@ from trimodal.records import Clip, DataError
 
 FPS = 25
 CONFIG = YoutubeConfig(
-    page="http://127.0.0.1:9/{id}.mp4", height_px=360, workers=2, pause_seconds=0.0, retries=0,
-    backoff_seconds=0.0, stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
+    page="http://127.0.0.1:9/{id}.mp4", height_px=360, crf=20, audio_kbps=128, workers=2,
+    pause_seconds=0.0, retries=0, backoff_seconds=0.0, stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
     cookies_file="", js_runtime="deno",
 )  # fmt: skip
 
@@ -89,6 +89,16 @@ def test_sound_is_cut_with_the_picture(config: YoutubeConfig, tmp_path: Path) ->
     fetch_clip(config, clip_of("-good_video", 3), path)
     loud = np.flatnonzero(np.abs(decode_audio(path, 8000)) > 0.2)
     assert loud[0] / 8000 == pytest.approx(5.0, abs=1 / FPS)
+
+
+def test_quality_and_bit_rate_are_the_params(config: YoutubeConfig, tmp_path: Path) -> None:
+    sizes = []
+    for crf, kbps in ((20, 128), (45, 128), (20, 32)):
+        path = tmp_path / f"{crf}-{kbps}.mp4"
+        fetch_clip(replace(config, crf=crf, audio_kbps=kbps), clip_of("-good_video"), path)
+        sizes.append(path.stat().st_size)
+    assert sizes[0] > sizes[1]
+    assert sizes[0] > sizes[2]
 
 
 def test_a_video_without_sound_gives_a_clip_without_sound(
@@ -255,7 +265,7 @@ def test_a_stream_cannot_reach_files(tmp_path: Path, server: VideoServer) -> Non
     with pytest.raises(SectionError):
         cut_section(
             [RemoteStream(url=url, headers={})], tmp_path / "clip.mp4",
-            start_seconds=0, seconds=5, stall_seconds=5, timeout_seconds=20,
+            start_seconds=0, seconds=5, crf=20, audio_kbps=128, stall_seconds=5, timeout_seconds=20,
         )  # fmt: skip
 
 
@@ -337,6 +347,8 @@ def test_a_cookies_file_that_is_none_ends_the_run(tmp_path: Path) -> None:
         {"page": "file:///tmp/{id}"},
         {"workers": 0},
         {"height_px": 0},
+        {"crf": 52},
+        {"audio_kbps": 0},
         {"stop_after": 0},
         {"pause_seconds": -1.0},
         {"retries": -1},

@@ -169,12 +169,14 @@ def cut_section(
     *,
     start_seconds: float,
     seconds: float,
+    crf: int,
+    audio_kbps: int,
     stall_seconds: float,
     timeout_seconds: float,
 ) -> None:
     """Writes ``seconds`` of a served video from ``start_seconds`` on as an MP4 (H.264, and AAC if
-    there is sound), atomically. One stream holds picture and sound, or the first holds the picture
-    and the second the sound.
+    there is sound), atomically, at H.264's quality ``crf`` (lower is better). One stream holds
+    picture and sound, or the first holds the picture and the second the sound.
 
     It is decoded from the key frame before and encoded again, so that the first frame is the first
     one at or after ``start_seconds``. Raises SectionError, also when the server says nothing for
@@ -189,8 +191,8 @@ def cut_section(
         for stream in streams
     ]  # fmt: skip
     options = {
-        "format": "mp4", "vcodec": "libx264", "preset": "veryfast", "crf": 20,
-        "pix_fmt": "yuv420p", "acodec": "aac", "audio_bitrate": "128k", "threads": 1,
+        "format": "mp4", "vcodec": "libx264", "preset": "veryfast", "crf": crf,
+        "pix_fmt": "yuv420p", "acodec": "aac", "audio_bitrate": f"{audio_kbps}k", "threads": 1,
         "map_metadata": -1, "vf": "crop=trunc(iw/2)*2:trunc(ih/2)*2",
     }  # fmt: skip
     with atomic_path(path) as temporary:

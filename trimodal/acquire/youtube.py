@@ -53,7 +53,8 @@ _SAYS: tuple[tuple[ClipStatus, str], ...] = (
 @dataclass(frozen=True, kw_only=True)
 class YoutubeConfig:
     """Section ``youtube``. ``page`` is where a video is, with ``{id}`` for its YouTube id;
-    ``height_px`` the picture height aimed at. Each worker waits ``pause_seconds`` to twice that
+    ``height_px`` the picture height aimed at; a cut is encoded with H.264's quality ``crf`` (lower
+    is better) and ``audio_kbps`` of AAC. Each worker waits ``pause_seconds`` to twice that
     before a clip; a clip is tried again ``retries`` times, the wait doubling from
     ``backoff_seconds``. No answer for ``stall_seconds``, or ``clip_timeout_seconds`` for a clip,
     counts as the network's failure. ``stop_after`` such failures in a row stop the stage; a bot
@@ -62,6 +63,8 @@ class YoutubeConfig:
 
     page: str
     height_px: int
+    crf: int
+    audio_kbps: int
     workers: int
     pause_seconds: float
     retries: int
@@ -75,8 +78,12 @@ class YoutubeConfig:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"https?://[^\s{}]+\{id\}[^\s{}]*", self.page):
             raise ValueError("youtube.page must be an http(s) address with {id} in it")
-        if min(self.height_px, self.workers, self.stop_after) < 1:
-            raise ValueError("youtube: height_px, workers, stop_after must be at least 1")
+        if min(self.height_px, self.audio_kbps, self.workers, self.stop_after) < 1:
+            raise ValueError(
+                "youtube: height_px, audio_kbps, workers, stop_after must be at least 1"
+            )
+        if not 0 <= self.crf <= 51:
+            raise ValueError("youtube.crf lies between 0 and 51")
         if min(self.pause_seconds, self.backoff_seconds, self.retries) < 0:
             raise ValueError("youtube: pause_seconds, backoff_seconds, retries are not negative")
         if min(self.stall_seconds, self.clip_timeout_seconds) <= 0:
@@ -119,6 +126,8 @@ def _fetch_once(config: YoutubeConfig, clip: Clip, path: Path) -> None:
             path,
             start_seconds=start,
             seconds=CLIP_SECONDS,
+            crf=config.crf,
+            audio_kbps=config.audio_kbps,
             stall_seconds=config.stall_seconds,
             timeout_seconds=config.clip_timeout_seconds,
         )
