@@ -25,8 +25,8 @@ from trimodal.records import Clip, DataError
 FPS = 25
 CONFIG = YoutubeConfig(
     page="http://127.0.0.1:9/{id}.mp4", height_px=360, crf=20, audio_kbps=128, workers=2,
-    pause_seconds=0.0, retries=0, backoff_seconds=0.0, stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
-    cookies_file="", js_runtime="deno",
+    pause_seconds=0.0, retries=0, backoff_seconds=0.0, stall_seconds=1.0,
+    clip_timeout_seconds=30.0, stop_after=3, cookies_file="", js_runtime="deno",
 )  # fmt: skip
 
 
