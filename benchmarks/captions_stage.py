@@ -24,7 +24,7 @@ from unittest.mock import patch
 import psutil
 
 from benchmarks.caption_corpus import make_corpus, photographs, thumbnails
-from benchmarks.word_vectors import in_child, say
+from benchmarks.measuring import in_child, say
 from trimodal.captions import CaptionsConfig, prepare_captions
 from trimodal.image_shards import write_images
 

@@ -9,22 +9,18 @@ and peak memory. Each reading is a process of its own and begins without the fil
 import argparse
 import gzip
 import hashlib
-import multiprocessing
 import os
-import resource
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.measuring import forget, in_child, peak_bytes, say
 from trimodal.progress import bar
 from trimodal.sources.word2vec import read_vectors
 
@@ -33,8 +29,6 @@ VOCABULARY = 30_000
 FREQUENT_ROWS = 100_000
 ROWS_AT_ONCE = 20_000
 
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
 Vectors = Mapping[str, npt.NDArray[np.float32]]
 
 
@@ -154,37 +148,16 @@ def measured(read: Callable[[], Vectors]) -> Reading:
     wall, cpu = time.perf_counter(), time.process_time()
     vectors = read()
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     digest = hashlib.sha256()
     for word in sorted(vectors):
         digest.update(word.encode() + vectors[word].tobytes())
     return Reading(
         wall_s=wall,
         cpu_s=cpu,
-        peak_bytes=peak if sys.platform == "darwin" else peak * 1024,
+        peak_bytes=peak_bytes(),
         words=len(vectors),
         digest=digest.hexdigest(),
     )
-
-
-def in_child(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
-    """Calls ``work`` in a fresh process, so that no peak of memory hides another."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(work, *given, **named).result()
-
-
-def forget(path: Path) -> None:
-    """Asks Linux to drop the file from memory, so that a reading includes the disk."""
-    if hasattr(os, "posix_fadvise"):
-        with path.open("rb") as file:
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def say(line: str) -> None:
-    """Writes a line of the table at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

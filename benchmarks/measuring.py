@@ -1,0 +1,96 @@
+"""What the benchmarks share: timing side by side, processes of their own, the tables' lines."""
+
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """Wall and processor seconds of one candidate in every round."""
+
+    wall_s: tuple[float, ...]
+    cpu_s: tuple[float, ...]
+
+    @property
+    def wall(self) -> float:
+        """Median wall seconds of a round."""
+        return statistics.median(self.wall_s)
+
+    @property
+    def cpu(self) -> float:
+        """Median processor seconds of a round, those of its ended child processes included."""
+        return statistics.median(self.cpu_s)
+
+
+def side_by_side(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timings]:
+    """Runs every candidate once a round, in turn and in another order each round, after one round
+    that does not count. So a machine that slows down slows all of them.
+    """
+    names = list(candidates)
+    wall: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
+    for turn in range(-1, rounds):
+        first = turn % len(names)
+        for name in names[first:] + names[:first]:
+            began, cpu_began = time.perf_counter(), cpu_seconds()
+            candidates[name]()
+            if turn >= 0:
+                wall[name].append(time.perf_counter() - began)
+                cpu[name].append(cpu_seconds() - cpu_began)
+    return {name: Timings(wall_s=tuple(wall[name]), cpu_s=tuple(cpu[name])) for name in names}
+
+
+def ratio(of: tuple[float, ...], to: tuple[float, ...]) -> float:
+    """The median over rounds of how many times ``to`` the ``of`` of the same round is."""
+    return statistics.median(a / b for a, b in zip(of, to, strict=True))
+
+
+def cpu_seconds() -> float:
+    """Processor seconds of this process and of its children that have ended."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def peak_bytes() -> int:
+    """The largest resident size that this process has had."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def in_child(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
+    """Calls ``work`` in a fresh process, so that no peak of memory hides another."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        return pool.submit(work, *given, **named).result()
+
+
+def forget(path: Path) -> None:
+    """Asks Linux to drop the file from memory, so that a reading includes the disk."""
+    if hasattr(os, "posix_fadvise"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def machine() -> str:
+    """The machine, in words, for a table's caption."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{cores} cores ({platform.machine()}), Python {platform.python_version()}"
+
+
+def say(line: str) -> None:
+    """Writes a line of the table at once."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
