@@ -11,10 +11,7 @@ import torch
 from test_training import CONFIG, CPU, LOSS, MODEL, adam, batches
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from training_fixtures import TinyData
+from training_fixtures import LiveBytes, TinyData
 
 from trimodal import trainer as trainer_module
 from trimodal.config import ConfigError, parse_section
@@ -219,27 +216,6 @@ def test_without_a_chunk_size_the_batch_goes_through_whole() -> None:
     assert seen[0] is rows
     out.sum().backward()
     assert len(seen) == 1
-
-
-class LiveBytes(TorchDispatchMode):
-    """The most bytes that tensors made in its context held at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.peak = 0
-        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(
-        self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
-        return out
 
 
 @contextmanager

@@ -1,13 +1,20 @@
-"""A tiny training set, made by the pipeline's own functions from rendered clips and pictures."""
+"""A tiny training set, made by the pipeline's own functions from rendered clips and pictures; and
+what memory a computation needs.
+"""
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from gensim.models import KeyedVectors
 from PIL import Image
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from trimodal.captions import CaptionsConfig, prepare_captions
 from trimodal.extract import ExtractConfig, extract
@@ -49,7 +56,8 @@ def make_tiny_data(folder: Path) -> TinyData:
     write_manifest(manifest, [_clip(folder, number) for number in range(11)])
     storing = ExtractConfig(
         frame_px=32, jpeg_quality=90, clips_per_shard=4, validation_share=0.1,
-        validation_seed=2020, workers=1,
+        validation_seed=2020, longest_seconds=900.0, largest_pixels=9_437_184,
+        timeout_seconds=120.0, workers=1,
     )  # fmt: skip
     extract(manifest, data.av_dir, storing, data.mel)
     prepare_captions(_caption_sources(folder), data.captions_dir, data.images_dir)
@@ -126,3 +134,27 @@ def _picture(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).resize((40, 36)).save(path)
+
+
+class LiveBytes(TorchDispatchMode):
+    """``peak``: the most bytes that tensors made in its context held at once; ``largest``: the most
+    elements that one of them had, views included.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak, self.largest = 0, 0
+        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self.largest = max(self.largest, tensor.numel())
+                storage = tensor.untyped_storage()
+                self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
+        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
+        return out

@@ -1,4 +1,4 @@
-"""The ranking losses (paper.md, Losses): similarity matrices in, scalars out."""
+"""The ranking losses (paper.md, Losses): embeddings in, scalars out."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
+_ROWS_AT_ONCE = 256  # anchors whose hinges are in memory together; few enough for a cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,39 +32,6 @@ class LossConfig:
         return self.variable_scale if self.margin_mode == "variable" else None
 
 
-def ranking_loss(
-    similarity: Float[Tensor, "batch batch"],
-    margin: float | Float[Tensor, "batch batch"],
-    reduction: Reduction = "mean",
-) -> Float[Tensor, ""]:
-    """Hinge ranking loss of anchors (rows) against the other modality's items (columns).
-
-    With s = ``similarity``, whose diagonal holds the true pairs, and m = ``margin`` (one number,
-    or one for each anchor and negative; paper.md, Losses, "simple" and "variable"):
-
-        sum over j != i of max(0, s[i, j] - s[i, i] + m[i, j])
-
-    averaged over all (i, j != i) with ``mean``, the authors' code, or over i alone with ``sum``,
-    the paper's formula. Raises ValueError for fewer than two pairs: there is no negative.
-    """
-    batch = len(similarity)
-    if batch < 2:
-        raise ValueError("a ranking loss needs at least two pairs")
-    hinge = torch.relu(similarity - similarity.diagonal()[:, None] + margin)
-    negatives = hinge.sum() - hinge.diagonal().sum()
-    return negatives / (batch * (batch - 1) if reduction == "mean" else batch)
-
-
-def variable_margin(
-    anchor_similarity: Float[Tensor, "batch batch"], scale: float
-) -> Float[Tensor, "batch batch"]:
-    """The margin of each anchor i and negative j: scale * sigmoid(-s(x_i, x_j)), no gradient.
-
-    Similar anchors get a small margin, dissimilar ones a large one (paper.md, Losses, "variable").
-    """
-    return scale * torch.sigmoid(-anchor_similarity.detach())
-
-
 def pair_loss(
     image: Float[Tensor, "batch dim"],
     other: Float[Tensor, "batch dim"],
@@ -72,18 +40,66 @@ def pair_loss(
     image_margin_scale: float | None,
     reduction: Reduction = "mean",
 ) -> Float[Tensor, ""]:
-    """Both directions between images and one other modality: L(v, x) + L(x, v).
+    """Both directions between images v and one other modality x: L(v, x) + L(x, v).
 
-    Rows are unit vectors and row i of both is a pair. ``image_margin_scale`` is m' of the variable
-    margin, used where the image is the anchor; with None that term has the fixed ``margin`` too.
-    The reverse term always has the fixed margin (paper.md, Losses, last formula).
+    Rows are unit vectors and row i of both is a pair. With s the dot product, m = ``margin`` and
+    m' = ``image_margin_scale`` (paper.md, Losses):
+
+        L(v, x) = sum over j != i of max(0, s(v_i, x_j) - s(v_i, x_i) + m' * sigmoid(-s(v_i, v_j)))
+        L(x, v) = sum over j != i of max(0, s(x_i, v_j) - s(x_i, v_i) + m)
+
+    each averaged over all (i, j != i) with ``mean``, the authors' code, or over i alone with
+    ``sum``, the paper's formula. With None for m', L(v, x) has the margin m too. No gradient flows
+    through the margin. Raises ValueError for fewer than two pairs: there is no negative.
     """
-    similarity = image @ other.T
-    image_margin = (
-        margin
-        if image_margin_scale is None
-        else variable_margin(image @ image.T, image_margin_scale)
-    )
-    return ranking_loss(similarity, image_margin, reduction) + ranking_loss(
-        similarity.T, margin, reduction
-    )
+    batch = len(image)
+    if batch < 2:
+        raise ValueError("a ranking loss needs at least two pairs")
+    with torch.no_grad():
+        total, slope = _hinges(image, other, margin, image_margin_scale)
+    # While the same hinges are active, their sum is linear in the similarities.
+    linear = (image * (slope @ other)).sum()
+    total = total + (linear - linear.detach())
+    return total / (batch * (batch - 1) if reduction == "mean" else batch)
+
+
+def variable_margin(
+    anchor_similarity: Float[Tensor, "anchors batch"], scale: float
+) -> Float[Tensor, "anchors batch"]:
+    """The margin of each anchor i and negative j: scale * sigmoid(-s(x_i, x_j)), no gradient.
+
+    Similar anchors get a small margin, dissimilar ones a large one (paper.md, Losses, "variable").
+    """
+    return torch.sigmoid(-anchor_similarity.detach()).mul_(scale)
+
+
+def _hinges(
+    image: Float[Tensor, "batch dim"],
+    other: Float[Tensor, "batch dim"],
+    margin: float,
+    image_margin_scale: float | None,
+) -> tuple[Float[Tensor, ""], Float[Tensor, "batch batch"]]:
+    """The sum of both directions' hinges, and its derivative by each similarity s(v_i, x_j)."""
+    batch = len(image)
+    true = (image * other).sum(dim=1)
+    total, slope = image.new_zeros(()), image.new_empty(batch, batch)
+    active = image.new_zeros(batch)  # hinges that have pair i's own similarity
+    for first in range(0, batch, _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        similarity = image[rows] @ other.T
+        image_margin = (
+            margin
+            if image_margin_scale is None
+            else variable_margin(image[rows] @ image.T, image_margin_scale)
+        )
+        forth = (similarity - true[rows, None]).add_(image_margin).relu_()
+        back = similarity.sub_(true).add_(margin).relu_()
+        for hinges in (forth, back):
+            hinges.diagonal(first).zero_()
+            total += hinges.sum()
+            hinges.sign_()
+        active[rows] += forth.sum(dim=1)
+        active += back.sum(dim=0)
+        torch.add(forth, back, out=slope[rows])
+    slope.diagonal().sub_(active)
+    return total, slope

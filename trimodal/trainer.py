@@ -99,6 +99,7 @@ class Trainer:
                 for name, factor in rates.items()
             ],
             weight_decay=config.weight_decay,
+            fused=True,
         )
         self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
 

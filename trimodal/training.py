@@ -98,7 +98,7 @@ def run_epochs(
     """Runs all epochs, logs each through DVCLive and calls ``keep(epoch, validation loss)`` at
     every new best. Returns the best epoch (from 1) and its validation loss.
     """
-    batches, steps = _paired_batches(streams, config)
+    batches, steps = paired_batches(streams, config)
     best_epoch, best = 0, math.inf
     with (
         Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None) as live,
@@ -158,7 +158,7 @@ def open_streams(
     )
 
 
-def _paired_batches(
+def paired_batches(
     streams: Streams, config: TrainConfig
 ) -> tuple[Iterator[tuple[list[Tensor], list[Tensor]]], int]:
     """Endless pairs of batches, one of each stream, and the steps of an epoch."""
