@@ -3,10 +3,6 @@
 import argparse
 from pathlib import Path
 
-from trimodal.captions import CaptionsConfig, prepare_captions
-from trimodal.config import load_section
-from trimodal.progress import start_logging
-
 
 def main() -> None:
     """Reads the command line and the section ``captions``."""
@@ -15,6 +11,11 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True, help="out: Parquet, stats")
     parser.add_argument("--images", type=Path, required=True, help="out: shards, index")
     args = parser.parse_args()
+
+    from trimodal.captions import CaptionsConfig, prepare_captions
+    from trimodal.config import load_section
+    from trimodal.progress import start_logging
+
     start_logging()
     prepare_captions(
         load_section(args.params, "captions", CaptionsConfig), args.captions, args.images

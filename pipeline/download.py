@@ -3,12 +3,6 @@
 import argparse
 from pathlib import Path
 
-from trimodal.acquire.youtube import YoutubeConfig
-from trimodal.config import load_section
-from trimodal.demo.world import DemoConfig
-from trimodal.download import DownloadConfig, download
-from trimodal.progress import start_logging
-
 
 def main() -> None:
     """Reads the command line and the sections ``download, youtube, demo``."""
@@ -17,6 +11,13 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True, help="out: media and manifest")
     parser.add_argument("--world", type=Path, required=True, help="out: the demo's annotations")
     args = parser.parse_args()
+
+    from trimodal.acquire.youtube import YoutubeConfig
+    from trimodal.config import load_section
+    from trimodal.demo.world import DemoConfig
+    from trimodal.download import DownloadConfig, download
+    from trimodal.progress import start_logging
+
     start_logging()
     download(
         load_section(args.params, "download", DownloadConfig),

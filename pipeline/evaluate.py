@@ -3,10 +3,6 @@
 import argparse
 from pathlib import Path
 
-from trimodal.config import load_section
-from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
-from trimodal.progress import start_logging
-
 
 def main() -> None:
     """Reads the command line and the section ``evaluate``."""
@@ -22,6 +18,11 @@ def main() -> None:
     parser.add_argument("--audit", type=Path, required=True, help="out: JSON, counts")
     parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")
     args = parser.parse_args()
+
+    from trimodal.config import load_section
+    from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
+    from trimodal.progress import start_logging
+
     start_logging()
     evaluate(
         args.model,

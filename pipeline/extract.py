@@ -3,11 +3,6 @@
 import argparse
 from pathlib import Path
 
-from trimodal.config import load_section
-from trimodal.extract import ExtractConfig, extract
-from trimodal.mel import MelConfig
-from trimodal.progress import start_logging
-
 
 def main() -> None:
     """Reads the command line and the sections ``extract`` and ``mel``."""
@@ -16,6 +11,12 @@ def main() -> None:
     parser.add_argument("--clips", type=Path, required=True, help="in: the clips' folder")
     parser.add_argument("--out", type=Path, required=True, help="out: shards, index, stats")
     args = parser.parse_args()
+
+    from trimodal.config import load_section
+    from trimodal.extract import ExtractConfig, extract
+    from trimodal.mel import MelConfig
+    from trimodal.progress import start_logging
+
     start_logging()
     extract(
         args.clips / "manifest.parquet",

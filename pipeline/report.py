@@ -3,9 +3,6 @@
 import argparse
 from pathlib import Path
 
-from trimodal.progress import start_logging
-from trimodal.report import write_report
-
 
 def main() -> None:
     """Reads the command line."""
@@ -13,6 +10,10 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="in: the metrics folder")
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
+
+    from trimodal.progress import start_logging
+    from trimodal.report import write_report
+
     start_logging()
     write_report(args.metrics, args.out)
 

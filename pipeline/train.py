@@ -3,15 +3,6 @@
 import argparse
 from pathlib import Path
 
-from trimodal.config import load_section
-from trimodal.images import AugmentConfig
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig
-from trimodal.progress import start_logging
-from trimodal.trainer import TrainConfig
-from trimodal.training import train
-
 
 def main() -> None:
     """Reads the command line and the sections ``train, loss, model, mel, augment``."""
@@ -23,6 +14,16 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
     parser.add_argument("--log", type=Path, required=True, help="out: curves and best epoch")
     args = parser.parse_args()
+
+    from trimodal.config import load_section
+    from trimodal.images import AugmentConfig
+    from trimodal.losses import LossConfig
+    from trimodal.mel import MelConfig
+    from trimodal.model import ModelConfig
+    from trimodal.progress import start_logging
+    from trimodal.trainer import TrainConfig
+    from trimodal.training import train
+
     start_logging()
     train(
         args.av,

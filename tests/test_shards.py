@@ -43,11 +43,28 @@ def test_webdataset_reads_them(tmp_path: Path) -> None:
     assert json.loads(read[1]["json"]) == {"label": "dog, barking"}
 
 
+def test_bytes_are_those_that_the_webdataset_package_writes(tmp_path: Path) -> None:
+    """Names beyond a tar header's 100 characters and all sizes around its blocks included."""
+    members = {
+        f"{size:05d}.bin": bytes([size % 251]) * size for size in (0, 1, 511, 512, 513, 9999)
+    }
+    samples = [*SAMPLES, Sample(key="k" * 128, members=members)]
+    write_shard(tmp_path / "ours.tar", samples)
+    with wds.TarWriter(
+        str(tmp_path / "theirs.tar"), mtime=0, user="trimodal", group="trimodal", encoder=False
+    ) as tar:
+        for sample in samples:
+            tar.write({"__key__": sample.key, **sample.members})
+    assert (tmp_path / "ours.tar").read_bytes() == (tmp_path / "theirs.tar").read_bytes()
+
+
 def test_extents_point_at_the_exact_bytes(tmp_path: Path) -> None:
     path = tmp_path / "shard.tar"
-    extents = write_shard(path, SAMPLES)
-    assert list(extents) == [sample.key for sample in SAMPLES]
-    for sample in SAMPLES:
+    long = Sample(key="k" * 128, members={"01.jpg": b"a name that takes an extended header"})
+    samples = [*SAMPLES, long, Sample(key="d", members={"jpg": b"x" * 512})]
+    extents = write_shard(path, samples)
+    assert list(extents) == [sample.key for sample in samples]
+    for sample in samples:
         assert extents[sample.key].keys() == sample.members.keys()
         for ending, content in sample.members.items():
             extent = extents[sample.key][ending]

@@ -4,13 +4,12 @@ Any WebDataset reader can stream them; the index (member offsets in Parquet) let
 read one frame and three seconds of a clip without touching the rest.
 """
 
+import io
 import os
 import tarfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-import webdataset as wds
 
 from trimodal.files import atomic_path
 from trimodal.records import check_name
@@ -38,28 +37,31 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, dict[str, Ex
     Members are sorted, times are zero and owners fixed. The file appears under its name when it
     is complete. Raises ValueError for a key that occurs twice.
     """
-    seen: set[str] = set()
-    with atomic_path(path) as temporary:
-        with wds.TarWriter(
-            str(temporary), mtime=0, user="trimodal", group="trimodal", encoder=False
-        ) as tar:
-            for sample in samples:
-                if sample.key in seen:
-                    raise ValueError(f"{path}: key {sample.key} occurs twice")
-                seen.add(check_name(sample.key, str(path)))
-                tar.write({"__key__": sample.key, **dict(sorted(sample.members.items()))})
-        return _member_extents(temporary)
-
-
-def _member_extents(path: Path) -> dict[str, dict[str, Extent]]:
     extents: dict[str, dict[str, Extent]] = {}
-    with tarfile.open(path) as tar:
-        for member in tar:
-            key, ending = member.name.split(".", 1)
-            extents.setdefault(key, {})[ending] = Extent(
-                offset=member.offset_data, size=member.size
-            )
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for sample in samples:
+            if sample.key in extents:
+                raise ValueError(f"{path}: key {sample.key} occurs twice")
+            check_name(sample.key, str(path))
+            extents[sample.key] = {
+                ending: _write_member(tar, f"{sample.key}.{ending}", content)
+                for ending, content in sorted(sample.members.items())
+            }
     return extents
+
+
+def _write_member(tar: tarfile.TarFile, name: str, content: bytes) -> Extent:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    member.mode = 0o444
+    member.uname = member.gname = "trimodal"
+    tar.addfile(member, io.BytesIO(content))
+    blocks = -(-len(content) // tarfile.BLOCKSIZE)
+    return Extent(offset=tar.offset - blocks * tarfile.BLOCKSIZE, size=len(content))
 
 
 def read_extent(path: Path, offset: int, size: int) -> bytes:

@@ -1,6 +1,6 @@
 """Captions as the text network reads them: tokens, vocabulary, ids (paper.md, Data, 'text')."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from nltk.tokenize import RegexpTokenizer
 
 from trimodal.files import sha256_of, write_table
 from trimodal.records import DataError
@@ -20,7 +19,13 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 _SPECIAL = ("<padding>", "<unknown>")  # no token can be spelled like this
 
-_tokenizer = RegexpTokenizer("[a-z]+")
+
+@cache
+def _splitter() -> Callable[[str], list[str]]:
+    from nltk.tokenize import RegexpTokenizer  # brings scikit-learn and scipy.stats: a second
+
+    split: Callable[[str], list[str]] = RegexpTokenizer("[a-z]+").tokenize
+    return split
 
 
 @cache
@@ -31,7 +36,7 @@ def stop_words() -> frozenset[str]:
 
 def tokenise(caption: str) -> list[str]:
     """Lower-case words of the letters a-z, stop words removed; not yet cut to 16."""
-    return [word for word in _tokenizer.tokenize(caption.lower()) if word not in stop_words()]
+    return [word for word in _splitter()(caption.lower()) if word not in stop_words()]
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """The demo's annotation files, in the formats of the real data sets."""
 
 import csv
+import io
 import json
 import re
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from gensim.models import Word2Vec
 from PIL import Image
 
 from trimodal.demo.captions import NOUNS, VERBS, VideoCaption, image_captions, video_caption
 from trimodal.demo.draw import draw_scene
 from trimodal.demo.scenes import Scene, heard_facts, seen_facts
 from trimodal.demo.world import DemoConfig, World
+from trimodal.files import atomic_path
 
 JPEG_QUALITY = 90
 VECTOR_DIMENSIONS = 300
@@ -43,9 +45,9 @@ def write_annotations(world: World, directory: Path, cfg: DemoConfig) -> None:
     train = _captions_of(world.images_coco_train, "coco_train", cfg)
     val = _captions_of(world.images_coco_val, "coco_val", cfg)
     photos = _captions_of(world.images_flickr, "flickr", cfg)
-    _write_images(world.images_coco_train, coco / "train2017", cfg)
-    _write_images(world.images_coco_val, coco / "val2017", cfg)
-    _write_images(world.images_flickr, flickr / "images", cfg)
+    _write_images(world.images_coco_train, coco / "train2017.zip", cfg)
+    _write_images(world.images_coco_val, coco / "val2017.zip", cfg)
+    _write_images(world.images_flickr, flickr / "images.zip", cfg)
     (coco / "annotations").mkdir(parents=True, exist_ok=True)
     for split, scenes, captions in (
         ("train", world.images_coco_train, train),
@@ -69,12 +71,17 @@ def _captions_of(scenes: Sequence[Scene], stream: str, cfg: DemoConfig) -> list[
     return [image_captions(scene, _rng(cfg, stream, i)) for i, scene in enumerate(scenes)]
 
 
-def _write_images(scenes: Iterable[Scene], folder: Path, cfg: DemoConfig) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, scene in enumerate(scenes):
-        second = cfg.clip_seconds * (number * 37 % 100) / 100
-        picture = Image.fromarray(draw_scene(scene, second, cfg.frame_px))
-        picture.save(folder / scene.name, quality=JPEG_QUALITY)
+def _write_images(scenes: Iterable[Scene], path: Path, cfg: DemoConfig) -> None:
+    """A zip, as COCO comes: DVC looks at every file of a folder again before each run."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as pack:
+        for number, scene in enumerate(scenes):
+            second = cfg.clip_seconds * (number * 37 % 100) / 100
+            content = io.BytesIO()
+            Image.fromarray(draw_scene(scene, second, cfg.frame_px)).save(
+                content, "JPEG", quality=JPEG_QUALITY
+            )
+            member = zipfile.ZipInfo(f"{path.stem}/{scene.name}")  # of 1980, whenever written
+            pack.writestr(member, content.getvalue())
 
 
 def _coco(
@@ -159,6 +166,8 @@ def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) ->
     captions tells red from blue, since within one sentence any colour fits.
     """
     texts = [re.findall(r"[a-z]+", " ".join(five).lower()) for five in captions]
+    from gensim.models import Word2Vec  # heavy: workers that render do without
+
     model = Word2Vec(
         texts,
         vector_size=VECTOR_DIMENSIONS,

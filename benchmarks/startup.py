@@ -1,0 +1,125 @@
+"""How soon the commands are there: ``python -m benchmarks.startup``.
+
+Makes a project in which every stage is up to date: this repository's code, dvc.yaml and params, and
+a stand-in file for every file that dvc.lock counts after a run of the demo, taken as the stages'
+results by ``dvc commit``. Then runs ``dvc repro`` there, which has nothing to do, and ``dvc
+status`` in an empty project with the same settings; and ``trimodal --help`` beside Python that does
+nothing. Prints a Markdown table: median seconds, and medians of the ratios within a round.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import yaml
+
+from benchmarks.measuring import Timings, machine, ratio, say, side_by_side
+
+ROOT = Path(__file__).parents[1]
+CODE = (
+    "dvc.yaml",
+    "params.yaml",
+    ".dvcignore",
+    ".gitignore",
+    "pipeline",
+    "trimodal",
+    ".dvc/config",
+)
+TOOLS = Path(sys.executable).parent
+# (the command, what it is compared with, how many times that it may take)
+ALLOWED = (("dvc repro", "dvc status", 2.0), ("trimodal --help", "python -c ''", 8.0))
+
+
+def main() -> None:
+    """Makes both projects, times the commands in turn, prints the table, deletes the projects."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=11)
+    rounds = parser.parse_args().rounds
+    folder = Path(tempfile.mkdtemp(prefix="startup-"))
+    try:
+        files = finished_project(folder / "finished")
+        empty_project(folder / "empty")
+        timings = side_by_side(
+            {
+                "dvc status": command(folder / "empty", str(TOOLS / "dvc"), "status"),
+                "dvc repro": command(folder / "finished", str(TOOLS / "dvc"), "repro"),
+                "python -c ''": command(folder, sys.executable, "-c", ""),
+                "trimodal --help": command(folder, str(TOOLS / "trimodal"), "--help"),
+            },
+            rounds,
+        )
+    finally:
+        shutil.rmtree(folder)
+    say(f"{machine()}; {rounds} rounds; {files:,} files in the finished project\n")
+    say("| command | seconds | CPU seconds | beside | times as long | CPU | allowed |")
+    say("| --- | ---: | ---: | --- | ---: | ---: | ---: |")
+    for name, other, allowed in ALLOWED:
+        say(f"{row(other, timings[other])} | | | |")
+        times = ratio(timings[name].wall_s, timings[other].wall_s)
+        cpu = ratio(timings[name].cpu_s, timings[other].cpu_s)
+        say(f"{row(name, timings[name])} {other} | {times:.2f} | {cpu:.2f} | {allowed:g} |")
+
+
+def row(name: str, timings: Timings) -> str:
+    """The table's columns of one command alone."""
+    return f"| `{name}` | {timings.wall:.3f} | {timings.cpu:.3f} |"
+
+
+def command(folder: Path, *words: str) -> Callable[[], object]:
+    """A call that runs the words in ``folder``; it raises CalledProcessError if they fail."""
+    return partial(subprocess.run, words, cwd=folder, check=True, capture_output=True)
+
+
+def empty_project(folder: Path) -> None:
+    """A repository under git and DVC without a stage, with this project's settings."""
+    (folder / ".dvc").mkdir(parents=True)
+    shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
+    command(folder, "git", "init", "--quiet")()
+
+
+def finished_project(folder: Path) -> int:
+    """The project after a run of the demo, its results but stand-ins; returns how many files."""
+    empty_project(folder)
+    for name in CODE:
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
+    for path, files in sorted(recorded().items(), reverse=True):  # what lies within, first
+        stand_in(folder / path, files)
+    command(folder, str(TOOLS / "dvc"), "commit", "--force", "--quiet")()
+    done = subprocess.run([TOOLS / "dvc", "repro"], cwd=folder, check=True, capture_output=True)
+    if b"Data and pipelines are up to date." not in done.stdout:
+        raise RuntimeError(f"dvc repro found something to do: {done.stdout.decode()}")
+    return sum(path.is_file() for path in folder.glob("[!.]*/**/*"))
+
+
+def recorded() -> dict[str, int | None]:
+    """The files and folders that stages read and leave by dvc.lock, the code apart: how many files
+    a folder has; None for a file.
+    """
+    stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].values()
+    entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage[kind]]
+    return {
+        entry["path"]: entry.get("nfiles")
+        for entry in entries
+        if not entry["path"].startswith(("trimodal", "pipeline"))
+    }
+
+
+def stand_in(path: Path, files: int | None) -> None:
+    """A small file at ``path``; or a folder in which, with those already in it, are ``files``."""
+    if files is None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    there = sum(file.is_file() for file in path.rglob("*"))
+    for number in range(files - there):
+        (path / f"{number:06d}.bin").write_text(f"{path.name} {number}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""What commands and workers load: nothing heavy before there is something to do."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+STAGES = list(yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"])
+LOADED_BY_A_COMMAND = """
+import runpy, sys
+before = set(sys.modules)
+sys.argv = ["a command", *sys.argv[1:]]
+try:
+    runpy.run_module({module!r}, run_name="__main__")
+finally:
+    loaded = {{name.split(".")[0] for name in set(sys.modules) - before}}
+    print("loaded:", *sorted(loaded - sys.stdlib_module_names))
+"""
+
+
+def python(code: str, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Runs code in a fresh Python in this repository's root."""
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("words", [("--help",), (), ("--no-such-option",)])
+@pytest.mark.parametrize("module", ["trimodal.cli", *(f"pipeline.{stage}" for stage in STAGES)])
+def test_help_and_a_wrong_command_line_load_nothing(module: str, words: tuple[str, ...]) -> None:
+    done = python(LOADED_BY_A_COMMAND.format(module=module), *words)
+    assert "usage: " in (done.stdout if words == ("--help",) else done.stderr)
+    assert done.returncode == (0 if words == ("--help",) else 2)
+    assert done.stdout.splitlines()[-1] == f"loaded: {module.split('.')[0]}"
+
+
+# Workers load the modules of their jobs; these must stay small (400 MB a worker).
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [
+        ("trimodal.shards", {"torch", "webdataset", "nltk", "scipy"}),
+        ("trimodal.image_shards", {"torch", "webdataset", "nltk", "scipy"}),
+        ("trimodal.captions", {"torch", "webdataset", "nltk", "scipy"}),
+        ("trimodal.acquire.collection", {"torch", "webdataset", "nltk"}),
+        ("trimodal.acquire.rendering", {"torch", "webdataset", "nltk"}),
+        ("trimodal.extract", {"torch", "webdataset", "nltk"}),
+    ],
+)
+def test_workers_stay_small(module: str, unwanted: set[str]) -> None:
+    done = python(f"import {module}, sys; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    assert module in done.stdout.split()
+    assert not unwanted & set(done.stdout.split())
