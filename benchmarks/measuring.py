@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import resource
+import shutil
 import statistics
 import sys
 import time
@@ -12,6 +13,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
+
+from trimodal.scale import apply_overlay
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -66,8 +69,11 @@ def cpu_seconds() -> float:
 
 def peak_bytes() -> int:
     """The largest resident size that this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux's ru_maxrss begins with the size of the process that started this
+        line = next(li for li in status.read_text().splitlines() if li.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def in_child(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
@@ -82,6 +88,13 @@ def forget(path: Path) -> None:
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def paper_params(folder: Path) -> Path:
+    """Writes params.yaml with params/paper.yaml laid over it into ``folder``."""
+    path = Path(shutil.copy("params.yaml", folder / "params.yaml"))
+    apply_overlay(path, Path("params/paper.yaml"))
+    return path
 
 
 def machine() -> str:

@@ -62,12 +62,14 @@ def test_table_is_that_of_the_rows_one_by_one(
     monkeypatch.setattr(trimodal.caption_table, "GROUP_ROWS", group_rows)
     captioned = images(40)
     columns, empty = caption_columns(captioned)
-    write_captions(tmp_path / "captions.parquet", columns, vocabulary())
+    write_captions(tmp_path, columns, vocabulary())
     wanted = rows_one_by_one(captioned)
     table = pq.read_table(tmp_path / "captions.parquet")
     assert table.schema.equals(CAPTION_SCHEMA)
     assert table.to_pylist() == wanted
     assert empty == sum(len(image.captions) for image in captioned) - len(wanted) > 0
+    mapped = np.load(tmp_path / "token_ids.npy", mmap_mode="r", allow_pickle=False)
+    assert (mapped.dtype, mapped.tolist()) == (np.int32, [row["token_ids"] for row in wanted])
     groups = pq.ParquetFile(tmp_path / "captions.parquet").num_row_groups
     assert groups == -(-len(wanted) // group_rows)
 
@@ -104,8 +106,8 @@ def test_same_bytes_as_one_table_written_at_once(tmp_path: Path) -> None:
     """Building it in groups is no other file: a table of fewer rows than a group is one group."""
     captioned = images(40)
     columns, _ = caption_columns(captioned)
-    write_captions(tmp_path / "groups.parquet", columns, vocabulary())
+    write_captions(tmp_path, columns, vocabulary())
     table = pa.Table.from_pylist(rows_one_by_one(captioned), CAPTION_SCHEMA)
     pq.write_table(table, tmp_path / "once.parquet", compression="zstd")
     once = (tmp_path / "once.parquet").read_bytes()
-    assert (tmp_path / "groups.parquet").read_bytes() == once
+    assert (tmp_path / "captions.parquet").read_bytes() == once

@@ -263,7 +263,8 @@ def test_same_bytes_twice_and_with_two_workers(config: CaptionsConfig, tmp_path:
     first = contents(tmp_path / "one")
     assert first == contents(tmp_path / "again") == contents(tmp_path / "two")
     assert set(first) == {
-        "captions/captions.parquet", "captions/stats.json", "captions/vocabulary.parquet",
+        "captions/captions.parquet", "captions/stats.json", "captions/token_ids.npy",
+        "captions/vocabulary.parquet",
         "images/index.parquet", "images/train-000000.tar", "images/train-000001.tar",
         "images/train-000002.tar", "images/val-000000.tar",
     }  # fmt: skip

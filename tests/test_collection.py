@@ -364,7 +364,8 @@ def test_real_clips_in_an_archive_become_the_shard_of_their_files(
     archive = pack(tmp_path / f"a{kind}", {f"clips/{p.name}": p.read_bytes() for p in paths})
     config = ExtractConfig(
         frame_px=16, jpeg_quality=95, clips_per_shard=5, validation_share=0.1,
-        validation_seed=2020, workers=1,
+        validation_seed=2020, longest_seconds=1800.0,
+        largest_pixels=9_437_184, timeout_seconds=120.0, workers=1,
     )  # fmt: skip
     mel = MelConfig(
         sample_rate_hz=16_000, n_fft=512, window_samples=512, hop_samples=128, mels=16,

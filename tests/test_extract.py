@@ -24,9 +24,11 @@ from trimodal.archives import StoredFile, as_path
 from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard, hold_out
 from trimodal.files import file_fingerprint
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.media import MediaError, decode_audio
-from trimodal.mel import MelConfig, log_mel
+from trimodal.media import MediaError
+from trimodal.mel import MelConfig
 from trimodal.records import Clip, DataError
+from trimodal.sound import decode_audio
+from trimodal.spectrogram import log_mel
 from trimodal.tables import AV_SCHEMA
 from trimodal.timing import frame_count
 
@@ -36,7 +38,7 @@ MEL = MelConfig(
 )  # fmt: skip
 CONFIG = ExtractConfig(
     frame_px=16, jpeg_quality=95, clips_per_shard=2, validation_share=0.1, validation_seed=2020,
-    workers=1,
+    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0, workers=1,
 )  # fmt: skip
 TRAIN = [f"clip{i}" for i in range(6)]
 
@@ -105,10 +107,9 @@ def test_sample_has_its_frames_mel_and_facts(manifest: Path, tmp_path: Path) -> 
         "front_end": MEL.front_end_fingerprint(),
     }  # fmt: skip
     mel = np.load(io.BytesIO(own["clip3.mel.npy"]), allow_pickle=False)
-    assert mel.dtype == np.float16
-    np.testing.assert_array_equal(
-        mel, log_mel(decode_audio(manifest_path(manifest, "clip3"), 8000), MEL)
-    )
+    assert mel.dtype == MEL.column_type
+    sound = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits)
+    np.testing.assert_array_equal(mel, log_mel(sound, MEL))
 
 
 def manifest_path(manifest: Path, name: str) -> Path:
@@ -132,8 +133,11 @@ def test_index_says_where_each_member_lies(manifest: Path, tmp_path: Path) -> No
         places = zip(row["frame_offsets"], row["frame_sizes"], strict=True)
         for number, (offset, size) in enumerate(places, start=1):
             assert content[offset : offset + size] == found[f"{name}.{number:02d}.jpg"]
-        mel = content[row["mel_offset"] :][: row["mel_columns"] * MEL.mels * 2]
+        mel = content[row["mel_offset"] :][: row["mel_columns"] * (2 + MEL.mels)]
         assert found.get(f"{name}.mel.npy", b"").endswith(mel)
+        if name != "test0":
+            stored = np.load(io.BytesIO(found[f"{name}.mel.npy"]), allow_pickle=False)
+            assert np.array_equal(np.frombuffer(mel, MEL.column_type), stored)
         assert bool(row["sound_s"]) == bool(row["mel_columns"]) == (name != "test0")
 
 
@@ -161,7 +165,7 @@ def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Pat
 def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(path: Path, _rate_hz: int) -> None:
+    def broken(path: Path, *_: object) -> None:
         raise MediaError(path, "corrupt", "its sound does not decode")
 
     monkeypatch.setattr("trimodal.extract.decode_audio", broken)
@@ -181,7 +185,7 @@ def test_the_index_changes_with_the_sound_alone(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(manifest, tmp_path / "one", CONFIG, MEL)
-    monkeypatch.setattr("trimodal.extract.decode_audio", lambda *a: -0.5 * decode_audio(*a))
+    monkeypatch.setattr(module, "decode_audio", lambda *a: (b / -2 for b in decode_audio(*a)))
     extract(manifest, tmp_path / "two", CONFIG, MEL)
     one, two = index(tmp_path / "one"), index(tmp_path / "two")
     assert {k: v["mel_offset"] for k, v in one.items()} == {

@@ -2,6 +2,8 @@
 
 import io
 import json
+import pickle
+import shutil
 import tarfile
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -21,6 +24,7 @@ from trimodal.images import centre_view
 from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
+    Chances,
     Draw,
     EndlessBatches,
     PointRule,
@@ -58,7 +62,10 @@ def member(shard: Path, name: str) -> bytes:
 
 
 def stored_mel(clip: AvClip) -> np.ndarray:
-    return np.load(io.BytesIO(member(clip.shard, f"{clip.clip_id}.mel.npy")))
+    """Decibels: each column's loudest, and 255ths of 80 dB below it."""
+    columns = np.load(io.BytesIO(member(clip.shard, f"{clip.clip_id}.mel.npy")))
+    loudest = columns["top_db"].astype(np.float32) - np.float32(80.0)
+    return columns["codes"] * np.float32(80 / 255) + loudest[:, None]
 
 
 def pixels(jpeg: bytes) -> Tensor:
@@ -93,7 +100,7 @@ def test_window_beyond_the_sound_is_completed_with_silence(
     stored = stored_mel(clip)
     first = round((centre - 1.5) / 0.02)
     rows = [
-        stored[c] if 0 <= c < len(stored) else np.full(16, FLOOR_DB, np.float16)
+        stored[c] if 0 <= c < len(stored) else np.full(16, FLOOR_DB, np.float32)
         for c in range(first, first + 151)
     ]
     window, lacking = read_window(clip, centre, tiny_data.mel)
@@ -164,6 +171,20 @@ def test_sample_is_a_function_of_seed_round_and_index(stream: str, tiny_data: Ti
     assert not same(first[Draw(0, 0)], first[Draw(0, 1)])
 
 
+def test_chances_differ_between_samples_and_come_back_in_any_order() -> None:
+    chances = Chances(seed=5, stream=0, samples=50, count=6)
+    drawn = {(number, k): chances.of(Draw(number, k)) for number in (0, 1, 2) for k in range(50)}
+    assert len({tuple(numbers) for numbers in drawn.values()}) == 150
+    flat = np.array(list(drawn.values()))
+    assert flat.shape == (150, 6)
+    assert 0 <= flat.min() < 0.05 < 0.95 < flat.max() < 1
+    for number, k in [(2, 7), (0, 49), (1, 0), (0, 0)]:
+        assert chances.of(Draw(number, k)) == drawn[number, k]
+    longer = Chances(seed=5, stream=0, samples=60, count=6)
+    assert longer.of(Draw(1, 49)) == drawn[1, 49]
+    assert Chances(seed=5, stream=1, samples=50, count=6).of(Draw(1, 49)) != drawn[1, 49]
+
+
 def test_another_seed_gives_other_samples(tiny_data: TinyData) -> None:
     assert not same(images_of(tiny_data)[Draw(0, 0)], images_of(tiny_data, seed=6)[Draw(0, 0)])
 
@@ -232,21 +253,21 @@ def test_rounds_are_shuffled_and_no_sample_comes_twice(samples: int, size: int) 
         assert all(len(batch) == batches.batch_size for batch in drawn)
         flat = [draw for batch in drawn for draw in batch]
         assert {draw.round for draw in flat} == {number}
-        indices = {draw.index for draw in flat}
+        indices = {draw.sample for draw in flat}
         assert len(indices) == len(flat) == samples // batches.batch_size * batches.batch_size
         assert indices <= set(range(samples))
 
 
 def test_samples_left_over_come_in_later_rounds() -> None:
     rounds = first_rounds(EndlessBatches(13, 4, seed=1, stream=0), 12)
-    seen = {draw.index for batches in rounds for batch in batches for draw in batch}
+    seen = {draw.sample for batches in rounds for batch in batches for draw in batch}
     assert seen == set(range(13))
 
 
 def test_order_depends_on_round_seed_and_stream() -> None:
     def order(seed: int, stream: int, number: int) -> list[int]:
         rounds = first_rounds(EndlessBatches(40, 40, seed=seed, stream=stream), number + 1)
-        return [draw.index for draw in rounds[number][0]]
+        return [draw.sample for draw in rounds[number][0]]
 
     assert order(1, 0, 0) == order(1, 0, 0)
     different = [order(1, 0, 0), order(1, 0, 1), order(2, 0, 0), order(1, 1, 0), list(range(40))]
@@ -286,3 +307,49 @@ def test_shards_of_another_front_end_are_refused(tiny_data: TinyData) -> None:
     assert other.front_end_fingerprint() in str(caught.value)
     doubled = replace(tiny_data.mel, decibel="amplitude")
     assert len(read_index(tiny_data.av_dir, "train", doubled)) == 7
+
+
+def test_damaged_picture_is_named_with_its_place(tiny_data: TinyData, tmp_path: Path) -> None:
+    clip = clips_of(tiny_data)[0]
+    content = bytearray(clip.shard.read_bytes())
+    content[clip.frame_offsets[2] : clip.frame_offsets[2] + 4] = b"oops"
+    broken = replace(clip, shard=tmp_path / "broken.tar")
+    broken.shard.write_bytes(content)
+    with pytest.raises(DataError) as caught:
+        read_frame(broken, 3)
+    assert f"{broken.shard}: the {clip.frame_sizes[2]} bytes at {clip.frame_offsets[2]}" in str(
+        caught.value
+    )
+
+
+def test_word_ids_of_another_run_are_refused(tiny_data: TinyData, tmp_path: Path) -> None:
+    shutil.copytree(tiny_data.captions_dir, tmp_path / "captions")
+    path = tmp_path / "captions" / "token_ids.npy"
+    ids = np.load(path)
+    np.save(path, ids[:-1])
+    with pytest.raises(DataError, match=r"33 captions, token_ids\.npy beside it 32; run the cap"):
+        CaptionedImages(path.parent, tiny_data.images_dir, "train", tiny_data.augment, seed=5)
+
+
+def test_image_without_captions_is_no_sample(tiny_data: TinyData, tmp_path: Path) -> None:
+    """Its only caption may have been stop words alone."""
+    table = pq.read_table(tiny_data.captions_dir / "captions.parquet")
+    kept = np.array([name != "coco_000000000003" for name in table["image_id"].to_pylist()])
+    pq.write_table(table.filter(pa.array(kept)), tmp_path / "captions.parquet")
+    np.save(tmp_path / "token_ids.npy", np.load(tiny_data.captions_dir / "token_ids.npy")[kept])
+    images = CaptionedImages(tmp_path, tiny_data.images_dir, "train", tiny_data.augment, seed=5)
+    whole = images_of(tiny_data)
+    index = pq.read_table(tiny_data.images_dir / "index.parquet").to_pylist()
+    names = [row["image_id"] for row in index if row["split"] == "train"]
+    others = [number for number, name in enumerate(names) if name != "coco_000000000003"]
+    assert (len(whole), len(images)) == (8, 7)
+    for number, other in enumerate(others):
+        assert same(images[Draw(-1, number)], whole[Draw(-1, other)])
+
+
+def test_word_ids_stay_on_disk_in_every_process(tiny_data: TinyData) -> None:
+    images = images_of(tiny_data)
+    content = pickle.dumps(images)
+    ids = np.load(tiny_data.captions_dir / "token_ids.npy")
+    assert ids[5].tobytes() not in content
+    assert same(pickle.loads(content)[Draw(2, 1)], images[Draw(2, 1)])  # noqa: S301

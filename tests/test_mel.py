@@ -1,81 +1,76 @@
-"""The mel front-end against librosa; a window cut from a stored mel against one of its own."""
+"""What is stored of a mel, and a window cut from it against librosa's mel of just its seconds."""
 
 from dataclasses import replace
 
-import librosa
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from mel_fixtures import (
+    CONFIGS,
+    PAPER,
+    STEP_DB,
+    TOP_DB,
+    Decibels,
+    Samples,
+    decibels_of,
+    librosa_decibels,
+    librosa_input,
+    sound,
+)
 
 from trimodal.mel import (
     FLOOR_DB,
     MelConfig,
-    log_mel,
     missing_columns,
-    pad_window,
     scale_window,
+    store_decibels,
+    window_decibels,
     window_first_column,
 )
-
-Samples = npt.NDArray[np.float32]
-
-PAPER = MelConfig(
-    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
-DEMO = MelConfig(
-    sample_rate_hz=16_000, n_fft=1024, window_samples=640, hop_samples=320, mels=64,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
-CONFIGS = pytest.mark.parametrize("config", [PAPER, DEMO], ids=["paper", "demo"])
-FLOAT16_DB = 0.04  # half a float16 step below -64 dB is 0.031
+from trimodal.spectrogram import log_mel
 
 
-def sound(config: MelConfig, seconds: float, *, gain: float = 1.0) -> Samples:
-    """Tones and noise; louder around second 4.7, so that no edge holds a window's maximum."""
-    time = np.arange(round(seconds * config.sample_rate_hz)) / config.sample_rate_hz
-    noise = np.random.default_rng(3).standard_normal(len(time))
-    tones = np.sin(2 * np.pi * 440 * time) + 0.3 * np.sin(2 * np.pi * 3_000 * time)
-    loudness = 0.05 + 0.5 * np.exp(-(((time - 4.7) / 0.3) ** 2))
-    return (gain * loudness * (tones + 0.1 * noise)).astype(np.float32)
+def view(stored: npt.NDArray[np.void], first: int, config: MelConfig) -> Decibels:
+    """The window's decibels, from the columns that a loader reads."""
+    start = min(max(first, 0), len(stored))
+    stop = max(start, min(first + config.columns, len(stored)))
+    return window_decibels(stored[start:stop], first, config)
 
 
-def librosa_power_mel(samples: Samples, config: MelConfig) -> npt.NDArray[np.float32]:
-    return librosa.feature.melspectrogram(
-        y=samples, sr=config.sample_rate_hz, n_fft=config.n_fft, hop_length=config.hop_samples,
-        win_length=config.window_samples, n_mels=config.mels, power=2.0,
-    )  # fmt: skip
-
-
-def librosa_input(samples: Samples, config: MelConfig) -> npt.NDArray[np.float32]:
-    """The authors' network input for exactly these samples."""
-    to_db = {"power": librosa.power_to_db, "amplitude": librosa.amplitude_to_db}[config.decibel]
-    decibels = to_db(librosa_power_mel(samples, config), ref=np.max, top_db=80)
-    return (decibels + 40) / 40
-
-
-def cut(stored: npt.NDArray[np.float16], centre_seconds: float, config: MelConfig) -> npt.NDArray:
-    first = window_first_column(centre_seconds, config)
-    return scale_window(stored[first : first + config.columns], config)
-
-
-@CONFIGS
-def test_log_mel_is_librosas(config: MelConfig) -> None:
-    samples = sound(config, 6.0)
-    ours = log_mel(samples, config)
-    theirs = librosa.power_to_db(librosa_power_mel(samples, config), top_db=None).T
-    assert ours.dtype == np.float16
-    assert ours.shape == (1 + len(samples) // config.hop_samples, config.mels)
-    np.testing.assert_allclose(ours.astype(np.float32), theirs, rtol=0, atol=FLOAT16_DB)
+def cut(stored: npt.NDArray[np.void], centre_seconds: float, config: MelConfig) -> Decibels:
+    """The network's input."""
+    return scale_window(view(stored, window_first_column(centre_seconds, config), config), config)
 
 
 def test_three_seconds_are_128_by_301_at_the_papers_scale() -> None:
-    stored = log_mel(sound(PAPER, 3.0), PAPER)
-    assert stored.shape == (301, 128)
+    stored = log_mel([sound(PAPER, 3.0)], PAPER)
+    assert stored.shape == (301,)
+    assert stored.dtype.itemsize == 130
     assert PAPER.columns == 301
-    assert scale_window(stored, PAPER).shape == (128, 301)
+    assert cut(stored, 1.5, PAPER).shape == (128, 301)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    hnp.arrays(
+        np.float32, st.tuples(st.integers(1, 6), st.just(128)),
+        elements=st.floats(FLOOR_DB, 60.0, width=32),
+    )
+)  # fmt: skip
+def test_a_byte_is_off_by_half_a_step_within_80_db_of_its_column(decibels: Decibels) -> None:
+    """What is deeper lies at the floor of any window that has the column, or just above it."""
+    stored = store_decibels(decibels, PAPER)
+    assert stored.dtype == PAPER.column_type
+    assert np.abs(stored["top_db"].astype(np.float32) - decibels.max(axis=1)).max() <= TOP_DB
+    top = decibels.max(axis=1, keepdims=True)
+    shown = window_decibels(stored, 0, PAPER)[: len(decibels)]
+    inside = decibels >= top - 80
+    assert np.abs(shown - decibels)[inside].max() <= STEP_DB
+    assert (shown - top)[~inside].max(initial=-80.0) <= -80 + STEP_DB + TOP_DB
+    assert (stored["codes"].max(axis=1) == 255).all()
 
 
 @CONFIGS
@@ -89,20 +84,57 @@ def test_a_view_of_the_stored_mel_is_the_mel_of_just_those_three_seconds(
     """
     config = replace(config, decibel=decibel)
     samples = sound(config, 10.0)
-    view = cut(log_mel(samples, config), frame - 0.5, config)
+    ours = cut(log_mel([samples], config), frame - 0.5, config)
     start = (frame - 2) * config.sample_rate_hz
     own = librosa_input(samples[start : start + 3 * config.sample_rate_hz], config)
-    assert view.shape == own.shape == (config.mels, config.columns)
-    assert view.dtype == np.float32
-    tolerance = FLOAT16_DB * 2 * (2 if decibel == "amplitude" else 1) / 40
-    np.testing.assert_allclose(view[:, 1:-1], own[:, 1:-1], rtol=0, atol=tolerance)
-    assert np.abs(view[:, [0, -1]] - own[:, [0, -1]]).max() > 2 * tolerance
+    assert ours.shape == own.shape == (config.mels, config.columns)
+    assert ours.dtype == np.float32
+    tolerance = (STEP_DB + TOP_DB) * (2 if decibel == "amplitude" else 1) / 40
+    np.testing.assert_allclose(ours[:, 1:-1], own[:, 1:-1], rtol=0, atol=tolerance)
+    assert np.abs(ours[:, [0, -1]] - own[:, [0, -1]]).max() > 2 * tolerance
+
+
+def quiet_after_loud(config: MelConfig) -> Samples:
+    """Seconds 3 to 6 are 60 dB below the clip's loudest."""
+    samples = sound(config, 10.0)
+    samples[3 * config.sample_rate_hz : 6 * config.sample_rate_hz] *= 1e-3
+    samples[7 * config.sample_rate_hz :] *= 2
+    return samples
+
+
+def tones(config: MelConfig) -> Samples:
+    time = np.arange(10 * config.sample_rate_hz) / config.sample_rate_hz
+    pitches = (60 * 2 ** (np.floor(time * 4) / 6) * time) % 1
+    return np.sin(2 * np.pi * pitches).astype(np.float32)
+
+
+def white_noise(config: MelConfig) -> Samples:
+    return np.random.default_rng(5).normal(0, 0.2, 10 * config.sample_rate_hz).astype(np.float32)
+
+
+@CONFIGS
+@pytest.mark.parametrize("make", [sound, tones, white_noise, quiet_after_loud])
+def test_a_windows_decibels_are_a_sixth_off_at_most(config: MelConfig, make: object) -> None:
+    """In the 80 dB below the window's loudest, against those of just its three seconds."""
+    samples = sound(config, 10.0) if make is sound else make(config)  # type: ignore[operator]
+    stored = log_mel([samples], config)
+    for frame in range(2, 10):
+        start = (frame - 2) * config.sample_rate_hz
+        own = librosa_decibels(samples[start : start + 3 * config.sample_rate_hz], config)[1:-1]
+        ours = view(stored, window_first_column(frame - 0.5, config), config)[1:-1]
+        top = own.max()
+        assert ours.max() == pytest.approx(top, abs=TOP_DB)
+        heard = own > max(top - 80, FLOOR_DB)
+        assert heard.mean() > 0.05
+        # librosa's float32 spectra differ from ours by what is 100 dB below the loudest.
+        assert np.abs(ours - own)[heard & (own > top - 60)].max() <= STEP_DB + 0.01
+        assert np.abs(np.maximum(ours, top - 80) - np.maximum(own, top - 80)).max() <= 0.25
 
 
 def test_input_spans_minus_1_to_1_with_its_maximum_at_1() -> None:
-    view = cut(log_mel(sound(PAPER, 10.0), PAPER), 4.5, PAPER)
-    assert view.max() == 1.0
-    assert view.min() >= -1.0
+    shown = cut(log_mel([sound(PAPER, 10.0)], PAPER), 4.5, PAPER)
+    assert shown.max() == 1.0
+    assert -1.0 <= shown.min() < -0.5
     decibels = np.array([[0.0, -40.0, -80.0, -90.0]], np.float16)
     assert scale_window(decibels, PAPER).T.tolist() == [[1.0, 0.0, -1.0, -1.0]]
     assert scale_window(decibels + np.float16(10), PAPER).T.tolist() == [[1.0, 0.0, -1.0, -1.0]]
@@ -119,15 +151,18 @@ def test_amplitude_decibels_keep_only_the_top_40_db_of_power() -> None:
 def test_quiet_sounds_and_silence_come_out_as_librosas(gain: float, decibel: str) -> None:
     """Both decibels have an absolute floor: -100 dB of power, -50 dB for the doubled ones."""
     config = replace(PAPER, decibel=decibel)
+    tolerance = (STEP_DB + TOP_DB) * (2 if decibel == "amplitude" else 1) / 40
     samples = sound(config, 3.0, gain=gain)
-    view = scale_window(log_mel(samples, config), config)
-    np.testing.assert_allclose(view, librosa_input(samples, config), rtol=0, atol=5e-3)
+    ours = cut(log_mel([samples], config), 1.5, config)
+    np.testing.assert_allclose(ours, librosa_input(samples, config), rtol=0, atol=tolerance)
 
 
 def test_silence_is_finite_and_constant() -> None:
-    stored = log_mel(np.zeros(30_000, np.float32), PAPER)
-    assert (stored == FLOOR_DB).all()
-    assert (scale_window(stored, PAPER) == 1.0).all()
+    stored = log_mel([np.zeros(3 * 44_100, np.float32)], PAPER)
+    assert (stored["top_db"] == FLOOR_DB).all()
+    assert (decibels_of(stored, PAPER) == FLOOR_DB).all()
+    for first in (-250, 0, 250):
+        assert (scale_window(view(stored, first, PAPER), PAPER) == 1.0).all()
 
 
 @settings(deadline=None)
@@ -140,12 +175,13 @@ def test_missing_columns_are_those_outside_the_stored_ones(first: int, stored: i
 @pytest.mark.parametrize("first", [-100, 0, 20, 330, 400, -301, -500, 600, 631, -20])
 @pytest.mark.parametrize("stored", [631, 40])
 def test_columns_outside_the_sound_are_silence(first: int, stored: int) -> None:
-    clip = np.arange(stored * PAPER.mels, dtype=np.float32).reshape(stored, PAPER.mels) % 97
-    clip = clip.astype(np.float16)
-    window = pad_window(clip[max(0, first) : max(0, first + PAPER.columns)], first, PAPER)
+    clip = np.random.default_rng(2).uniform(-90, 20, (stored, PAPER.mels)).astype(np.float32)
+    columns = store_decibels(clip, PAPER)
+    window = view(columns, first, PAPER)
     assert window.shape == (PAPER.columns, PAPER.mels)
+    alone = decibels_of(columns, PAPER)
     for row, column in zip(window, range(first, first + PAPER.columns), strict=True):
-        expected = clip[column] if 0 <= column < stored else np.full(PAPER.mels, FLOOR_DB)
+        expected = alone[column] if 0 <= column < stored else np.full(PAPER.mels, FLOOR_DB)
         assert (row == expected).all()
 
 

@@ -24,9 +24,12 @@ ORDER = [
     "retrieval",
     "losses",
     "mel",
+    "spectrogram",
     "images",
     "shards",
     "media",
+    "frames",
+    "sound",
     "manifest",
     "text",
     "backbones",
@@ -162,7 +165,7 @@ def test_entry_points_hold_no_logic() -> None:
 
 NO_DEPENDENCIES = {
     "download": {"workers"},
-    "extract": {"workers"},
+    "extract": {"timeout_seconds", "workers"},
     "captions": {"workers"},
     "train": {"loader_workers", "device"},
     "evaluate": {"device"},

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import video_server as serve
+from media_fixtures import frames_of, samples_of
 from video_server import VideoServer
 
 from trimodal.acquire import youtube as module
@@ -15,8 +16,6 @@ from trimodal.media import (
     RemoteStream,
     SectionError,
     cut_section,
-    decode_audio,
-    decode_frames,
     encode_video,
     probe,
 )
@@ -77,7 +76,7 @@ def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
     info = probe(path)
     assert info.duration_seconds == pytest.approx(seconds, abs=1 / FPS)
     assert info.has_audio
-    shown = decode_frames(path, 32, 144)[:, 16, 8::16, 0] > 127
+    shown = frames_of(path, 32, 144)[:, 16, 8::16, 0] > 127
     numbers = (shown * (1 << np.arange(9))).sum(axis=1)
     # Frame N of the extraction is the last one at or before second N - 0.5.
     expected = np.floor((start + np.arange(seconds) + 0.5) * FPS)
@@ -87,7 +86,7 @@ def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
 def test_sound_is_cut_with_the_picture(config: YoutubeConfig, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     fetch_clip(config, clip_of("-good_video", 3), path)
-    loud = np.flatnonzero(np.abs(decode_audio(path, 8000)) > 0.2)
+    loud = np.flatnonzero(np.abs(samples_of(path, 8000)) > 0.2)
     assert loud[0] / 8000 == pytest.approx(5.0, abs=1 / FPS)
 
 

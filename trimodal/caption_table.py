@@ -66,42 +66,49 @@ def caption_columns(images: Iterable[CaptionedImage]) -> tuple[CaptionColumns, i
     return columns, empty
 
 
-def write_captions(path: Path, columns: CaptionColumns, vocabulary: Vocabulary) -> None:
-    """Writes ``captions.parquet`` (tables.CAPTION_SCHEMA), in groups of 65,536 rows."""
+def write_captions(captions_dir: Path, columns: CaptionColumns, vocabulary: Vocabulary) -> None:
+    """Writes ``captions.parquet`` (tables.CAPTION_SCHEMA), in groups of 65,536 rows, and beside it
+    its column of word ids as ``token_ids.npy``, int32 (captions, 16), which training maps.
+    """
     numbers = [vocabulary.token_ids([word])[0] for word in columns.words]
     id_of = np.array(numbers, np.int32)
     words = pa.array(columns.words, pa.string())
+    count = len(columns.captions)
     with (
-        atomic_path(path) as temporary,
-        pq.ParquetWriter(temporary, CAPTION_SCHEMA, compression="zstd") as writer,
+        atomic_path(captions_dir / "captions.parquet") as table,
+        atomic_path(captions_dir / "token_ids.npy") as plain,
+        pq.ParquetWriter(table, CAPTION_SCHEMA, compression="zstd") as writer,
     ):
-        for first in range(0, len(columns.captions), GROUP_ROWS):
-            behind = min(first + GROUP_ROWS, len(columns.captions))
-            writer.write_table(_group(columns, first, behind, words, id_of))
+        token_ids = np.lib.format.open_memmap(plain, "w+", np.int32, (count, WORDS))
+        for first in range(0, count, GROUP_ROWS):
+            behind = min(first + GROUP_ROWS, count)
+            group, token_ids[first:behind] = _group(columns, first, behind, words, id_of)
+            writer.write_table(group)
+        token_ids.flush()
 
 
 def _group(
     columns: CaptionColumns, first: int, behind: int, words: pa.Array, id_of: npt.NDArray[np.int32]
-) -> pa.Table:
-    """Rows first..behind as a table."""
+) -> tuple[pa.Table, npt.NDArray[np.int32]]:
+    """Rows first..behind as a table, and their word ids, (rows, 16)."""
     ends = np.frombuffer(columns.token_ends, np.int64)
     begin = ends[first - 1] if first else 0
     offsets = np.concatenate([[begin], ends[first:behind]]) - begin
     tokens = np.frombuffer(columns.tokens, np.int32)[begin : ends[behind - 1]]
     images = [columns.images[place] for place in columns.image_of[first:behind]]
-    return pa.table(
+    token_ids = padded_ids(id_of[tokens], offsets)
+    table = pa.table(
         [
             pa.array((image.image_id for image in images), pa.string()),
             pa.array((image.split for image in images), pa.string()),
             pa.array((image.source for image in images), pa.string()),
             pa.array(columns.captions[first:behind], pa.string()),
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), words.take(pa.array(tokens))),
-            pa.FixedSizeListArray.from_arrays(
-                pa.array(padded_ids(id_of[tokens], offsets).ravel(), pa.int32()), WORDS
-            ),
+            pa.FixedSizeListArray.from_arrays(pa.array(token_ids.ravel(), pa.int32()), WORDS),
         ],
         schema=CAPTION_SCHEMA,
     )
+    return table, token_ids
 
 
 def padded_ids(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:

@@ -48,8 +48,8 @@ class CaptionsConfig:
 
 
 def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Path) -> None:
-    """Writes ``captions.parquet``, ``vocabulary.parquet`` and ``stats.json`` into ``captions_dir``
-    and the images' shards with ``index.parquet`` into ``images_dir``.
+    """Writes ``captions.parquet`` with ``token_ids.npy``, ``vocabulary.parquet`` and ``stats.json``
+    into ``captions_dir`` and the images' shards with ``index.parquet`` into ``images_dir``.
 
     Left out and counted: bad rows, images without captions, of a test split and those whose file is
     missing or broken, captions of stop words alone. Raises DataError where a split is left empty.
@@ -62,7 +62,7 @@ def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Pat
         left_out["caption of stop words alone"] = empty
     _check_splits("caption with words", columns.split_counts(), left_out)
     vocabulary, has_vector = _vocabulary(config, columns)
-    write_captions(captions_dir / "captions.parquet", columns, vocabulary)
+    write_captions(captions_dir, columns, vocabulary)
     write_vocabulary(captions_dir / "vocabulary.parquet", vocabulary)
     image_counts = _by_source_and_split(images)
     occurrences = columns.word_counts()

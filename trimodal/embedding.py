@@ -40,7 +40,7 @@ class MatchedVideos:
 
 
 def match_videos(
-    queries: list[Query], clips: list[AvClip], trained: set[str], leave_out_seen: bool
+    queries: list[Query], clips: Sequence[AvClip], trained: set[str], leave_out_seen: bool
 ) -> MatchedVideos:
     """Finds the queries' videos; a missing or trained-on video is left out and counted."""
     by_id = {clip.clip_id: clip for clip in clips}

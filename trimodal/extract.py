@@ -4,6 +4,7 @@ import io
 import json
 import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
-from PIL import Image
+import simplejpeg
 
 from trimodal.archives import ArchiveError, as_path, reading_order
 from trimodal.files import file_fingerprint, write_json, write_table
+from trimodal.frames import decode_frames
 from trimodal.manifest import ClipOutcome, read_manifest
-from trimodal.media import MediaError, decode_audio, decode_frames
-from trimodal.mel import MelConfig, log_mel
+from trimodal.media import DecodingLimits, LimitError, MediaError
+from trimodal.mel import MelConfig
 from trimodal.progress import bar, closing_line, log
 from trimodal.records import DataError, Split
 from trimodal.shards import Extent, Sample, write_shard
+from trimodal.sound import decode_audio
+from trimodal.spectrogram import log_mel
 from trimodal.tables import AV_SCHEMA
 from trimodal.workers import map_in_order
 
@@ -31,6 +34,8 @@ from trimodal.workers import map_in_order
 class ExtractConfig:
     """Section ``extract``. Frames are stored ``frame_px`` square, their aspect not kept. The share
     ``validation_share`` of the training clips is held out, by ``validation_seed`` (paper.md, Data).
+    A clip longer than ``longest_seconds``, with pictures of more than ``largest_pixels`` or that
+    takes over ``timeout_seconds`` is left out.
     """
 
     frame_px: int
@@ -38,7 +43,19 @@ class ExtractConfig:
     clips_per_shard: int
     validation_share: float
     validation_seed: int
+    longest_seconds: float
+    largest_pixels: int
+    timeout_seconds: float
     workers: int
+
+    @property
+    def limits(self) -> DecodingLimits:
+        """What a clip may ask of this machine."""
+        return DecodingLimits(
+            clip_seconds=self.longest_seconds,
+            frame_pixels=self.largest_pixels,
+            timeout_seconds=self.timeout_seconds,
+        )
 
     def __post_init__(self) -> None:
         if not 0.0 < self.validation_share < 1.0:
@@ -47,6 +64,8 @@ class ExtractConfig:
             raise ValueError("extract.workers must be at least 1")
         if self.frame_px < 2 or self.clips_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
             raise ValueError("extract: frame_px >= 2, clips_per_shard >= 1, jpeg_quality 1..95")
+        if min(self.longest_seconds, self.largest_pixels, self.timeout_seconds) <= 0:
+            raise ValueError("extract: longest_seconds, largest_pixels, timeout_seconds > 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +127,13 @@ def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelC
 
 def extract_shard(config: ExtractConfig, mel: MelConfig, job: ShardJob) -> ShardDone:
     """Makes one shard: a pure function of its arguments and the clips' bytes."""
-    torch.set_num_threads(1)
     samples: list[Sample] = []
     rows: dict[str, dict[str, Any]] = {}
     left_out: Counter[str] = Counter()
     for outcome in job.clips:
         try:
             sample, row = _sample(outcome, job.split, config, mel)
-        except MediaError as error:
+        except (MediaError, LimitError) as error:
             left_out[error.reason] += 1
             continue
         samples.append(sample)
@@ -127,7 +145,7 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ShardJob) -> Shard
         "shard_fingerprint": file_fingerprint(job.path),
     }
     for key, members in extents.items():
-        rows[key] |= shard | _places(members, rows[key]["mel_columns"] * mel.mels * 2)
+        rows[key] |= shard | _places(members, rows[key]["mel_columns"] * mel.column_type.itemsize)
     return ShardDone(rows=list(rows.values()), left_out=left_out, bytes=job.path.stat().st_size)
 
 
@@ -170,47 +188,60 @@ def _sample(
         raise MediaError(Path(outcome.path), "no_audio", "a training pair needs sound")
     try:
         with as_path(outcome.file) as path:
-            frames = decode_frames(path, config.frame_px, config.frame_px)
-            samples = _sound(path, split, mel.sample_rate_hz) if outcome.has_audio else None
+            # Sound first: a training clip without any is left out before its pictures are decoded.
+            sound = _sound(path, split, config, mel) if outcome.has_audio else None
+            frames = decode_frames(path, config.frame_px, config.frame_px, config.limits)
+            members = {
+                f"{number:02d}.jpg": _jpeg(frame, config.jpeg_quality)
+                for number, frame in enumerate(frames, start=1)
+            }
     except ArchiveError as error:
         raise MediaError(Path(outcome.path), "corrupt", str(error)) from error
-    members = {
-        f"{number:02d}.jpg": _jpeg(frame, config.jpeg_quality)
-        for number, frame in enumerate(frames, start=1)
-    }
-    sound_s, columns = 0.0, 0
-    if samples is not None:
-        stored = log_mel(samples, mel)
-        sound_s, columns = len(samples) / mel.sample_rate_hz, len(stored)
-        members["mel.npy"] = _npy(stored)
     facts = {
         "duration_s": outcome.duration_s,
         "fps": 1,
         "label": outcome.clip.label,
-        "missing_audio": samples is None,
+        "missing_audio": sound is None,
         "front_end": mel.front_end_fingerprint(),
     }
+    if sound is not None:
+        members["mel.npy"] = _npy(sound.columns)
     members["json"] = json.dumps(facts, sort_keys=True).encode()
     row = {
         "clip_id": outcome.clip.clip_id,
         "label": outcome.clip.label,
         "duration_s": outcome.duration_s,
-        "sound_s": sound_s,
-        "mel_columns": columns,
+        "sound_s": sound.seconds if sound else 0.0,
+        "mel_columns": len(sound.columns) if sound else 0,
     }
     return Sample(key=outcome.clip.clip_id, members=members), row
 
 
-def _sound(path: Path, split: Split, rate_hz: int) -> npt.NDArray[np.float32] | None:
-    """The clip's samples. A test video whose track cannot be decoded counts as silent, so that its
+@dataclass(frozen=True, kw_only=True)
+class _Sound:
+    seconds: float
+    columns: npt.NDArray[np.void]
+
+
+def _sound(path: Path, split: Split, config: ExtractConfig, mel: MelConfig) -> _Sound | None:
+    """The clip's mel. A test video whose track cannot be decoded counts as silent, so that its
     frames stay in the gallery.
     """
+    samples = 0
+
+    def counted() -> Iterator[npt.NDArray[np.float32]]:
+        nonlocal samples
+        for block in decode_audio(path, mel.sample_rate_hz, config.limits):
+            samples += len(block)
+            yield block
+
     try:
-        return decode_audio(path, rate_hz)
+        stored = log_mel(counted(), mel)
     except MediaError:
         if split == "test":
             return None
         raise
+    return _Sound(seconds=samples / mel.sample_rate_hz, columns=stored)
 
 
 def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
@@ -225,12 +256,11 @@ def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
 
 
 def _jpeg(frame: npt.NDArray[np.uint8], quality: int) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(frame).save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+    content: bytes = simplejpeg.encode_jpeg(frame, quality, "RGB", "420")
+    return content
 
 
-def _npy(array: npt.NDArray[np.float16]) -> bytes:
+def _npy(array: npt.NDArray[np.void]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

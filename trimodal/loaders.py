@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
@@ -18,8 +20,20 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trimodal.av_index import AvClip
-from trimodal.images import AugmentConfig, centre_view, decode_jpeg, training_view
-from trimodal.mel import MelConfig, missing_columns, pad_window, scale_window, window_first_column
+from trimodal.images import (
+    VIEW_CHANCES,
+    AugmentConfig,
+    centre_view,
+    decode_jpeg,
+    training_view,
+)
+from trimodal.mel import (
+    MelConfig,
+    missing_columns,
+    scale_window,
+    window_decibels,
+    window_first_column,
+)
 from trimodal.records import DataError, Split
 from trimodal.shards import read_extent
 from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA
@@ -28,12 +42,11 @@ from trimodal.timing import Point, training_points
 Pair = tuple[Tensor, Tensor]
 
 
-@dataclass(frozen=True)
-class Draw:
-    """Sample ``index`` in round ``round`` of a stream; round -1 is validation: nothing random."""
+class Draw(NamedTuple):
+    """Sample ``sample`` in round ``round`` of a stream; round -1 is validation: nothing random."""
 
     round: int
-    index: int
+    sample: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,20 +65,46 @@ def read_window(clip: AvClip, centre_seconds: float, mel: MelConfig) -> tuple[Te
     first = window_first_column(centre_seconds, mel)
     start = min(max(first, 0), clip.mel_columns)
     stop = max(start, min(first + mel.columns, clip.mel_columns))
-    row_bytes = mel.mels * 2
-    content = read_extent(
-        clip.shard, clip.mel_offset + start * row_bytes, (stop - start) * row_bytes
-    )
-    part = np.frombuffer(content, np.float16).reshape(-1, mel.mels)
-    window = scale_window(pad_window(part, first, mel), mel)
+    size = mel.column_type.itemsize
+    content = read_extent(clip.shard, clip.mel_offset + start * size, (stop - start) * size)
+    part = np.frombuffer(content, mel.column_type)
+    window = scale_window(window_decibels(part, first, mel), mel)
     return torch.from_numpy(window)[None], missing_columns(first, clip.mel_columns, mel)
 
 
 def read_frame(clip: AvClip, frame: int) -> Tensor:
     """Frame ``frame`` (numbered from 1), uint8 (3, height, width)."""
-    return decode_jpeg(
-        read_extent(clip.shard, clip.frame_offsets[frame - 1], clip.frame_sizes[frame - 1])
-    )
+    return read_picture(clip.shard, clip.frame_offsets[frame - 1], clip.frame_sizes[frame - 1])
+
+
+def read_picture(shard: Path, offset: int, size: int) -> Tensor:
+    """The JPEG at a place of a shard, uint8 (3, height, width); raises DataError if it is none."""
+    try:
+        return decode_jpeg(read_extent(shard, offset, size))
+    except ValueError as error:
+        raise DataError(
+            f"{shard}: the {size} bytes at {offset} are no JPEG ({error}); the shard is damaged or "
+            "not the one that the index describes"
+        ) from error
+
+
+class Chances:
+    """What is random in a stream: ``count`` numbers in [0, 1) for each sample in each round."""
+
+    def __init__(self, seed: int, stream: int, samples: int, count: int) -> None:
+        self._key = (seed, stream)
+        self._shape = (samples, count)
+        self._round = -1
+        self._table = np.empty((0, count), np.float32)
+
+    def of(self, draw: Draw) -> list[float]:
+        """The numbers of a sample; a round's are drawn together, when it is first asked for."""
+        if draw.round != self._round:
+            rng = np.random.default_rng([*self._key, draw.round])
+            self._table = rng.random(self._shape, np.float32)
+            self._round = draw.round
+        numbers: list[float] = self._table[draw.sample].tolist()
+        return numbers
 
 
 class AudioVisualPairs(Dataset[Pair]):
@@ -86,14 +125,16 @@ class AudioVisualPairs(Dataset[Pair]):
         self._rule = rule
         self._mel = mel
         self._augment = augment
-        self._seed = seed
+        self._chances = Chances(seed, 0, len(clips), 1 + VIEW_CHANCES)
 
     def __len__(self) -> int:
         return len(self._clips)
 
     def points(self, index: int) -> list[Point]:
         """The moments that clip ``index`` may be shown at."""
-        clip = self._clips[index]
+        return self._points(self._clips[index])
+
+    def _points(self, clip: AvClip) -> list[Point]:
         return training_points(
             clip.frames,
             clip.sound_s,
@@ -107,68 +148,86 @@ class AudioVisualPairs(Dataset[Pair]):
         return ((clip, self.points(index)[0]) for index, clip in enumerate(self._clips))
 
     def __getitem__(self, draw: Draw) -> Pair:
-        clip = self._clips[draw.index]
-        points = self.points(draw.index)
+        clip = self._clips[draw.sample]
+        points = self._points(clip)
         if draw.round < 0:
             point = min(points, key=lambda p: abs(p.frame - self._rule.validation_frame))
             view = centre_view(read_frame(clip, point.frame), self._augment)
         else:
-            rng = np.random.default_rng([self._seed, 0, draw.round, draw.index])
-            point = points[int(rng.integers(len(points)))]
-            view = training_view(read_frame(clip, point.frame), self._augment, rng)
+            chosen, *rest = self._chances.of(draw)
+            point = points[int(chosen * len(points))]
+            view = training_view(read_frame(clip, point.frame), self._augment, rest)
         return view, read_window(clip, point.centre_seconds, self._mel)[0]
 
 
 class CaptionedImages(Dataset[Pair]):
     """An image and one of its captions: uint8 (3, crop, crop), int64 (16,) word ids.
 
-    The caption is drawn anew every round; validation takes the first.
+    The caption is drawn anew every round; validation takes the first. Raises DataError where the
+    files of ``captions_dir`` do not belong together.
     """
 
     def __init__(
         self, captions_dir: Path, images_dir: Path, split: Split, augment: AugmentConfig, seed: int
     ) -> None:
+        self._ids_path = captions_dir / "token_ids.npy"
+        self._token_ids = _mapped(self._ids_path)
         wanted = pc.field("split") == split
-        captions = pq.read_table(
-            captions_dir / "captions.parquet",
-            schema=CAPTION_SCHEMA,
-            columns=["image_id", "token_ids"],
-            filters=wanted,
-        )
-        images = pq.read_table(
-            images_dir / "index.parquet", schema=IMAGE_SCHEMA, filters=wanted
-        ).to_pydict()
-        names = captions["image_id"].to_numpy()
-        flat = captions["token_ids"].combine_chunks().flatten().to_numpy()
-        self._token_ids: npt.NDArray[np.int32] = flat.reshape(len(names), -1)
-        starts = np.flatnonzero(np.r_[True, names[1:] != names[:-1]])
-        self._captions_of = dict(
-            zip(names[starts], zip(starts, np.r_[starts[1:], len(names)], strict=True), strict=True)
-        )
-        self._images = [
-            (images_dir / shard, offset, size, name)
-            for shard, offset, size, name in zip(
-                images["shard"], images["offset"], images["size"], images["image_id"], strict=True
-            )
-            if name in self._captions_of
-        ]
+        images = pq.read_table(images_dir / "index.parquet", schema=IMAGE_SCHEMA, filters=wanted)
+        captioned = _captioned_images(captions_dir, len(self._token_ids))
+        places = pc.index_in(images["image_id"], captioned.values)
+        images = images.filter(pc.is_valid(places)).combine_chunks()
+        places = places.drop_null().to_numpy()
+        behind = captioned.run_ends.to_numpy()
+        self._behind: npt.NDArray[np.int32] = behind[places]
+        self._first = np.concatenate([np.zeros(1, np.int32), behind])[places]
+        shards = images["shard"].combine_chunks().dictionary_encode()
+        self._shards = [images_dir / name for name in shards.dictionary.to_pylist()]
+        self._shard_of = shards.indices.to_numpy()
+        self._offsets = images["offset"].to_numpy()
+        self._sizes = images["size"].to_numpy()
         self._augment = augment
-        self._seed = seed
+        self._chances = Chances(seed, 1, len(places), 1 + VIEW_CHANCES)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._first)
 
     def __getitem__(self, draw: Draw) -> Pair:
-        shard, offset, size, name = self._images[draw.index]
-        pixels = decode_jpeg(read_extent(shard, offset, size))
-        first, behind = self._captions_of[name]
+        index = draw.sample
+        shard = self._shards[self._shard_of[index]]
+        pixels = read_picture(shard, self._offsets[index].item(), self._sizes[index].item())
+        row = self._first[index].item()
         if draw.round < 0:
-            row, view = first, centre_view(pixels, self._augment)
+            view = centre_view(pixels, self._augment)
         else:
-            rng = np.random.default_rng([self._seed, 1, draw.round, draw.index])
-            row = int(rng.integers(first, behind))
-            view = training_view(pixels, self._augment, rng)
+            chosen, *rest = self._chances.of(draw)
+            row += int(chosen * (self._behind[index].item() - row))
+            view = training_view(pixels, self._augment, rest)
         return view, torch.from_numpy(self._token_ids[row].astype(np.int64))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_token_ids"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A process that is not forked maps the word ids anew."""
+        vars(self).update(state)
+        self._token_ids = _mapped(self._ids_path)
+
+
+def _mapped(path: Path) -> npt.NDArray[np.int32]:
+    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+
+
+def _captioned_images(captions_dir: Path, captions: int) -> pa.RunEndEncodedArray:
+    """The image ids of ``captions.parquet``, each once, with the row behind its last caption."""
+    path = captions_dir / "captions.parquet"
+    names = pq.read_table(path, schema=CAPTION_SCHEMA, columns=["image_id"])["image_id"]
+    if len(names) != captions:
+        raise DataError(
+            f"{path} has {len(names)} captions, token_ids.npy beside it {captions}; "
+            "run the captions stage again"
+        )
+    return pc.run_end_encode(pa.concat_arrays(names.chunks), run_end_type=pa.int32())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +258,7 @@ class EndlessBatches(Sampler[list[Draw]]):
             order = np.random.default_rng([*self._key, round_number]).permutation(self._samples)
             for batch in range(self.batches_per_round):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [Draw(round_number, int(index)) for index in chosen]
+                yield [Draw(round_number, sample) for sample in chosen.tolist()]
 
 
 def training_loader(

@@ -1,4 +1,5 @@
-"""The only module that touches media files: PyAV looks into containers, ffmpeg decodes, encodes.
+"""Media files: PyAV opens containers and looks into them, ffmpeg encodes (decoding:
+trimodal.frames, trimodal.sound).
 
 ffmpeg-python composes the command lines; they run as argument lists with a time limit, without
 standard input and with their messages kept. Files from strangers are opened by the ``file``
@@ -8,7 +9,8 @@ protocol alone, so that a playlist that calls itself .mp4 cannot reach other fil
 import re
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,6 +22,7 @@ import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
+from av.container import InputContainer
 
 from trimodal.files import atomic_path
 
@@ -39,6 +42,25 @@ class MediaError(ValueError):
         super().__init__(f"{path}: {reason}: {detail}")
         self.reason: Literal["corrupt", "no_video", "no_audio"] = reason
         self.detail = detail
+
+
+class LimitError(ValueError):
+    """A clip that asks for more than :class:`DecodingLimits` allow."""
+
+    def __init__(self, path: Path, reason: Literal["too_long", "too_large"], detail: str) -> None:
+        super().__init__(f"{path}: {reason}: {detail}")
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingLimits:
+    """What a clip from a stranger may ask of this machine: length, pixels a picture, and wall
+    seconds for its pictures or its sound.
+    """
+
+    clip_seconds: float
+    frame_pixels: int
+    timeout_seconds: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +84,24 @@ def missing_encoders() -> list[str]:
     return [name for name in ("libx264", "aac") if name.encode() not in known]
 
 
+def open_media(path: Path) -> InputContainer:
+    """Opens a media file from strangers: that file alone, whatever it calls itself."""
+    return av.open(f"file:{path}", options=_SAFE_INPUT)
+
+
+@contextmanager
+def errors_of(path: Path) -> Iterator[None]:
+    """Turns PyAV's errors into a MediaError of this file."""
+    try:
+        yield
+    except (av.FFmpegError, OSError) as error:
+        raise MediaError(path, "corrupt", str(error)) from error
+
+
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
     try:
-        with av.open(f"file:{path}", options=_SAFE_INPUT) as container:
+        with open_media(path) as container:
             if not container.streams.video:
                 raise MediaError(path, "no_video", "has no video stream")
             stream = container.streams.video[0]
@@ -78,44 +114,6 @@ def probe(path: Path) -> MediaInfo:
             return MediaInfo(duration_seconds=duration, has_audio=bool(container.streams.audio))
     except (av.FFmpegError, OSError) as error:
         raise MediaError(path, "corrupt", str(error)) from error
-
-
-def decode_frames(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """One frame a second, (frames, height, width, 3) RGB; the aspect ratio is not kept.
-
-    Frame N (from 1) is the picture on screen at second N - 0.5: time is shifted back by half a
-    second and each whole second then takes the last picture at or before it.
-    """
-    stream = (
-        _input(path)
-        .video.filter("setpts", "PTS-0.5/TB")
-        .filter("fps", fps=1, start_time=0, round="up")
-        .filter("scale", width, height, flags="bicubic")
-        .output("pipe:1", format="rawvideo", pix_fmt="rgb24", threads=1)
-    )
-    raw = _run(stream, path)
-    frames = np.frombuffer(raw, np.uint8)
-    if not frames.size or frames.size % (height * width * 3):
-        raise MediaError(path, "corrupt", f"decodes to {frames.size} bytes of video")
-    return frames.reshape(-1, height, width, 3)
-
-
-def decode_audio(path: Path, rate_hz: int) -> npt.NDArray[np.float32]:
-    """The whole sound track as mono samples in [-1, 1]; sample 0 is second 0 of the video.
-
-    A track that starts late is preceded by silence. Raises MediaError if there is none.
-    """
-    stream = (
-        _input(path)
-        .audio.filter("aresample", sample_rate=rate_hz, **{"async": 1, "first_pts": 0})
-        .output("pipe:1", format="f32le", ac=1, ar=rate_hz)
-    )
-    samples = np.frombuffer(_run(stream, path), np.float32)
-    if not samples.size:
-        raise MediaError(path, "no_audio", "its sound track is empty")
-    if not np.isfinite(samples).all():
-        raise MediaError(path, "corrupt", "its sound has samples that are not finite")
-    return samples
 
 
 def encode_video(
@@ -148,7 +146,13 @@ def encode_video(
             streams.append(ffmpeg.input(str(samples), format="f32le", ac=1, ar=audio_rate_hz).audio)
             options |= {"acodec": "aac", "aac_coder": "fast", "audio_bitrate": "64k"}
         output = ffmpeg.output(*streams, f"file:{temporary}", **options).overwrite_output()
-        _run(output, path, pictures.tobytes())
+        try:
+            done = _execute(output, pictures.tobytes(), _TIMEOUT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            detail = f"ffmpeg took over {_TIMEOUT_SECONDS:.0f} s"
+            raise MediaError(path, "corrupt", detail) from error
+        if done.returncode:
+            raise MediaError(path, "corrupt", _told(done.stderr.decode(errors="replace")))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,22 +221,6 @@ def _told(messages: str) -> str:
     lines = [re.sub(r"^\[[^]]* @ \w+\] ", "", line.strip()) for line in messages.splitlines()]
     told = dict.fromkeys(line for line in lines if line and "://" not in line)
     return "; ".join(told)[:300] or "ffmpeg failed and said nothing"
-
-
-def _input(path: Path) -> Any:
-    return ffmpeg.input(f"file:{path}", threads=1, **_SAFE_INPUT)
-
-
-def _run(stream: Any, path: Path, stdin: bytes | None = None) -> bytes:
-    try:
-        done = _execute(stream, stdin, _TIMEOUT_SECONDS)
-    except subprocess.TimeoutExpired as error:
-        raise MediaError(path, "corrupt", f"ffmpeg took over {_TIMEOUT_SECONDS:.0f} s") from error
-    messages = done.stderr.decode(errors="replace").strip().splitlines()
-    # A file that ends early decodes to its first part with exit code 0.
-    if done.returncode or any("partial file" in message for message in messages):
-        raise MediaError(path, "corrupt", messages[-1] if messages else "ffmpeg failed")
-    return done.stdout
 
 
 def _execute(

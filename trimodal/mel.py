@@ -1,25 +1,25 @@
 """The one mel front-end: a clip's log-mel is stored once, three-second windows are views of it.
 
 Stored are decibels of power without a reference, so that any window can be referenced to its own
-maximum when it is cut (paper.md, Data, row 'mel').
+maximum when it is cut (paper.md, Data, row 'mel'); how they are computed is in
+trimodal.spectrogram. A byte holds one: so many steps below the loudest of its column. What lies
+80 dB below it is under the floor of every window that has the column.
 """
 
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from jaxtyping import Float
-from torchaudio.transforms import MelSpectrogram
+from jaxtyping import Float, Shaped
 
 from trimodal.files import fingerprint
 from trimodal.timing import first_column, window_columns
 
-_POWER_FLOOR = 1e-10  # librosa's amin of power_to_db: -100 dB
 _AMPLITUDE_FLOOR_DB = -50.0  # librosa's amin of amplitude_to_db, 1e-5, met by a *power* mel
-FLOOR_DB = -100.0
+FLOOR_DB = -100.0  # librosa's amin of power_to_db, 1e-10
+_DEPTH_DB = 80.0
+STEP_DB = _DEPTH_DB / 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,39 +52,45 @@ class MelConfig:
         """Columns of one window, both edges included."""
         return window_columns(self.window_seconds, self.hop_seconds)
 
+    @property
+    def column_type(self) -> np.dtype[np.void]:
+        """A stored column: its loudest ``top_db`` (dB of power) and for each mel a code c, which
+        stands for ``top_db - (255 - c) * STEP_DB``.
+        """
+        return np.dtype([("top_db", "<f2"), ("codes", "u1", (self.mels,))])
+
     def front_end_fingerprint(self) -> str:
         """Identifies what is *stored*; how a window is cut from it (``decibel``) does not count."""
-        stored = asdict(self)
+        stored: dict[str, object] = asdict(self)
         del stored["decibel"], stored["window_seconds"]
-        return fingerprint(stored)
+        return fingerprint(stored | {"step_db": STEP_DB})
 
 
-@lru_cache(maxsize=4)
-def _transform(config: MelConfig) -> MelSpectrogram:
-    return MelSpectrogram(
-        sample_rate=config.sample_rate_hz,
-        n_fft=config.n_fft,
-        win_length=config.window_samples,
-        hop_length=config.hop_samples,
-        n_mels=config.mels,
-        power=2.0,
-        norm="slaney",
-        mel_scale="slaney",
-        pad_mode="constant",
-    )
-
-
-def log_mel(
-    samples: Float[np.ndarray, " samples"], config: MelConfig
-) -> Float[np.ndarray, "columns mels"]:
-    """Log-mel of a whole sound track: (1 + samples // hop, mels), float16 dB of power.
-
-    Half precision is at most 0.031 dB off above -64 dB of power and 0.063 dB off below.
+def store_decibels(
+    decibels: Float[np.ndarray, "columns mels"], config: MelConfig
+) -> Shaped[np.ndarray, " columns"]:
+    """Columns as they are stored, (columns,) of ``config.column_type``: within 80 dB of the
+    loudest at most 0.16 dB off, and the loudest at most 0.031 (its half precision).
     """
-    with torch.inference_mode():
-        power = _transform(config)(torch.from_numpy(samples.astype(np.float32)))
-        decibels = 10.0 * torch.log10(power.clamp_min(_POWER_FLOOR))
-    return np.ascontiguousarray(decibels.T.numpy(), np.float16)
+    columns = np.empty(len(decibels), config.column_type)
+    columns["top_db"] = decibels.max(axis=1)
+    above = decibels - columns["top_db"].astype(np.float32)[:, None]
+    columns["codes"] = np.clip(np.rint(above / np.float32(STEP_DB)) + 255, 0, 255)
+    return columns
+
+
+def window_decibels(
+    part: Shaped[np.ndarray, " stored"], first: int, config: MelConfig
+) -> Float[np.ndarray, "columns mels"]:
+    """The decibels of the window that begins at column ``first``, float32, from those of its
+    columns that are stored; silence where it reaches beyond them.
+    """
+    before = min(max(0, -first), config.columns)
+    window = np.full((config.columns, config.mels), FLOOR_DB, np.float32)
+    inside = window[before : before + len(part)]
+    np.multiply(part["codes"], np.float32(STEP_DB), out=inside)
+    inside += (part["top_db"].astype(np.float32) - np.float32(_DEPTH_DB))[:, None]
+    return window
 
 
 def window_first_column(centre_seconds: float, config: MelConfig) -> int:
@@ -98,15 +104,6 @@ def missing_columns(first: int, stored: int, config: MelConfig) -> int:
     return config.columns - inside
 
 
-def pad_window(
-    part: npt.NDArray[np.float16], first: int, config: MelConfig
-) -> npt.NDArray[np.float16]:
-    """Completes the stored part of a window that begins at column ``first`` with silence."""
-    before = min(max(0, -first), config.columns)
-    after = config.columns - before - len(part)
-    return np.pad(part, ((before, after), (0, 0)), constant_values=FLOOR_DB)
-
-
 def scale_window(
     decibels: Float[np.ndarray, "columns mels"], config: MelConfig
 ) -> Float[np.ndarray, "mels columns"]:
@@ -114,8 +111,9 @@ def scale_window(
 
     Values lie in [-1, 1]; float32, (mels, columns).
     """
-    window = decibels.astype(np.float32)
+    window = np.ascontiguousarray(decibels.T, np.float32)
     if config.decibel == "amplitude":
         window = np.float32(2.0) * np.maximum(window, np.float32(_AMPLITUDE_FLOOR_DB))
     window = np.maximum(window - window.max(), np.float32(-80.0))
-    return np.ascontiguousarray(((window + np.float32(40.0)) / np.float32(40.0)).T)
+    scaled: npt.NDArray[np.float32] = (window + np.float32(40.0)) / np.float32(40.0)
+    return scaled

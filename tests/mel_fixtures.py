@@ -1,0 +1,60 @@
+"""Sounds, and their mels as librosa and the authors compute them."""
+
+import librosa
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from trimodal.mel import MelConfig, window_decibels
+
+Samples = npt.NDArray[np.float32]
+Decibels = npt.NDArray[np.float32]
+
+PAPER = MelConfig(
+    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128,
+    window_seconds=3.0, decibel="power",
+)  # fmt: skip
+DEMO = MelConfig(
+    sample_rate_hz=16_000, n_fft=1024, window_samples=640, hop_samples=320, mels=64,
+    window_seconds=3.0, decibel="power",
+)  # fmt: skip
+CONFIGS = pytest.mark.parametrize("config", [PAPER, DEMO], ids=["paper", "demo"])
+STEP_DB = 0.158  # half a step of a code, and what float32 adds
+TOP_DB = 0.032  # half a float16 step of a column's loudest below -64 dB
+
+
+def sound(config: MelConfig, seconds: float, *, gain: float = 1.0) -> Samples:
+    """Tones and noise; louder around second 4.7, so that no edge holds a window's maximum."""
+    time = np.arange(round(seconds * config.sample_rate_hz)) / config.sample_rate_hz
+    noise = np.random.default_rng(3).standard_normal(len(time))
+    tones = np.sin(2 * np.pi * 440 * time) + 0.3 * np.sin(2 * np.pi * 3_000 * time)
+    loudness = 0.05 + 0.5 * np.exp(-(((time - 4.7) / 0.3) ** 2))
+    return (gain * loudness * (tones + 0.1 * noise)).astype(np.float32)
+
+
+def decibels_of(stored: npt.NDArray[np.void], config: MelConfig) -> Decibels:
+    """All stored columns' decibels, (columns, mels)."""
+    parts = [
+        window_decibels(stored[first : first + config.columns], 0, config)
+        for first in range(0, len(stored), config.columns)
+    ]
+    return np.concatenate(parts)[: len(stored)]
+
+
+def librosa_power_mel(samples: Samples, config: MelConfig) -> npt.NDArray[np.float32]:
+    return librosa.feature.melspectrogram(
+        y=samples, sr=config.sample_rate_hz, n_fft=config.n_fft, hop_length=config.hop_samples,
+        win_length=config.window_samples, n_mels=config.mels, power=2.0,
+    )  # fmt: skip
+
+
+def librosa_decibels(samples: Samples, config: MelConfig) -> Decibels:
+    """(columns, mels), without a reference."""
+    return librosa.power_to_db(librosa_power_mel(samples, config), top_db=None).T
+
+
+def librosa_input(samples: Samples, config: MelConfig) -> npt.NDArray[np.float32]:
+    """The authors' network input for exactly these samples."""
+    to_db = {"power": librosa.power_to_db, "amplitude": librosa.amplitude_to_db}[config.decibel]
+    decibels = to_db(librosa_power_mel(samples, config), ref=np.max, top_db=80)
+    return (decibels + 40) / 40

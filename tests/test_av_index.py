@@ -1,0 +1,81 @@
+"""The index of clips as columns against its rows."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from training_fixtures import TinyData
+
+from trimodal.av_index import ClipTable, read_index
+from trimodal.records import DataError
+from trimodal.tables import AV_SCHEMA
+
+
+def rows(count: int) -> list[dict[str, Any]]:
+    """0 to 11 frames a clip, three shards, every number another one."""
+    return [
+        {
+            "split": "train", "shard": f"train-{n // 5:06d}.tar", "shard_fingerprint": "f",
+            "clip_id": f"clip{n}", "label": f"label {n % 3}", "duration_s": n + 0.25,
+            "sound_s": n + 0.125, "frame_offsets": [1000 * n + k for k in range(n % 12)],
+            "frame_sizes": [50 * n + k for k in range(n % 12)], "mel_offset": 7 * n,
+            "mel_columns": 3 * n,
+        }
+        for n in range(count)
+    ]  # fmt: skip
+
+
+def expected(av_dir: Path, row: dict[str, Any]) -> dict[str, Any]:
+    kept = {
+        name: value for name, value in row.items() if name not in ("split", "shard_fingerprint")
+    }
+    sequences = {name: tuple(row[name]) for name in ("frame_offsets", "frame_sizes")}
+    return kept | sequences | {"shard": av_dir / row["shard"]}
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_clips_are_the_rows(pieces: int, tmp_path: Path) -> None:
+    told = rows(15)
+    step = 15 // pieces
+    parts = [pa.Table.from_pylist(told[k : k + step], AV_SCHEMA) for k in range(0, 15, step)]
+    clips = ClipTable(tmp_path, pa.concat_tables(parts))
+    wanted = [expected(tmp_path, row) for row in told]
+    assert len(clips) == 15
+    assert [asdict(clip) for clip in clips] == wanted
+    assert asdict(clips[-1]) == wanted[-1]
+    assert [asdict(clip) for clip in clips[3:9:2]] == wanted[3:9:2]
+    assert isinstance(clips[14].mel_offset, int)
+    assert isinstance(clips[14].frame_sizes[0], int)
+    for outside in (15, -16):
+        with pytest.raises(IndexError):
+            clips[outside]
+
+
+def test_a_split_without_clips_is_empty(tmp_path: Path) -> None:
+    clips = ClipTable(tmp_path, AV_SCHEMA.empty_table())
+    assert (len(clips), list(clips)) == (0, [])
+
+
+def test_part_of_a_table_is_its_own_rows(tmp_path: Path) -> None:
+    told = rows(15)
+    part = pa.Table.from_pylist(told, AV_SCHEMA).slice(4, 6)
+    clips = ClipTable(tmp_path, part)
+    assert [asdict(clip) for clip in clips] == [expected(tmp_path, row) for row in told[4:10]]
+
+
+def test_frames_without_sizes_are_refused(tmp_path: Path) -> None:
+    told = rows(4)
+    told[2]["frame_sizes"] = [1]
+    with pytest.raises(DataError, match=r"index\.parquet: .* frame_sizes"):
+        ClipTable(tmp_path, pa.Table.from_pylist(told, AV_SCHEMA))
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_index_is_read_split_by_split(split: str, tiny_data: TinyData) -> None:
+    told = pq.read_table(tiny_data.av_dir / "index.parquet").to_pylist()
+    wanted = [expected(tiny_data.av_dir, row) for row in told if row["split"] == split]
+    clips = read_index(tiny_data.av_dir, split, tiny_data.mel)
+    assert [asdict(clip) for clip in clips] == wanted

@@ -1,0 +1,140 @@
+"""Decoding, crops and colour jitter, against PIL and torchvision."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from trimodal.images import (
+    VIEW_CHANCES,
+    AugmentConfig,
+    centre_view,
+    decode_jpeg,
+    jitter,
+    normalise,
+    training_view,
+)
+from trimodal.records import DataError
+
+PLAIN = AugmentConfig(crop_px=5, flip=False, brightness=0.0, saturation=0.0)
+
+
+def picture(height: int = 8, width: int = 9) -> Tensor:
+    """Every pixel another one."""
+    pixels = np.arange(3 * height * width, dtype=np.uint8).reshape(height, width, 3)
+    return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def jpeg(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def every_level() -> torch.Tensor:
+    """4,096 colours, (3, 64, 64): the darkest and the lightest levels among them."""
+    steps = np.array([0, 1, 2, 17, 50, 77, 100, 127, 128, 150, 200, 230, 232, 253, 254, 255])
+    colours = np.stack(np.meshgrid(steps, steps, steps), axis=-1).astype(np.uint8)
+    return torch.from_numpy(colours.reshape(64, 64, 3)).permute(2, 0, 1)
+
+
+@settings(deadline=None, database=None, max_examples=200)
+@given(brightness=st.floats(0.01, 1.99), saturation=st.floats(0.01, 1.99))
+def test_jitter_is_torchvisions_within_one_level(brightness: float, saturation: float) -> None:
+    pixels = every_level()
+    wanted = tv.adjust_saturation(tv.adjust_brightness(pixels, brightness), saturation)
+    got = torch.from_numpy(jitter(pixels.numpy(), brightness, saturation))
+    apart = (got.int() - wanted.int()).abs()
+    assert apart.max() <= 1
+
+
+@pytest.mark.parametrize("saturation", [0.9, 0.95, 1.03, 1.1])
+def test_nine_in_ten_levels_of_the_papers_jitter_are_torchvisions(saturation: float) -> None:
+    pixels = every_level()
+    for brightness in (0.9, 0.96, 1.02, 1.1):
+        wanted = tv.adjust_saturation(tv.adjust_brightness(pixels, brightness), saturation)
+        got = torch.from_numpy(jitter(pixels.numpy(), brightness, saturation))
+        assert (got == wanted).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("brightness", [0.1, 0.9, 0.97, 1.0, 1.05, 1.9])
+def test_brightness_is_torchvisions(brightness: float) -> None:
+    pixels = every_level()
+    got = torch.from_numpy(jitter(pixels.numpy(), brightness, 1.0))
+    assert torch.equal(got, tv.adjust_brightness(pixels, brightness))
+
+
+def test_crops_lie_everywhere_in_the_picture() -> None:
+    pixels = picture()
+    for top in range(4):
+        for left in range(5):
+            chances = [(top + 0.5) / 4, (left + 0.5) / 5, 0.0, 0.0, 0.0]
+            view = training_view(pixels, PLAIN, chances)
+            assert torch.equal(view, pixels[:, top : top + 5, left : left + 5])
+            assert view.is_contiguous()
+    last = float(np.nextafter(np.float32(1), np.float32(0)))
+    assert torch.equal(training_view(pixels, PLAIN, [last] * VIEW_CHANCES), pixels[:, 3:, 4:])
+
+
+def test_half_of_the_chances_flip() -> None:
+    config = AugmentConfig(crop_px=8, flip=True, brightness=0.0, saturation=0.0)
+    pixels = picture(8, 8)
+    for chance in (0.0, 0.49):
+        flipped = training_view(pixels, config, [0.0, 0.0, chance, 0.0, 0.0])
+        assert torch.equal(flipped, pixels.flip(2))
+    for chance in (0.5, 0.99):
+        assert torch.equal(training_view(pixels, config, [0.0, 0.0, chance, 0.0, 0.0]), pixels)
+
+
+def test_jitter_spans_the_given_shares() -> None:
+    config = AugmentConfig(crop_px=64, flip=False, brightness=0.2, saturation=0.3)
+    pixels = every_level()
+    for chance, brightness, saturation in [(0.0, 0.8, 0.7), (0.5, 1.0, 1.0), (0.75, 1.1, 1.15)]:
+        view = training_view(pixels, config, [0.0, 0.0, 0.9, chance, chance])
+        assert torch.equal(view, torch.from_numpy(jitter(pixels.numpy(), brightness, saturation)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 9), (9, 8), (5, 5), (7, 11), (6, 10)])
+def test_centre_view_is_torchvisions(height: int, width: int) -> None:
+    pixels = picture(height, width)
+    assert torch.equal(centre_view(pixels, PLAIN), tv.center_crop(pixels, [5, 5]))
+
+
+def test_pictures_smaller_than_the_crop_are_refused() -> None:
+    for cut in (centre_view, lambda p, c: training_view(p, c, [0.0] * VIEW_CHANCES)):
+        with pytest.raises(DataError, match="crop_px 5 exceeds the stored pictures, 9 x 4"):
+            cut(picture(4, 9), PLAIN)
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_decoded_pixels_are_pils(mode: str) -> None:
+    coarse = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8))
+    content = jpeg(np.array(coarse.resize((48, 37), Image.Resampling.BICUBIC).convert(mode)))
+    wanted = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
+    pixels = decode_jpeg(content)
+    assert pixels.dtype == torch.uint8
+    assert np.array_equal(pixels.permute(1, 2, 0).numpy(), wanted)
+
+
+def test_what_is_no_whole_jpeg_is_refused() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    whole = jpeg(noise)
+    decode_jpeg(whole)
+    for content in (b"", whole[:-1], whole[: len(whole) // 2], whole[9:], jpeg(noise, "PNG")):
+        with pytest.raises(ValueError, match="JPEG"):
+            decode_jpeg(content)
+
+
+def test_normalised_pixels_are_torchvisions_and_the_given_ones_stay() -> None:
+    pixels = torch.stack([every_level(), every_level().flip(0)])
+    given_pixels = pixels.clone()
+    scaled = tv.to_dtype(pixels, torch.float32, scale=True)
+    wanted = tv.normalize(scaled, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
+    assert torch.allclose(normalise(pixels), wanted, rtol=0, atol=1e-6)
+    assert torch.equal(pixels, given_pixels)

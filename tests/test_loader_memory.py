@@ -1,0 +1,107 @@
+"""A worker holds as much memory at an epoch's end as at its beginning, however many samples."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pytest
+from PIL import Image
+from torch.utils.data import Dataset
+from training_fixtures import RATE_HZ
+
+from trimodal.av_index import read_index
+from trimodal.files import write_json, write_table
+from trimodal.images import AugmentConfig
+from trimodal.loaders import (
+    AudioVisualPairs,
+    CaptionedImages,
+    EndlessBatches,
+    Pair,
+    PointRule,
+    training_loader,
+)
+from trimodal.mel import MelConfig
+from trimodal.tables import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
+
+SAMPLES = 20_000
+BATCH = 50
+MAY_GROW_BYTES = 3_500_000
+MEL = MelConfig(
+    sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=2,
+    window_seconds=3.0, decibel="power",
+)  # fmt: skip
+AUGMENT = AugmentConfig(crop_px=8, flip=True, brightness=0.1, saturation=0.1)
+
+
+def write_shard_of_one(path: Path) -> int:
+    """A picture, and behind it the codes of a clip of 10 s; returns the picture's size."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(buffer, "JPEG")
+    path.write_bytes(buffer.getvalue() + bytes(501 * MEL.column_type.itemsize))
+    return len(buffer.getvalue())
+
+
+def pairs(folder: Path) -> AudioVisualPairs:
+    """Clips of 10 frames."""
+    size = write_shard_of_one(folder / "train-000000.tar")
+    frames = pa.array([np.zeros(10, np.int64)] * SAMPLES)
+    columns = {
+        "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
+        "shard_fingerprint": ["f"] * SAMPLES, "clip_id": [f"clip{n:08d}" for n in range(SAMPLES)],
+        "label": [f"label {n % 300}" for n in range(SAMPLES)], "duration_s": [10.0] * SAMPLES,
+        "sound_s": [10.0] * SAMPLES, "frame_offsets": frames,
+        "frame_sizes": pa.array([np.full(10, size)] * SAMPLES), "mel_offset": [size] * SAMPLES,
+        "mel_columns": [501] * SAMPLES,
+    }  # fmt: skip
+    write_table(folder / "index.parquet", pa.table(columns, AV_SCHEMA))
+    write_json(folder / "stats.json", {"front_end": MEL.front_end_fingerprint()})
+    rule = PointRule(first_frame=2, last_frame=8, validation_frame=4)
+    return AudioVisualPairs(read_index(folder, "train", MEL), rule, MEL, AUGMENT, seed=1)
+
+
+def images(folder: Path) -> CaptionedImages:
+    """Images of two captions."""
+    size = write_shard_of_one(folder / "train-000000.tar")
+    names = [f"coco_{n:012d}" for n in range(SAMPLES)]
+    index = {
+        "image_id": names, "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
+        "shard_fingerprint": ["f"] * SAMPLES, "offset": [0] * SAMPLES, "size": [size] * SAMPLES,
+    }  # fmt: skip
+    write_table(folder / "index.parquet", pa.table(index, IMAGE_SCHEMA))
+    ids = np.arange(2 * SAMPLES * 16, dtype=np.int32).reshape(-1, 16)
+    captions = {
+        "image_id": np.repeat(names, 2), "split": ["train"] * len(ids),
+        "source": ["coco"] * len(ids), "caption": [""] * len(ids), "tokens": [[]] * len(ids),
+        "token_ids": pa.FixedSizeListArray.from_arrays(ids.ravel(), 16),
+    }  # fmt: skip
+    write_table(folder / "captions.parquet", pa.table(captions, CAPTION_SCHEMA))
+    np.save(folder / "token_ids.npy", ids)
+    return CaptionedImages(folder, folder, "train", AUGMENT, seed=1)
+
+
+def own_bytes(process: psutil.Process) -> int:
+    """Memory that no other process shares."""
+    held: int = process.memory_full_info().uss
+    return held
+
+
+@pytest.mark.skipif(not psutil.LINUX, reason="counts a forked worker's own pages")
+@pytest.mark.parametrize("open_set", [pairs, images])
+def test_worker_does_not_grow_over_an_epoch(
+    open_set: Callable[[Path], Dataset[Pair]], tmp_path: Path
+) -> None:
+    samples = open_set(tmp_path)
+    batches = EndlessBatches(SAMPLES, BATCH, seed=1, stream=0)
+    others = set(psutil.Process().children())
+    loader = iter(training_loader(samples, batches, workers=1))
+    (worker,) = set(psutil.Process().children()) - others
+    held = []
+    for number in range(batches.batches_per_round):
+        next(loader)
+        if number in (0, batches.batches_per_round - 1):
+            held.append(own_bytes(worker))
+    first, last = held
+    assert last - first < MAY_GROW_BYTES, f"grew by {(last - first) / 1e6:.1f} MB"

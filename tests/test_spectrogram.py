@@ -1,0 +1,115 @@
+"""The mel of a sound that comes in blocks: librosa's and torchaudio's, however it is cut."""
+
+import tracemalloc
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+import torchaudio
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from mel_fixtures import (
+    CONFIGS,
+    DEMO,
+    PAPER,
+    STEP_DB,
+    TOP_DB,
+    Decibels,
+    Samples,
+    decibels_of,
+    librosa_decibels,
+    sound,
+)
+
+from trimodal.mel import FLOOR_DB, MelConfig
+from trimodal.spectrogram import log_mel
+
+SMALL = replace(DEMO, n_fft=64, window_samples=40, hop_samples=16, mels=8)
+
+
+def torchaudio_decibels(samples: Samples, config: MelConfig) -> Decibels:
+    mel = torchaudio.transforms.MelSpectrogram(
+        sample_rate=config.sample_rate_hz, n_fft=config.n_fft, win_length=config.window_samples,
+        hop_length=config.hop_samples, n_mels=config.mels, center=True, pad_mode="constant",
+        norm="slaney", mel_scale="slaney", power=2.0,
+    )  # fmt: skip
+    power = mel(torch.from_numpy(samples)).numpy().T
+    return 10 * np.log10(np.maximum(power, 10 ** (FLOOR_DB / 10)))
+
+
+def assert_near(ours: Decibels, theirs: Decibels) -> None:
+    """Each column to half a step in its top 60 dB, and to a quarter decibel in the next 20."""
+    assert ours.shape == theirs.shape
+    top = theirs.max(axis=1, keepdims=True)
+    assert np.abs(ours.max(axis=1, keepdims=True) - top).max() <= TOP_DB
+    assert np.abs(ours - theirs)[theirs > top - 60].max() <= STEP_DB + 0.01
+    assert np.abs(np.maximum(ours, top - 80) - np.maximum(theirs, top - 80)).max() <= 0.25
+
+
+@CONFIGS
+@pytest.mark.parametrize("oracle", [librosa_decibels, torchaudio_decibels])
+@pytest.mark.parametrize("gain", [1.0, 0.001])
+def test_log_mel_is_librosas_and_torchaudios(
+    config: MelConfig, oracle: object, gain: float
+) -> None:
+    samples = sound(config, 6.0, gain=gain)
+    stored = log_mel([samples], config)
+    assert stored.dtype == config.column_type
+    assert len(stored) == 1 + len(samples) // config.hop_samples
+    assert_near(decibels_of(stored, config), oracle(samples, config))  # type: ignore[operator]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.integers(0, 9000),
+    st.lists(st.one_of(st.integers(0, 70), st.integers(0, 9000)), max_size=60),
+)
+@example(0, [])
+@example(1, [1])
+@example(9000, list(range(0, 9000, 16)))
+@example(300, list(range(301)))
+@example(8000, [0, 1, 2, 63, 64, 65, 4096, 4097])
+def test_blocks_of_any_sizes_give_the_same_columns(length: int, cuts: list[int]) -> None:
+    samples = np.random.default_rng(length).normal(0, 0.1, length).astype(np.float32)
+    edges = sorted({0, length, *(c for c in cuts if c < length)})
+    blocks = [samples[first:stop] for first, stop in pairwise(edges)]
+    stored = log_mel(blocks, SMALL)
+    assert len(stored) == 1 + length // 16
+    assert np.array_equal(stored, log_mel([samples], SMALL))
+
+
+@CONFIGS
+@pytest.mark.parametrize("block", [997, 16_000, 44_100])
+def test_a_clip_in_blocks_is_the_clip_in_one(config: MelConfig, block: int) -> None:
+    samples = sound(config, 12.3)
+    blocks = [samples[start : start + block] for start in range(0, len(samples), block)]
+    assert np.array_equal(log_mel(blocks, config), log_mel([samples], config))
+
+
+@CONFIGS
+@pytest.mark.parametrize("extra", [-1, 0, 1])
+@pytest.mark.parametrize("hops", [0, 1, 2, 3, 255, 256, 257])
+def test_columns_are_one_and_a_hop_each(config: MelConfig, hops: int, extra: int) -> None:
+    length = max(0, hops * config.hop_samples + extra)
+    samples = sound(config, 6.0)[:length]
+    assert len(log_mel([samples], config)) == 1 + length // config.hop_samples
+
+
+def test_blocks_are_let_go() -> None:
+    """Six minutes are 63 MB of samples; their mel is 4.7 MB."""
+
+    def blocks() -> Iterator[Samples]:
+        for second in range(360):
+            yield np.random.default_rng(second).normal(0, 0.1, 44_100).astype(np.float32)
+
+    tracemalloc.start()
+    try:
+        stored = log_mel(blocks(), PAPER)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert stored.nbytes > 4_600_000
+    assert peak < 2 * stored.nbytes + 10_000_000
