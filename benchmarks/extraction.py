@@ -32,7 +32,7 @@ from trimodal.config import load_section
 from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard
 from trimodal.manifest import ClipOutcome, write_manifest
 from trimodal.media import ffmpeg_executable
-from trimodal.mel import MelConfig, scale_window, window_decibels, window_first_column
+from trimodal.mel import MelConfig, scale_windows, window_decibels, window_first_column
 from trimodal.records import Clip
 from trimodal.sound import decode_audio
 from trimodal.spectrogram import log_mel
@@ -156,7 +156,8 @@ def window_error_db(clip: Path, extraction: ExtractConfig, mel: MelConfig) -> fl
     for frame in range(2, frame_count(len(samples) / mel.sample_rate_hz) - 1):
         first = window_first_column(frame_centre_seconds(frame), mel)
         columns = slice(first, first + mel.columns)
-        ours = 40 * scale_window(window_decibels(stored[columns], first, mel), mel) - 40
+        (window,) = scale_windows(window_decibels(stored[columns], first, mel)[None], mel)
+        ours = 40 * window - 40
         own = librosa.power_to_db(power[:, columns], ref=np.max, top_db=80)
         worst = max(worst, float(np.abs(ours - own)[own > -60].max()))
     return worst

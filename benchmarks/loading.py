@@ -36,7 +36,14 @@ from trimodal.config import load_section
 from trimodal.extract import ExtractConfig, extract
 from trimodal.image_shards import stored_jpeg
 from trimodal.images import AugmentConfig, decode_jpeg, normalise
-from trimodal.loaders import AudioVisualPairs, CaptionedImages, Draw, EndlessBatches, PointRule
+from trimodal.loaders import (
+    AudioVisualPairs,
+    CaptionedImages,
+    Draw,
+    EndlessBatches,
+    Pair,
+    PointRule,
+)
 from trimodal.manifest import write_manifest
 from trimodal.mel import MelConfig
 from trimodal.trainer import TrainConfig
@@ -126,10 +133,10 @@ def stored_images(scale: Scale, folder: Path) -> CaptionedImages:
     return CaptionedImages(folder / "captions", folder / "images", "train", augment, seed)
 
 
-def round_of(samples: Stream, number: int) -> list[Tensor]:
+def round_of(samples: Stream, number: int) -> Pair:
     """A round of samples in one batch, as a worker hands it on."""
     draws = [Draw(number, sample) for sample in range(len(samples))]
-    return list(default_collate([samples[draw] for draw in draws]))
+    return samples.__getitems__(draws)
 
 
 def compare(name: str, samples: Stream, ways: Mapping[str, tuple[Work, int]], rounds: int) -> None:

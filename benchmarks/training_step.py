@@ -21,7 +21,6 @@ from tempfile import TemporaryDirectory
 
 import psutil
 import torch
-from torch import Tensor
 
 from benchmarks.measuring import machine, ratio, say
 from trimodal.acquire.rendering import render_world
@@ -32,7 +31,7 @@ from trimodal.devices import pick_device
 from trimodal.doctor import read_sections
 from trimodal.estimate import Sections
 from trimodal.extract import extract
-from trimodal.loaders import Streams
+from trimodal.loaders import Pair, Streams
 from trimodal.manifest import write_manifest
 from trimodal.model import TrimodalNet
 from trimodal.scale import apply_overlay
@@ -44,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 KEPT_BATCHES = 4
 RESTING_SHARE = 0.05  # of a core: loaders that use less have filled their queues
 
-Batches = Iterator[tuple[list[Tensor], list[Tensor]]]
+Batches = Iterator[tuple[Pair, Pair]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +201,7 @@ def alone(scale: str, sections: Sections, device_name: str, steps: int, *, compi
     pixels = torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, device=device)
     windows = torch.randn(rows, 1, mel.mels, mel.columns, device=device)
     words = torch.randint(0, 100, (rows, WORDS), device=device)
-    batches = cycle([([pixels, windows], [pixels, words])])
+    batches = cycle([((pixels, windows), (pixels, words))])
     timed(trainer, batches, 3)  # the first steps choose algorithms and compile
     step_s = timed(trainer, batches, steps).wall_s
     say(f"| {scale} | {rows} | {2 * rows / step_s:,.0f} | {1000 * step_s:.1f} |")

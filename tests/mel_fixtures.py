@@ -5,7 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from trimodal.mel import MelConfig, window_decibels
+from trimodal.mel import MelConfig, scale_windows, window_decibels
 
 Samples = npt.NDArray[np.float32]
 Decibels = npt.NDArray[np.float32]
@@ -30,6 +30,12 @@ def sound(config: MelConfig, seconds: float, *, gain: float = 1.0) -> Samples:
     tones = np.sin(2 * np.pi * 440 * time) + 0.3 * np.sin(2 * np.pi * 3_000 * time)
     loudness = 0.05 + 0.5 * np.exp(-(((time - 4.7) / 0.3) ** 2))
     return (gain * loudness * (tones + 0.1 * noise)).astype(np.float32)
+
+
+def scaled(decibels: Decibels, config: MelConfig) -> Decibels:
+    """A window's decibels, (columns, mels), as the network's input, beside a louder window."""
+    both = np.stack([decibels, decibels + 7]).astype(np.float32)
+    return scale_windows(both, config)[0]
 
 
 def decibels_of(stored: npt.NDArray[np.void], config: MelConfig) -> Decibels:

@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from mel_fixtures import scaled
 
 from trimodal.losses import pair_loss
-from trimodal.mel import MelConfig, scale_window, window_decibels, window_first_column
+from trimodal.mel import MelConfig, window_decibels, window_first_column
 from trimodal.spectrogram import log_mel
 from trimodal.text import build_vocabulary, stop_words, tokenise
 
@@ -148,7 +149,7 @@ def test_mel_is_the_authors(decibel: str) -> None:
     theirs = authors_input(samples, decibel)
     config = replace(PAPER, decibel=decibel)
     stored = log_mel([samples], config)
-    ours = scale_window(window_decibels(stored, 0, config), config)
+    ours = scaled(window_decibels(stored, 0, config), config)
     assert ours.shape == theirs.shape == loops.shape == (128, 301)
     assert 0.05 < (loops > -1).mean() < 0.95
     np.testing.assert_allclose(theirs, loops, rtol=0, atol=1e-4)

@@ -14,11 +14,11 @@ from torchvision.transforms.v2 import functional as tv
 from trimodal.images import (
     VIEW_CHANCES,
     AugmentConfig,
-    centre_view,
+    centre_views,
     decode_jpeg,
     jitter,
     normalise,
-    training_view,
+    training_views,
 )
 from trimodal.records import DataError
 
@@ -29,6 +29,19 @@ def picture(height: int = 8, width: int = 9) -> Tensor:
     """Every pixel another one."""
     pixels = np.arange(3 * height * width, dtype=np.uint8).reshape(height, width, 3)
     return torch.from_numpy(pixels).permute(2, 0, 1)
+
+
+def jittered(pixels: Tensor, brightness: float, saturation: float) -> Tensor:
+    """Between two other pictures, which do not matter."""
+    three = np.stack([pixels.flip(0).numpy(), pixels.numpy(), pixels.flip(2).numpy()])
+    jitter(three, np.array([0.5, brightness, 1.5]), np.array([1.7, saturation, 0.2]))
+    return torch.from_numpy(three[1])
+
+
+def view_of(pixels: Tensor, config: AugmentConfig, chances: list[float]) -> Tensor:
+    """Beside the same picture with other chances."""
+    both = np.array([[0.3, 0.6, 0.7, 0.1, 0.2], chances], np.float32)
+    return training_views([pixels, pixels], config, both)[1]
 
 
 def jpeg(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
@@ -49,7 +62,7 @@ def every_level() -> torch.Tensor:
 def test_jitter_is_torchvisions_within_one_level(brightness: float, saturation: float) -> None:
     pixels = every_level()
     wanted = tv.adjust_saturation(tv.adjust_brightness(pixels, brightness), saturation)
-    got = torch.from_numpy(jitter(pixels.numpy(), brightness, saturation))
+    got = jittered(pixels, brightness, saturation)
     apart = (got.int() - wanted.int()).abs()
     assert apart.max() <= 1
 
@@ -59,14 +72,14 @@ def test_nine_in_ten_levels_of_the_papers_jitter_are_torchvisions(saturation: fl
     pixels = every_level()
     for brightness in (0.9, 0.96, 1.02, 1.1):
         wanted = tv.adjust_saturation(tv.adjust_brightness(pixels, brightness), saturation)
-        got = torch.from_numpy(jitter(pixels.numpy(), brightness, saturation))
+        got = jittered(pixels, brightness, saturation)
         assert (got == wanted).float().mean() > 0.9
 
 
 @pytest.mark.parametrize("brightness", [0.1, 0.9, 0.97, 1.0, 1.05, 1.9])
 def test_brightness_is_torchvisions(brightness: float) -> None:
     pixels = every_level()
-    got = torch.from_numpy(jitter(pixels.numpy(), brightness, 1.0))
+    got = jittered(pixels, brightness, 1.0)
     assert torch.equal(got, tv.adjust_brightness(pixels, brightness))
 
 
@@ -75,39 +88,42 @@ def test_crops_lie_everywhere_in_the_picture() -> None:
     for top in range(4):
         for left in range(5):
             chances = [(top + 0.5) / 4, (left + 0.5) / 5, 0.0, 0.0, 0.0]
-            view = training_view(pixels, PLAIN, chances)
+            view = view_of(pixels, PLAIN, chances)
             assert torch.equal(view, pixels[:, top : top + 5, left : left + 5])
             assert view.is_contiguous()
     last = float(np.nextafter(np.float32(1), np.float32(0)))
-    assert torch.equal(training_view(pixels, PLAIN, [last] * VIEW_CHANCES), pixels[:, 3:, 4:])
+    assert torch.equal(view_of(pixels, PLAIN, [last] * VIEW_CHANCES), pixels[:, 3:, 4:])
 
 
 def test_half_of_the_chances_flip() -> None:
     config = AugmentConfig(crop_px=8, flip=True, brightness=0.0, saturation=0.0)
     pixels = picture(8, 8)
     for chance in (0.0, 0.49):
-        flipped = training_view(pixels, config, [0.0, 0.0, chance, 0.0, 0.0])
+        flipped = view_of(pixels, config, [0.0, 0.0, chance, 0.0, 0.0])
         assert torch.equal(flipped, pixels.flip(2))
     for chance in (0.5, 0.99):
-        assert torch.equal(training_view(pixels, config, [0.0, 0.0, chance, 0.0, 0.0]), pixels)
+        assert torch.equal(view_of(pixels, config, [0.0, 0.0, chance, 0.0, 0.0]), pixels)
 
 
 def test_jitter_spans_the_given_shares() -> None:
     config = AugmentConfig(crop_px=64, flip=False, brightness=0.2, saturation=0.3)
     pixels = every_level()
     for chance, brightness, saturation in [(0.0, 0.8, 0.7), (0.5, 1.0, 1.0), (0.75, 1.1, 1.15)]:
-        view = training_view(pixels, config, [0.0, 0.0, 0.9, chance, chance])
-        assert torch.equal(view, torch.from_numpy(jitter(pixels.numpy(), brightness, saturation)))
+        view = view_of(pixels, config, [0.0, 0.0, 0.9, chance, chance])
+        assert torch.equal(view, jittered(pixels, brightness, saturation))
 
 
 @pytest.mark.parametrize(("height", "width"), [(8, 8), (8, 9), (9, 8), (5, 5), (7, 11), (6, 10)])
 def test_centre_view_is_torchvisions(height: int, width: int) -> None:
     pixels = picture(height, width)
-    assert torch.equal(centre_view(pixels, PLAIN), tv.center_crop(pixels, [5, 5]))
+    assert torch.equal(centre_views([pixels], PLAIN)[0], tv.center_crop(pixels, [5, 5]))
 
 
 def test_pictures_smaller_than_the_crop_are_refused() -> None:
-    for cut in (centre_view, lambda p, c: training_view(p, c, [0.0] * VIEW_CHANCES)):
+    for cut in (
+        lambda p, c: centre_views([p], c),
+        lambda p, c: view_of(p, c, [0.0] * VIEW_CHANCES),
+    ):
         with pytest.raises(DataError, match="crop_px 5 exceeds the stored pictures, 9 x 4"):
             cut(picture(4, 9), PLAIN)
 

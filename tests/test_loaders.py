@@ -15,12 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from mel_fixtures import scaled
 from PIL import Image
 from torch import Tensor
 from training_fixtures import TinyData
 
 from trimodal.av_index import AvClip, read_index
-from trimodal.images import centre_view
+from trimodal.images import centre_views
 from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
@@ -29,11 +30,11 @@ from trimodal.loaders import (
     EndlessBatches,
     PointRule,
     read_frame,
-    read_window,
+    read_windows,
     training_loader,
     validation_batches,
 )
-from trimodal.mel import FLOOR_DB, scale_window
+from trimodal.mel import FLOOR_DB, MelConfig
 from trimodal.records import DataError
 
 RULE = PointRule(first_frame=2, last_frame=8, validation_frame=4)
@@ -77,6 +78,12 @@ def shown_second(view: Tensor) -> int:
     return round((view[0].float().mean().item() - 20) / 20)
 
 
+def read_window(clip: AvClip, centre: float, mel: MelConfig) -> tuple[Tensor, int]:
+    """Behind another window of the clip."""
+    windows, missing = read_windows([clip, clip], [2.0, centre], mel)
+    return windows[1], missing[1]
+
+
 def same(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -87,7 +94,7 @@ def test_window_is_cut_from_the_stored_columns(split: str, tiny_data: TinyData) 
         stored = stored_mel(clip)
         for centre, first in [(1.5, 0), (4.5, 150), (8.5, 350)]:
             window, missing = read_window(clip, centre, tiny_data.mel)
-            expected = scale_window(stored[first : first + 151], tiny_data.mel)
+            expected = scaled(stored[first : first + 151], tiny_data.mel)
             assert (window.shape, window.dtype, missing) == ((1, 16, 151), torch.float32, 0)
             assert np.array_equal(window[0].numpy(), expected)
 
@@ -104,7 +111,7 @@ def test_window_beyond_the_sound_is_completed_with_silence(
         for c in range(first, first + 151)
     ]
     window, lacking = read_window(clip, centre, tiny_data.mel)
-    assert np.array_equal(window[0].numpy(), scale_window(np.stack(rows), tiny_data.mel))
+    assert np.array_equal(window[0].numpy(), scaled(np.stack(rows), tiny_data.mel))
     assert lacking == (first + 151 - len(stored) if missing is None else missing)
 
 
@@ -172,17 +179,21 @@ def test_sample_is_a_function_of_seed_round_and_index(stream: str, tiny_data: Ti
 
 
 def test_chances_differ_between_samples_and_come_back_in_any_order() -> None:
+    def numbers(chances: Chances, draws: list[Draw]) -> list[list[float]]:
+        return chances.of(draws).tolist()
+
     chances = Chances(seed=5, stream=0, samples=50, count=6)
-    drawn = {(number, k): chances.of(Draw(number, k)) for number in (0, 1, 2) for k in range(50)}
-    assert len({tuple(numbers) for numbers in drawn.values()}) == 150
-    flat = np.array(list(drawn.values()))
-    assert flat.shape == (150, 6)
+    rounds = [[Draw(number, sample) for sample in range(50)] for number in range(3)]
+    drawn = [numbers(chances, draws) for draws in rounds]
+    flat = np.array(drawn).reshape(150, 6)
+    assert len(np.unique(flat, axis=0)) == 150
     assert 0 <= flat.min() < 0.05 < 0.95 < flat.max() < 1
-    for number, k in [(2, 7), (0, 49), (1, 0), (0, 0)]:
-        assert chances.of(Draw(number, k)) == drawn[number, k]
+    for number, sample in [(2, 7), (0, 49), (1, 0), (0, 0)]:
+        assert numbers(chances, [Draw(number, sample)]) == [drawn[number][sample]]
     longer = Chances(seed=5, stream=0, samples=60, count=6)
-    assert longer.of(Draw(1, 49)) == drawn[1, 49]
-    assert Chances(seed=5, stream=1, samples=50, count=6).of(Draw(1, 49)) != drawn[1, 49]
+    assert numbers(longer, [Draw(1, 49), Draw(1, 3)]) == [drawn[1][49], drawn[1][3]]
+    other = Chances(seed=5, stream=1, samples=50, count=6)
+    assert numbers(other, [Draw(1, 49)]) != [drawn[1][49]]
 
 
 def test_another_seed_gives_other_samples(tiny_data: TinyData) -> None:
@@ -210,7 +221,7 @@ def test_validation_takes_the_first_caption(tiny_data: TinyData) -> None:
         assert ids.tolist() == first["token_ids"]
         assert ids.dtype == torch.int64
         jpeg = member(tiny_data.images_dir / row["shard"], f"{row['image_id']}.jpg")
-        assert torch.equal(view, centre_view(pixels(jpeg), tiny_data.augment))
+        assert torch.equal(view, centre_views([pixels(jpeg)], tiny_data.augment)[0])
 
 
 def test_image_and_caption_belong_together(tiny_data: TinyData) -> None:
@@ -225,7 +236,7 @@ def test_image_and_caption_belong_together(tiny_data: TinyData) -> None:
 
 
 def test_number_of_workers_does_not_change_the_batches(tiny_data: TinyData) -> None:
-    def first_batches(workers: int) -> list[list[Tensor]]:
+    def first_batches(workers: int) -> list[tuple[Tensor, Tensor]]:
         pairs = pairs_of(tiny_data)
         batches = EndlessBatches(len(pairs), 3, seed=5, stream=0)
         return list(islice(training_loader(pairs, batches, workers), 5))

@@ -18,6 +18,7 @@ from mel_fixtures import (
     decibels_of,
     librosa_decibels,
     librosa_input,
+    scaled,
     sound,
 )
 
@@ -25,7 +26,6 @@ from trimodal.mel import (
     FLOOR_DB,
     MelConfig,
     missing_columns,
-    scale_window,
     store_decibels,
     window_decibels,
     window_first_column,
@@ -42,7 +42,7 @@ def view(stored: npt.NDArray[np.void], first: int, config: MelConfig) -> Decibel
 
 def cut(stored: npt.NDArray[np.void], centre_seconds: float, config: MelConfig) -> Decibels:
     """The network's input."""
-    return scale_window(view(stored, window_first_column(centre_seconds, config), config), config)
+    return scaled(view(stored, window_first_column(centre_seconds, config), config), config)
 
 
 def test_three_seconds_are_128_by_301_at_the_papers_scale() -> None:
@@ -136,13 +136,13 @@ def test_input_spans_minus_1_to_1_with_its_maximum_at_1() -> None:
     assert shown.max() == 1.0
     assert -1.0 <= shown.min() < -0.5
     decibels = np.array([[0.0, -40.0, -80.0, -90.0]], np.float16)
-    assert scale_window(decibels, PAPER).T.tolist() == [[1.0, 0.0, -1.0, -1.0]]
-    assert scale_window(decibels + np.float16(10), PAPER).T.tolist() == [[1.0, 0.0, -1.0, -1.0]]
+    assert scaled(decibels, PAPER).T.tolist() == [[1.0, 0.0, -1.0, -1.0]]
+    assert scaled(decibels + np.float16(10), PAPER).T.tolist() == [[1.0, 0.0, -1.0, -1.0]]
 
 
 def test_amplitude_decibels_keep_only_the_top_40_db_of_power() -> None:
     decibels = np.array([[20.0, 0.0, -20.0, -30.0, -90.0]], np.float16)
-    doubled = scale_window(decibels, replace(PAPER, decibel="amplitude"))
+    doubled = scaled(decibels, replace(PAPER, decibel="amplitude"))
     assert doubled.T.tolist() == [[1.0, 0.0, -1.0, -1.0, -1.0]]
 
 
@@ -162,7 +162,7 @@ def test_silence_is_finite_and_constant() -> None:
     assert (stored["top_db"] == FLOOR_DB).all()
     assert (decibels_of(stored, PAPER) == FLOOR_DB).all()
     for first in (-250, 0, 250):
-        assert (scale_window(view(stored, first, PAPER), PAPER) == 1.0).all()
+        assert (scaled(view(stored, first, PAPER), PAPER) == 1.0).all()
 
 
 @settings(deadline=None)

@@ -21,7 +21,7 @@ milliseconds = st.integers(501, 400_000)
 
 
 def training(duration: float) -> list[Point]:
-    return training_points(frame_count(duration), duration, 3.0, 2, 8)
+    return list(training_points(frame_count(duration), duration, 3.0, 2, 8))
 
 
 def test_frame_n_shows_second_n_minus_a_half() -> None:

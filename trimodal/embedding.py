@@ -13,8 +13,8 @@ from torch import Tensor
 
 from trimodal.av_index import AvClip
 from trimodal.files import write_table
-from trimodal.images import AugmentConfig, centre_view, normalise
-from trimodal.loaders import read_frame, read_window
+from trimodal.images import AugmentConfig, centre_views, normalise
+from trimodal.loaders import read_frame, read_windows
 from trimodal.mel import MelConfig
 from trimodal.model import EMBEDDING_DIM, TrimodalNet
 from trimodal.progress import bar
@@ -118,15 +118,13 @@ def video_views(clip: AvClip, points: int, mel: MelConfig, augment: AugmentConfi
     """Cuts the frames and sound windows of ``points`` moments spread over a video."""
     duration = min(clip.sound_s, clip.duration_s) if clip.has_audio else clip.duration_s
     chosen = spread_points(clip.frames, duration, mel.window_seconds, points)
-    frames = torch.stack([centre_view(read_frame(clip, p.frame), augment) for p in chosen])
+    frames = centre_views([read_frame(clip, point.frame) for point in chosen], augment)
     if not clip.has_audio:
         return VideoViews(frames=frames, windows=None, padded=0)
-    windows = [read_window(clip, point.centre_seconds, mel) for point in chosen]
-    return VideoViews(
-        frames=frames,
-        windows=torch.stack([window for window, _ in windows]),
-        padded=sum(missing > 0 for _, missing in windows),
-    )
+    centres = [point.centre_seconds for point in chosen]
+    windows, missing = read_windows([clip] * points, centres, mel)
+    padded = sum(columns > 0 for columns in missing)
+    return VideoViews(frames=frames, windows=windows, padded=padded)
 
 
 @torch.inference_mode()

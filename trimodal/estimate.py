@@ -201,7 +201,7 @@ def _step_cost(sections: Sections) -> tuple[float, float, str]:
     words = torch.zeros(config.batch_size, WORDS, dtype=torch.int64)
 
     def seconds_for(rows: int) -> float:
-        audio, text = [pixels[:rows], windows[:rows]], [pixels[:rows], words[:rows]]
+        audio, text = (pixels[:rows], windows[:rows]), (pixels[:rows], words[:rows])
         trainer.step(audio, text)
         began = time.perf_counter()
         trainer.step(audio, text).image_audio.item()

@@ -15,6 +15,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _GREY = np.array((0.2989, 0.587, 0.114), np.float32)  # of red, green and blue (ITU-R 601)
 VIEW_CHANCES = 5
+_LEVELS_AT_ONCE = 2**17  # so that what is computed of them stays in the processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,57 +41,68 @@ def decode_jpeg(content: bytes) -> Tensor:
     return torch.from_numpy(simplejpeg.decode_jpeg(content, "RGB")).permute(2, 0, 1)
 
 
-def training_view(pixels: Tensor, config: AugmentConfig, chances: Sequence[float]) -> Tensor:
-    """A random crop of an image, uint8 (3, crop_px, crop_px). The ``VIEW_CHANCES`` numbers in
-    [0, 1) decide everything: top, left, flip, brightness and saturation.
+def training_views(
+    pictures: Sequence[Tensor], config: AugmentConfig, chances: npt.NDArray[np.float32]
+) -> Tensor:
+    """Random crops of images, uint8 (images, 3, crop_px, crop_px). The ``VIEW_CHANCES`` numbers in
+    [0, 1) of each, (images, VIEW_CHANCES), decide everything: top, left, flip, brightness and
+    saturation.
     """
-    height, width = _checked_size(pixels, config)
-    top = int(chances[0] * (height - config.crop_px + 1))
-    left = int(chances[1] * (width - config.crop_px + 1))
-    view = pixels.numpy()[:, top : top + config.crop_px, left : left + config.crop_px]
-    if config.flip and chances[2] < 0.5:
-        view = view[:, :, ::-1]
-    brightness = 1.0 + config.brightness * (2.0 * chances[3] - 1.0)
-    saturation = 1.0 + config.saturation * (2.0 * chances[4] - 1.0)
-    return torch.from_numpy(jitter(view, brightness, saturation))
+    side = config.crop_px
+    views = np.empty((len(pictures), 3, side, side), np.uint8)
+    for view, pixels, numbers in zip(views, pictures, chances.tolist(), strict=True):
+        height, width = _checked_size(pixels, config)
+        top, left = int(numbers[0] * (height - side + 1)), int(numbers[1] * (width - side + 1))
+        crop = pixels.numpy()[:, top : top + side, left : left + side]
+        view[...] = crop[:, :, ::-1] if config.flip and numbers[2] < 0.5 else crop
+    if config.brightness or config.saturation:
+        around_one = 2 * chances[:, 3:].astype(np.float64) - 1
+        brightness = 1 + config.brightness * around_one[:, 0]
+        jitter(views, brightness, 1 + config.saturation * around_one[:, 1])
+    return torch.from_numpy(views)
 
 
 def jitter(
-    pixels: npt.NDArray[np.uint8], brightness: float, saturation: float
-) -> npt.NDArray[np.uint8]:
-    """Scales an image's brightness and then its saturation, uint8 (3, height, width).
+    pixels: npt.NDArray[np.uint8],
+    brightness: npt.NDArray[np.float64],
+    saturation: npt.NDArray[np.float64],
+) -> None:
+    """Scales each image's brightness and then its saturation, in place, uint8 (images, 3, height,
+    width), by factors (images,).
 
-    Both factors as torchvision defines them: pixels times the factor; a blend with ITU-R 601's
-    grey. At most one level from torchvision, which cuts the grey to whole levels, too.
+    Both as torchvision defines them: pixels times the factor; a blend with ITU-R 601's grey. At
+    most one level from torchvision, which cuts the grey to whole levels, too.
     """
-    result = np.empty(pixels.shape, np.uint8)
-    if brightness == saturation == 1.0:
-        np.copyto(result, pixels)
-        return result
-    levels = np.empty(pixels.shape, np.float32)
-    np.copyto(levels, pixels)
-    levels *= np.float32(brightness)
-    if brightness > 1.0:
+    step = max(1, _LEVELS_AT_ONCE // pixels[0].size)
+    for first in range(0, len(pixels), step):
+        part = slice(first, first + step)
+        levels = pixels[part].astype(np.float32)
+        levels *= _by_image(brightness[part])
         np.clip(levels, 0, 255, out=levels)
-    np.floor(levels, out=levels)
-    if saturation != 1.0:
-        grey, part = levels[0] * _GREY[0], levels[1] * _GREY[1]
-        grey += part
-        grey += np.multiply(levels[2], _GREY[2], out=part)
-        grey *= np.float32(1.0 - saturation)
-        levels *= np.float32(saturation)
+        np.floor(levels, out=levels)
+        grey, share = levels[:, :1] * _GREY[0], levels[:, 1:2] * _GREY[1]
+        grey += share
+        grey += np.multiply(levels[:, 2:], _GREY[2], out=share)
+        grey *= _by_image(1 - saturation[part])
+        levels *= _by_image(saturation[part])
         levels += grey
-        if saturation > 1.0:
-            np.clip(levels, 0, 255, out=levels)
-    np.copyto(result, levels, casting="unsafe")
-    return result
+        np.clip(levels, 0, 255, out=levels)
+        np.copyto(pixels[part], levels, casting="unsafe")
 
 
-def centre_view(pixels: Tensor, config: AugmentConfig) -> Tensor:
-    """The middle of an image, uint8 (3, crop_px, crop_px)."""
-    height, width = _checked_size(pixels, config)
-    top, left = round((height - config.crop_px) / 2), round((width - config.crop_px) / 2)
-    return pixels[:, top : top + config.crop_px, left : left + config.crop_px].contiguous()
+def _by_image(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return factors.astype(np.float32).reshape(-1, 1, 1, 1)
+
+
+def centre_views(pictures: Sequence[Tensor], config: AugmentConfig) -> Tensor:
+    """The middles of images, uint8 (images, 3, crop_px, crop_px)."""
+    side = config.crop_px
+    views = torch.empty((len(pictures), 3, side, side), dtype=torch.uint8)
+    for view, pixels in zip(views, pictures, strict=True):
+        height, width = _checked_size(pixels, config)
+        top, left = round((height - side) / 2), round((width - side) / 2)
+        view.copy_(pixels[:, top : top + side, left : left + side])
+    return views
 
 
 def _checked_size(pixels: Tensor, config: AugmentConfig) -> tuple[int, int]:

@@ -23,14 +23,14 @@ from trimodal.av_index import AvClip
 from trimodal.images import (
     VIEW_CHANCES,
     AugmentConfig,
-    centre_view,
+    centre_views,
     decode_jpeg,
-    training_view,
+    training_views,
 )
 from trimodal.mel import (
     MelConfig,
     missing_columns,
-    scale_window,
+    scale_windows,
     window_decibels,
     window_first_column,
 )
@@ -58,18 +58,23 @@ class PointRule:
     validation_frame: int
 
 
-def read_window(clip: AvClip, centre_seconds: float, mel: MelConfig) -> tuple[Tensor, int]:
-    """The network's input for the sound centred on a second, float32 (1, mels, columns), and how
-    many of its columns lie outside the clip's sound and are silence.
+def read_windows(
+    clips: Sequence[AvClip], centres_seconds: Sequence[float], mel: MelConfig
+) -> tuple[Tensor, list[int]]:
+    """The network's inputs for the sound of clips centred on seconds, float32 (windows, 1, mels,
+    columns), and how many columns of each lie outside the clip's sound and are silence.
     """
-    first = window_first_column(centre_seconds, mel)
-    start = min(max(first, 0), clip.mel_columns)
-    stop = max(start, min(first + mel.columns, clip.mel_columns))
+    decibels = np.empty((len(clips), mel.columns, mel.mels), np.float32)
+    missing = []
     size = mel.column_type.itemsize
-    content = read_extent(clip.shard, clip.mel_offset + start * size, (stop - start) * size)
-    part = np.frombuffer(content, mel.column_type)
-    window = scale_window(window_decibels(part, first, mel), mel)
-    return torch.from_numpy(window)[None], missing_columns(first, clip.mel_columns, mel)
+    for window, clip, centre_seconds in zip(decibels, clips, centres_seconds, strict=True):
+        first = window_first_column(centre_seconds, mel)
+        start = min(max(first, 0), clip.mel_columns)
+        stop = max(start, min(first + mel.columns, clip.mel_columns))
+        content = read_extent(clip.shard, clip.mel_offset + start * size, (stop - start) * size)
+        window[...] = window_decibels(np.frombuffer(content, mel.column_type), first, mel)
+        missing.append(missing_columns(first, clip.mel_columns, mel))
+    return torch.from_numpy(scale_windows(decibels, mel))[:, None], missing
 
 
 def read_frame(clip: AvClip, frame: int) -> Tensor:
@@ -97,20 +102,22 @@ class Chances:
         self._round = -1
         self._table = np.empty((0, count), np.float32)
 
-    def of(self, draw: Draw) -> list[float]:
-        """The numbers of a sample; a round's are drawn together, when it is first asked for."""
-        if draw.round != self._round:
-            rng = np.random.default_rng([*self._key, draw.round])
+    def of(self, draws: Sequence[Draw]) -> npt.NDArray[np.float32]:
+        """The numbers of samples of one round, (draws, count); a round's are drawn together, when
+        it is first asked for.
+        """
+        if draws[0].round != self._round:
+            rng = np.random.default_rng([*self._key, draws[0].round])
             self._table = rng.random(self._shape, np.float32)
-            self._round = draw.round
-        numbers: list[float] = self._table[draw.sample].tolist()
-        return numbers
+            self._round = draws[0].round
+        return self._table[[draw.sample for draw in draws]]
 
 
 class AudioVisualPairs(Dataset[Pair]):
     """A frame of each clip and the sound centred on it: uint8 (3, crop, crop), (1, mels, columns).
 
-    The frame is drawn anew every round among those whose whole window fits.
+    The frame is drawn anew every round among those whose whole window fits. Samples of one round
+    are read together, the pictures and the windows of a batch as one array each.
     """
 
     def __init__(
@@ -130,11 +137,8 @@ class AudioVisualPairs(Dataset[Pair]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    def points(self, index: int) -> list[Point]:
-        """The moments that clip ``index`` may be shown at."""
-        return self._points(self._clips[index])
-
-    def _points(self, clip: AvClip) -> list[Point]:
+    def points(self, clip: AvClip) -> tuple[Point, ...]:
+        """The moments that a clip may be shown at."""
         return training_points(
             clip.frames,
             clip.sound_s,
@@ -145,19 +149,29 @@ class AudioVisualPairs(Dataset[Pair]):
 
     def first_points(self) -> Iterator[tuple[AvClip, Point]]:
         """Each clip with the first moment it may be shown at."""
-        return ((clip, self.points(index)[0]) for index, clip in enumerate(self._clips))
+        return ((clip, self.points(clip)[0]) for clip in self._clips)
 
     def __getitem__(self, draw: Draw) -> Pair:
-        clip = self._clips[draw.sample]
-        points = self._points(clip)
-        if draw.round < 0:
-            point = min(points, key=lambda p: abs(p.frame - self._rule.validation_frame))
-            view = centre_view(read_frame(clip, point.frame), self._augment)
+        views, windows = self.__getitems__([draw])
+        return views[0], windows[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Pair:
+        """Samples of one round: uint8 (draws, 3, crop, crop), (draws, 1, mels, columns)."""
+        clips = [self._clips[draw.sample] for draw in draws]
+        if draws[0].round < 0:
+            chosen = [min(self.points(clip), key=self._from_validation_frame) for clip in clips]
         else:
-            chosen, *rest = self._chances.of(draw)
-            point = points[int(chosen * len(points))]
-            view = training_view(read_frame(clip, point.frame), self._augment, rest)
-        return view, read_window(clip, point.centre_seconds, self._mel)[0]
+            chances = self._chances.of(draws)
+            options = zip(chances[:, 0].tolist(), map(self.points, clips), strict=True)
+            chosen = [points[int(chance * len(points))] for chance, points in options]
+        pictures = [read_frame(clip, p.frame) for clip, p in zip(clips, chosen, strict=True)]
+        windows, _ = read_windows(clips, [point.centre_seconds for point in chosen], self._mel)
+        if draws[0].round < 0:
+            return centre_views(pictures, self._augment), windows
+        return training_views(pictures, self._augment, chances[:, 1:]), windows
+
+    def _from_validation_frame(self, point: Point) -> int:
+        return abs(point.frame - self._rule.validation_frame)
 
 
 class CaptionedImages(Dataset[Pair]):
@@ -193,17 +207,27 @@ class CaptionedImages(Dataset[Pair]):
         return len(self._first)
 
     def __getitem__(self, draw: Draw) -> Pair:
-        index = draw.sample
-        shard = self._shards[self._shard_of[index]]
-        pixels = read_picture(shard, self._offsets[index].item(), self._sizes[index].item())
-        row = self._first[index].item()
-        if draw.round < 0:
-            view = centre_view(pixels, self._augment)
+        views, token_ids = self.__getitems__([draw])
+        return views[0], token_ids[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> Pair:
+        """Samples of one round: uint8 (draws, 3, crop, crop), int64 (draws, 16)."""
+        samples = np.array([draw.sample for draw in draws])
+        places = zip(
+            self._shard_of[samples].tolist(),
+            self._offsets[samples].tolist(),
+            self._sizes[samples].tolist(),
+            strict=True,
+        )
+        pictures = [read_picture(self._shards[shard], start, size) for shard, start, size in places]
+        rows = self._first[samples]
+        if draws[0].round < 0:
+            views = centre_views(pictures, self._augment)
         else:
-            chosen, *rest = self._chances.of(draw)
-            row += int(chosen * (self._behind[index].item() - row))
-            view = training_view(pixels, self._augment, rest)
-        return view, torch.from_numpy(self._token_ids[row].astype(np.int64))
+            chances = self._chances.of(draws)
+            rows = rows + (chances[:, 0] * (self._behind[samples] - rows)).astype(np.int64)
+            views = training_views(pictures, self._augment, chances[:, 1:])
+        return views, torch.from_numpy(self._token_ids[rows].astype(np.int64))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_token_ids"}
@@ -268,14 +292,21 @@ def training_loader(
     return DataLoader(
         dataset,
         batch_sampler=batches,
+        collate_fn=_as_read,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
 
 
+def _as_read(batch: Any) -> Pair:
+    """A batch comes as arrays already."""
+    pair: Pair = batch
+    return pair
+
+
 def validation_batches(
     dataset: AudioVisualPairs | CaptionedImages, batch_size: int
-) -> Iterator[list[Tensor]]:
+) -> Iterator[Pair]:
     """All samples of a validation set in order, in batches of at least two."""
     samples = len(dataset)
     if samples < 2:
@@ -284,5 +315,4 @@ def validation_batches(
     if samples - starts[-1] < 2:
         starts.pop()
     for first, behind in zip(starts, [*starts[1:], samples], strict=True):
-        pairs = [dataset[Draw(-1, index)] for index in range(first, behind)]
-        yield [torch.stack(side) for side in zip(*pairs, strict=True)]
+        yield dataset.__getitems__([Draw(-1, sample) for sample in range(first, behind)])

@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from jaxtyping import Float, Shaped
 
 from trimodal.files import fingerprint
@@ -85,10 +84,11 @@ def window_decibels(
     """The decibels of the window that begins at column ``first``, float32, from those of its
     columns that are stored; silence where it reaches beyond them.
     """
+    window = np.empty((config.columns, config.mels), np.float32)
     before = min(max(0, -first), config.columns)
-    window = np.full((config.columns, config.mels), FLOOR_DB, np.float32)
-    inside = window[before : before + len(part)]
-    np.multiply(part["codes"], np.float32(STEP_DB), out=inside)
+    behind = before + len(part)
+    window[:before] = window[behind:] = FLOOR_DB
+    inside = np.multiply(part["codes"], np.float32(STEP_DB), out=window[before:behind])
     inside += (part["top_db"].astype(np.float32) - np.float32(_DEPTH_DB))[:, None]
     return window
 
@@ -104,16 +104,19 @@ def missing_columns(first: int, stored: int, config: MelConfig) -> int:
     return config.columns - inside
 
 
-def scale_window(
-    decibels: Float[np.ndarray, "columns mels"], config: MelConfig
-) -> Float[np.ndarray, "mels columns"]:
-    """The network's input: dB relative to the window's maximum, floor -80, then (x + 40) / 40.
+def scale_windows(
+    decibels: Float[np.ndarray, "windows columns mels"], config: MelConfig
+) -> Float[np.ndarray, "windows mels columns"]:
+    """The network's inputs: dB relative to the window's maximum, floor -80, then (x + 40) / 40.
 
-    Values lie in [-1, 1]; float32, (mels, columns).
+    Values lie in [-1, 1]; float32, (windows, mels, columns), a view of the given array, whose
+    numbers change.
     """
-    window = np.ascontiguousarray(decibels.T, np.float32)
     if config.decibel == "amplitude":
-        window = np.float32(2.0) * np.maximum(window, np.float32(_AMPLITUDE_FLOOR_DB))
-    window = np.maximum(window - window.max(), np.float32(-80.0))
-    scaled: npt.NDArray[np.float32] = (window + np.float32(40.0)) / np.float32(40.0)
-    return scaled
+        np.maximum(decibels, np.float32(_AMPLITUDE_FLOOR_DB), out=decibels)
+        decibels *= np.float32(2)
+    decibels -= decibels.max(axis=(1, 2), keepdims=True)
+    np.maximum(decibels, np.float32(-80), out=decibels)
+    decibels += np.float32(40)
+    decibels /= np.float32(40)
+    return decibels.swapaxes(1, 2)

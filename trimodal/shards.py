@@ -66,8 +66,11 @@ def _write_member(tar: tarfile.TarFile, name: str, content: bytes) -> Extent:
 
 def read_extent(path: Path, offset: int, size: int) -> bytes:
     """Reads ``size`` bytes at ``offset`` of a shard; raises OSError when the shard is shorter."""
-    with path.open("rb", buffering=0) as shard:
-        content = os.pread(shard.fileno(), size, offset)
+    shard = os.open(path, os.O_RDONLY)
+    try:
+        content = os.pread(shard, size, offset)
+    finally:
+        os.close(shard)
     if len(content) != size:
         raise OSError(f"{path}: wanted {size} bytes at {offset}, the file ends before")
     return content

@@ -11,6 +11,7 @@ A mel column j is centred on j * hop seconds, so a window of W seconds has W / h
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 # Containers round their durations; a window may overhang the sound by this much and still count
 # as whole. Less than two video frames at 30 fps.
@@ -52,20 +53,21 @@ def middle_point(frames: int, duration_seconds: float) -> Point:
     return Point(frame=_frame_at(centre + 1.0, frames), centre_seconds=centre)
 
 
+@lru_cache(maxsize=65_536)  # clips of one data set have few different lengths
 def training_points(
     frames: int, duration_seconds: float, window_seconds: float, first: int, last: int
-) -> list[Point]:
+) -> tuple[Point, ...]:
     """The points a training pair may be drawn from: frames ``first``..``last`` whose whole window
     of sound fits (paper.md: 2..8), or the middle of the clip where none does.
     """
     if frames < 1:
         raise ValueError("a clip without frames has no training point")
-    fitting = [
+    fitting = tuple(
         Point(frame=frame, centre_seconds=frame_centre_seconds(frame))
         for frame in range(first, min(last, frames) + 1)
         if window_fits(frame_centre_seconds(frame), window_seconds, duration_seconds)
-    ]
-    return fitting or [middle_point(frames, duration_seconds)]
+    )
+    return fitting or (middle_point(frames, duration_seconds),)
 
 
 def spread_points(

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import StepLR
 from trimodal.devices import Device, Precision, pick_dtype
 from trimodal.grad_cache import embed_in_chunks
 from trimodal.images import normalise
-from trimodal.loaders import Streams, validation_batches
+from trimodal.loaders import Pair, Streams, validation_batches
 from trimodal.losses import LossConfig, pair_loss
 from trimodal.model import TrimodalNet
 
@@ -103,7 +103,7 @@ class Trainer:
         )
         self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
 
-    def step(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
+    def step(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
         """One step on a batch of each stream: ``joint`` adds the streams' losses for one update
         (the paper's sum), ``alternating`` updates after each (the authors' code).
         """
@@ -142,7 +142,7 @@ class Trainer:
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
 
-    def _joint_losses(self, audio_batch: list[Tensor], text_batch: list[Tensor]) -> StepLosses:
+    def _joint_losses(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
         # One pass of the image network over both streams: its batch norm sees them together.
         pixels = torch.cat([audio_batch[0], text_batch[0]])
         embedded = self._embed_images(pixels)
@@ -152,11 +152,11 @@ class Trainer:
             self._pair_loss(pictures, self._embed(self.network.text, text_batch[1])),
         )
 
-    def _audio_loss(self, batch: list[Tensor]) -> Tensor:
+    def _audio_loss(self, batch: Pair) -> Tensor:
         sounds = self._embed_sounds(batch[1])
         return self._pair_loss(self._embed_images(batch[0]), sounds)
 
-    def _text_loss(self, batch: list[Tensor]) -> Tensor:
+    def _text_loss(self, batch: Pair) -> Tensor:
         captions = self._embed(self.network.text, batch[1])
         return self._pair_loss(self._embed_images(batch[0]), captions)
 

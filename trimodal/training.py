@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 from dvclive.live import Live
-from torch import Tensor
 
 from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, save_checkpoint
@@ -18,6 +17,7 @@ from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
     EndlessBatches,
+    Pair,
     PointRule,
     Streams,
     training_loader,
@@ -160,7 +160,7 @@ def open_streams(
 
 def paired_batches(
     streams: Streams, config: TrainConfig
-) -> tuple[Iterator[tuple[list[Tensor], list[Tensor]]], int]:
+) -> tuple[Iterator[tuple[Pair, Pair]], int]:
     """Endless pairs of batches, one of each stream, and the steps of an epoch."""
     audio = EndlessBatches(len(streams.audio), config.batch_size, config.seed, stream=0)
     text = EndlessBatches(len(streams.text), config.batch_size, config.seed, stream=1)
