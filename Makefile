@@ -1,7 +1,8 @@
 # make repro   install if need be, run the pipeline, print the result table
 # make test    install if need be, lint, types, tests
 # make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
-# make bench   word vectors and the captions stage at the paper's size (12 GB of disk, 20 min)
+# make bench   extraction, loading, training, start-up side by side with others; word vectors and
+#              the captions stage at the paper's size (12 GB of disk, 30 min)
 # make clean   remove what the pipeline made (not the environment)
 
 PYTHON ?= python3
@@ -25,6 +26,11 @@ compare: $(VENV)/.installed
 	trimodal compare --seeds 1 2 3
 
 bench: $(VENV)/.installed
+	python -m benchmarks.startup
+	python -m benchmarks.margin_loss
+	python -m benchmarks.training_step
+	python -m benchmarks.loading
+	python -m benchmarks.extraction
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.captions_stage
 
