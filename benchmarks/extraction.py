@@ -7,20 +7,20 @@ clip, the gain of a second worker, bytes a clip and peak memory. Needs 1 GB of d
 
 import argparse
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import librosa
 import numpy as np
 
 from benchmarks.authors import authors_extraction, power_mel
 from benchmarks.measuring import (
+    ffmpeg,
     in_child,
     machine,
-    paper_params,
+    params_at,
     peak_bytes,
     ratio,
     say,
@@ -31,7 +31,6 @@ from trimodal.archives import StoredFile
 from trimodal.config import load_section
 from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard
 from trimodal.manifest import ClipOutcome, write_manifest
-from trimodal.media import ffmpeg_executable
 from trimodal.mel import MelConfig, scale_windows, window_decibels, window_first_column
 from trimodal.records import Clip
 from trimodal.sound import decode_audio
@@ -53,21 +52,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--copies", type=int, default=15, help="of each clip, for the workers")
     given = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="extraction-", dir=given.folder))
-    try:
+    with TemporaryDirectory(prefix="extraction-", dir=given.folder) as name:
+        folder = Path(name)
         corpora = {STANDARD: standard_clips(folder / "standard")}
         if REAL_CLIPS.is_dir():
             corpora["60 real clips, 3 to 10 s"] = sorted(REAL_CLIPS.glob("*.mp4"))
         say(f"{machine()}; params/paper.yaml's frames and mels.\n")
-        params = paper_params(folder)
+        params = params_at("paper", folder)
         extraction = replace(load_section(params, "extract", ExtractConfig), workers=1)
         sections = (extraction, load_section(params, "mel", MelConfig))
         processor_seconds(corpora, sections, folder, given.rounds)
         second_worker(corpora[STANDARD], sections, folder, given.copies)
         bytes_and_error(corpora, sections, folder)
         peak_memory(corpora[STANDARD], sections, folder)
-    finally:
-        shutil.rmtree(folder)
 
 
 def processor_seconds(corpora: Corpora, sections: Sections, folder: Path, rounds: int) -> None:
@@ -124,11 +121,10 @@ def second_worker(clips: Sequence[Path], sections: Sections, folder: Path, copie
         shutil.rmtree(out)
 
     found = side_by_side({"1": lambda: run(1), "2": lambda: run(2)}, rounds=1)
-    say("\n| workers | wall s | CPU s | faster by |\n| --- | ---: | ---: | ---: |")
+    say("\n| workers | wall s | faster by |\n| --- | ---: | ---: |")
     for workers, timings in found.items():
         gain = ratio(found["1"].wall_s, timings.wall_s)
-        say(f"| {workers} ({len(outcomes)} clips) | {timings.wall:.1f} | {timings.cpu:.1f} | "
-            f"{gain:.2f} |")  # fmt: skip
+        say(f"| {workers} ({len(outcomes)} clips) | {timings.wall:.1f} | {gain:.2f} |")
 
 
 def bytes_and_error(corpora: Corpora, sections: Sections, folder: Path) -> None:
@@ -227,12 +223,6 @@ def made_up_clip(path: Path, size: str, seconds: int, fps: int = 25) -> Path:
         "-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-c:a", "aac", path,
     )  # fmt: skip
     return path
-
-
-def ffmpeg(*arguments: str | Path) -> None:
-    """Runs ffmpeg and waits."""
-    command = [ffmpeg_executable(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True)
 
 
 if __name__ == "__main__":

@@ -8,28 +8,23 @@ used, and how well a batch is mixed. Needs 1 GB of disk, two minutes.
 
 import argparse
 import os
-import random
-import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
-import librosa
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
-from torchvision import transforms
 
-from benchmarks.authors import RATE_HZ, authors_mel, authors_window
+from benchmarks.authors import authors_files, authors_pair, authors_pictures, authors_view
 from benchmarks.caption_corpus import SHARED, make_corpus, photographs
-from benchmarks.extraction import ffmpeg, outcome, standard_clips
-from benchmarks.measuring import forget, machine, paper_params, ratio, say, side_by_side
+from benchmarks.extraction import outcome, standard_clips
+from benchmarks.measuring import forget, machine, params_at, ratio, say, side_by_side
 from trimodal.av_index import read_index
 from trimodal.captions import prepare_captions
 from trimodal.config import load_section
@@ -75,13 +70,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp(prefix="loading-", dir=given.folder))
-    try:
+    with TemporaryDirectory(prefix="loading-", dir=given.folder) as name:
+        folder = Path(name)
         found = "real ones" if SHARED.is_dir() else "MADE UP: there is no ../shared/data"
         say(f"{machine()}, one thread; clips and pictures: {found}.\n")
         clips = standard_clips(folder / "standard")
-        paper = stored(paper_params(folder), clips, folder / "paper")
-        demo = stored(Path("params.yaml"), clips, folder / "demo")
+        paper = stored(params_at("paper", folder), clips, folder / "paper")
+        demo = stored(params_at("demo", folder), clips, folder / "demo")
         images = stored_images(paper, folder)
         say("The trainer normalises the pixels on its device; the authors' ways do it here.\n")
         say("| sample | way | CPU ms a sample | ours is faster by |")
@@ -95,8 +90,6 @@ def main() -> None:
         bytes_read("image-audio", paper.pairs, paper.mel, paper.av_dir, clip_bytes)
         bytes_read("image-text", images, None, folder / "images", None)
         mixing(paper.training)
-    finally:
-        shutil.rmtree(folder)
 
 
 def stored(params: Path, clips: Sequence[Path], folder: Path) -> Scale:
@@ -163,7 +156,9 @@ def compare_image_audio(scale: Scale, clips: Sequence[Path], rounds: int) -> Non
     """Prints what an image-audio sample costs in both ways."""
     px, rate_hz = scale.extraction.frame_px, scale.mel.sample_rate_hz
     view = authors_view(scale.augment.crop_px)
-    folders = [authors_folder(clip, px, rate_hz) for clip in clips]
+    folders = [clip.with_suffix(f".{px}") for clip in clips]
+    for clip, folder in zip(clips, folders, strict=True):
+        authors_files(clip, folder, px, rate_hz)
 
     def authors() -> None:
         default_collate([authors_pair(folder, scale.mel, view) for folder in folders])
@@ -171,46 +166,6 @@ def compare_image_audio(scale: Scale, clips: Sequence[Path], rounds: int) -> Non
     sizes = f"{px} px, crop {scale.augment.crop_px}, {scale.mel.mels} mels of {rate_hz} Hz"
     ways = {"authors': JPEG and WAV": (authors, len(folders))}
     compare(f"image-audio, {sizes}", scale.pairs, ways, rounds)
-
-
-def authors_folder(clip: Path, px: int, rate_hz: int) -> Path:
-    """A JPEG a second and the sound as WAV, as the authors keep a clip."""
-    folder = clip.with_suffix(f".{px}")
-    folder.mkdir()
-    ffmpeg("-i", clip, "-vf", f"fps=1,scale={px}:{px}", "-q:v", "2", folder / "%02d.jpg")
-    ffmpeg("-i", clip, "-ac", "1", "-ar", str(rate_hz), "-vn", folder / "sound.wav")
-    return folder
-
-
-def authors_view(crop_px: int, resized_px: int | None = None) -> transforms.Compose:
-    """What their data sets do with a training picture."""
-    resize = [transforms.Resize((resized_px, resized_px))] if resized_px else []
-    return transforms.Compose(
-        [
-            transforms.RandomHorizontalFlip(),
-            *resize,
-            transforms.RandomCrop(crop_px),
-            transforms.ColorJitter(brightness=0.1, saturation=0.1),
-            transforms.ToTensor(),
-            transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
-        ]
-    )
-
-
-def authors_pair(folder: Path, mel: MelConfig, view: transforms.Compose) -> tuple[Tensor, Tensor]:
-    """What their data set does for a sample: the whole WAV, the window's mel."""
-    second = random.randint(2, 8)  # noqa: S311 - no secret
-    with Image.open(folder / f"{second:02d}.jpg") as image:
-        pixels: Tensor = view(image)
-    samples, _ = librosa.load(folder / "sound.wav", sr=mel.sample_rate_hz)
-    first = (second - 2) * mel.sample_rate_hz
-    part = samples[first : first + 3 * mel.sample_rate_hz]
-    theirs = mel.sample_rate_hz == RATE_HZ
-    window = authors_mel(part, RATE_HZ) if theirs else authors_window(part, mel)
-    to_tensor = transforms.Compose(
-        [transforms.ToTensor(), transforms.Normalize(mean=[-40.0], std=[40.0])]
-    )
-    return pixels, to_tensor(window)
 
 
 def compare_image_text(scale: Scale, images: CaptionedImages, folder: Path, rounds: int) -> None:
@@ -238,15 +193,6 @@ def compare_image_text(scale: Scale, images: CaptionedImages, folder: Path, roun
         ),
     }
     compare(f"image-text, {px} px, crop {crop_px}", images, ways, rounds)
-
-
-def authors_pictures(folder: Path, view: transforms.Compose) -> Tensor:
-    """A batch of all pictures of a folder."""
-    views = []
-    for path in sorted(folder.iterdir()):
-        with Image.open(path) as image:
-            views.append(view(image.convert("RGB")))
-    return torch.stack(views)
 
 
 def bytes_read(

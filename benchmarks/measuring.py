@@ -6,6 +6,7 @@ import platform
 import resource
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -14,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from trimodal.media import ffmpeg_executable
 from trimodal.scale import apply_overlay
+
+ROOT = Path(__file__).parents[1]
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -90,11 +94,18 @@ def forget(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def paper_params(folder: Path) -> Path:
-    """Writes params.yaml with params/paper.yaml laid over it into ``folder``."""
-    path = Path(shutil.copy("params.yaml", folder / "params.yaml"))
-    apply_overlay(path, Path("params/paper.yaml"))
+def params_at(scale: str, folder: Path) -> Path:
+    """Writes the params of a scale, ``demo`` or the stem of an overlay, into ``folder``."""
+    path = Path(shutil.copy(ROOT / "params.yaml", folder / f"{scale}.yaml"))
+    if scale != "demo":
+        apply_overlay(path, ROOT / "params" / f"{scale}.yaml")
     return path
+
+
+def ffmpeg(*arguments: str | int | Path) -> None:
+    """Runs ffmpeg and waits; files that are there are written over."""
+    command = [ffmpeg_executable(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
+    subprocess.run(command, check=True)
 
 
 def machine() -> str:

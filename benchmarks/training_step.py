@@ -10,7 +10,6 @@ channels-last, with ``--compile`` through torch.compile; any device will do.
 """
 
 import argparse
-import shutil
 import statistics
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
-from benchmarks.measuring import machine, ratio, say
+from benchmarks.measuring import ROOT, machine, params_at, ratio, say
 from trimodal.acquire.rendering import render_world
 from trimodal.captions import prepare_captions
 from trimodal.config import load_section
@@ -34,12 +33,10 @@ from trimodal.extract import extract
 from trimodal.loaders import Pair, Streams
 from trimodal.manifest import write_manifest
 from trimodal.model import TrimodalNet
-from trimodal.scale import apply_overlay
 from trimodal.tables import VECTOR_DIM, WORDS
 from trimodal.trainer import Trainer
 from trimodal.training import open_streams, paired_batches
 
-ROOT = Path(__file__).parents[1]
 KEPT_BATCHES = 4
 RESTING_SHARE = 0.05  # of a core: loaders that use less have filled their queues
 
@@ -86,11 +83,7 @@ def sections_of(scale: str, folder: Path, paper_batch: int, workers: int) -> Sec
     """The params of a scale (``demo`` or an overlay's name), copied into ``folder``; overlays in
     whole batches of ``paper_batch`` and without downloaded weights.
     """
-    params = folder / "params.yaml"
-    shutil.copy(ROOT / "params.yaml", params)
-    if scale != "demo":
-        apply_overlay(params, ROOT / "params" / f"{scale}.yaml")
-    sections = read_sections(params)
+    sections = read_sections(params_at(scale, folder))
     batch = sections.train.batch_size if scale == "demo" else paper_batch
     model = replace(sections.model, image_weights="none", audio_weights="none")
     train = replace(sections.train, batch_size=batch, chunk_size=None, loader_workers=workers)

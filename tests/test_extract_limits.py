@@ -13,17 +13,13 @@ import numpy as np
 import pytest
 from data_fixtures import write_clip
 from media_fixtures import COLOURS, ffmpeg, frames_of
+from mel_fixtures import PAPER
 from PIL import Image
 
 from trimodal.extract import ExtractConfig, ShardJob, extract_shard
 from trimodal.manifest import ClipOutcome
-from trimodal.mel import MelConfig
 from trimodal.records import Clip
 
-MEL = MelConfig(
-    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
 CONFIG = ExtractConfig(
     frame_px=64, jpeg_quality=90, clips_per_shard=9, validation_share=0.1, validation_seed=2020,
     longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0, workers=1,
@@ -66,7 +62,7 @@ def test_clips_over_a_limit_are_left_out_and_counted(
         for name, (shown, heard) in seconds.items()
     ]
     job = job_of(tmp_path, *paths)
-    done = extract_shard(replace(CONFIG, **limits), MEL, job)
+    done = extract_shard(replace(CONFIG, **limits), PAPER, job)
     assert done.left_out == left_out
     kept = "ad" if "too_long" in left_out else "" if left_out else "abcd"
     assert {row["clip_id"] for row in done.rows} == set(kept)
@@ -82,7 +78,7 @@ def test_stored_pictures_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> N
         "-f", "lavfi", "-i", "sine=duration=3", "-pix_fmt", "yuv420p", path,
     )  # fmt: skip
     job = job_of(tmp_path, path)
-    extract_shard(replace(CONFIG, frame_px=size), MEL, job)
+    extract_shard(replace(CONFIG, frame_px=size), PAPER, job)
     frames = frames_of(path, size, size)
     assert np.abs(frames.astype(int) - frames[..., ::-1]).mean() > 20
     expected = io.BytesIO()
@@ -121,7 +117,7 @@ def test_twenty_minutes_need_under_400_mb(tmp_path: Path) -> None:
         "-f", "lavfi", "-i", "anoisesrc=duration=1200:sample_rate=44100:amplitude=0.3",
         "-ac", 2, "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-aac_coder", "fast", path,
     )  # fmt: skip
-    config, mel = json.dumps(asdict(CONFIG)), json.dumps(asdict(MEL))
+    config, mel = json.dumps(asdict(CONFIG)), json.dumps(asdict(PAPER))
     command = [sys.executable, "-c", PEAK, str(path), config, mel]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     frames, columns, megabytes = map(int, done.stdout.split())

@@ -204,7 +204,7 @@ def test_a_clip_that_takes_too_long_is_refused(
     with av.open(str(path)) as container:
         assert sum(1 for packet in container.demux(video=0) if packet.size) == 150
     clock = iter(range(10_000))
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(MediaError, match="its pictures took over 100 s") as caught:
         frames_of(path, 8, 8, replace(LIMITS, timeout_seconds=100.0))
     assert caught.value.reason == "corrupt"

@@ -83,6 +83,16 @@ def test_brightness_is_torchvisions(brightness: float) -> None:
     assert torch.equal(got, tv.adjust_brightness(pixels, brightness))
 
 
+def test_each_picture_of_a_large_batch_has_its_own_factors() -> None:
+    """Larger than what is computed at once."""
+    pixels = torch.stack([every_level().roll(k, 1) for k in range(25)]).numpy()
+    brightness, saturation = np.linspace(0.5, 1.5, 25), np.linspace(1.6, 0.3, 25)
+    batch = pixels.copy()
+    jitter(batch, brightness, saturation)
+    for view, own, b, s in zip(batch, pixels, brightness, saturation, strict=True):
+        assert torch.equal(torch.from_numpy(view), jittered(torch.from_numpy(own), b, s))
+
+
 def test_crops_lie_everywhere_in_the_picture() -> None:
     pixels = picture()
     for top in range(4):

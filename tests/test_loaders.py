@@ -178,6 +178,17 @@ def test_sample_is_a_function_of_seed_round_and_index(stream: str, tiny_data: Ti
     assert not same(first[Draw(0, 0)], first[Draw(0, 1)])
 
 
+@pytest.mark.parametrize("number", [-1, 2])
+@pytest.mark.parametrize("stream", ["audio", "text"])
+def test_batch_is_its_samples(stream: str, number: int, tiny_data: TinyData) -> None:
+    dataset = pairs_of(tiny_data) if stream == "audio" else images_of(tiny_data)
+    draws = [Draw(number, sample) for sample in (3, 0, 5, 1)]
+    batch = dataset.__getitems__(draws)
+    assert all(len(side) == 4 for side in batch)
+    for place, draw in enumerate(draws):
+        assert same((batch[0][place], batch[1][place]), dataset[draw])
+
+
 def test_chances_differ_between_samples_and_come_back_in_any_order() -> None:
     def numbers(chances: Chances, draws: list[Draw]) -> list[list[float]]:
         return chances.of(draws).tolist()

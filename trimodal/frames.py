@@ -5,7 +5,6 @@ which lie in the container; of the others, those that no picture refers to are s
 pictures are exactly those of a full decode.
 """
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +17,14 @@ from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
-from trimodal.media import DecodingLimits, LimitError, MediaError, errors_of, open_media
+from trimodal.media import (
+    Deadline,
+    DecodingLimits,
+    LimitError,
+    MediaError,
+    errors_of,
+    open_media,
+)
 from trimodal.timing import frame_centre_seconds, frame_count
 
 # Codecs whose mark "no picture refers to this one" binds all others. HEVC's binds pictures of the
@@ -35,7 +41,7 @@ def decode_frames(
     Raises MediaError for a file that cannot be decoded, LimitError for one over a limit.
     """
     scaler = VideoReformatter()
-    deadline = time.monotonic() + limits.timeout_seconds
+    deadline = Deadline(path, "pictures", limits)
     with errors_of(path):
         times = _picture_times(path, limits)
         for frame in _wanted_frames(path, times, limits, deadline):
@@ -107,7 +113,7 @@ def _video_stream(path: Path, container: InputContainer, limits: DecodingLimits)
 
 
 def _wanted_frames(
-    path: Path, times: _PictureTimes, limits: DecodingLimits, deadline: float
+    path: Path, times: _PictureTimes, limits: DecodingLimits, deadline: Deadline
 ) -> Iterator[av.VideoFrame]:
     """The one-per-second frames' pictures; a full decode provides what skipping could not."""
     shown = 0
@@ -125,7 +131,7 @@ def _wanted_frames(
 
 
 def _skipping_decode(
-    path: Path, times: _PictureTimes, limits: DecodingLimits, deadline: float
+    path: Path, times: _PictureTimes, limits: DecodingLimits, deadline: Deadline
 ) -> Iterator[av.VideoFrame]:
     """The wanted pictures, as far as all is as the stamps promise: of the pictures that no other
     refers to only the wanted ones are decoded.
@@ -137,7 +143,7 @@ def _skipping_decode(
         # How a damaged picture is mended depends on those before it, skipped ones included.
         context.options = context.options | {"err_detect": "explode"}
         for packet in container.demux(stream):
-            _keep_to_time(path, limits, deadline)
+            deadline.keep()
             if skipping == (packet.pts is None or packet.pts - times.zero in wanted):
                 skipping = not skipping
                 context.skip_frame = "NONREF" if skipping else "DEFAULT"
@@ -159,7 +165,7 @@ def _skipping_decode(
 
 
 def _full_decode(
-    path: Path, times: _PictureTimes, limits: DecodingLimits, deadline: float
+    path: Path, times: _PictureTimes, limits: DecodingLimits, deadline: Deadline
 ) -> Iterator[av.VideoFrame]:
     """Decodes every picture and yields for each second N - 0.5 the last one at or before it."""
     second = times.seconds_per_tick
@@ -167,7 +173,7 @@ def _full_decode(
     number, end = 1, 0.0
     with open_media(path) as container:
         for frame in _every_frame(container, _decoding_stream(path, container, limits)):
-            _keep_to_time(path, limits, deadline)
+            deadline.keep()
             stamp = frame.pts if frame.pts is not None else frame.dts
             start = (stamp - times.zero) * second if stamp is not None else end
             while latest is not None and start > frame_centre_seconds(number) + 1e-6 * second:
@@ -189,12 +195,6 @@ def _every_frame(container: InputContainer, stream: VideoStream) -> Iterator[av.
             yield from packet.decode()
         except av.FFmpegError:  # a damaged picture; the one before stays on screen
             continue
-
-
-def _keep_to_time(path: Path, limits: DecodingLimits, deadline: float) -> None:
-    if time.monotonic() > deadline:
-        detail = f"its pictures took over {limits.timeout_seconds:g} s"
-        raise MediaError(path, "corrupt", detail)
 
 
 def _decoding_stream(path: Path, container: InputContainer, limits: DecodingLimits) -> VideoStream:

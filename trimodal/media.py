@@ -63,6 +63,20 @@ class DecodingLimits:
     timeout_seconds: float
 
 
+class Deadline:
+    """The moment by which a clip's pictures, or its sound, must be decoded."""
+
+    def __init__(self, path: Path, what: str, limits: DecodingLimits) -> None:
+        self._path = path
+        self._detail = f"its {what} took over {limits.timeout_seconds:g} s"
+        self._moment = time.monotonic() + limits.timeout_seconds
+
+    def keep(self) -> None:
+        """Raises MediaError when it is over."""
+        if time.monotonic() > self._moment:
+            raise MediaError(self._path, "corrupt", self._detail)
+
+
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
     """What a container says of itself; nothing is decoded."""
@@ -100,20 +114,17 @@ def errors_of(path: Path) -> Iterator[None]:
 
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
-    try:
-        with open_media(path) as container:
-            if not container.streams.video:
-                raise MediaError(path, "no_video", "has no video stream")
-            stream = container.streams.video[0]
-            if container.duration is not None:
-                duration = container.duration / 1e6
-            elif stream.duration is not None and stream.time_base is not None:
-                duration = float(stream.duration * stream.time_base)
-            else:
-                raise MediaError(path, "corrupt", "states no duration")
-            return MediaInfo(duration_seconds=duration, has_audio=bool(container.streams.audio))
-    except (av.FFmpegError, OSError) as error:
-        raise MediaError(path, "corrupt", str(error)) from error
+    with errors_of(path), open_media(path) as container:
+        if not container.streams.video:
+            raise MediaError(path, "no_video", "has no video stream")
+        stream = container.streams.video[0]
+        if container.duration is not None:
+            duration = container.duration / 1e6
+        elif stream.duration is not None and stream.time_base is not None:
+            duration = float(stream.duration * stream.time_base)
+        else:
+            raise MediaError(path, "corrupt", "states no duration")
+        return MediaInfo(duration_seconds=duration, has_audio=bool(container.streams.audio))
 
 
 def encode_video(

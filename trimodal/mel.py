@@ -17,7 +17,7 @@ from trimodal.timing import first_column, window_columns
 
 _AMPLITUDE_FLOOR_DB = -50.0  # librosa's amin of amplitude_to_db, 1e-5, met by a *power* mel
 FLOOR_DB = -100.0  # librosa's amin of power_to_db, 1e-10
-_DEPTH_DB = 80.0
+_DEPTH_DB = 80.0  # of a window below its loudest (paper.md, Data, row 'mel')
 STEP_DB = _DEPTH_DB / 255
 
 
@@ -116,7 +116,7 @@ def scale_windows(
         np.maximum(decibels, np.float32(_AMPLITUDE_FLOOR_DB), out=decibels)
         decibels *= np.float32(2)
     decibels -= decibels.max(axis=(1, 2), keepdims=True)
-    np.maximum(decibels, np.float32(-80), out=decibels)
-    decibels += np.float32(40)
-    decibels /= np.float32(40)
+    np.maximum(decibels, np.float32(-_DEPTH_DB), out=decibels)
+    decibels += np.float32(_DEPTH_DB / 2)
+    decibels /= np.float32(_DEPTH_DB / 2)
     return decibels.swapaxes(1, 2)

@@ -1,6 +1,5 @@
 """The sound track of a clip as mono samples, in process and in bounded memory."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 
-from trimodal.media import DecodingLimits, LimitError, MediaError, errors_of, open_media
+from trimodal.media import (
+    Deadline,
+    DecodingLimits,
+    LimitError,
+    MediaError,
+    errors_of,
+    open_media,
+)
 
 _LOUDEST = 1e4  # times full scale; beyond it, and far beyond any recording, a power overflows
 
@@ -23,24 +29,23 @@ def decode_audio(
     A track that starts late is preceded by silence. Raises MediaError if there is none or if it
     cannot be decoded, LimitError if it is over a limit.
     """
-    deadline = time.monotonic() + limits.timeout_seconds
+    deadline = Deadline(path, "sound", limits)
     samples = 0
     with errors_of(path), open_media(path) as container:
-        for block in _resampled(container, rate_hz):
+        for block in _resampled(container, rate_hz, deadline):
             if not np.abs(block).max(initial=0.0) <= _LOUDEST:  # nor is a NaN
                 raise MediaError(path, "corrupt", "its sound has samples that are not finite")
             samples += len(block)
             if samples > limits.clip_seconds * rate_hz:
                 raise LimitError(path, "too_long", f"over {limits.clip_seconds:g} s of sound")
-            if time.monotonic() > deadline:
-                detail = f"its sound took over {limits.timeout_seconds:g} s"
-                raise MediaError(path, "corrupt", detail)
             yield block
     if not samples:
         raise MediaError(path, "no_audio", "its sound track is empty")
 
 
-def _resampled(container: InputContainer, rate_hz: int) -> Iterator[npt.NDArray[np.float32]]:
+def _resampled(
+    container: InputContainer, rate_hz: int, deadline: Deadline
+) -> Iterator[npt.NDArray[np.float32]]:
     """The first sound track at ``rate_hz``, mono, on the clip's clock, a second or less at a time;
     gaps become silence.
     """
@@ -48,7 +53,7 @@ def _resampled(container: InputContainer, rate_hz: int) -> Iterator[npt.NDArray[
         return
     resampler: _Resampler | None = None
     made, heard_seconds = 0, 0.0
-    for frame in _frames(container):
+    for frame in _frames(container, deadline):
         start_seconds = heard_seconds if frame.time is None else frame.time
         # libswresample fills any gap, but holds all of it in memory.
         late = start_seconds > heard_seconds + 1
@@ -69,11 +74,12 @@ def _resampled(container: InputContainer, rate_hz: int) -> Iterator[npt.NDArray[
         yield from resampler.rest()
 
 
-def _frames(container: InputContainer) -> Iterator[av.AudioFrame]:
+def _frames(container: InputContainer, deadline: Deadline) -> Iterator[av.AudioFrame]:
     stream = container.streams.audio[0]
     stream.codec_context.thread_count = 1
     zero_seconds = (container.start_time or 0) / 1e6
     for packet in container.demux(stream):
+        deadline.keep()
         if packet.is_corrupt:
             raise av.InvalidDataError(0, "its sound ends in the middle of a packet")
         try:
