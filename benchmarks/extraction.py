@@ -62,7 +62,7 @@ def main() -> None:
         extraction = replace(load_section(params, "extract", ExtractConfig), workers=1)
         sections = (extraction, load_section(params, "mel", MelConfig))
         processor_seconds(corpora, sections, folder, given.rounds)
-        second_worker(corpora[STANDARD], sections, folder, given.copies)
+        second_worker(corpora[STANDARD], sections, folder, given.copies, given.rounds)
         bytes_and_error(corpora, sections, folder)
         peak_memory(corpora[STANDARD], sections, folder)
 
@@ -103,7 +103,9 @@ def ways(
     }
 
 
-def second_worker(clips: Sequence[Path], sections: Sections, folder: Path, copies: int) -> None:
+def second_worker(
+    clips: Sequence[Path], sections: Sections, folder: Path, copies: int, rounds: int
+) -> None:
     """Prints the wall seconds of the stage with one worker and with two."""
     outcomes = [
         replace(outcome, clip=replace(outcome.clip, clip_id=f"{outcome.clip.clip_id}-{copy:03d}"))
@@ -120,7 +122,7 @@ def second_worker(clips: Sequence[Path], sections: Sections, folder: Path, copie
         extract(folder / "manifest.parquet", out, replace(extraction, workers=workers), mel)
         shutil.rmtree(out)
 
-    found = side_by_side({"1": lambda: run(1), "2": lambda: run(2)}, rounds=1)
+    found = side_by_side({"1": lambda: run(1), "2": lambda: run(2)}, rounds)
     say("\n| workers | wall s | faster by |\n| --- | ---: | ---: |")
     for workers, timings in found.items():
         gain = ratio(found["1"].wall_s, timings.wall_s)

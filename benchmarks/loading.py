@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from benchmarks.authors import authors_files, authors_pair, authors_pictures, authors_view
+from benchmarks.authors import authors_files
+from benchmarks.authors_samples import authors_pair, authors_pictures, authors_view
 from benchmarks.caption_corpus import SHARED, make_corpus, photographs
 from benchmarks.extraction import outcome, standard_clips
 from benchmarks.measuring import forget, machine, params_at, ratio, say, side_by_side
