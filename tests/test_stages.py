@@ -15,6 +15,7 @@ ORDER = [
     "records",
     "timing",
     "config",
+    "coverage",
     "files",
     "archives",
     "progress",

@@ -11,11 +11,11 @@ from trimodal.acquire.collection import look_through
 from trimodal.acquire.harvest import harvest
 from trimodal.acquire.rendering import render_world
 from trimodal.acquire.youtube import YoutubeConfig
+from trimodal.coverage import check_coverage, check_share
 from trimodal.demo.world import DemoConfig
 from trimodal.files import write_json
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.progress import closing_line, log
-from trimodal.records import DataError
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
 
@@ -40,8 +40,7 @@ class DownloadConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError("download.workers must be at least 1")
-        if not 0.0 <= self.min_coverage <= 1.0:
-            raise ValueError("download.min_coverage lies between 0 and 1")
+        check_share(self.min_coverage, "download.min_coverage")
         needed = {
             "demo": (),
             "files": ("vggsound_csv", "vggsound_media", "msrvtt_csv", "msrvtt_media"),
@@ -121,20 +120,12 @@ def _stats(rows: Sequence[ClipOutcome]) -> dict[str, int | float | dict[str, int
 def _check_coverage(outcomes: Sequence[ClipOutcome], min_coverage: float) -> None:
     for source, rows in _by_source(outcomes).items():
         lost = [row for row in rows if row.status != "ok"]
-        share = 1 - len(lost) / len(rows)
-        if share < min_coverage or len(lost) == len(rows):
-            raise DataError(
-                f"download: {100 * share:.1f} % of the {len(rows)} {source} clips are usable; "
-                f"needed are {100 * min_coverage:g} % (download.min_coverage) and at least one\n"
-                f"{_table_of_reasons(lost)}"
-            )
-
-
-def _table_of_reasons(lost: Sequence[ClipOutcome]) -> str:
-    counts = Counter(row.status for row in lost)
-    examples = {row.status: row for row in reversed(lost)}
-    return "\n".join(
-        f"  {status:<13}{count:>8}  e.g. {examples[status].clip.clip_id}: "
-        f"{examples[status].reason[:100]}"
-        for status, count in counts.most_common()
-    )
+        check_coverage(
+            "download",
+            f"{source} clips",
+            len(rows) - len(lost),
+            Counter(row.status for row in lost),
+            needed=min_coverage,
+            param="download.min_coverage",
+            examples={row.status: f"{row.clip.clip_id}: {row.reason}" for row in reversed(lost)},
+        )
