@@ -43,6 +43,7 @@ def make_corpus(
         image_px=256,
         jpeg_quality=90,
         images_per_shard=min(5000, max(1, images // 20)),  # every worker has its share
+        min_coverage=1.0,
         workers=workers,
     )
 

@@ -29,7 +29,7 @@ from benchmarks.measuring import (
 from trimodal.acquire.inspection import inspect
 from trimodal.archives import StoredFile
 from trimodal.config import load_section
-from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard
+from trimodal.extract import ClipShard, ExtractConfig, extract, extract_shard
 from trimodal.manifest import ClipOutcome, write_manifest
 from trimodal.mel import MelConfig, scale_windows, window_decibels, window_first_column
 from trimodal.records import Clip
@@ -184,9 +184,9 @@ def peak_of_shard(
     return peak_bytes(), dict(done.left_out)
 
 
-def shard_job(clips: Sequence[Path], path: Path) -> ShardJob:
+def shard_job(clips: Sequence[Path], path: Path) -> ClipShard:
     """The clips as a training shard."""
-    return ShardJob(path=path, split="train", clips=tuple(outcome(clip) for clip in clips))
+    return ClipShard(path=path, split="train", clips=tuple(outcome(clip) for clip in clips))
 
 
 def outcome(clip: Path) -> ClipOutcome:

@@ -14,12 +14,12 @@ def main() -> None:
 
     from trimodal.captions import CaptionsConfig, prepare_captions
     from trimodal.config import load_section
-    from trimodal.progress import start_logging
+    from trimodal.progress import stage
 
-    start_logging()
-    prepare_captions(
-        load_section(args.params, "captions", CaptionsConfig), args.captions, args.images
-    )
+    with stage("captions"):
+        prepare_captions(
+            load_section(args.params, "captions", CaptionsConfig), args.captions, args.images
+        )
 
 
 if __name__ == "__main__":

@@ -16,16 +16,16 @@ def main() -> None:
     from trimodal.config import load_section
     from trimodal.demo.world import DemoConfig
     from trimodal.download import DownloadConfig, download
-    from trimodal.progress import start_logging
+    from trimodal.progress import stage
 
-    start_logging()
-    download(
-        load_section(args.params, "download", DownloadConfig),
-        load_section(args.params, "youtube", YoutubeConfig),
-        load_section(args.params, "demo", DemoConfig),
-        args.clips,
-        args.world,
-    )
+    with stage("download"):
+        download(
+            load_section(args.params, "download", DownloadConfig),
+            load_section(args.params, "youtube", YoutubeConfig),
+            load_section(args.params, "demo", DemoConfig),
+            args.clips,
+            args.world,
+        )
 
 
 if __name__ == "__main__":

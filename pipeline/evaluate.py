@@ -21,23 +21,23 @@ def main() -> None:
 
     from trimodal.config import load_section
     from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
-    from trimodal.progress import start_logging
+    from trimodal.progress import stage
 
-    start_logging()
-    evaluate(
-        args.model,
-        args.av,
-        args.captions,
-        args.world,
-        Outputs(
-            embeddings=args.embeddings,
-            ranks=args.ranks,
-            metrics=args.metrics,
-            audit=args.audit,
-            curve=args.curve,
-        ),
-        load_section(args.params, "evaluate", EvaluateConfig),
-    )
+    with stage("evaluate"):
+        evaluate(
+            args.model,
+            args.av,
+            args.captions,
+            args.world,
+            Outputs(
+                embeddings=args.embeddings,
+                ranks=args.ranks,
+                metrics=args.metrics,
+                audit=args.audit,
+                curve=args.curve,
+            ),
+            load_section(args.params, "evaluate", EvaluateConfig),
+        )
 
 
 if __name__ == "__main__":

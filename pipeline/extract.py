@@ -15,15 +15,15 @@ def main() -> None:
     from trimodal.config import load_section
     from trimodal.extract import ExtractConfig, extract
     from trimodal.mel import MelConfig
-    from trimodal.progress import start_logging
+    from trimodal.progress import stage
 
-    start_logging()
-    extract(
-        args.clips / "manifest.parquet",
-        args.out,
-        load_section(args.params, "extract", ExtractConfig),
-        load_section(args.params, "mel", MelConfig),
-    )
+    with stage("extract"):
+        extract(
+            args.clips / "manifest.parquet",
+            args.out,
+            load_section(args.params, "extract", ExtractConfig),
+            load_section(args.params, "mel", MelConfig),
+        )
 
 
 if __name__ == "__main__":

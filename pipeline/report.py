@@ -11,11 +11,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
 
-    from trimodal.progress import start_logging
+    from trimodal.progress import stage
     from trimodal.report import write_report
 
-    start_logging()
-    write_report(args.metrics, args.out)
+    with stage("report"):
+        write_report(args.metrics, args.out)
 
 
 if __name__ == "__main__":

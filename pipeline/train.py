@@ -20,23 +20,23 @@ def main() -> None:
     from trimodal.losses import LossConfig
     from trimodal.mel import MelConfig
     from trimodal.model import ModelConfig
-    from trimodal.progress import start_logging
+    from trimodal.progress import stage
     from trimodal.trainer import TrainConfig
     from trimodal.training import train
 
-    start_logging()
-    train(
-        args.av,
-        args.captions,
-        args.images,
-        args.model,
-        args.log,
-        config=load_section(args.params, "train", TrainConfig),
-        loss=load_section(args.params, "loss", LossConfig),
-        model=load_section(args.params, "model", ModelConfig),
-        mel=load_section(args.params, "mel", MelConfig),
-        augment=load_section(args.params, "augment", AugmentConfig),
-    )
+    with stage("train"):
+        train(
+            args.av,
+            args.captions,
+            args.images,
+            args.model,
+            args.log,
+            config=load_section(args.params, "train", TrainConfig),
+            loss=load_section(args.params, "loss", LossConfig),
+            model=load_section(args.params, "model", ModelConfig),
+            mel=load_section(args.params, "mel", MelConfig),
+            augment=load_section(args.params, "augment", AugmentConfig),
+        )
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from trimodal.journal import FOLDER
 from trimodal.media import encode_video
 from trimodal.records import DataError
 
@@ -52,9 +53,11 @@ def refused(read: Callable[[], Any], *named: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file below a folder, hidden ones included, by its relative name."""
+    """Every file below a folder by its relative name, hidden ones included, journals not: they tell
+    of this disk.
+    """
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.parent.name != FOLDER
     }

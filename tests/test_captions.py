@@ -73,7 +73,7 @@ def config(tmp_path: Path) -> CaptionsConfig:
     return CaptionsConfig(
         coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
         flickr30k_annotations="official", vectors=str(vectors), frequent_words=0, image_px=16,
-        jpeg_quality=90, images_per_shard=3, workers=1,
+        jpeg_quality=90, images_per_shard=3, min_coverage=0.0, workers=1,
     )  # fmt: skip
 
 

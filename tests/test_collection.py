@@ -17,7 +17,7 @@ from data_fixtures import REAL, needs_real_data, write_clip
 from trimodal.acquire import inspection
 from trimodal.acquire.collection import look_through
 from trimodal.archives import read_file
-from trimodal.extract import ExtractConfig, ShardJob, extract_shard
+from trimodal.extract import ClipShard, ExtractConfig, extract_shard
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.mel import MelConfig
 from trimodal.records import Clip, DataError
@@ -365,7 +365,7 @@ def test_real_clips_in_an_archive_become_the_shard_of_their_files(
     config = ExtractConfig(
         frame_px=16, jpeg_quality=95, clips_per_shard=5, validation_share=0.1,
         validation_seed=2020, longest_seconds=1800.0,
-        largest_pixels=9_437_184, timeout_seconds=120.0, workers=1,
+        largest_pixels=9_437_184, timeout_seconds=120.0, min_coverage=0.0, workers=1,
     )  # fmt: skip
     mel = MelConfig(
         sample_rate_hz=16_000, n_fft=512, window_samples=512, hop_samples=128, mels=16,
@@ -375,7 +375,7 @@ def test_real_clips_in_an_archive_become_the_shard_of_their_files(
     for place in (folder, archive):
         outcomes = look_through(place, clips, [], 1)
         assert [o.status for o in outcomes] == ["ok"] * 5
-        job = ShardJob(path=tmp_path / "s.tar", split="test", clips=tuple(outcomes))
+        job = ClipShard(path=tmp_path / "s.tar", split="test", clips=tuple(outcomes))
         done = extract_shard(config, mel, job)
         assert len(done.rows) == 5
         assert not done.left_out

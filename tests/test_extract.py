@@ -18,10 +18,11 @@ from data_fixtures import REAL, brightness, contents, needs_real_data, write_cli
 from PIL import Image
 
 from trimodal import extract as module
+from trimodal import journal
 from trimodal.acquire.collection import look_through
 from trimodal.acquire.inspection import inspect
 from trimodal.archives import StoredFile, as_path
-from trimodal.extract import ExtractConfig, ShardJob, extract, extract_shard, hold_out
+from trimodal.extract import ClipShard, ExtractConfig, extract, extract_shard, hold_out
 from trimodal.files import file_fingerprint
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.media import MediaError
@@ -38,7 +39,8 @@ MEL = MelConfig(
 )  # fmt: skip
 CONFIG = ExtractConfig(
     frame_px=16, jpeg_quality=95, clips_per_shard=2, validation_share=0.1, validation_seed=2020,
-    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0, workers=1,
+    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0,
+    min_coverage=0.0, workers=1,
 )  # fmt: skip
 TRAIN = [f"clip{i}" for i in range(6)]
 
@@ -86,11 +88,17 @@ def members(out: Path) -> dict[str, bytes]:
     return found
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Extraction without workers, so that what a test puts in a function's place is used."""
+    monkeypatch.setattr(journal, "map_in_order", lambda work, jobs, *_, **__: map(work, jobs))
+
+
 def test_shards_are_named_by_split_and_hold_so_many_clips(manifest: Path, tmp_path: Path) -> None:
     extract(manifest, out := tmp_path / "av", CONFIG, MEL)
     assert sorted(path.name for path in out.iterdir()) == [
-        "index.parquet", "stats.json", "test-000000.tar", "train-000000.tar", "train-000001.tar",
-        "train-000002.tar", "val-000000.tar",
+        "index.parquet", "journal", "stats.json", "test-000000.tar", "train-000000.tar",
+        "train-000001.tar", "train-000002.tar", "val-000000.tar",
     ]  # fmt: skip
     assert pq.read_schema(out / "index.parquet").equals(AV_SCHEMA)
 
@@ -143,7 +151,9 @@ def test_index_says_where_each_member_lies(manifest: Path, tmp_path: Path) -> No
 
 def test_clip_of_over_99_seconds_keeps_its_frames_in_order(tmp_path: Path) -> None:
     long = write_clip(tmp_path / "test2.mp4", seconds=103, fps=1, sound_s=1)
-    job = ShardJob(path=tmp_path / "test-000000.tar", split="test", clips=(outcome("test2", long),))
+    job = ClipShard(
+        path=tmp_path / "test-000000.tar", split="test", clips=(outcome("test2", long),)
+    )
     (row,) = extract_shard(CONFIG, MEL, job).rows
     content = job.path.read_bytes()
     seen = [
@@ -162,6 +172,7 @@ def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Pat
     assert not any(name.startswith("mute.") for name in members(out))
 
 
+@pytest.mark.usefixtures("in_process")
 def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +182,7 @@ def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
     monkeypatch.setattr("trimodal.extract.decode_audio", broken)
     with pytest.raises(DataError, match="'corrupt': 6"):
         extract(manifest, tmp_path / "out", CONFIG, MEL)
-    job = ShardJob(
+    job = ClipShard(
         path=tmp_path / "test-000000.tar",
         split="test",
         clips=tuple(o for o in read_manifest(manifest) if o.clip.clip_id == "test1"),
@@ -181,6 +192,7 @@ def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
     assert not done.left_out
 
 
+@pytest.mark.usefixtures("in_process")
 def test_the_index_changes_with_the_sound_alone(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -260,6 +272,7 @@ def test_clips_in_an_archive_make_the_same_bytes(
     assert contents(tmp_path / "files") == contents(tmp_path / "packed")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_shards_follow_the_order_in_a_zipped_tar(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -312,7 +325,7 @@ def test_archive_cut_since_the_download_gives_what_it_still_holds(
     packed = packed_manifest(archive := tmp_path / f"a{kind}", manifest, names)
     clips = [o for o in read_manifest(packed) if o.clip.clip_id in names]
     cut(archive, 2 * archive.stat().st_size // 3)
-    job = ShardJob(
+    job = ClipShard(
         path=tmp_path / "test-000000.tar",
         split="test",
         clips=tuple(sorted(clips, key=lambda o: o.offset)),
@@ -350,6 +363,7 @@ def test_empty_split_is_an_error_with_the_reasons(
     assert not (tmp_path / "av" / "index.parquet").exists()
 
 
+@pytest.mark.usefixtures("in_process")
 def test_job_that_breaks_leaves_no_half_shard(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +384,7 @@ def test_job_that_breaks_leaves_no_half_shard(
 @needs_real_data
 def test_every_real_clip_yields_frames_and_a_mel(tmp_path: Path) -> None:
     paths = sorted((REAL / "clips").glob("*.mp4"))
-    job = ShardJob(
+    job = ClipShard(
         path=tmp_path / "test-000000.tar", split="test",
         clips=tuple(outcome("test", path) for path in paths),
     )  # fmt: skip

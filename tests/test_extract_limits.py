@@ -16,17 +16,18 @@ from media_fixtures import COLOURS, ffmpeg, frames_of
 from mel_fixtures import PAPER
 from PIL import Image
 
-from trimodal.extract import ExtractConfig, ShardJob, extract_shard
+from trimodal.extract import ClipShard, ExtractConfig, extract_shard
 from trimodal.manifest import ClipOutcome
 from trimodal.records import Clip
 
 CONFIG = ExtractConfig(
     frame_px=64, jpeg_quality=90, clips_per_shard=9, validation_share=0.1, validation_seed=2020,
-    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0, workers=1,
+    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0,
+    min_coverage=0.0, workers=1,
 )  # fmt: skip
 
 
-def job_of(folder: Path, *paths: Path) -> ShardJob:
+def job_of(folder: Path, *paths: Path) -> ClipShard:
     clips = tuple(
         ClipOutcome(
             clip=Clip(clip_id=path.stem, source="vggsound", split="train", label=""),
@@ -34,7 +35,7 @@ def job_of(folder: Path, *paths: Path) -> ShardJob:
         )
         for path in paths
     )  # fmt: skip
-    return ShardJob(path=folder / "train-000000.tar", split="train", clips=clips)
+    return ClipShard(path=folder / "train-000000.tar", split="train", clips=clips)
 
 
 def members(shard: Path) -> dict[str, bytes]:
@@ -94,14 +95,14 @@ def test_stored_pictures_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> N
 PEAK = """
 import json, re, sys
 from pathlib import Path
-from trimodal.extract import ExtractConfig, ShardJob, extract_shard
+from trimodal.extract import ExtractConfig, ClipShard, extract_shard
 from trimodal.manifest import ClipOutcome
 from trimodal.mel import MelConfig
 from trimodal.records import Clip
 path = Path(sys.argv[1])
 clip = Clip(clip_id="a", source="vggsound", split="train", label="")
 outcome = ClipOutcome(clip=clip, path=str(path), status="ok", duration_s=1.0, has_audio=True)
-job = ShardJob(path=path.parent / "a.tar", split="train", clips=(outcome,))
+job = ClipShard(path=path.parent / "a.tar", split="train", clips=(outcome,))
 rows = extract_shard(
     ExtractConfig(**json.loads(sys.argv[2])), MelConfig(**json.loads(sys.argv[3])), job
 ).rows

@@ -11,7 +11,7 @@ from PIL import Image
 import trimodal.image_shards
 from trimodal.archives import StoredFile, files_by_name
 from trimodal.image_shards import (
-    ImageShardJob,
+    ImageShard,
     StoredForm,
     stored_jpeg,
     write_image_shard,
@@ -89,7 +89,7 @@ def test_missing_vanished_and_damaged_files_are_counted(tmp_path: Path) -> None:
     )  # fmt: skip
     (tmp_path / "b.jpg").unlink()
     overwrite(packed, jpeg(0)[-40:], bytes(40))  # its checksum is wrong now
-    job = ImageShardJob(path=tmp_path / "train-000000.tar", split="train", images=images)
+    job = ImageShard(path=tmp_path / "train-000000.tar", split="train", images=images)
     done = write_image_shard(FORM, job)
     assert [row["image_id"] for row in done.rows] == ["a"]
     assert done.left_out == {"image file missing": 2, "image file broken": 2}
@@ -100,7 +100,7 @@ def left_out(content: bytes, folder: Path) -> dict[str, int]:
     (folder / "x.jpg").write_bytes(content)
     (folder / "good.jpg").write_bytes(jpeg(0))
     images = tuple((name, StoredFile(path=folder / f"{name}.jpg")) for name in ("x", "good"))
-    job = ImageShardJob(path=folder / "train-000000.tar", split="train", images=images)
+    job = ImageShard(path=folder / "train-000000.tar", split="train", images=images)
     done = write_image_shard(FORM, job)
     assert [row["image_id"] for row in done.rows][-1:] == ["good"]
     return dict(done.left_out)
@@ -140,5 +140,5 @@ def test_one_picture_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(trimodal.image_shards, "read_file", read)
     images = tuple((f"i{n}", StoredFile(path=Path(f"{n}.jpg"))) for n in range(40))
     form = StoredForm(px=256, jpeg_quality=95, images_per_shard=40)
-    write_image_shard(form, ImageShardJob(path=path, split="train", images=images))
+    write_image_shard(form, ImageShard(path=path, split="train", images=images))
     assert sizes[20] > sizes[10] > sizes[1]

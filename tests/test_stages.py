@@ -20,6 +20,7 @@ ORDER = [
     "archives",
     "progress",
     "workers",
+    "journal",
     "devices",
     "tables",
     "retrieval",

@@ -57,7 +57,7 @@ def make_tiny_data(folder: Path) -> TinyData:
     storing = ExtractConfig(
         frame_px=32, jpeg_quality=90, clips_per_shard=4, validation_share=0.1,
         validation_seed=2020, longest_seconds=900.0, largest_pixels=9_437_184,
-        timeout_seconds=120.0, workers=1,
+        timeout_seconds=120.0, min_coverage=0.0, workers=1,
     )  # fmt: skip
     extract(manifest, data.av_dir, storing, data.mel)
     prepare_captions(_caption_sources(folder), data.captions_dir, data.images_dir)
@@ -115,7 +115,7 @@ def _caption_sources(folder: Path) -> CaptionsConfig:
     return CaptionsConfig(
         coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
         flickr30k_annotations="official", vectors=str(words), frequent_words=0, image_px=32,
-        jpeg_quality=90, images_per_shard=3, workers=1,
+        jpeg_quality=90, images_per_shard=3, min_coverage=0.0, workers=1,
     )  # fmt: skip
 
 

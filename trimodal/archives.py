@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from tempfile import TemporaryDirectory
 from typing import Self
 
+from trimodal.files import temporary_folder
 from trimodal.records import DataError
 
 MAX_MEMBER_BYTES = 2**30
@@ -154,8 +154,8 @@ def as_path(file: StoredFile) -> Iterator[Path]:
     if not file.member:
         yield file.path
         return
-    with TemporaryDirectory(prefix="trimodal-") as folder:
-        path = Path(folder) / "member"
+    with temporary_folder() as folder:
+        path = folder / "member"
         path.write_bytes(read_file(file))
         yield path
 

@@ -78,13 +78,15 @@ def write_captions(captions_dir: Path, columns: CaptionColumns, vocabulary: Voca
         atomic_path(captions_dir / "captions.parquet") as table,
         atomic_path(captions_dir / "token_ids.npy") as plain,
         pq.ParquetWriter(table, CAPTION_SCHEMA, compression="zstd") as writer,
+        plain.open("wb") as rows,  # a mapped file would die of SIGBUS where the disk is full
     ):
-        token_ids = np.lib.format.open_memmap(plain, "w+", np.int32, (count, WORDS))
+        header = {"descr": "<i4", "fortran_order": False, "shape": (count, WORDS)}
+        np.lib.format.write_array_header_1_0(rows, header)
         for first in range(0, count, GROUP_ROWS):
             behind = min(first + GROUP_ROWS, count)
-            group, token_ids[first:behind] = _group(columns, first, behind, words, id_of)
+            group, token_ids = _group(columns, first, behind, words, id_of)
             writer.write_table(group)
-        token_ids.flush()
+            rows.write(token_ids.astype("<i4").tobytes())
 
 
 def _group(

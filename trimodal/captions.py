@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from trimodal.caption_table import CaptionColumns, caption_columns, write_captions
+from trimodal.coverage import check_coverage, check_share
 from trimodal.files import write_json
 from trimodal.image_shards import StoredForm, write_images
 from trimodal.image_sources import Annotations, ImageFile, read_coco_files, read_flickr30k_files
@@ -23,7 +24,8 @@ from trimodal.text import Vocabulary, build_vocabulary, write_vocabulary
 class CaptionsConfig:
     """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and pictures
     (image_sources.py has the names looked for), ``vectors`` is a file in word2vec's binary format.
-    The annotations are the data set's own or Karpathy's. The first ``frequent_words`` rows of the
+    The annotations are the data set's own or Karpathy's. At least ``min_coverage`` of the images
+    that they name must be usable. The first ``frequent_words`` rows of the
     vector file are kept beside the captions' own words. Images are stored ``image_px`` square.
     """
 
@@ -36,6 +38,7 @@ class CaptionsConfig:
     image_px: int
     jpeg_quality: int
     images_per_shard: int
+    min_coverage: float
     workers: int
 
     def __post_init__(self) -> None:
@@ -45,6 +48,7 @@ class CaptionsConfig:
             raise ValueError("captions.frequent_words must be at least 0")
         if self.image_px < 2 or self.images_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
             raise ValueError("captions: image_px >= 2, images_per_shard >= 1, jpeg_quality 1..95")
+        check_share(self.min_coverage, "captions.min_coverage")
 
 
 def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Path) -> None:
@@ -108,6 +112,10 @@ def _store_images(
         images_per_shard=config.images_per_shard,
     )
     done = write_images(files, images_dir, form, config.workers)
+    check_coverage(
+        "captions", "images", len(done.rows), done.left_out, needed=config.min_coverage,
+        param="captions.min_coverage", examples=done.examples,
+    )  # fmt: skip
     left_out.update(done.left_out)
     stored = {row["image_id"] for row in done.rows}
     images = [file.image for file in files if file.image.image_id in stored]

@@ -19,7 +19,7 @@ from trimodal.captions import CaptionsConfig
 from trimodal.devices import pick_device
 from trimodal.download import DownloadConfig
 from trimodal.evaluation import EvaluateConfig
-from trimodal.extract import ExtractConfig, ShardJob, extract_shard
+from trimodal.extract import ClipShard, ExtractConfig, extract_shard
 from trimodal.image_shards import stored_jpeg
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
@@ -159,7 +159,7 @@ def _clip_cost(sections: Sections, file: StoredFile, folder: Path) -> tuple[floa
     began = time.perf_counter()
     outcome = inspect(clip, file, updated_at=None)
     look_seconds = time.perf_counter() - began
-    job = ShardJob(path=folder / "shard.tar", split="train", clips=(outcome,))
+    job = ClipShard(path=folder / "shard.tar", split="train", clips=(outcome,))
     threads = torch.get_num_threads()
     extract_shard(sections.extract, sections.mel, job)
     began = time.perf_counter()

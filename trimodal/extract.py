@@ -4,8 +4,9 @@ import io
 import json
 import random
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,10 @@ import pyarrow as pa
 import simplejpeg
 
 from trimodal.archives import ArchiveError, as_path, reading_order
-from trimodal.files import file_fingerprint, write_json, write_table
+from trimodal.coverage import check_coverage, check_share
+from trimodal.files import code_fingerprint, file_fingerprint, write_json, write_table
 from trimodal.frames import decode_frames
+from trimodal.journal import ShardDone, file_state, make_shards
 from trimodal.manifest import ClipOutcome, read_manifest
 from trimodal.media import DecodingLimits, LimitError, MediaError
 from trimodal.mel import MelConfig
@@ -27,7 +30,15 @@ from trimodal.shards import Extent, Sample, write_shard
 from trimodal.sound import decode_audio
 from trimodal.spectrogram import log_mel
 from trimodal.tables import AV_SCHEMA
-from trimodal.workers import map_in_order
+from trimodal.workers import WorkerError, ending_if_hung, map_in_order
+
+# The source that shapes a shard: another version of it makes them anew.
+SHAPING_MODULES = (
+    "trimodal.archives", "trimodal.extract", "trimodal.frames", "trimodal.media", "trimodal.mel",
+    "trimodal.shards", "trimodal.sound", "trimodal.spectrogram", "trimodal.tables",
+    "trimodal.timing",
+)  # fmt: skip
+_HANG_SECONDS = 30  # for a clip, beyond the time that its pictures and its sound may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +46,8 @@ class ExtractConfig:
     """Section ``extract``. Frames are stored ``frame_px`` square, their aspect not kept. The share
     ``validation_share`` of the training clips is held out, by ``validation_seed`` (paper.md, Data).
     A clip longer than ``longest_seconds``, with pictures of more than ``largest_pixels`` or that
-    takes over ``timeout_seconds`` is left out.
+    takes over ``timeout_seconds`` is left out. At least ``min_coverage`` of the clips that were
+    downloaded must be usable.
     """
 
     frame_px: int
@@ -46,6 +58,7 @@ class ExtractConfig:
     longest_seconds: float
     largest_pixels: int
     timeout_seconds: float
+    min_coverage: float
     workers: int
 
     @property
@@ -66,46 +79,55 @@ class ExtractConfig:
             raise ValueError("extract: frame_px >= 2, clips_per_shard >= 1, jpeg_quality 1..95")
         if min(self.longest_seconds, self.largest_pixels, self.timeout_seconds) <= 0:
             raise ValueError("extract: longest_seconds, largest_pixels, timeout_seconds > 0")
+        check_share(self.min_coverage, "extract.min_coverage")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardJob:
-    """The unit of work: these clips become this shard."""
+class ClipShard:
+    """The unit of work: these clips become this shard, but for those known to crash a decoder."""
 
     path: Path
     split: Split
     clips: tuple[ClipOutcome, ...]
+    crashing: Mapping[str, str] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, kw_only=True)
-class ShardDone:
-    """Index rows of what a shard holds and the reasons of what it lacks."""
-
-    rows: list[dict[str, Any]]
-    left_out: Counter[str]
-    bytes: int
+    def made_of(self) -> Any:
+        """What it depends on besides params and code: its clips and their files as they are now."""
+        facts = [
+            [o.clip.clip_id, o.clip.label, o.has_audio, o.duration_s, o.member, o.offset, o.path]
+            for o in self.clips
+        ]
+        states = {o.path: file_state(Path(o.path)) for o in self.clips}
+        return [self.split, facts, states]
 
 
 def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelConfig) -> None:
-    """Writes ``{train,val,test}-%06d.tar``, ``index.parquet`` and ``stats.json`` into ``out_dir``.
+    """Writes ``{train,val,test}-%06d.tar``, ``index.parquet`` and ``stats.json`` into ``out_dir``;
+    shards that an earlier run finished are kept (:mod:`trimodal.journal`).
 
-    A clip that cannot be decoded, and a training clip without sound, is left out and counted.
+    A clip that cannot be decoded, and a training clip without sound, is left out and counted; so is
+    one that crashes its decoder. Raises DataError where too few are left, and WorkerError if a
+    worker is killed.
     """
     outcomes = read_manifest(manifest_path)
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
     jobs = _plan(usable, out_dir, config)
-    done = bar(
-        map_in_order(partial(extract_shard, config, mel), jobs, config.workers),
-        task="extracting", unit="shards", total=len(jobs),
-    )  # fmt: skip
     rows: list[dict[str, Any]] = []
-    left_out = Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
+    left_out: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     size = 0
-    for shard in done:
+    done = _shards(jobs, out_dir, config, mel)
+    for shard in bar(done, task="extracting", unit="shards", total=len(jobs)):
         rows += shard.rows
         left_out += shard.left_out
+        examples = shard.examples | examples
         size += shard.bytes
     splits = Counter(row["split"] for row in rows)
+    check_coverage(
+        "extract", "downloaded clips", len(rows), left_out, needed=config.min_coverage,
+        param="extract.min_coverage", examples=examples,
+    )  # fmt: skip
+    left_out += Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
     if not splits["train"] or not splits["val"] or not splits["test"]:
         raise DataError(f"extract: an empty split ({dict(splits)}); left out: {dict(left_out)}")
     frames = sum(len(row["frame_offsets"]) for row in rows)
@@ -125,16 +147,36 @@ def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelC
     log.info(closing_line(made, left_out))
 
 
-def extract_shard(config: ExtractConfig, mel: MelConfig, job: ShardJob) -> ShardDone:
-    """Makes one shard: a pure function of its arguments and the clips' bytes."""
+def _shards(
+    jobs: Sequence[ClipShard], out_dir: Path, config: ExtractConfig, mel: MelConfig
+) -> Iterator[ShardDone]:
+    form = {
+        "code": code_fingerprint(*SHAPING_MODULES),
+        "front_end": mel.front_end_fingerprint(),
+        "frame_px": config.frame_px,
+        "jpeg_quality": config.jpeg_quality,
+        "limits": asdict(config.limits),
+    }
+    return make_shards(
+        partial(extract_shard, config, mel), jobs, out_dir, form=form, workers=config.workers,
+        rescue=partial(_without_crashing_clips, config, mel),
+    )  # fmt: skip
+
+
+def extract_shard(config: ExtractConfig, mel: MelConfig, job: ClipShard) -> ShardDone:
+    """Makes one shard: a pure function of its arguments and the clips' bytes. A clip that hangs its
+    decoder ends the process.
+    """
     samples: list[Sample] = []
     rows: dict[str, dict[str, Any]] = {}
     left_out: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     for outcome in job.clips:
         try:
-            sample, row = _sample(outcome, job.split, config, mel)
+            sample, row = _sample(outcome, job, config, mel)
         except (MediaError, LimitError) as error:
             left_out[error.reason] += 1
+            examples.setdefault(error.reason, f"{outcome.clip.clip_id}: {error}")
             continue
         samples.append(sample)
         rows[sample.key] = row
@@ -146,10 +188,41 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ShardJob) -> Shard
     }
     for key, members in extents.items():
         rows[key] |= shard | _places(members, rows[key]["mel_columns"] * mel.column_type.itemsize)
-    return ShardDone(rows=list(rows.values()), left_out=left_out, bytes=job.path.stat().st_size)
+    return ShardDone(
+        rows=list(rows.values()),
+        left_out=left_out,
+        examples=examples,
+        bytes=job.path.stat().st_size,
+    )
 
 
-def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> list[ShardJob]:
+def _without_crashing_clips(
+    config: ExtractConfig, mel: MelConfig, job: ClipShard, error: WorkerError
+) -> ShardDone:
+    """A shard again whose worker crashed: each clip alone in a process, so that only those that
+    crash it are lost.
+    """
+    crashing: dict[str, str] = {}
+    for outcome in job.clips:
+        alone = replace(job, clips=(outcome,))
+        for why in map_in_order(partial(_try, config, mel), [alone], 1, rescue=_how_it_crashed):
+            if why:
+                crashing[outcome.clip.clip_id] = why
+    log.info(f"extract: {job.path.name}: {error}; left out for it: {crashing}")
+    return extract_shard(config, mel, replace(job, crashing=crashing))
+
+
+def _try(config: ExtractConfig, mel: MelConfig, alone: ClipShard) -> str:
+    with suppress(MediaError, LimitError):
+        _sample(alone.clips[0], alone, config, mel)
+    return ""
+
+
+def _how_it_crashed(_alone: ClipShard, error: WorkerError) -> str:
+    return error.how
+
+
+def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> list[ClipShard]:
     by_id = {o.clip.clip_id: o for o in usable if o.clip.split == "train"}
     train, val = hold_out(sorted(by_id), config.validation_share, config.validation_seed)
     parts: dict[Split, list[ClipOutcome]] = {
@@ -161,7 +234,7 @@ def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> li
         clips.sort(key=lambda o: reading_order(o.file))
     step = config.clips_per_shard
     return [
-        ShardJob(
+        ClipShard(
             path=out_dir / f"{split}-{start // step:06d}.tar",
             split=split,
             clips=tuple(clips[start : start + step]),
@@ -182,21 +255,25 @@ def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], l
 
 
 def _sample(
-    outcome: ClipOutcome, split: Split, config: ExtractConfig, mel: MelConfig
+    outcome: ClipOutcome, job: ClipShard, config: ExtractConfig, mel: MelConfig
 ) -> tuple[Sample, dict[str, Any]]:
-    if split != "test" and not outcome.has_audio:
-        raise MediaError(Path(outcome.path), "no_audio", "a training pair needs sound")
+    source = Path(outcome.path)
+    if crash := job.crashing.get(outcome.clip.clip_id):
+        raise MediaError(source, "corrupt", f"the process that decoded it {crash}")
+    if job.split != "test" and not outcome.has_audio:
+        raise MediaError(source, "no_audio", "a training pair needs sound")
+    patience_seconds = 2 * config.timeout_seconds + _HANG_SECONDS
     try:
-        with as_path(outcome.file) as path:
+        with ending_if_hung(patience_seconds), as_path(outcome.file) as path:
             # Sound first: a training clip without any is left out before its pictures are decoded.
-            sound = _sound(path, split, config, mel) if outcome.has_audio else None
+            sound = _sound(path, job.split, config, mel) if outcome.has_audio else None
             frames = decode_frames(path, config.frame_px, config.frame_px, config.limits)
             members = {
                 f"{number:02d}.jpg": _jpeg(frame, config.jpeg_quality)
                 for number, frame in enumerate(frames, start=1)
             }
     except ArchiveError as error:
-        raise MediaError(Path(outcome.path), "corrupt", str(error)) from error
+        raise MediaError(source, "corrupt", str(error)) from error
     facts = {
         "duration_s": outcome.duration_s,
         "fps": 1,

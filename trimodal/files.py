@@ -2,11 +2,14 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import pyarrow as pa
@@ -15,17 +18,63 @@ import pyarrow.parquet as pq
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling of ``path`` that takes its place if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Yields a temporary sibling of ``path`` that takes its place if the block succeeds; a file's
+    bytes are on the disk before they have its name. An OSError names ``path``.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
-    _remove(temporary)  # what a killed run may have left
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)  # what a killed run may have left
         yield temporary
         if temporary.is_dir():
             _remove(path)
+        else:
+            _flush(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:  # a full disk does not say where
+            raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         _remove(temporary)
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files that a killed run left in a folder."""
+    for path in folder.glob(".*.tmp"):
+        _remove(path)
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that lives as long as the block; that of a killed process goes with the next one
+    that :func:`remove_temporary_folders_of_the_dead` sees.
+    """
+    with TemporaryDirectory(prefix=f"trimodal-{os.getpid()}-") as folder:
+        yield Path(folder)
+
+
+def remove_temporary_folders_of_the_dead() -> None:
+    """Removes what :func:`temporary_folder` made for processes that are no more."""
+    for path in Path(gettempdir()).glob("trimodal-*"):
+        owner = re.fullmatch(r"trimodal-(\d+)-\w+", path.name)
+        if owner and not _lives(int(owner[1])):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _remove(path: Path) -> None:
@@ -69,6 +118,13 @@ def file_fingerprint(path: Path) -> str:
     """16 hex digits that identify a file's content."""
     with path.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:16]
+
+
+def code_fingerprint(*modules: str) -> str:
+    """16 hex digits that identify the source of modules of this package ('trimodal.mel')."""
+    package = Path(__file__).parent
+    sources = [package.joinpath(*name.split(".")[1:]).with_suffix(".py") for name in modules]
+    return sha256_of(*(source.read_bytes() for source in sources))[:16]
 
 
 def git_revision() -> str:

@@ -12,13 +12,16 @@ import pyarrow as pa
 from PIL import Image
 
 from trimodal.archives import StoredFile, read_file, reading_order
-from trimodal.files import file_fingerprint, write_table
+from trimodal.files import code_fingerprint, file_fingerprint, write_table
 from trimodal.image_sources import ImageFile
+from trimodal.journal import ShardDone, file_state, make_shards
 from trimodal.progress import counter
 from trimodal.records import Split
 from trimodal.shards import Sample, write_shard
 from trimodal.tables import IMAGE_SCHEMA
-from trimodal.workers import map_in_order
+
+# The source that shapes a shard: another version of it makes them anew.
+SHAPING_MODULES = ("trimodal.archives", "trimodal.image_shards", "trimodal.shards")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,49 +34,56 @@ class StoredForm:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageShardJob:
+class ImageShard:
     """The unit of work: these images (id, file) become this shard."""
 
     path: Path
     split: Split
     images: tuple[tuple[str, StoredFile | None], ...]
 
-
-@dataclass(frozen=True, kw_only=True)
-class ImageShardDone:
-    """Index rows of what a shard holds, the reasons of what it lacks, its size."""
-
-    rows: list[dict[str, Any]]
-    left_out: Counter[str]
-    bytes: int
+    def made_of(self) -> Any:
+        """What it depends on besides params and code: its images, their files as they are now."""
+        files = [file for _, file in self.images if file]
+        facts = [[name, file and [str(file.path), file.member]] for name, file in self.images]
+        return [self.split, facts, {str(file.path): file_state(file.path) for file in files}]
 
 
 def write_images(
     files: Sequence[ImageFile], images_dir: Path, form: StoredForm, workers: int
-) -> ImageShardDone:
+) -> ShardDone:
     """Writes ``{train,val}-%06d.tar`` and ``index.parquet``; returns what all shards are together.
+    Shards that an earlier run finished are kept (:mod:`trimodal.journal`).
 
     A worker holds one picture at a time. Left out and counted: missing and broken files.
     """
     jobs = _plan(files, images_dir, form.images_per_shard)
     rows: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()
+    examples: dict[str, str] = {}
     size = 0
+    shaping = {
+        "code": code_fingerprint(*SHAPING_MODULES),
+        "px": form.px,
+        "jpeg_quality": form.jpeg_quality,
+    }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
-        done = map_in_order(partial(write_image_shard, form), jobs, workers)
+        make = partial(write_image_shard, form)
+        done = make_shards(make, jobs, images_dir, form=shaping, workers=workers)
         for job, shard in zip(jobs, done, strict=True):
             rows += shard.rows
             left_out += shard.left_out
+            examples = shard.examples | examples
             size += shard.bytes
             bar.update(len(job.images))
     write_table(images_dir / "index.parquet", pa.Table.from_pylist(rows, IMAGE_SCHEMA))
-    return ImageShardDone(rows=rows, left_out=left_out, bytes=size)
+    return ShardDone(rows=rows, left_out=left_out, examples=examples, bytes=size)
 
 
-def write_image_shard(form: StoredForm, job: ImageShardJob) -> ImageShardDone:
+def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
     """Makes one shard: a pure function of its arguments and the pictures' bytes."""
     left_out: Counter[str] = Counter()
-    extents = write_shard(job.path, _samples(form, job, left_out))
+    examples: dict[str, str] = {}
+    extents = write_shard(job.path, _samples(form, job, left_out, examples))
     fingerprint = file_fingerprint(job.path)
     rows = [
         {
@@ -86,7 +96,7 @@ def write_image_shard(form: StoredForm, job: ImageShardJob) -> ImageShardDone:
         }
         for key, members in extents.items()
     ]
-    return ImageShardDone(rows=rows, left_out=left_out, bytes=job.path.stat().st_size)
+    return ShardDone(rows=rows, left_out=left_out, examples=examples, bytes=job.path.stat().st_size)
 
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
@@ -100,14 +110,14 @@ def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[ImageShardJob]:
+def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[ImageShard]:
     jobs = []
     splits: tuple[Split, ...] = ("train", "val")
     for split in splits:
         chosen = [file for file in files if file.image.split == split]
         chosen.sort(key=lambda f: reading_order(f.file))
         jobs += [
-            ImageShardJob(
+            ImageShard(
                 path=images_dir / f"{split}-{start // step:06d}.tar",
                 split=split,
                 images=tuple((f.image.image_id, f.file) for f in chosen[start : start + step]),
@@ -117,16 +127,22 @@ def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[Image
     return jobs
 
 
-def _samples(form: StoredForm, job: ImageShardJob, left_out: Counter[str]) -> Iterator[Sample]:
+def _samples(
+    form: StoredForm, job: ImageShard, left_out: Counter[str], examples: dict[str, str]
+) -> Iterator[Sample]:
+    def without(reason: str, detail: str) -> None:
+        left_out[reason] += 1
+        examples.setdefault(reason, f"{image_id}: {detail}")
+
     for image_id, file in job.images:
         if file is None:
-            left_out["image file missing"] += 1
+            without("image file missing", "not among the pictures")
             continue
         try:
             pixels = stored_jpeg(read_file(file), form.px, form.jpeg_quality)
-        except FileNotFoundError:
-            left_out["image file missing"] += 1
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-            left_out["image file broken"] += 1
+        except FileNotFoundError as error:
+            without("image file missing", str(error))
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            without("image file broken", f"{file.name}: {error}")
         else:
             yield Sample(key=image_id, members={"jpg": pixels})

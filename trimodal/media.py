@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import av
@@ -24,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 
-from trimodal.files import atomic_path
+from trimodal.files import atomic_path, temporary_folder
 
 _TIMEOUT_SECONDS = 120.0
 _SAFE_INPUT = {
@@ -149,10 +148,10 @@ def encode_video(
         "pix_fmt": "yuv420p", "threads": 1, "fflags": "+bitexact", "flags:v": "+bitexact",
         "flags:a": "+bitexact", "map_metadata": -1,
     }  # fmt: skip
-    with atomic_path(path) as temporary, TemporaryDirectory() as folder:
+    with atomic_path(path) as temporary, temporary_folder() as folder:
         streams = [video]
         if audio is not None:
-            samples = Path(folder) / "audio.f32"
+            samples = folder / "audio.f32"
             samples.write_bytes(audio.astype("<f4").tobytes())
             streams.append(ffmpeg.input(str(samples), format="f32le", ac=1, ar=audio_rate_hz).audio)
             options |= {"acodec": "aac", "aac_coder": "fast", "audio_bitrate": "64k"}

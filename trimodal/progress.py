@@ -3,10 +3,13 @@
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
+
+from trimodal.files import remove_temporary_folders_of_the_dead
 
 Item = TypeVar("Item")
 log = logging.getLogger("trimodal")
@@ -18,6 +21,30 @@ def start_logging() -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """A stage's whole run. What a person can mend (an error of this package, or of the machine: no
+    space, no memory, a folder that may not be written) ends the process with exit code 1 and one
+    message on standard error; any other exception is a bug and shows where it is.
+    """
+    start_logging()
+    remove_temporary_folders_of_the_dead()
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if not type(error).__module__.startswith("trimodal."):
+            raise
+        sys.exit(_last_words(name, error))
+    except (OSError, MemoryError) as error:
+        message = str(error) or "out of memory"
+        sys.exit(_last_words(name, f"{message}; what was finished stays: run dvc repro again"))
+
+
+def _last_words(name: str, error: object) -> str:
+    message = str(error)
+    return message if message.startswith(f"{name}:") else f"{name}: {message}"
 
 
 def bar(items: Iterable[Item], *, task: str, unit: str, total: int | None = None) -> "tqdm[Item]":

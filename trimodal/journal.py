@@ -1,0 +1,137 @@
+"""Shards that are made once: what an earlier run has finished is found again.
+
+Beside the shards, ``journal/<shard>.json`` says what a shard was made of and what came of it. It
+holds if the shard's bytes are those that it names and all it was made of is as it was: params,
+code, and the input files by name, size and time (as make knows them). So a run that was killed goes
+on where it stopped, and after a change only the shards that it touches are made again. DVC ignores
+journals (.dvcignore): they are of this disk.
+"""
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from trimodal.files import file_fingerprint, fingerprint, write_json
+from trimodal.progress import log
+from trimodal.workers import WorkerError, map_in_order
+
+FOLDER = "journal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardDone:
+    """Index rows of what a shard holds; what it lacks: how many by reason, and an example of each;
+    its size; whether an earlier run had made it.
+    """
+
+    rows: list[dict[str, Any]]
+    left_out: Counter[str]
+    examples: dict[str, str]
+    bytes: int
+    found: bool = False
+
+
+_NOTED = ("rows", "left_out", "examples", "bytes")
+
+
+class ShardJob(Protocol):
+    """The unit of work: what becomes the shard ``path``."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def made_of(self) -> Any:
+        """What the shard is made of besides params and code, as JSON; the input files by
+        :func:`file_state`.
+        """
+
+
+Job = TypeVar("Job", bound=ShardJob)
+
+
+def file_state(path: Path) -> list[int] | None:
+    """Size and time of a file, which tell whether it has changed; None if it is not there."""
+    try:
+        state = path.stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def make_shards(
+    make: Callable[[Job], ShardDone],
+    jobs: Sequence[Job],
+    out_dir: Path,
+    *,
+    form: Any,
+    workers: int,
+    rescue: Callable[[Job, WorkerError], ShardDone] | None = None,
+) -> Iterator[ShardDone]:
+    """Every job's shard in ``out_dir``, in the jobs' order: found finished, or made now by ``make``
+    in ``workers`` processes. ``form`` (JSON) is all that shapes a shard besides its own files:
+    params and code. Whatever else lies in ``out_dir`` is of another run and removed first.
+
+    ``rescue`` is :func:`~trimodal.workers.map_in_order`'s, for a job whose worker crashed.
+    """
+    _clear(out_dir, {job.path.name for job in jobs})
+    work = partial(_find_or_make, make, form)
+
+    mend = partial(_rescue, rescue, form) if rescue else None
+    found = 0
+    for done in map_in_order(work, jobs, workers, rescue=mend):
+        found += done.found
+        yield done
+    if found:
+        log.info(f"{out_dir}: {found} of {len(jobs)} shards were finished by an earlier run")
+
+
+def _find_or_make(make: Callable[[Job], ShardDone], form: Any, job: Job) -> ShardDone:
+    key = _key(form, job)
+    return _found(job.path, key) or _noted(job, key, make(job))
+
+
+def _rescue(
+    rescue: Callable[[Job, WorkerError], ShardDone], form: Any, job: Job, error: WorkerError
+) -> ShardDone:
+    return _noted(job, _key(form, job), rescue(job, error))
+
+
+def _key(form: Any, job: ShardJob) -> str:
+    return fingerprint({"form": form, "made_of": job.made_of()})
+
+
+def _note_path(shard: Path) -> Path:
+    return shard.parent / FOLDER / f"{shard.stem}.json"
+
+
+def _noted(job: ShardJob, key: str, done: ShardDone) -> ShardDone:
+    facts = {name: getattr(done, name) for name in _NOTED}
+    write_json(_note_path(job.path), {"key": key, "shard": file_fingerprint(job.path), **facts})
+    return done
+
+
+def _found(shard: Path, key: str) -> ShardDone | None:
+    try:
+        note = json.loads(_note_path(shard).read_text(encoding="utf-8"))
+        if note["key"] != key or note["shard"] != file_fingerprint(shard):
+            return None
+        facts = {name: note[name] for name in _NOTED}
+        return ShardDone(**(facts | {"left_out": Counter(note["left_out"])}), found=True)
+    except (OSError, ValueError, LookupError, TypeError):  # no note, or none of this version
+        return None
+
+
+def _clear(out_dir: Path, shards: Iterable[str]) -> None:
+    kept = {FOLDER, *shards}
+    for path in out_dir.glob("*"):
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    notes = {f"{Path(shard).stem}.json" for shard in shards}
+    for path in (out_dir / FOLDER).glob("*"):
+        if path.name not in notes:
+            path.unlink()
