@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
     parser.add_argument("--images", type=Path, required=True, help="in: image shards")
     parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
+    parser.add_argument("--run", type=Path, required=True, help="the run, to go on with if killed")
     parser.add_argument("--log", type=Path, required=True, help="out: curves and best epoch")
     args = parser.parse_args()
 
@@ -31,6 +32,7 @@ def main() -> None:
             args.images,
             args.model,
             args.log,
+            args.run,
             config=load_section(args.params, "train", TrainConfig),
             loss=load_section(args.params, "loss", LossConfig),
             model=load_section(args.params, "model", ModelConfig),

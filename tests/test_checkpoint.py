@@ -38,7 +38,7 @@ CHECKPOINT = Checkpoint(
     vocabulary=VOCABULARY.fingerprint,
     front_end="0123456789abcdef",
     data={"av": "a" * 16, "images": "b" * 16},
-    git="",
+    code="c" * 16,
     epoch=3,
     validation_loss=0.1234567890123,
 )  # fmt: skip

@@ -70,6 +70,7 @@ ORDER = [
     "embedding",
     "grad_cache",
     "trainer",
+    "resume",
     "training",
     "comparison_table",
     "evaluation",
@@ -169,7 +170,7 @@ NO_DEPENDENCIES = {
     "download": {"workers"},
     "extract": {"timeout_seconds", "workers"},
     "captions": {"workers"},
-    "train": {"loader_workers", "device"},
+    "train": {"checkpoint_every", "loader_workers", "device"},
     "evaluate": {"device"},
 }
 

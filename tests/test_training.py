@@ -3,7 +3,7 @@
 import copy
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from trimodal.images import normalise
 from trimodal.loaders import validation_batches
 from trimodal.losses import LossConfig, pair_loss
 from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.resume import Run
 from trimodal.text import read_vocabulary
 from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
 from trimodal.training import open_streams, run_epochs, train
 
 CONFIG = TrainConfig(
-    seed=1, batch_size=3, epochs=2, steps_per_epoch=2, update="joint", learning_rate=1e-3,
+    seed=1, batch_size=3, epochs=2, steps_per_epoch=2, checkpoint_every=3, update="joint",
+    learning_rate=1e-3,
     weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1, image_rate_factor=0.5,
     audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8, validation_frame=4,
     loader_workers=0, device="cpu", chunk_size=None, precision="auto",
@@ -35,9 +37,8 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that neither git nor DVC has anything to say."""
+    """Outside the repository, so that DVC has nothing to say."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("trimodal.training.git_revision", lambda: "")
 
 
 def network() -> TrimodalNet:
@@ -195,6 +196,7 @@ class ScriptedTrainer:
 
     losses: Iterable[float]
     events: list[str] = field(default_factory=list)
+    network: torch.nn.Module = field(default_factory=lambda: torch.nn.Linear(1, 1))
 
     def __post_init__(self) -> None:
         self._losses = iter(self.losses)
@@ -212,6 +214,17 @@ class ScriptedTrainer:
         self.events.append("end")
 
 
+@dataclass(kw_only=True)
+class NotedRun(Run):
+    """Notes what is kept."""
+
+    kept: list[tuple[int, float]] = field(default_factory=list)
+
+    def keep(self, weights: Mapping[str, Tensor], epoch: int, loss: float) -> None:
+        super().keep(weights, epoch, loss)
+        self.kept.append((epoch, loss))
+
+
 def run_scripted(
     data: TinyData, log_dir: Path, losses: list[float], **changes: int | None
 ) -> tuple[ScriptedTrainer, tuple[int, float], list[tuple[int, float]]]:
@@ -219,9 +232,9 @@ def run_scripted(
     streams = open_streams(
         data.av_dir, data.captions_dir, data.images_dir, config, data.mel, data.augment
     )
-    trainer, kept = ScriptedTrainer(losses), []
-    best = run_epochs(trainer, streams, config, log_dir, lambda *new: kept.append(new))  # type: ignore[arg-type]
-    return trainer, best, kept
+    trainer, run = ScriptedTrainer(losses), NotedRun()
+    run_epochs(trainer, streams, config, log_dir, run, lambda: trainer.events.append("save"))  # type: ignore[arg-type]
+    return trainer, (run.best_epoch, run.best_loss), run.kept
 
 
 NAN, INF = math.nan, math.inf
@@ -273,10 +286,11 @@ def test_an_epoch_has_the_shorter_streams_steps_or_those_asked_for(
 ) -> None:
     """7 clips and 8 images."""
     trainer, _, _ = run_scripted(
-        tiny_data, tmp_path / "log", [1.0, 1.0], steps_per_epoch=steps, batch_size=batch_size
-    )
+        tiny_data, tmp_path / "log", [1.0, 1.0], steps_per_epoch=steps, batch_size=batch_size,
+        checkpoint_every=1000,
+    )  # fmt: skip
     step = f"step {min(batch_size, 7)}+{min(batch_size, 8)}"
-    assert trainer.events == [*[step] * expected, "validate", "end"] * 2
+    assert trainer.events == [*[step] * expected, "validate", "end"] * 2 + ["save"]
 
 
 def test_metrics_hold_the_last_epochs_curves(tiny_data: TinyData, tmp_path: Path) -> None:
@@ -293,8 +307,8 @@ def run_training(data: TinyData, folder: Path, **changes: int | str) -> Path:
     path = folder / "trimodal.safetensors"
     train(
         data.av_dir, data.captions_dir, data.images_dir, path, folder / "log",
-        config=replace(CONFIG, **changes), loss=LOSS, model=MODEL, mel=data.mel,
-        augment=data.augment,
+        folder / "run.safetensors", config=replace(CONFIG, **changes), loss=LOSS, model=MODEL,
+        mel=data.mel, augment=data.augment,
     )  # fmt: skip
     return path
 

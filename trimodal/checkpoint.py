@@ -25,8 +25,9 @@ FORMAT = 1
 class Checkpoint:
     """What must be known to use the weights, and where they come from.
 
-    ``data`` holds the fingerprints of the training data; ``git`` the commit that trained it
-    ('-dirty' behind it with uncommitted changes), empty outside a repository.
+    ``data`` holds the fingerprints of the training data, ``code`` that of the code that trained.
+    The commit is not here, so that the same code makes the same bytes in any commit: dvc.lock ties
+    the two.
     """
 
     model: ModelConfig
@@ -36,7 +37,7 @@ class Checkpoint:
     vocabulary: str
     front_end: str
     data: dict[str, str]
-    git: str
+    code: str
     epoch: int
     validation_loss: float
 
@@ -46,7 +47,10 @@ def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint
     the weights' fingerprint, so that a pair of which one is older is noticed.
     """
     with atomic_path(path) as temporary:
-        save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(f"{path}: {error}") from error
     facts = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
     write_json(path.with_suffix(".json"), facts)
 

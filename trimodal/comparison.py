@@ -57,6 +57,7 @@ def _run(mode: Any, seed: int) -> dict[str, Any]:
             data / "images",
             out / "model.safetensors",
             out / "log",
+            out / "run.safetensors",
             config=replace(load_section(_PARAMS, "train", TrainConfig), seed=seed),
             loss=replace(load_section(_PARAMS, "loss", LossConfig), margin_mode=mode),
             model=load_section(_PARAMS, "model", ModelConfig),

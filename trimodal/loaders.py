@@ -265,22 +265,26 @@ class Streams:
 
 
 class EndlessBatches(Sampler[list[Draw]]):
-    """Batches without end: rounds of shuffled samples, no sample twice in a batch. A round's last
-    samples that fill no batch are left for later rounds.
+    """Batches without end, from the ``first``-th (from 0) on: rounds of shuffled samples, no sample
+    twice in a batch. A round's last samples that fill no batch are left for later rounds.
     """
 
-    def __init__(self, samples: int, batch_size: int, seed: int, stream: int) -> None:
+    def __init__(
+        self, samples: int, batch_size: int, seed: int, stream: int, first: int = 0
+    ) -> None:
         if samples < 2:
             raise DataError(f"a ranking loss needs at least two training samples, not {samples}")
         self.batch_size = min(batch_size, samples)
         self.batches_per_round = samples // self.batch_size
         self._samples = samples
         self._key = (seed, 2, stream)
+        self._first = first
 
     def __iter__(self) -> Iterator[list[Draw]]:
-        for round_number in count():
+        first_round, done = divmod(self._first, self.batches_per_round)
+        for round_number in count(first_round):
             order = np.random.default_rng([*self._key, round_number]).permutation(self._samples)
-            for batch in range(self.batches_per_round):
+            for batch in range(done if round_number == first_round else 0, self.batches_per_round):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
                 yield [Draw(round_number, sample) for sample in chosen.tolist()]
 

@@ -1,8 +1,8 @@
 """One model, its optimiser and its losses: what happens in a step (paper.md, Training)."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,8 @@ from trimodal.model import TrimodalNet
 class TrainConfig:
     """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
     shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``;
-    a network's own rate is ``learning_rate`` times its factor. The networks compute in
+    a network's own rate is ``learning_rate`` times its factor. The run is saved every
+    ``checkpoint_every`` steps: if it is killed, it goes on from there. The networks compute in
     ``precision``; embeddings and losses are float32. With ``chunk_size`` they take that many rows
     at a time, and the loss still sees the batch (:func:`~trimodal.grad_cache.embed_in_chunks`).
     """
@@ -31,6 +32,7 @@ class TrainConfig:
     chunk_size: int | None
     epochs: int
     steps_per_epoch: int | None
+    checkpoint_every: int
     update: Literal["joint", "alternating"]
     learning_rate: float
     weight_decay: float
@@ -51,7 +53,7 @@ class TrainConfig:
             raise ValueError("train.batch_size must be at least 2: a loss needs a negative")
         if self.chunk_size is not None and self.chunk_size < 2:
             raise ValueError("train.chunk_size must be at least 2 or null: batch norm needs two")
-        for key in ("epochs", "rate_step_epochs", "first_frame"):
+        for key in ("epochs", "rate_step_epochs", "first_frame", "checkpoint_every"):
             if getattr(self, key) < 1:
                 raise ValueError(f"train.{key} must be at least 1")
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
@@ -63,6 +65,12 @@ class TrainConfig:
         factors = (self.image_rate_factor, self.audio_rate_factor, self.text_rate_factor)
         if min(*factors, self.weight_decay, self.loader_workers) < 0:
             raise ValueError("train: rate factors, weight_decay, loader_workers are not negative")
+
+    @property
+    def shaping(self) -> dict[str, Any]:
+        """The settings that a run's result depends on."""
+        neutral = ("checkpoint_every", "loader_workers", "device")
+        return {key: value for key, value in asdict(self).items() if key not in neutral}
 
 
 class StepLosses(NamedTuple):
@@ -116,6 +124,34 @@ class Trainer:
             image_text = self._text_loss(text_batch)
             self._update(image_text)
         return StepLosses(image_audio.detach(), image_text.detach())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that steps change, as tensors and as JSON."""
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        optimiser = self._optimiser.state_dict()
+        for number, moments in optimiser["state"].items():
+            tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
+        facts = {"groups": optimiser["param_groups"], "schedule": self._schedule.state_dict()}
+        return tensors, facts
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Sets the trainer to what :meth:`state` gave."""
+        weights: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        for full_name, value in tensors.items():
+            kind, name = full_name.split("/", 1)
+            if kind == "network":
+                weights[name] = value
+                continue
+            number, name = name.split("/")
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:  # in its memory layout, which fused Adam relies on
+                value = torch.empty_like(parameter).copy_(value)
+            moments.setdefault(int(number), {})[name] = value
+        self.network.load_state_dict(weights)
+        self._optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
+        self._schedule.load_state_dict(dict(facts["schedule"]))
 
     def end_epoch(self) -> None:
         """Moves the learning-rate schedule on."""

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Callable, Iterator
-from itertools import islice
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ from dvclive.live import Live
 from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, save_checkpoint
 from trimodal.devices import pick_device
-from trimodal.files import file_fingerprint, git_revision
+from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.images import AugmentConfig
 from trimodal.loaders import (
     AudioVisualPairs,
@@ -27,9 +28,21 @@ from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.progress import counter, log
 from trimodal.records import Split
+from trimodal.resume import Run, RunIdentity, RunRefusedError, Scores, load_run, save_run
 from trimodal.text import read_vocabulary
 from trimodal.timing import window_fits
-from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
+from trimodal.trainer import TrainConfig, Trainer, mean_losses
+
+# The source that shapes a run: another version of it begins a new one.
+SHAPING_MODULES = (
+    "trimodal.backbones", "trimodal.grad_cache", "trimodal.images", "trimodal.loaders",
+    "trimodal.losses", "trimodal.mel", "trimodal.model", "trimodal.text", "trimodal.timing",
+    "trimodal.trainer", "trimodal.training",
+)  # fmt: skip
+
+
+class TrainingError(RuntimeError):
+    """A training run that cannot go on: losses that are no numbers, memory or a loader lost."""
 
 
 def train(
@@ -38,6 +51,7 @@ def train(
     images_dir: Path,
     checkpoint_path: Path,
     log_dir: Path,
+    run_path: Path,
     *,
     config: TrainConfig,
     loss: LossConfig,
@@ -47,7 +61,10 @@ def train(
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
-    Raises RuntimeError if no epoch had a validation loss that is a number.
+    ``run_path`` holds the run on its way and when it is done: a run that was killed goes on from
+    it, to the same bytes. A run there of other params, data or code is refused, with a word about
+    it, and a new one begins. Raises TrainingError if no epoch had a validation loss that is a
+    number.
     """
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
@@ -55,28 +72,34 @@ def train(
     device = pick_device(config.device)
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, device)
-    provenance = {
+    data = {
         "av": file_fingerprint(av_dir / "index.parquet"),
         "images": file_fingerprint(images_dir / "index.parquet"),
         "captions": file_fingerprint(captions_dir / "captions.parquet"),
     }
-
-    def keep(epoch: int, validation_loss: float) -> None:
-        checkpoint = Checkpoint(
-            model=model,
-            loss=loss,
-            mel=mel,
-            augment=augment,
-            vocabulary=vocabulary.fingerprint,
-            front_end=mel.front_end_fingerprint(),
-            data=provenance,
-            git=git_revision(),
-            epoch=epoch,
-            validation_loss=validation_loss,
-        )
-        save_checkpoint(checkpoint_path, network.state_dict(), checkpoint)
-
-    best_epoch, best = run_epochs(trainer, streams, config, log_dir, keep)
+    sections = [asdict(section) for section in (loss, model, mel, augment)]
+    identity = RunIdentity(
+        params=fingerprint([config.shaping, *sections]),
+        data=fingerprint([data, vocabulary.fingerprint]),
+        code=code_fingerprint(*SHAPING_MODULES),
+    )
+    run = _open_run(run_path, identity, trainer)
+    run_epochs(
+        trainer, streams, config, log_dir, run, lambda: save_run(run_path, run, identity, trainer)
+    )
+    checkpoint = Checkpoint(
+        model=model,
+        loss=loss,
+        mel=mel,
+        augment=augment,
+        vocabulary=vocabulary.fingerprint,
+        front_end=mel.front_end_fingerprint(),
+        data=data,
+        code=identity.code,
+        epoch=run.best_epoch,
+        validation_loss=run.best_loss,
+    )
+    save_checkpoint(checkpoint_path, run.best_weights, checkpoint)
     padded = sum(
         not window_fits(point.centre_seconds, mel.window_seconds, clip.sound_s)
         for clip, point in streams.audio.first_points()
@@ -84,8 +107,20 @@ def train(
     log.info(
         f"train: {config.epochs} epochs on {device.type}, {len(streams.audio)} clips "
         f"({padded} shorter than a window, padded), {len(streams.text)} images; "
-        f"kept epoch {best_epoch} with validation loss {best:.4f}"
+        f"kept epoch {run.best_epoch} with validation loss {run.best_loss:.4f}"
     )
+
+
+def _open_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
+    if not path.exists():
+        return Run()
+    try:
+        run = load_run(path, identity, trainer)
+    except RunRefusedError as error:
+        log.info(f"train: {error}; a new run begins")
+        return Run()
+    log.info(f"train: {path}: goes on behind step {run.step}")
+    return run
 
 
 def run_epochs(
@@ -93,40 +128,80 @@ def run_epochs(
     streams: Streams,
     config: TrainConfig,
     log_dir: Path,
-    keep: Callable[[int, float], None],
-) -> tuple[int, float]:
-    """Runs all epochs, logs each through DVCLive and calls ``keep(epoch, validation loss)`` at
-    every new best. Returns the best epoch (from 1) and its validation loss.
+    run: Run,
+    save: Callable[[], None],
+) -> None:
+    """Takes the run to its end: logs each epoch through DVCLive (those of an earlier process once
+    more), keeps the best weights in ``run``, and calls ``save`` every ``checkpoint_every`` steps
+    and at the end. Raises TrainingError for losses that are not finite.
     """
-    batches, steps = paired_batches(streams, config)
-    best_epoch, best = 0, math.inf
-    with (
-        Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None) as live,
-        counter(task="training", unit="steps", total=config.epochs * steps) as progress,
-    ):
-        for epoch in range(1, config.epochs + 1):
-            losses: list[StepLosses] = []
-            for audio_batch, text_batch in islice(batches, steps):
-                losses.append(trainer.step(audio_batch, text_batch))
+    with Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+        for scores in run.history:
+            _log_epoch(live, scores)
+        if len(run.history) < config.epochs:
+            _remaining_epochs(trainer, streams, config, live, run, save)
+        if not run.best_epoch:
+            raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
+        live.log_metric("best/epoch", run.best_epoch, plot=False)
+        live.log_metric("best/val_loss", run.best_loss, plot=False)
+
+
+def _remaining_epochs(
+    trainer: Trainer,
+    streams: Streams,
+    config: TrainConfig,
+    live: Live,
+    run: Run,
+    save: Callable[[], None],
+) -> None:
+    batches, steps = paired_batches(streams, config, run.step)
+    run.restore_random()
+    with counter(task="training", unit="steps", total=config.epochs * steps) as progress:
+        progress.update(run.step)
+        for epoch in range(len(run.history) + 1, config.epochs + 1):
+            while run.step < epoch * steps:
+                with _loader_errors():
+                    audio_batch, text_batch = next(batches)
+                run.losses.append(trainer.step(audio_batch, text_batch))
+                run.step += 1
                 progress.update()
-            means = mean_losses(losses)
+                if run.step % config.checkpoint_every == 0 and run.step < epoch * steps:
+                    save()
+            means = mean_losses(run.losses)
             if not math.isfinite(means["loss"]):
-                raise RuntimeError(f"train: the loss of epoch {epoch} is {means['loss']}")
-            scores = trainer.validate(streams)
+                raise TrainingError(f"train: the loss of epoch {epoch} is {means['loss']}")
+            scores = {"train": means, "val": trainer.validate(streams)}
             trainer.end_epoch()
-            if scores["loss"] < best:
-                best_epoch, best = epoch, scores["loss"]
-                keep(best_epoch, best)
-            for part, values in (("train", means), ("val", scores)):
-                for name, value in values.items():
-                    live.log_metric(f"{part}/{name}", value)
-            progress.set_postfix(val=f"{scores['loss']:.4f}", best=best_epoch)
-            live.next_step()
-        if not best_epoch:
-            raise RuntimeError("train: no epoch had a finite validation loss; lower the rate")
-        live.log_metric("best/epoch", best_epoch, plot=False)
-        live.log_metric("best/val_loss", best, plot=False)
-    return best_epoch, best
+            if scores["val"]["loss"] < run.best_loss:
+                run.keep(trainer.network.state_dict(), epoch, scores["val"]["loss"])
+            run.history.append(scores)
+            run.losses.clear()
+            _log_epoch(live, scores)
+            progress.set_postfix(val=f"{scores['val']['loss']:.4f}", best=run.best_epoch)
+            if run.step % config.checkpoint_every == 0 and epoch < config.epochs:
+                save()
+    save()
+
+
+@contextmanager
+def _loader_errors() -> Iterator[None]:
+    """PyTorch tells only by the words of a RuntimeError that a loader was killed."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
+            "fewer train.loader_workers if memory ran out"
+        ) from error
+
+
+def _log_epoch(live: Live, scores: Scores) -> None:
+    for part, values in scores.items():
+        for name, value in values.items():
+            live.log_metric(f"{part}/{name}", value)
+    live.next_step()  # type: ignore[no-untyped-call]
 
 
 def open_streams(
@@ -159,11 +234,14 @@ def open_streams(
 
 
 def paired_batches(
-    streams: Streams, config: TrainConfig
+    streams: Streams, config: TrainConfig, first_step: int = 0
 ) -> tuple[Iterator[tuple[Pair, Pair]], int]:
-    """Endless pairs of batches, one of each stream, and the steps of an epoch."""
-    audio = EndlessBatches(len(streams.audio), config.batch_size, config.seed, stream=0)
-    text = EndlessBatches(len(streams.text), config.batch_size, config.seed, stream=1)
+    """Endless pairs of batches, one of each stream, from ``first_step`` (from 0) on; and the steps
+    of an epoch.
+    """
+    size, seed = config.batch_size, config.seed
+    audio = EndlessBatches(len(streams.audio), size, seed, stream=0, first=first_step)
+    text = EndlessBatches(len(streams.text), size, seed, stream=1, first=first_step)
     pairs = zip(
         training_loader(streams.audio, audio, config.loader_workers),
         training_loader(streams.text, text, config.loader_workers),

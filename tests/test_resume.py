@@ -1,0 +1,233 @@
+"""A killed training run goes on exactly where it was; a run of anything else is refused."""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from data_fixtures import contents
+from safetensors import safe_open
+from safetensors.torch import save_file
+from training_fixtures import TinyData
+
+from trimodal import training as module
+from trimodal.losses import LossConfig
+from trimodal.model import ModelConfig
+from trimodal.trainer import TrainConfig, Trainer
+from trimodal.training import train
+
+CONFIG = TrainConfig(
+    seed=1, batch_size=3, epochs=3, steps_per_epoch=4, checkpoint_every=2, update="joint",
+    learning_rate=1e-3, weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1,
+    image_rate_factor=0.5, audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8,
+    validation_frame=4, loader_workers=0, device="cpu", chunk_size=None, precision="auto",
+)  # fmt: skip
+STEPS = 12
+LOSS = LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean")
+MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
+# Drops whole blocks at random while it trains: its result depends on PyTorch's random state.
+RANDOM_MODEL = replace(MODEL, image_backbone="efficientnet_lite0")
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nobody catches it. (tests/test_kills.py sends real ones.)"""
+
+
+@dataclass
+class Killer:
+    """Counts the training steps, and ends the run before one of them."""
+
+    before_step: int = -1
+    steps: int = 0
+
+
+@pytest.fixture
+def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
+    killer, step = Killer(), Trainer.step
+
+    def counted(self: Trainer, *batches: Any) -> Any:
+        if killer.steps == killer.before_step:
+            raise Killed
+        killer.steps += 1
+        return step(self, *batches)
+
+    monkeypatch.setattr(Trainer, "step", counted)
+    return killer
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside the repository, so that DVC has nothing to say; PyTorch's seed is nobody's."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(99)
+
+
+def run(data: TinyData, folder: Path, config: TrainConfig = CONFIG, **others: Any) -> None:
+    sections = {"loss": LOSS, "model": MODEL, "mel": data.mel, "augment": data.augment} | others
+    train(
+        data.av_dir, data.captions_dir, data.images_dir, folder / "model.safetensors",
+        folder / "log", folder / "run.safetensors", config=config, **sections,
+    )  # fmt: skip
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    """Checkpoint and curves."""
+    return {k: v for k, v in contents(folder).items() if k != "run.safetensors"}
+
+
+def killed_and_resumed(
+    data: TinyData, folder: Path, killer: Killer, step: int, config: TrainConfig, **others: Any
+) -> int:
+    """Kills a run before a step and takes it to its end; returns the steps taken twice."""
+    killer.before_step, killer.steps = step, 0
+    with pytest.raises(Killed):
+        run(data, folder, config, **others)
+    torch.manual_seed(7)  # another process
+    killer.before_step = -1
+    run(data, folder, config, **others)
+    return killer.steps - STEPS
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        run(tiny_data, folder := tmp_path_factory.mktemp("undisturbed"))
+    return results(folder)
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
+    step: int, tiny_data: TinyData, tmp_path: Path, killer: Killer, undisturbed: dict[str, bytes]
+) -> None:
+    """Weights, facts and curves; at most ``checkpoint_every`` steps are taken twice."""
+    again = killed_and_resumed(tiny_data, tmp_path / "run", killer, step, CONFIG)
+    assert results(tmp_path / "run") == undisturbed
+    assert again == step % CONFIG.checkpoint_every
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "model"),
+    [
+        ({"update": "alternating"}, MODEL),
+        ({"chunk_size": 2}, MODEL),
+        ({"loader_workers": 1}, MODEL),
+        ({"checkpoint_every": 3}, MODEL),
+        ({"image_rate_factor": 0.05, "epochs": 1, "steps_per_epoch": STEPS}, RANDOM_MODEL),
+    ],
+    ids=["alternating", "chunks", "worker", "every third step", "random network"],
+)
+def test_whatever_the_settings(
+    changes: dict[str, Any], model: ModelConfig, tiny_data: TinyData, tmp_path: Path, killer: Killer
+) -> None:
+    config = replace(CONFIG, **changes)
+    others = {"model": model, "augment": replace(tiny_data.augment, crop_px=32)}
+    run(tiny_data, tmp_path / "undisturbed", config, **others)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
+    assert results(tmp_path / "run") == results(tmp_path / "undisturbed")
+
+
+def test_the_random_network_does_depend_on_the_random_state(
+    tiny_data: TinyData, tmp_path: Path, killer: Killer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the test above would pass without it."""
+    config = replace(CONFIG, epochs=1, steps_per_epoch=STEPS)
+    others = {"model": RANDOM_MODEL, "augment": replace(tiny_data.augment, crop_px=32)}
+    run(tiny_data, tmp_path / "undisturbed", config, **others)
+    monkeypatch.setattr(module.Run, "restore_random", lambda _run: None)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
+    assert results(tmp_path / "run") != results(tmp_path / "undisturbed")
+
+
+def test_a_run_that_is_done_is_not_trained_again(
+    tiny_data: TinyData, tmp_path: Path, killer: Killer, undisturbed: dict[str, bytes]
+) -> None:
+    run(tiny_data, tmp_path / "run")
+    for path in results(tmp_path / "run"):
+        (tmp_path / "run" / path).unlink()  # as DVC does before it runs a stage
+    killer.before_step, killer.steps = 0, 0
+    run(tiny_data, tmp_path / "run")
+    assert results(tmp_path / "run") == undisturbed
+
+
+def identity_in(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="pt") as file:
+        found: dict[str, str] = json.loads(file.metadata()["run"])["identity"]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [
+        ("params", {"config": replace(CONFIG, learning_rate=2e-3)}),
+        ("params", {"loss": replace(LOSS, margin_mode="fixed")}),
+        ("params", {"model": replace(MODEL, width=3)}),
+        ("data", {}),
+        ("code", {}),
+    ],
+)
+def test_a_run_of_something_else_is_refused_with_both_fingerprints(
+    what: str, change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    killer.before_step = 6
+    with pytest.raises(Killed):
+        run(tiny_data, tmp_path / "run")
+    if what == "data":
+        monkeypatch.setattr(module, "file_fingerprint", lambda path: f"another {path.name}")
+    if what == "code":
+        monkeypatch.setattr(module, "code_fingerprint", lambda *_: "another code")
+    before = identity_in(tmp_path / "run" / "run.safetensors")
+    killer.before_step, killer.steps = -1, 0
+    caplog.set_level("INFO", "trimodal")
+    run(tiny_data, tmp_path / "run", **change)
+    after = identity_in(tmp_path / "run" / "run.safetensors")
+    assert {key for key in before if before[key] != after[key]} == {what}
+    (refusal,) = [text for text in caplog.messages if "a new run begins" in text]
+    assert f"a run of other {what}: {before[what]}, this one's are {after[what]}" in refusal
+    assert killer.steps == STEPS
+
+
+@pytest.mark.parametrize("change", [{"device": "auto"}, {"checkpoint_every": 5}])
+def test_what_changes_no_result_does_not_refuse_a_run(
+    change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
+    undisturbed: dict[str, bytes],
+) -> None:  # fmt: skip
+    killer.before_step = 6
+    with pytest.raises(Killed):
+        run(tiny_data, tmp_path / "run")
+    killer.before_step, killer.steps = -1, 0
+    run(tiny_data, tmp_path / "run", replace(CONFIG, **change))
+    assert killer.steps == STEPS - 6
+    assert results(tmp_path / "run") == undisturbed
+
+
+def not_a_run(path: Path) -> None:
+    path.write_bytes(b"\x08\0\0\0\0\0\0\0nonsense")
+
+
+def half_a_run(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def a_run_of_another_format(path: Path) -> None:
+    save_file({"a": torch.zeros(1)}, path, {"run": json.dumps({"format": 99})})
+
+
+@pytest.mark.parametrize("spoil", [not_a_run, half_a_run, a_run_of_another_format])
+def test_a_file_that_is_no_run_is_refused(
+    spoil: Any, tiny_data: TinyData, tmp_path: Path, killer: Killer,
+    undisturbed: dict[str, bytes], caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    killer.before_step = 6
+    with pytest.raises(Killed):
+        run(tiny_data, tmp_path / "run")
+    spoil(tmp_path / "run" / "run.safetensors")
+    killer.before_step = -1
+    caplog.set_level("INFO", "trimodal")
+    run(tiny_data, tmp_path / "run")
+    assert any("run.safetensors: " in text and "a new run" in text for text in caplog.messages)
+    assert results(tmp_path / "run") == undisturbed
