@@ -2,71 +2,28 @@
 
 import json
 import math
-import os
 import re
-import shutil
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import permutations
 from pathlib import Path
+from tempfile import gettempdir
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
-
-ROOT = Path(__file__).parents[1]
-TINY = {
-    "demo": {"clips": 28, "clip_seconds": 4.0, "images_per_clip": 2, "frame_px": 48, "fps": 4},
-    "download": {"workers": 1},
-    "extract": {"frame_px": 40, "workers": 1},
-    "captions": {"image_px": 40, "workers": 1},
-    "augment": {"crop_px": 32},
-    "model": {"width": 4},
-    "train": {"batch_size": 4, "epochs": 2, "steps_per_epoch": 2, "loader_workers": 0},
-    "evaluate": {"curve_steps": 4},
-}
-Run = Callable[..., str]
+from repository import Run, make_repository
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """A git repository with the project's files and tiny params, reproduced once."""
-    folder = tmp_path_factory.mktemp("repository")
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost",
-        "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost",
-        "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / ".site"),
-    }  # fmt: skip
-
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    for name in ("trimodal", "pipeline", "params"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "metrics/comparison.json", ".dvc/config"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, folder / name)
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for section, values in TINY.items():
-        params[section] |= values
-    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
-    with (folder / ".gitignore").open("a") as ignored:
-        ignored.write("\n.site/\n")
-    run("git", "init", "--quiet")
-    run("git", "add", "-A")
-    run("git", "commit", "--quiet", "--message", "tiny")
-    run("dvc", "repro")
-    run("git", "add", "-A")
-    run("git", "commit", "--quiet", "--message", "results")
-    return folder, run
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny = make_repository(folder / "repository", {}, Path(gettempdir()))
+    tiny.run("dvc", "repro")
+    tiny.run("git", "add", "-A")
+    tiny.run("git", "commit", "--quiet", "--message", "results")
+    return tiny.folder, tiny.run
 
 
 def stages_run(said: str) -> list[str]:

@@ -1,0 +1,77 @@
+"""A repository of the project's files at a tiny scale, run through DVC as a user runs it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+TINY: dict[str, dict[str, Any]] = {
+    "demo": {"clips": 28, "clip_seconds": 4.0, "images_per_clip": 2, "frame_px": 48, "fps": 4},
+    "download": {"workers": 1},
+    "extract": {"frame_px": 40, "workers": 1},
+    "captions": {"image_px": 40, "workers": 1},
+    "augment": {"crop_px": 32},
+    "model": {"width": 4},
+    "train": {"batch_size": 4, "epochs": 2, "steps_per_epoch": 2, "loader_workers": 0},
+    "evaluate": {"curve_steps": 4},
+}
+Run = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A git repository of its own, and the environment in which its commands run."""
+
+    folder: Path
+    environment: dict[str, str]
+    temporary: Path
+
+    def run(self, *command: str) -> str:
+        """Runs a command, which must succeed, and returns what it printed."""
+        done = subprocess.run(
+            command, cwd=self.folder, env=self.environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def make_repository(
+    folder: Path, changes: Mapping[str, Mapping[str, Any]], temporary: Path
+) -> Repository:
+    """Commits the project's files with params at the TINY scale and some changes of it; their
+    temporary files go to a folder, whose path must be short (sockets lie in it).
+    """
+    folder.mkdir(parents=True)
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost",
+        "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost",
+        "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / ".site"),
+        "TMPDIR": str(temporary),
+    }  # fmt: skip
+    for name in ("trimodal", "pipeline", "params"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "metrics/comparison.json", ".dvc/config"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for tiny in (TINY, changes):
+        for section, values in tiny.items():
+            params[section] |= values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    with (folder / ".gitignore").open("a") as ignored:
+        ignored.write("\n.site/\n")
+    repository = Repository(folder, environment, temporary)
+    repository.run("git", "init", "--quiet")
+    repository.run("git", "add", "-A")
+    repository.run("git", "commit", "--quiet", "--message", "tiny")
+    return repository
