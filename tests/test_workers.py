@@ -1,6 +1,7 @@
 """Workers: what they need is loaded once, and they end with the process that started them."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trimodal.workers import map_in_order
+from trimodal.media import MediaError
+from trimodal.workers import WorkerError, ending_if_hung, map_in_order
 
 ROOT = Path(__file__).parents[1]
 # A module that notes who imports it, with jobs of so many seconds.
@@ -29,7 +31,8 @@ RUN = """
 import time
 from functools import partial
 import jobs
-from trimodal.workers import map_in_order
+from trimodal.media import MediaError
+from trimodal.workers import WorkerError, ending_if_hung, map_in_order
 
 if __name__ == "__main__":
     for number, worker in enumerate(map_in_order(partial(jobs.nap, "hello"), {seconds}, 2)):
@@ -63,12 +66,12 @@ def running(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "pause"),
-    [([0.1, 0.1, 1000, 1000], 0), ([0.1, 0.1], 1000)],
-    ids=["in a long job", "waiting for jobs"],
+    ("seconds", "pause", "workers"),
+    [([0.1, 0.1, 1000, 1000], 0, 2), ([0.1, 0.1], 1000, 0), ([0.1, 0.1, 0.1], 1000, 1)],
+    ids=["in a long job", "after the last job", "with a result that nobody takes"],
 )
 def test_workers_end_with_a_parent_that_is_killed(
-    seconds: list[float], pause: float, tmp_path: Path
+    seconds: list[float], pause: float, workers: int, tmp_path: Path
 ) -> None:
     parent = start(tmp_path, seconds, pause)
     assert parent.stdout is not None
@@ -78,7 +81,8 @@ def test_workers_end_with_a_parent_that_is_killed(
         below = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
     try:
-        assert len(below) == 4  # the workers, who starts them, and who tidies up behind them
+        # Besides the workers: who starts them, and who tidies up behind them.
+        assert len(below) == workers + 2
         deadline = time.monotonic() + 30
         while running(below) and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -108,3 +112,74 @@ def test_an_exception_in_a_job_is_raised_here() -> None:
 def test_no_worker_is_refused() -> None:
     with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
         list(map_in_order(square, [0], 0))
+
+
+def die(how: str) -> str:
+    if how == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif how == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif how == "hung":
+        with ending_if_hung(0.2):
+            time.sleep(60)
+    elif how == "exit":
+        os._exit(7)
+    elif how == "bad":
+        raise MediaError(Path("a.mp4"), "corrupt", "its detail")
+    return how
+
+
+@pytest.mark.parametrize(
+    ("how", "words", "crashed"),
+    [
+        ("segfault", r"died of signal 11 \(Segmentation fault\)$", True),
+        ("hung", "hung$", True),
+        ("killed", r"died of signal 9 \(Killed\); that is also how .* memory", False),
+        ("exit", "left with exit code 7; ", False),
+    ],
+)
+@pytest.mark.parametrize("others", [0, 5])
+def test_a_worker_that_dies_is_an_error_that_says_how(
+    how: str, words: str, crashed: bool, others: int
+) -> None:
+    with pytest.raises(WorkerError, match=words) as caught:
+        list(map_in_order(die, ["fine"] * others + [how] + ["fine"] * others, 2))
+    assert caught.value.crashed == crashed
+    assert not [p for p in psutil.Process().children(recursive=True) if "jobs" in p.name()]
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_crashed_jobs_are_rescued_and_the_others_done(workers: int) -> None:
+    jobs = ["a", "segfault", "b", "hung", "c", "segfault"]
+    rescued = map_in_order(die, jobs, workers, rescue=lambda job, error: f"{job}: {error.how}")
+    assert list(rescued) == [
+        "a", "segfault: died of signal 11 (Segmentation fault)", "b", "hung: hung", "c",
+        "segfault: died of signal 11 (Segmentation fault)",
+    ]  # fmt: skip
+
+
+def test_a_killed_worker_is_not_rescued() -> None:
+    with pytest.raises(WorkerError, match="signal 9"):
+        list(map_in_order(die, ["killed"], 1, rescue=lambda *_: "rescued"))
+
+
+@pytest.mark.parametrize("round_number", range(5))
+def test_a_worker_killed_at_any_moment_never_hangs_the_others(round_number: int) -> None:
+    """From outside, also before it has taken its first job."""
+    results = map_in_order(square, range(1, 4000), 2)
+    assert next(results) == 1
+    workers: list[psutil.Process] = []
+    while not workers:
+        below = psutil.Process().children(recursive=True)
+        workers = [p for p in below if p.ppid() != os.getpid()]
+    time.sleep(0.003 * round_number)
+    workers[-1].kill()
+    with pytest.raises(WorkerError):
+        list(results)
+
+
+def test_an_error_of_a_job_comes_with_its_facts_and_its_place() -> None:
+    with pytest.raises(MediaError, match=r"a\.mp4: corrupt: its detail") as caught:
+        list(map_in_order(die, ["bad", "fine"], 2))
+    assert caught.value.reason == "corrupt"
+    assert "in die" in caught.value.__notes__[0]

@@ -39,8 +39,13 @@ class MediaError(ValueError):
         self, path: Path, reason: Literal["corrupt", "no_video", "no_audio"], detail: str
     ) -> None:
         super().__init__(f"{path}: {reason}: {detail}")
+        self.path = path
         self.reason: Literal["corrupt", "no_video", "no_audio"] = reason
         self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that a worker can raise it."""
+        return type(self), (self.path, self.reason, self.detail), vars(self)
 
 
 class LimitError(ValueError):

@@ -139,7 +139,8 @@ def run_epochs(
         for scores in run.history:
             _log_epoch(live, scores)
         if len(run.history) < config.epochs:
-            _remaining_epochs(trainer, streams, config, live, run, save)
+            with _loader_errors():
+                _remaining_epochs(trainer, streams, config, live, run, save)
         if not run.best_epoch:
             raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
         live.log_metric("best/epoch", run.best_epoch, plot=False)
@@ -160,9 +161,7 @@ def _remaining_epochs(
         progress.update(run.step)
         for epoch in range(len(run.history) + 1, config.epochs + 1):
             while run.step < epoch * steps:
-                with _loader_errors():
-                    audio_batch, text_batch = next(batches)
-                run.losses.append(trainer.step(audio_batch, text_batch))
+                run.losses.append(trainer.step(*next(batches)))
                 run.step += 1
                 progress.update()
                 if run.step % config.checkpoint_every == 0 and run.step < epoch * steps:
@@ -185,7 +184,7 @@ def _remaining_epochs(
 
 @contextmanager
 def _loader_errors() -> Iterator[None]:
-    """PyTorch tells only by the words of a RuntimeError that a loader was killed."""
+    """PyTorch tells only by the words of a RuntimeError, raised anywhere, that a loader died."""
     try:
         yield
     except RuntimeError as error:

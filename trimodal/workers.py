@@ -8,17 +8,19 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
-from typing import TypeVar
-
-from pebble import ProcessExpired, ProcessPool
+from itertools import islice
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkServerContext
+from typing import Generic, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+_PATIENCE_SECONDS = 5.0
 _HUNG = 1  # the exit code that faulthandler gives
 # What a program dies of by its own fault; all other signals come from outside.
 _CRASHES = frozenset(
@@ -28,12 +30,14 @@ _CRASHES = frozenset(
 
 class WorkerError(RuntimeError):
     """A worker process ended in the middle of a job; ``crashed`` if by its own fault (it crashed or
-    hung), not if it was killed.
+    hung), not if it was killed. ``exit_code`` is negative for a signal, None where nobody knows.
     """
 
-    def __init__(self, exit_code: int) -> None:
-        self.crashed = exit_code == _HUNG or -exit_code in _CRASHES
-        if exit_code == _HUNG:
+    def __init__(self, exit_code: int | None) -> None:
+        self.crashed = exit_code is not None and (exit_code == _HUNG or -exit_code in _CRASHES)
+        if exit_code is None:
+            self.how = "died"
+        elif exit_code == _HUNG:
             self.how = "hung"
         elif exit_code < 0:
             self.how = f"died of signal {-exit_code} ({signal.strsignal(-exit_code)})"
@@ -68,32 +72,108 @@ def map_in_order(
     """Applies a picklable function to jobs in ``workers`` processes; yields results in job order.
 
     With one worker and no ``rescue`` everything happens in this process. An exception in a job ends
-    the iteration and is raised here; jobs not yet begun are dropped. So does WorkerError for a
-    worker that died; for one that crashed, ``rescue`` (called here) may have a result instead.
-    Workers end with this process, however it ends. What the function's module imports is loaded
-    once and shared by all workers.
+    the iteration and is raised here; jobs under way are ended, those not yet begun are dropped. So
+    does WorkerError for a worker that died; for one that crashed, ``rescue`` (called here) may have
+    a result instead. Workers end with this process, however it ends. What the function's module
+    imports is loaded once and shared by all workers.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     if workers == 1 and rescue is None:
         yield from map(work, jobs)
         return
+    waiting = enumerate(jobs)
+    results: dict[int, Result] = {}
+    next_due = 0
+    crew: list[_Worker[Job, Result]] = []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([_module_of(work)])
-    with ProcessPool(workers, initializer=_end_with_parent, context=context) as pool:
-        try:
-            running = [(job, pool.schedule(work, (job,))) for job in jobs]
-            for job, future in running:
+    try:
+        for number, job in islice(waiting, workers):
+            crew.append(_Worker(context, work))
+            crew[-1].begin(number, job)
+        while crew:
+            for worker in _ready(crew):
                 try:
-                    result = future.result()
-                except (ProcessExpired, BrokenProcessPool) as expired:
-                    error = WorkerError(getattr(expired, "exitcode", None) or 0)
+                    results[worker.number] = worker.result()
+                except WorkerError as error:
                     if rescue is None or not error.crashed:
-                        raise error from expired
-                    result = rescue(job, error)
-                yield result
-        finally:
-            pool.stop()  # type: ignore[no-untyped-call]
+                        raise
+                    results[worker.number] = rescue(worker.job, error)
+                    crew[crew.index(worker)] = worker = _Worker(context, work)
+                if following := next(waiting, None):
+                    worker.begin(*following)
+                else:
+                    crew.remove(worker)
+                    worker.end()
+            while next_due in results:
+                yield results.pop(next_due)
+                next_due += 1
+    finally:
+        for worker in crew:
+            worker.end()
+
+
+def _ready(crew: "list[_Worker[Job, Result]]") -> "list[_Worker[Job, Result]]":
+    """Those that have a result or have died; waits for one."""
+    told = wait([worker.pipe for worker in crew])
+    return [worker for worker in crew if worker.pipe in told]
+
+
+class _Worker(Generic[Job, Result]):
+    """A process with a pipe of its own, so that nobody else suffers when it dies."""
+
+    def __init__(self, context: ForkServerContext, work: Callable[[Job], Result]) -> None:
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+        self._process.start()
+        theirs.close()
+
+    def begin(self, number: int, job: Job) -> None:
+        """Hands over a job."""
+        self.number, self.job = number, job
+        with suppress(BrokenPipeError):  # then it has died, and result() says so
+            self.pipe.send(job)
+
+    def result(self) -> Result:
+        """What came of the job; raises the job's exception, or WorkerError if the worker died."""
+        try:
+            done, outcome = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self._process.join(_PATIENCE_SECONDS)
+            raise WorkerError(self._process.exitcode) from None
+        if not done:
+            raise outcome
+        result: Result = outcome
+        return result
+
+    def end(self) -> None:
+        """Ends the process; what it was writing is removed."""
+        self.pipe.close()
+        self._process.terminate()
+        self._process.join(_PATIENCE_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:
+    """A worker's life."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    _end_with_parent()
+    while True:
+        try:
+            job = pipe.recv()
+        except EOFError:
+            return
+        outcome: tuple[bool, object]
+        try:
+            outcome = True, work(job)
+        except Exception as error:  # noqa: BLE001 - it is raised again where the results go
+            error.add_note(f"In a worker process:\n{traceback.format_exc()}")
+            outcome = False, error
+        pipe.send(outcome)
 
 
 def _module_of(work: Callable[..., object]) -> str:

@@ -1,0 +1,264 @@
+"""What goes wrong with the machine is one clear message, an exit code that is not zero, and leaves
+what was finished.
+"""
+
+import ctypes
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from repository import ROOT, TINY
+
+CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder in which all data stages have run."""
+    folder = tmp_path_factory.mktemp("world")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in TINY.items():
+        params[section] |= values
+    params["extract"]["clips_per_shard"] = 4
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    for stage in ("download", "extract", "captions"):
+        assert run_stage(folder, stage).returncode == 0
+    return folder
+
+
+ARGUMENTS = {
+    "download": ("--clips", "data/clips", "--world", "data/world"),
+    "extract": ("--clips", "data/clips", "--out", "data/av"),
+    "captions": ("--captions", "data/captions", "--images", "data/images"),
+    "train": (
+        "--av", "data/av", "--captions", "data/captions", "--images", "data/images",
+        "--model", "models/trimodal.safetensors", "--run", "models/run.safetensors",
+        "--log", "metrics/train",
+    ),
+}  # fmt: skip
+
+
+def start_stage(folder: Path, stage: str, **others: Any) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", f"pipeline.{stage}", "--params", "params.yaml", *ARGUMENTS[stage]],
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | others.pop("env", {}),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **others,
+    )  # fmt: skip
+
+
+def run_stage(folder: Path, stage: str, **others: Any) -> "subprocess.CompletedProcess[str]":
+    with start_stage(folder, stage, **others) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    """One message with these words, no traceback, and a failure."""
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr, done.stderr
+    for word in words:
+        assert word in done.stderr
+
+
+@pytest.fixture
+def copy(world: Path, tmp_path: Path) -> Path:
+    """The world again, its files shared until they are written anew."""
+    subprocess.run(["cp", "-al", f"{world}/.", str(tmp_path)], check=True, timeout=60)
+    return tmp_path
+
+
+def set_params(folder: Path, **sections: dict[str, Any]) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    for name, values in sections.items():
+        params[name] |= values
+    path.unlink()
+    path.write_text(yaml.safe_dump(params))
+
+
+def files_of_at_most(limit_bytes: int) -> Callable[[], None]:
+    """Like a disk that is full: the system refuses to let a file grow."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+
+
+def finished_shards(folder: Path) -> dict[str, int]:
+    return {
+        note.stem: (folder / "data/av" / f"{note.stem}.tar").stat().st_mtime_ns
+        for note in folder.glob("data/av/journal/*.json")
+    }
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_full_disk_in_extract_keeps_the_finished_shards(workers: int, copy: Path) -> None:
+    before = finished_shards(copy)
+    lost = copy / "data/av/train-000003.tar"
+    lost.unlink()
+    set_params(copy, extract={"workers": workers})
+    refused(
+        run_stage(copy, "extract", preexec_fn=files_of_at_most(50_000)),
+        f"extract: [Errno 27] File too large: 'data/av/{lost.name}'", "what was finished stays",
+    )  # fmt: skip
+    assert not list(copy.glob("data/av/.*"))
+    assert not lost.exists()
+    assert not (copy / "data/av/index.parquet").exists()
+    assert run_stage(copy, "extract").returncode == 0
+    after = finished_shards(copy)
+    assert after.keys() == before.keys()
+    assert [name for name in before if before[name] != after[name]] == [lost.stem]
+
+
+def test_a_full_disk_in_captions(copy: Path) -> None:
+    subprocess.run(["rm", "-r", str(copy / "data/captions")], check=True, timeout=60)
+    refused(
+        run_stage(copy, "captions", preexec_fn=files_of_at_most(4096)),
+        "captions: ", "File too large", "data/", "what was finished stays",
+    )  # fmt: skip
+    assert not list(copy.glob("data/captions/.*"))
+
+
+def test_a_full_disk_in_train(copy: Path) -> None:
+    refused(
+        run_stage(copy, "train", preexec_fn=files_of_at_most(2**16)),
+        "train: ", "too large", "models/run.safetensors", "what was finished stays",
+    )  # fmt: skip
+    assert not list(copy.glob("models/.*"))
+
+
+def test_a_full_disk_in_download(copy: Path) -> None:
+    """Here it is ffmpeg that cannot write."""
+    clips = sorted(copy.glob("data/clips/demo/*.mp4"))
+    clips[0].unlink()
+    refused(
+        run_stage(copy, "download", preexec_fn=files_of_at_most(2048)), "download: ", clips[0].name
+    )
+    assert not list(copy.glob("data/clips/demo/.*"))
+    assert all(clip.exists() for clip in clips[1:])
+
+
+def without_rights_of_root() -> None:
+    """Files' modes hold for this process and its children, also if it is root's."""
+    if os.geteuid() == 0:
+        library = ctypes.CDLL(None, use_errno=True)
+        if library.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "cannot drop the right to write everywhere")
+
+
+@pytest.mark.parametrize(
+    ("stage", "place"), [("extract", "data/av"), ("captions", "data/images"), ("train", ".")]
+)
+def test_a_folder_that_may_not_be_written(stage: str, place: str, copy: Path) -> None:
+    if stage != "train":
+        set_params(copy, extract={"jpeg_quality": 50}, captions={"jpeg_quality": 50})
+    folder = copy / place
+    mode = folder.stat().st_mode
+    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    try:
+        done = run_stage(copy, stage, preexec_fn=without_rights_of_root)
+    finally:
+        folder.chmod(mode)
+    refused(done, f"{stage}: ", "Permission denied", "what was finished stays")
+
+
+def test_too_little_memory(copy: Path) -> None:
+    """The allocation that fails is the mel's; pictures are decoded by then."""
+    script = (
+        "import runpy, sys, trimodal.extract as e\n"
+        "def starved(*_, **__): raise MemoryError\n"
+        "e.read_manifest = starved\n"
+        "sys.argv[0] = 'extract'\n"
+        "runpy.run_module('pipeline.extract', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--params", "params.yaml", *ARGUMENTS["extract"]],
+        cwd=copy, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    refused(done, "extract: out of memory; what was finished stays: run dvc repro again")
+
+
+def test_a_bug_shows_where_it_is(copy: Path) -> None:
+    script = (
+        "import runpy, trimodal.extract as e\n"
+        "def wrong(*_, **__): raise ValueError('a bug')\n"
+        "e.read_manifest = wrong\n"
+        "runpy.run_module('pipeline.extract', run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--params", "params.yaml", *ARGUMENTS["extract"]],
+        cwd=copy, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def killed_worker(stage: "subprocess.Popen[str]", named: str) -> None:
+    """Sends SIGKILL, as the out-of-memory killer does, to the first worker that shows up."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and stage.poll() is None:
+        for process in psutil.Process(stage.pid).children(recursive=True):
+            if process.ppid() != stage.pid or named == "loader":
+                process.send_signal(signal.SIGKILL)
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"no worker of {stage.args} was seen")
+
+
+def test_a_killed_extraction_worker(copy: Path) -> None:
+    set_params(copy, extract={"workers": 2, "jpeg_quality": 51})
+    with start_stage(copy, "extract") as stage:
+        killed_worker(stage, "extraction")
+        _, err = stage.communicate(timeout=120)
+    refused(
+        subprocess.CompletedProcess("", stage.returncode, "", err),
+        "extract: a worker process died of signal 9 (Killed)", "fewer workers",
+    )  # fmt: skip
+
+
+def test_a_killed_loader(copy: Path) -> None:
+    set_params(copy, train={"loader_workers": 1, "epochs": 500, "checkpoint_every": 2})
+    with start_stage(copy, "train") as stage:
+        deadline = time.monotonic() + 60
+        while not (copy / "models/run.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        killed_worker(stage, "loader")
+        _, err = stage.communicate(timeout=120)
+    refused(
+        subprocess.CompletedProcess("", stage.returncode, "", err),
+        "train: DataLoader worker", "goes on from its last checkpoint", "train.loader_workers",
+    )  # fmt: skip
+    assert (copy / "models/run.safetensors").exists()
+
+
+def test_an_ffmpeg_that_hangs_is_ended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clip's time limit; what was rendered before stays, and nothing is left behind."""
+    from trimodal import media
+
+    hanging = copy / "ffmpeg"
+    hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
+    hanging.chmod(0o755)
+    monkeypatch.setattr(media, "ffmpeg_executable", lambda: str(hanging))
+    monkeypatch.setattr(media, "_TIMEOUT_SECONDS", 0.5)
+    import numpy as np
+
+    frames = [np.zeros((16, 16, 3), np.uint8)]
+    began = time.monotonic()
+    with pytest.raises(media.MediaError, match="ffmpeg took over 0"):
+        media.encode_video(copy / "a.mp4", frames, fps=1, audio=None, audio_rate_hz=8000)
+    assert time.monotonic() - began < 30
+    assert not list(copy.glob("*a.mp4*"))
+    below = psutil.Process().children(recursive=True)
+    assert not [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "sleep" in p.name()]
