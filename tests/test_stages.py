@@ -27,6 +27,7 @@ ORDER = [
     "mel",
     "spectrogram",
     "images",
+    "pictures",
     "shards",
     "media",
     "frames",

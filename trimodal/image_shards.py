@@ -8,12 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
 from trimodal.archives import StoredFile, read_file, reading_order
 from trimodal.files import file_fingerprint, write_table
 from trimodal.image_sources import ImageFile
+from trimodal.pictures import picture_fingerprint
 from trimodal.progress import counter
 from trimodal.records import Split
 from trimodal.shards import Sample, write_shard
@@ -73,7 +75,8 @@ def write_images(
 def write_image_shard(form: StoredForm, job: ImageShardJob) -> ImageShardDone:
     """Makes one shard: a pure function of its arguments and the pictures' bytes."""
     left_out: Counter[str] = Counter()
-    extents = write_shard(job.path, _samples(form, job, left_out))
+    pictures: dict[str, int] = {}
+    extents = write_shard(job.path, _samples(form, job, left_out, pictures))
     fingerprint = file_fingerprint(job.path)
     rows = [
         {
@@ -83,6 +86,7 @@ def write_image_shard(form: StoredForm, job: ImageShardJob) -> ImageShardDone:
             "shard_fingerprint": fingerprint,
             "offset": members["jpg"].offset,
             "size": members["jpg"].size,
+            "picture_fingerprint": pictures[key],
         }
         for key, members in extents.items()
     ]
@@ -91,12 +95,19 @@ def write_image_shard(form: StoredForm, job: ImageShardJob) -> ImageShardDone:
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
+    return _jpeg(_small(content, image_px), quality)
+
+
+def _small(content: bytes, image_px: int) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
         image.draft("RGB", (image_px, image_px))
         pixels = image if image.mode == "RGB" else image.convert("RGB")
-        small = pixels.resize((image_px, image_px), Image.Resampling.BICUBIC)
+        return pixels.resize((image_px, image_px), Image.Resampling.BICUBIC)
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -117,16 +128,20 @@ def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[Image
     return jobs
 
 
-def _samples(form: StoredForm, job: ImageShardJob, left_out: Counter[str]) -> Iterator[Sample]:
+def _samples(
+    form: StoredForm, job: ImageShardJob, left_out: Counter[str], pictures: dict[str, int]
+) -> Iterator[Sample]:
     for image_id, file in job.images:
         if file is None:
             left_out["image file missing"] += 1
             continue
         try:
-            pixels = stored_jpeg(read_file(file), form.px, form.jpeg_quality)
+            small = _small(read_file(file), form.px)
+            jpeg = _jpeg(small, form.jpeg_quality)
         except FileNotFoundError:
             left_out["image file missing"] += 1
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             left_out["image file broken"] += 1
         else:
-            yield Sample(key=image_id, members={"jpg": pixels})
+            pictures[image_id] = picture_fingerprint(jpeg, np.asarray(small))
+            yield Sample(key=image_id, members={"jpg": jpeg})
