@@ -13,6 +13,7 @@ from trimodal.checkpoint import Checkpoint, save_checkpoint
 from trimodal.devices import pick_device
 from trimodal.files import file_fingerprint, git_revision
 from trimodal.images import AugmentConfig
+from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
@@ -44,11 +45,14 @@ def train(
     model: ModelConfig,
     mel: MelConfig,
     augment: AugmentConfig,
+    leaks: LeaksConfig,
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
-    Raises RuntimeError if no epoch had a validation loss that is a number.
+    Raises DataError, before the first step, if test videos are in training (section ``leaks``), and
+    RuntimeError if no epoch had a validation loss that is a number.
     """
+    check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
     streams = open_streams(av_dir, captions_dir, images_dir, config, mel, augment)
