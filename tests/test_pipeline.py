@@ -25,7 +25,8 @@ TINY = {
     "augment": {"crop_px": 32},
     "model": {"width": 4},
     "train": {"batch_size": 4, "epochs": 2, "steps_per_epoch": 2, "loader_workers": 0},
-    "evaluate": {"curve_steps": 4},
+    # Four steps do not teach a network to tell things apart.
+    "evaluate": {"curve_steps": 4, "min_effective_rank": 1.0, "max_mean_cosine": 1.0},
 }
 Run = Callable[..., str]
 
@@ -136,6 +137,20 @@ def test_another_audio_weight_evaluates_again_and_no_more(repository: tuple[Path
     set_param(folder, "evaluate", "audio_weight", 0.5)
     assert stages_run(run("dvc", "repro")) == ["evaluate", "report"]
     assert json.loads((folder / "metrics/audit.json").read_text())["audio_weight"] == 0.5
+
+
+def test_collapsed_embeddings_stop_the_pipeline_and_leave_an_audit(
+    repository: tuple[Path, Run],
+) -> None:
+    folder, run = repository
+    before = set_param(folder, "evaluate", "max_mean_cosine", -1.0)
+    with pytest.raises(AssertionError, match=r"image embeddings have collapsed"):
+        run("dvc", "repro")
+    assert "geometry" in json.loads((folder / "metrics/audit.json").read_text())
+    assert not (folder / "metrics/retrieval.json").exists()
+    set_param(folder, "evaluate", "max_mean_cosine", before)
+    run("dvc", "repro")
+    assert (folder / "metrics/retrieval.json").exists()
 
 
 def test_an_experiment_is_one_command_and_can_be_compared(repository: tuple[Path, Run]) -> None:
