@@ -288,6 +288,12 @@ def test_leaked_videos_are_left_out_or_kept_and_counted(
     assert audit["gallery"] == gallery
 
 
+def test_leaks_of_videos_that_nobody_asks_for_do_not_count(stage: Any) -> None:
+    _, audit, _ = stage(embeddings_of(3, dim=256, silent=()), "standard", A_LEAK)
+    assert audit["videos_in_training_same_picture"] == 0
+    assert audit["test_videos_of_unknown_origin"] == 2
+
+
 @pytest.mark.parametrize("part", ["image", "audio", "text"])
 def test_collapse_leaves_the_audit_and_no_metrics(part: str, stage: Any, tmp_path: Path) -> None:
     stage(embeddings_of(12, dim=256), "standard")
