@@ -11,6 +11,7 @@ from trimodal.config import load_section
 from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
 from trimodal.files import file_fingerprint, git_revision, write_json
 from trimodal.images import AugmentConfig
+from trimodal.leaks import LeaksConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
@@ -48,7 +49,7 @@ def compare_margins(seeds: list[int]) -> str:
 
 def _run(mode: Any, seed: int) -> dict[str, Any]:
     data = Path("data")
-    evaluation = load_section(_PARAMS, "evaluate", EvaluateConfig)
+    leaks = load_section(_PARAMS, "leaks", LeaksConfig)
     with TemporaryDirectory() as folder:
         out = Path(folder)
         train(
@@ -63,6 +64,7 @@ def _run(mode: Any, seed: int) -> dict[str, Any]:
             model=load_section(_PARAMS, "model", ModelConfig),
             mel=load_section(_PARAMS, "mel", MelConfig),
             augment=load_section(_PARAMS, "augment", AugmentConfig),
+            leaks=leaks,
         )
         outputs = Outputs(
             embeddings=out / "embeddings.parquet",
@@ -75,9 +77,11 @@ def _run(mode: Any, seed: int) -> dict[str, Any]:
             out / "model.safetensors",
             data / "av",
             data / "captions",
+            data / "images",
             data / "world",
             outputs,
-            evaluation,
+            config=load_section(_PARAMS, "evaluate", EvaluateConfig),
+            leaks=leaks,
         )
         metrics = json.loads(outputs.metrics.read_text())
     kept = {"text_to_video": metrics["text_to_video"]}
