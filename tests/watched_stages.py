@@ -1,0 +1,103 @@
+"""All stages in this process with Python's audit events written down; tests/test_watched_stages.py
+starts it: ``watched_stages.py FOLDER EVENTS``.
+
+The demo's stages in ``FOLDER``, then ``download`` and ``extract`` of a clip from a server on the
+loopback address, in ``FOLDER/youtube``. ``EVENTS`` gets a JSON list of [event, arguments, the
+innermost frames]. Files that compiled libraries open raise no event.
+"""
+
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+EVENTS: list[tuple[str, list[str], list[str]]] = []
+# What changes files, starts programs, or makes objects of a pickle's choice.
+KEPT = (
+    "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate",
+    "os.chmod", "os.chown", "shutil.rmtree",
+    "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.startfile",
+    "pty.spawn", "pickle.find_class",
+)  # fmt: skip
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def note(event: str, arguments: tuple[Any, ...]) -> None:
+    """Takes the events that matter; it must not raise, nor open anything."""
+    if event == "open":
+        path, mode, flags = arguments
+        if not isinstance(path, int) and flags & WRITING:
+            keep(event, [path, mode, flags])
+    elif event == "subprocess.Popen":
+        keep(event, [arguments[0], *arguments[1]])
+    elif event in KEPT and not within_a_folder(event, arguments):
+        keep(event, [*arguments])
+
+
+def within_a_folder(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether a name lies in an open folder: shutil.rmtree's, which was told of by itself."""
+    return event in ("os.remove", "os.rmdir") and arguments[1] >= 0
+
+
+def keep(event: str, arguments: list[Any]) -> None:
+    told = [os.fsdecode(a) if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
+    frames = traceback.extract_stack(sys._getframe(2), limit=12)
+    where = [f"{frame.filename}:{frame.name}" for frame in reversed(frames)]
+    EVENTS.append((event, told, where))
+
+
+def stage(name: str, *arguments: str) -> None:
+    """Runs a stage's entry point in this process."""
+    from importlib import import_module
+
+    sys.argv = [name, "--params", "params.yaml", *arguments]
+    if name == "report":
+        sys.argv = [name, *arguments]
+    import_module(f"pipeline.{name}").main()
+
+
+def demo() -> None:
+    stage("download", "--clips", "data/clips", "--world", "data/world")
+    stage("extract", "--clips", "data/clips", "--out", "data/av")
+    stage("captions", "--captions", "data/captions", "--images", "data/images")
+    stage(
+        "train", "--av", "data/av", "--captions", "data/captions", "--images", "data/images",
+        "--model", "models/trimodal.safetensors", "--log", "metrics/train",
+    )  # fmt: skip
+    stage(
+        "evaluate", "--model", "models/trimodal.safetensors", "--av", "data/av",
+        "--captions", "data/captions", "--world", "data/world",
+        "--embeddings", "data/evaluation/embeddings.parquet",
+        "--ranks", "data/evaluation/ranks.parquet", "--metrics", "metrics/retrieval.json",
+        "--audit", "metrics/audit.json", "--curve", "metrics/audio_weight.csv",
+    )  # fmt: skip
+    stage("report", "--metrics", "metrics", "--out", "metrics/report")
+
+
+def youtube(server: Any) -> None:
+    """Fetches what ``params.yaml`` there asks for, from the server's port."""
+    params = Path("params.yaml")
+    params.write_text(params.read_text().replace("PORT", str(server.server_port)))
+    stage("download", "--clips", "data/clips", "--world", "data/world")
+    stage("extract", "--clips", "data/clips", "--out", "data/av")
+
+
+def main() -> None:
+    folder, events = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.addaudithook(note)
+    os.chdir(folder)
+    demo()
+    from video_server import running  # beside this file
+
+    os.chdir(folder / "youtube")
+    with running(folder / "youtube" / "served") as server:
+        youtube(server)
+    found = list(EVENTS)
+    events.write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
