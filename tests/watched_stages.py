@@ -8,11 +8,13 @@ innermost frames]. Files that compiled libraries open raise no event.
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
 EVENTS: list[tuple[str, list[str], list[str]]] = []
 # What changes files, starts programs, or makes objects of a pickle's choice.
 KEPT = (
@@ -48,48 +50,35 @@ def keep(event: str, arguments: list[Any]) -> None:
     EVENTS.append((event, told, where))
 
 
-def stage(name: str, *arguments: str) -> None:
-    """Runs a stage's entry point in this process."""
+def run_stages(*names: str) -> None:
+    """Runs stages by their commands in dvc.yaml, in this process, the workers' share too."""
     from importlib import import_module
 
-    sys.argv = [name, "--params", "params.yaml", *arguments]
-    if name == "report":
-        sys.argv = [name, *arguments]
-    import_module(f"pipeline.{name}").main()
+    import yaml
 
+    from trimodal import workers
 
-def demo() -> None:
-    stage("download", "--clips", "data/clips", "--world", "data/world")
-    stage("extract", "--clips", "data/clips", "--out", "data/av")
-    stage("captions", "--captions", "data/captions", "--images", "data/images")
-    stage(
-        "train", "--av", "data/av", "--captions", "data/captions", "--images", "data/images",
-        "--model", "models/trimodal.safetensors", "--log", "metrics/train",
-    )  # fmt: skip
-    stage(
-        "evaluate", "--model", "models/trimodal.safetensors", "--av", "data/av",
-        "--captions", "data/captions", "--world", "data/world",
-        "--embeddings", "data/evaluation/embeddings.parquet",
-        "--ranks", "data/evaluation/ranks.parquet", "--metrics", "metrics/retrieval.json",
-        "--audit", "metrics/audit.json", "--curve", "metrics/audio_weight.csv",
-    )  # fmt: skip
-    stage("report", "--metrics", "metrics", "--out", "metrics/report")
+    workers.map_in_order = lambda work, jobs, *_, **__: map(work, jobs)
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    for name in names or stages:
+        python, dash_m, module, *sys.argv[1:] = shlex.split(stages[name]["cmd"])
+        assert (python, dash_m) == ("python", "-m")
+        import_module(module).main()
 
 
 def youtube(server: Any) -> None:
     """Fetches what ``params.yaml`` there asks for, from the server's port."""
     params = Path("params.yaml")
     params.write_text(params.read_text().replace("PORT", str(server.server_port)))
-    stage("download", "--clips", "data/clips", "--world", "data/world")
-    stage("extract", "--clips", "data/clips", "--out", "data/av")
+    run_stages("download", "extract")
 
 
 def main() -> None:
     folder, events = Path(sys.argv[1]).resolve(), Path(sys.argv[2]).resolve()
-    sys.path.insert(0, str(Path(__file__).parents[1]))
+    sys.path.insert(0, str(ROOT))
     sys.addaudithook(note)
     os.chdir(folder)
-    demo()
+    run_stages()
     from video_server import running  # beside this file
 
     os.chdir(folder / "youtube")
