@@ -104,7 +104,7 @@ def main() -> None:
 def trained(folder: Path, job: Job, environment: dict[str, str]) -> Outcome:
     """Does a job in a process of its own, which begins with these variables set."""
     folder.mkdir()
-    with _environment(environment):
+    with set_environment(environment):
         return in_child(do, folder, job)
 
 
@@ -167,7 +167,7 @@ def relative_difference(weights: Path, reference: Path) -> float:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def set_environment(values: dict[str, str]) -> Iterator[None]:
     """Sets environment variables for processes that begin within the block."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
