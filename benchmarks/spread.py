@@ -4,10 +4,13 @@ Trains the demo's model on the data that ``make repro`` left in ``data``, with t
 libraries compute here and then as they compute on other processors: PyTorch, oneDNN and MKL choose
 their code by the instructions that a processor has, and sums come out in another order. Each way
 has a process of its own. Prints how far the weights are apart after one step, after some, and at
-the end, and what becomes of the metrics; beside them what another seed makes of the metrics.
+the end (the whole difference's length as a share; in brackets the largest difference within a
+tensor as a share of its largest element), and what becomes of the metrics; beside them what another seed
+makes of the metrics.
 """
 
 import argparse
+import math
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -145,28 +148,35 @@ def row(way: str, outcome: Outcome, reference: Outcome) -> str:
     cells = [way, outcome.computed_with]
     for ours, theirs in zip(outcome.weights, reference.weights, strict=True):
         same = ours.read_bytes() == theirs.read_bytes()
-        cells.append("identical" if same else f"{relative_difference(ours, theirs):.1e}")
+        lengths, largest = (0.0, 0.0) if same else relative_difference(ours, theirs)
+        cells.append("identical" if same else f"{lengths:.1e} ({largest:.1e})")
     for key in METRICS:
         change = outcome.metrics[key] - reference.metrics[key]
         cells.append(f"{outcome.metrics[key]:.2f}" + (f" ({change:+.2f})" if change else ""))
     return f"| {' | '.join(cells)} |"
 
 
-def relative_difference(weights: Path, reference: Path) -> float:
-    """The largest, over the tensors of two files, of the largest difference of two elements as a
-    share of the tensor's largest element in the reference. Raises ValueError for other tensors.
+def relative_difference(weights: Path, reference: Path) -> tuple[float, float]:
+    """How far the tensors of two files are apart: the length of the difference as a share of the
+    reference's, all tensors as one vector; and the largest difference of two elements as a share of
+    the reference tensor's largest. What batch norms count and average is left out. Raises
+    ValueError for other tensors.
     """
     from safetensors.torch import load_file
 
     ours, theirs = load_file(weights), load_file(reference)
     if {n: t.shape for n, t in ours.items()} != {n: t.shape for n, t in theirs.items()}:
         raise ValueError(f"{weights} and {reference} hold other tensors")
-    largest = 0.0
+    largest = squares = all_squares = 0.0
     for name, tensor in theirs.items():
-        scale = tensor.double().abs().max().item()
-        difference = (ours[name].double() - tensor.double()).abs().max().item()
-        largest = max(largest, difference / scale if scale else float(difference > 0))
-    return largest
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue
+        here, there = ours[name].double(), tensor.double()
+        scale, apart = there.abs().max().item(), (here - there).abs().max().item()
+        largest = max(largest, apart / scale if scale else float(apart > 0))
+        squares += (here - there).square().sum().item()
+        all_squares += there.square().sum().item()
+    return math.sqrt(squares / all_squares) if all_squares else float(squares > 0), largest
 
 
 @contextmanager

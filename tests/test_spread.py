@@ -1,5 +1,6 @@
 """What benchmarks/spread.py says of two trainings is so."""
 
+import math
 import os
 from pathlib import Path
 
@@ -20,17 +21,17 @@ def outcome(path: Path, rank: float) -> Outcome:
     return Outcome(weights=(path,), metrics=metrics, computed_with="AVX2, 2 threads")
 
 
-def test_difference_is_a_share_of_the_tensors_largest_element(tmp_path: Path) -> None:
-    ours = weights(tmp_path / "a", small=[0.0, 0.1], large=[8.0, -1.0])
-    theirs = weights(tmp_path / "b", small=[0.0, 0.1], large=[10.0, 0.0])
-    assert relative_difference(ours, theirs) == pytest.approx(0.2)
-    assert relative_difference(theirs, ours) == pytest.approx(2 / 8)
-    assert relative_difference(ours, ours) == 0
+def test_differences_are_shares_of_the_reference(tmp_path: Path) -> None:
+    ours = weights(tmp_path / "a", x=[0.0, 0.5], y=[7.0, 4.0], running_mean=[5.0])
+    theirs = weights(tmp_path / "b", x=[0.0, 1.0], y=[10.0, 0.0], running_mean=[1.0])
+    lengths = math.sqrt((0.25 + 9 + 16) / 101)
+    assert relative_difference(ours, theirs) == pytest.approx((lengths, 0.5))
+    assert relative_difference(ours, ours) == (0, 0)
 
 
 def test_what_grows_out_of_nothing_is_wholly_different(tmp_path: Path) -> None:
     ours, theirs = weights(tmp_path / "a", x=[1e-9]), weights(tmp_path / "b", x=[0.0])
-    assert relative_difference(ours, theirs) == 1
+    assert relative_difference(ours, theirs) == (1, 1)
 
 
 def test_other_tensors_are_refused(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ def test_a_line_tells_identical_files_and_changes_of_metrics(tmp_path: Path) -> 
     assert same == "| again | AVX2, 2 threads | identical | 10.00 | 50.00 | 12.50 |"
     other = weights(tmp_path / "c", x=[0.999])
     said = row("old", outcome(other, 12.0), outcome(one, 12.5))
-    assert said == "| old | AVX2, 2 threads | 1.0e-03 | 10.00 | 50.00 | 12.00 (-0.50) |"
+    assert said == "| old | AVX2, 2 threads | 1.0e-03 (1.0e-03) | 10.00 | 50.00 | 12.00 (-0.50) |"
 
 
 def test_the_environment_is_as_before_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
