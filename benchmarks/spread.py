@@ -5,8 +5,8 @@ libraries compute here and then as they compute on other processors: PyTorch, on
 their code by the instructions that a processor has, and sums come out in another order. Each way
 has a process of its own. Prints how far the weights are apart after one step, after some, and at
 the end (the whole difference's length as a share; in brackets the largest difference within a
-tensor as a share of its largest element), and what becomes of the metrics; beside them what another seed
-makes of the metrics.
+tensor as a share of its largest element), and what becomes of the metrics; beside them what
+another seed makes of the metrics.
 """
 
 import argparse
