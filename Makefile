@@ -3,6 +3,8 @@
 # make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
+# make audit   known vulnerabilities of the pinned packages (asks a service on the network)
+# make licences  write docs/dependencies.md anew
 # make clean   remove what the pipeline made (not the environment)
 
 PYTHON ?= python3
@@ -10,7 +12,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare bench clean
+.PHONY: repro test compare bench audit licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -34,10 +36,22 @@ bench: $(VENV)/.installed
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.captions_stage
 
+audit licences: $(VENV)/.audit
+
+audit:
+	pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+licences:
+	python tests/dependencies.py
+
 clean:
 	rm -rf data models
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	touch $@
+
+$(VENV)/.audit: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,audit]'
 	touch $@

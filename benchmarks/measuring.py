@@ -19,6 +19,7 @@ from trimodal.media import ffmpeg_executable
 from trimodal.scale import apply_overlay
 
 ROOT = Path(__file__).parents[1]
+TIMEOUT_SECONDS = 1800  # of a command that a benchmark runs
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
@@ -105,7 +106,7 @@ def params_at(scale: str, folder: Path) -> Path:
 def ffmpeg(*arguments: str | int | Path) -> None:
     """Runs ffmpeg and waits; files that are there are written over."""
     command = [ffmpeg_executable(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
-    subprocess.run(command, check=True)
+    subprocess.run(command, timeout=TIMEOUT_SECONDS, check=True)
 
 
 def machine() -> str:

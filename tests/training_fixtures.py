@@ -55,7 +55,7 @@ def make_tiny_data(folder: Path) -> TinyData:
     manifest = folder / "manifest.parquet"
     write_manifest(manifest, [_clip(folder, number) for number in range(11)])
     extract(manifest, data.av_dir, storing(), data.mel)
-    prepare_captions(_caption_sources(folder), data.captions_dir, data.images_dir)
+    prepare_captions(caption_sources(folder), data.captions_dir, data.images_dir)
     return data
 
 
@@ -101,7 +101,8 @@ def _sound(number: int) -> npt.NDArray[np.float32]:
     return (tone + 0.01 * rng.standard_normal(len(time))).astype(np.float32)
 
 
-def _caption_sources(folder: Path) -> CaptionsConfig:
+def caption_sources(folder: Path) -> CaptionsConfig:
+    """Writes COCO, Flickr30k and word vectors in small, and how to read them."""
     coco, flickr, words = folder / "coco", folder / "flickr", folder / "vectors.bin"
     colours = ["red", "green", "blue", "white", "black", "grey", "pink", "brown"]
     things = ["dog", "bird", "drum"]

@@ -1,5 +1,6 @@
 """Convolutional backbones and where their ImageNet weights come from."""
 
+from pickle import UnpicklingError  # the error alone: nothing is unpickled
 from typing import Literal
 from urllib.error import URLError
 
@@ -112,11 +113,14 @@ def _resnet_weights(width: int) -> dict[str, Tensor]:
     if width != 64:
         raise ValueError(f"model.width: ImageNet weights exist for width 64, not {width}")
     try:
-        state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True)
-    except (URLError, OSError, RuntimeError) as error:
+        # By itself torch's hub would unpickle whatever lies in its cache.
+        state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
+            progress=False, check_hash=True, weights_only=True
+        )
+    except (URLError, OSError, RuntimeError, UnpicklingError) as error:
         raise WeightsUnavailableError(
-            f"torchvision's ResNet-18 weights could not be downloaded ({error}). Choices: put "
-            "the file into torch's hub cache ($TORCH_HOME/hub/checkpoints); set "
+            f"torchvision's ResNet-18 weights could not be downloaded or read ({error}). Choices: "
+            "put the file into torch's hub cache ($TORCH_HOME/hub/checkpoints); set "
             "model.image_backbone to efficientnet_lite0, whose weights came with the "
             "installation; or set model.image_weights and model.audio_weights to none."
         ) from error

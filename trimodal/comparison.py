@@ -19,6 +19,7 @@ from trimodal.progress import start_logging
 from trimodal.trainer import TrainConfig
 from trimodal.training import train
 
+_DATA = Path("data")
 _PARAMS = Path("params.yaml")
 _RESULT = Path("metrics/comparison.json")
 
@@ -39,7 +40,7 @@ def compare_margins(seeds: list[int]) -> str:
     ]
     comparison = {
         "git": revision,
-        "data": file_fingerprint(Path("data/av/index.parquet")),
+        "data": file_fingerprint(_DATA / "av" / "index.parquet"),
         "seeds": seeds,
         "runs": runs,
     }
@@ -48,43 +49,60 @@ def compare_margins(seeds: list[int]) -> str:
 
 
 def _run(mode: Any, seed: int) -> dict[str, Any]:
-    data = Path("data")
-    leaks = load_section(_PARAMS, "leaks", LeaksConfig)
     with TemporaryDirectory() as folder:
-        out = Path(folder)
-        train(
-            data / "av",
-            data / "captions",
-            data / "images",
-            out / "model.safetensors",
-            out / "log",
-            out / "run.safetensors",
-            config=replace(load_section(_PARAMS, "train", TrainConfig), seed=seed),
-            loss=replace(load_section(_PARAMS, "loss", LossConfig), margin_mode=mode),
-            model=load_section(_PARAMS, "model", ModelConfig),
-            mel=load_section(_PARAMS, "mel", MelConfig),
-            augment=load_section(_PARAMS, "augment", AugmentConfig),
-            leaks=leaks,
+        train_into(
+            Path(folder),
+            replace(load_section(_PARAMS, "train", TrainConfig), seed=seed),
+            replace(load_section(_PARAMS, "loss", LossConfig), margin_mode=mode),
         )
-        outputs = Outputs(
-            embeddings=out / "embeddings.parquet",
-            ranks=out / "ranks.parquet",
-            metrics=out / "retrieval.json",
-            audit=out / "audit.json",
-            curve=out / "audio_weight.csv",
-        )
-        evaluate(
-            out / "model.safetensors",
-            data / "av",
-            data / "captions",
-            data / "images",
-            data / "world",
-            outputs,
-            config=load_section(_PARAMS, "evaluate", EvaluateConfig),
-            leaks=leaks,
-        )
-        metrics = json.loads(outputs.metrics.read_text())
+        evaluation = load_section(_PARAMS, "evaluate", EvaluateConfig)
+        metrics = evaluate_in(Path(folder), evaluation)
     kept = {"text_to_video": metrics["text_to_video"]}
     if "sound_captions" in metrics.get("demo", {}):
         kept["sound_captions"] = metrics["demo"]["sound_captions"]
     return kept
+
+
+def train_into(out: Path, config: TrainConfig, loss: LossConfig) -> Path:
+    """Trains on the data that `dvc repro` left, with params.yaml's other sections, and returns the
+    weights' path, in ``out``.
+    """
+    weights = out / "model.safetensors"
+    train(
+        _DATA / "av",
+        _DATA / "captions",
+        _DATA / "images",
+        weights,
+        out / "log",
+        out / "run.safetensors",
+        config=config,
+        loss=loss,
+        model=load_section(_PARAMS, "model", ModelConfig),
+        mel=load_section(_PARAMS, "mel", MelConfig),
+        augment=load_section(_PARAMS, "augment", AugmentConfig),
+        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
+    )
+    return weights
+
+
+def evaluate_in(out: Path, config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluates what :func:`train_into` left in ``out`` and returns the metrics."""
+    outputs = Outputs(
+        embeddings=out / "embeddings.parquet",
+        ranks=out / "ranks.parquet",
+        metrics=out / "retrieval.json",
+        audit=out / "audit.json",
+        curve=out / "audio_weight.csv",
+    )
+    evaluate(
+        out / "model.safetensors",
+        _DATA / "av",
+        _DATA / "captions",
+        _DATA / "images",
+        _DATA / "world",
+        outputs,
+        config=config,
+        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
+    )
+    metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())
+    return metrics

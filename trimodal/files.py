@@ -137,6 +137,7 @@ def git_revision() -> str:
         ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
         capture_output=True,
         text=True,
+        timeout=60,
         check=False,
     )
     return done.stdout.strip()

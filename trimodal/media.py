@@ -98,7 +98,8 @@ def ffmpeg_executable() -> str:
 def missing_encoders() -> list[str]:
     """Those of the encoders that clips are written with which this ffmpeg has not."""
     command = [ffmpeg_executable(), "-hide_banner", "-encoders"]
-    known = subprocess.run(command, capture_output=True, check=False).stdout.split()
+    done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
+    known = done.stdout.split()
     return [name for name in ("libx264", "aac") if name.encode() not in known]
 
 
