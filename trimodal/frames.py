@@ -23,6 +23,7 @@ from trimodal.media import (
     LimitError,
     MediaError,
     errors_of,
+    known_codec,
     open_media,
 )
 from trimodal.timing import frame_centre_seconds, frame_count
@@ -103,7 +104,7 @@ def _picture_times(path: Path, limits: DecodingLimits) -> _PictureTimes:
 def _video_stream(path: Path, container: InputContainer, limits: DecodingLimits) -> VideoStream:
     if not container.streams.video:
         raise MediaError(path, "no_video", "has no video stream")
-    stream = container.streams.video[0]
+    stream = known_codec(path, container.streams.video[0])
     if not stream.time_base:
         raise MediaError(path, "corrupt", "states no time base")
     if stream.codec_context.width * stream.codec_context.height > limits.frame_pixels:
