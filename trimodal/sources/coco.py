@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from trimodal.files import read_json
 from trimodal.records import CaptionedImage
 from trimodal.sources.rows import (
     BadRowError,
@@ -13,7 +14,6 @@ from trimodal.sources.rows import (
     field,
     list_in,
     plain_file_name,
-    read_json,
 )
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
+from trimodal.files import read_json
 from trimodal.records import CaptionedImage, Split
 from trimodal.sources.rows import (
     BadRowError,
@@ -14,7 +15,6 @@ from trimodal.sources.rows import (
     flickr_image_id,
     list_in,
     plain_file_name,
-    read_json,
 )
 
 _SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val"}

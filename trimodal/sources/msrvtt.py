@@ -10,8 +10,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from trimodal.files import read_json
 from trimodal.records import Clip, DataError, Query, reading_text
-from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in, read_json
+from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")
 

@@ -1,14 +1,13 @@
 """The rows of annotation files: their fields, and bad ones counted by reason instead of fatal."""
 
 import csv
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trimodal.records import DataError, check_file_name, check_name, reading_text
+from trimodal.records import DataError, check_file_name, check_name
 
 MAX_BAD_SHARE = 0.01
 
@@ -75,16 +74,6 @@ def csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
         first, before = before + 1, reader.line_num
         if row:
             yield f"row {first}", before - first + 1, row
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content; raises DataError, naming the file, for anything else."""
-    with reading_text(path):
-        text = path.read_text(encoding="utf-8-sig")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
 
 
 def list_in(path: Path, content: Any, key: str) -> list[Any]:
