@@ -34,7 +34,8 @@ def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
 
 def read_yaml(path: Path) -> Any:
     """A YAML file's content; raises ConfigError, naming the file, for anything else. Aliases
-    (``*name``) are not read: a few lines of them stand for more than any memory holds.
+    (``*name``) are not read: a few lines of them stand for more than any memory holds. Nor are tags
+    (``!!timestamp``): PyYAML breaks on some.
     """
     try:
         # _Loader is a SafeLoader.
@@ -48,6 +49,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("an alias (*name) stands in it")
+        if self.peek_event().tag is not None:  # type: ignore[no-untyped-call]
+            raise yaml.YAMLError("a tag (!name) stands in it")
         return super().compose_node(parent, index)
 
 

@@ -41,7 +41,8 @@ def read_coco(
             number = coco_number(row, "image_id")
             if number not in files:
                 raise BadRowError("caption of an unknown image")
-            captions.setdefault(number, []).append(caption_in(row, "caption"))
+            caption = caption_in(row, "caption")
+            captions.setdefault(number, []).append(caption)
     left_out = tally.checked()
     if without := len(files) - len(captions):
         left_out["coco: image without a caption"] += without
