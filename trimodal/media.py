@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from trimodal.files import atomic_path
@@ -103,9 +104,12 @@ def missing_encoders() -> list[str]:
 
 def open_media(path: Path) -> InputContainer:
     """Opens a media file from strangers: that file alone, whatever it calls itself. Titles need not
-    be UTF-8.
+    be UTF-8. Raises MediaError for a form that is not read, and PyAV's errors.
     """
-    return av.open(f"file:{path}", options=_SAFE_INPUT, metadata_errors="replace")
+    try:
+        return av.open(f"file:{path}", options=_SAFE_INPUT, metadata_errors="replace")
+    except av.ArgumentError as error:  # what FFmpeg says of a form that is not on the list
+        raise MediaError(path, "corrupt", "a form of file that is not read here") from error
 
 
 @contextmanager
@@ -126,12 +130,20 @@ def known_codec(path: Path, stream: AnyStream) -> AnyStream:
     return stream
 
 
+def video_stream(path: Path, container: InputContainer) -> VideoStream:
+    """The first video stream that is no cover picture of a sound; raises MediaError if there is
+    none or it is of an unknown codec.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return known_codec(path, stream)
+    raise MediaError(path, "no_video", "has no video stream")
+
+
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
     with errors_of(path), open_media(path) as container:
-        if not container.streams.video:
-            raise MediaError(path, "no_video", "has no video stream")
-        stream = known_codec(path, container.streams.video[0])
+        stream = video_stream(path, container)
         if container.duration is not None:
             duration = container.duration / 1e6
         elif stream.duration is not None and stream.time_base is not None:

@@ -79,6 +79,7 @@ def _frames(path: Path, container: InputContainer, deadline: Deadline) -> Iterat
     stream = known_codec(path, container.streams.audio[0])
     stream.codec_context.thread_count = 1
     zero_seconds = (container.start_time or 0) / 1e6
+    heard, damaged = False, False
     for packet in container.demux(stream):
         deadline.keep()
         if packet.is_corrupt:
@@ -86,12 +87,16 @@ def _frames(path: Path, container: InputContainer, deadline: Deadline) -> Iterat
         try:
             frames = packet.decode()
         except av.FFmpegError:  # a damaged packet becomes silence
+            damaged = True
             continue
+        heard |= bool(frames)
         if zero_seconds:
             for frame in frames:
                 if frame.pts is not None and frame.time_base is not None:
                     frame.pts -= round(zero_seconds / frame.time_base)
         yield from frames
+    if damaged and not heard:
+        raise MediaError(path, "corrupt", "not one packet of its sound could be decoded")
 
 
 class _Resampler:

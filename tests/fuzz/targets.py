@@ -119,7 +119,7 @@ def _vectors(folder: Path) -> None:
 
 def _overlay(folder: Path) -> None:
     """A params file stays whole whether or not an overlay can be written into it."""
-    before = "# all numbers\ntrain:\n  epochs: 1  # few\nmel: {mels: 8}\nloss:\n"
+    before = "# all numbers\ntrain:\n  epochs: 1  # few\nmel: {mels: 8}\nloss: {margin: 1}\n"
     params = folder / "params.yaml"
     params.write_text(before)
     try:
@@ -151,7 +151,7 @@ def _coco_seed(folder: Path) -> list[bytes]:
     path = _world(folder) / "coco" / "annotations" / "captions_val2017.json"
     content = json.loads(path.read_text())
     small = {"images": content["images"][:2], "annotations": content["annotations"][:6]}
-    return _json(small, {"images": [], "annotations": []})
+    return _json(small)
 
 
 def _karpathy_seed(_: Path) -> list[bytes]:

@@ -23,7 +23,8 @@ def read_coco(
     """The captioned images of a split, by image id, captions in annotation order; and what is left
     out, by reason: bad rows and images without a caption.
 
-    Raises DataError, naming the file, for JSON of another form and more than 1 % bad rows.
+    Raises DataError, naming the file, for JSON of another form more than 1 % bad rows and no
+    image with a caption.
     """
     path = folder / "annotations" / f"captions_{split}2017.json"
     content = read_json(path)
@@ -43,7 +44,7 @@ def read_coco(
                 raise BadRowError("caption of an unknown image")
             caption = caption_in(row, "caption")
             captions.setdefault(number, []).append(caption)
-    left_out = tally.checked()
+    left_out = tally.checked(captions)
     if without := len(files) - len(captions):
         left_out["coco: image without a caption"] += without
     images = [

@@ -30,10 +30,7 @@ def read_queries(path: Path) -> tuple[list[Query], Counter[str]]:
         raise DataError(f"{path}: queries are read from .csv and .json files")
     tally = RowTally(path, "msrvtt")
     queries = readers[path.suffix.lower()](path, tally)
-    bad_rows = tally.checked()
-    if not queries:
-        raise DataError(f"{path}: no queries; left out: {dict(bad_rows)}")
-    return queries, bad_rows
+    return queries, tally.checked(queries)
 
 
 def wanted_videos(path: Path) -> tuple[list[Clip], Counter[str]]:

@@ -2,7 +2,7 @@
 
 import csv
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -51,9 +51,10 @@ class RowTally:
         self._first = self._first or f"{self._where}: {error}"
         return True
 
-    def checked(self) -> Counter[str]:
+    def checked(self, records: Sized) -> Counter[str]:
         """The bad rows by reason. Raises DataError, naming the file and its first bad row, if they
-        are more than 1 % of the rows, and more than one.
+        are more than 1 % of the rows, and more than one; and if the file holds none of the
+        ``records`` that it was read for.
         """
         bad = self.bad.total()
         if bad > max(1, MAX_BAD_SHARE * self.rows):
@@ -61,6 +62,8 @@ class RowTally:
                 f"{self._path}: {bad} of {self.rows} rows cannot be used: {dict(self.bad)}; "
                 f"the first: {self._first}"
             )
+        if not records:
+            raise DataError(f"{self._path}: nothing in it to use; left out: {dict(self.bad)}")
         return Counter(self.bad)
 
 

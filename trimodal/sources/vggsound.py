@@ -19,7 +19,8 @@ def read_vggsound(
     none, counted by reason.
 
     An id may begin with '-' or '_' and occur with several start seconds. Raises DataError for a
-    file that is no such CSV, or more than 1 % of whose rows are bad.
+    file that is no such CSV, or more than 1 % of whose rows are bad,
+    and for one without a clip of these splits.
     """
     clips: dict[str, Clip] = {}
     seen: set[str] = set()
@@ -35,7 +36,7 @@ def read_vggsound(
                     clips[clip_id] = Clip(
                         clip_id=clip_id, source="vggsound", split="train", label=label
                     )
-    return list(clips.values()), tally.checked()
+    return list(clips.values()), tally.checked(clips)
 
 
 def _checked(row: list[str]) -> tuple[str, str, str]:
