@@ -1,6 +1,7 @@
 """From picture files to shards of small square JPEGs with their index."""
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ from trimodal.records import Split
 from trimodal.shards import Sample, write_shard
 from trimodal.tables import IMAGE_SCHEMA
 from trimodal.workers import map_in_order
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +94,14 @@ def write_image_shard(form: StoredForm, job: ImageShardJob) -> ImageShardDone:
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+    with (
+        warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+        Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image,
+    ):
         image.draft("RGB", (image_px, image_px))
-        pixels = image if image.mode == "RGB" else image.convert("RGB")
+        # A palette's transparency is dropped in a step of its own: Pillow warns of it otherwise.
+        whole = image.convert("RGBA") if image.mode == "P" else image
+        pixels = whole if whole.mode == "RGB" else whole.convert("RGB")
         small = pixels.resize((image_px, image_px), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     small.save(buffer, "JPEG", quality=quality)
@@ -126,7 +134,7 @@ def _samples(form: StoredForm, job: ImageShardJob, left_out: Counter[str]) -> It
             pixels = stored_jpeg(read_file(file), form.px, form.jpeg_quality)
         except FileNotFoundError:
             left_out["image file missing"] += 1
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, ValueError, SyntaxError, *_BOMBS):
             left_out["image file broken"] += 1
         else:
             yield Sample(key=image_id, members={"jpg": pixels})
