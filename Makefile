@@ -3,14 +3,16 @@
 # make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
+# make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
 # make clean   remove what the pipeline made (not the environment)
 
 PYTHON ?= python3
+SECONDS ?= 600
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare bench clean
+.PHONY: repro test compare bench fuzz clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -33,6 +35,10 @@ bench: $(VENV)/.installed
 	python -m benchmarks.extraction
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.captions_stage
+
+fuzz: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[fuzz]'
+	python -m tests.fuzz --seconds $(SECONDS)
 
 clean:
 	rm -rf data models
