@@ -4,15 +4,17 @@
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
+# make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
 # make licences  write docs/dependencies.md anew
 # make clean   remove what the pipeline made (not the environment)
 
 PYTHON ?= python3
+SECONDS ?= 600
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare bench audit licences clean
+.PHONY: repro test compare bench audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -43,6 +45,9 @@ audit:
 
 licences:
 	python tests/dependencies.py
+fuzz: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[fuzz]'
+	python -m tests.fuzz --seconds $(SECONDS)
 
 clean:
 	rm -rf data models

@@ -1,10 +1,16 @@
-"""What is shared by all tests: one thread for torch, and one tiny training set."""
+"""What is shared by all tests: one thread for torch, one tiny training set, the same examples of
+the property tests in every run.
+"""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+from hypothesis import settings
 from training_fixtures import TinyData, make_tiny_data
+
+settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -111,6 +111,14 @@ def test_coco_many_bad_rows_are_another_file(tmp_path: Path) -> None:
     )  # fmt: skip
 
 
+def test_coco_image_whose_only_caption_is_bad_is_an_image_without_one(tmp_path: Path) -> None:
+    content = coco_content()
+    content["annotations"][1]["caption"] = " "
+    read, left_out = coco(tmp_path, content)
+    assert [image.file_name for image in read] == ["9.jpg"]
+    assert left_out == {"coco: empty caption": 1, "coco: image without a caption": 1}
+
+
 @pytest.mark.parametrize("key", ["images", "annotations"])
 @pytest.mark.parametrize("value", [None, {}, "x"])
 def test_coco_file_without_a_list_is_refused(key: str, value: Any, tmp_path: Path) -> None:

@@ -206,16 +206,6 @@ def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
-def test_manifest_of_before_youtube_ids_is_read(tmp_path: Path) -> None:
-    """A ledger of days of asking YouTube is not thrown away."""
-    path = tmp_path / "manifest.parquet"
-    clip = Clip(clip_id="a", source="vggsound", split="train", label="", youtube_id="a" * 11)
-    write_manifest(path, [ClipOutcome(clip=clip, path="", status="private", reason="no")])
-    pq.write_table(pq.read_table(path).drop_columns(["youtube_id"]), path)
-    (row,) = read_manifest(path)
-    assert (row.clip, row.status) == (replace(clip, youtube_id=""), "private")
-
-
 # The demo
 
 

@@ -156,14 +156,15 @@ def test_missing_pictures_are_an_error_that_lists_what_was_looked_for(
     annotations: Annotations, tmp_path: Path
 ) -> None:
     flickr = write_flickr(tmp_path / "f", ["a.jpg"])
-    (flickr / "dataset_flickr30k.json").write_text('{"images": []}')
+    row = {"filename": "a.jpg", "cocoid": 1, "split": "val", "sentences": [{"raw": "a dog"}]}
+    (flickr / "dataset_flickr30k.json").write_text(json.dumps({"images": [row]}))
     refused(
         lambda: read_flickr30k_files(flickr, annotations), str(flickr), "no pictures",
         "images, images.zip, images.tar, images.tar.gz, images.tgz, flickr30k-images,",
         "flickr30k_images.tgz",
     )  # fmt: skip
     coco = write_coco(tmp_path / "c", {"train": [1], "val": [4]})
-    (coco / "dataset_coco.json").write_text('{"images": []}')
+    (coco / "dataset_coco.json").write_text(json.dumps({"images": [row]}))
     put(coco / "train2017", jpg(1))
     refused(
         lambda: read_coco_files(coco, annotations), str(coco), "looked for val2017, val2017.zip"

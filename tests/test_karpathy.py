@@ -109,8 +109,9 @@ def test_karpathy_bad_sentence_is_counted_and_the_others_are_read(
 @pytest.mark.parametrize("number", [None, "42", -1, 10**12, True])
 def test_karpathy_coco_image_without_its_number_is_counted(number: Any, tmp_path: Path) -> None:
     row = entry("COCO_val2014_000000000042.jpg", "val", "x", cocoid=number)
-    read, left_out = karpathy(tmp_path, "coco", [row])
-    assert not read
+    good = entry("COCO_val2014_000000000007.jpg", "val", "x", cocoid=7)
+    read, left_out = karpathy(tmp_path, "coco", [row, good])
+    assert [image_id for image_id, *_ in read] == ["coco_000000000007"]
     assert left_out.total() == 1
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 from training_fixtures import RATE_HZ
 
-from trimodal.av_index import read_index
-from trimodal.files import write_json, write_table
+from trimodal.av_index import ClipTable
+from trimodal.files import write_table
 from trimodal.images import AugmentConfig
 from trimodal.loaders import (
     AudioVisualPairs,
@@ -24,6 +24,7 @@ from trimodal.loaders import (
     training_loader,
 )
 from trimodal.mel import MelConfig
+from trimodal.shards import Sample, write_shard
 from trimodal.tables import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
 
 SAMPLES = 20_000
@@ -38,10 +39,14 @@ AUGMENT = AugmentConfig(crop_px=8, flip=True, brightness=0.1, saturation=0.1)
 
 def write_shard_of_one(path: Path) -> int:
     """A picture, and behind it the codes of a clip of 10 s; returns the picture's size."""
+    path.write_bytes(picture() + bytes(501 * MEL.column_type.itemsize))
+    return len(picture())
+
+
+def picture() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 30, 30)).save(buffer, "JPEG")
-    path.write_bytes(buffer.getvalue() + bytes(501 * MEL.column_type.itemsize))
-    return len(buffer.getvalue())
+    return buffer.getvalue()
 
 
 def pairs(folder: Path) -> AudioVisualPairs:
@@ -57,20 +62,22 @@ def pairs(folder: Path) -> AudioVisualPairs:
         "mel_columns": [501] * SAMPLES, "youtube_id": [""] * SAMPLES,
         "picture_fingerprints": frames,
     }  # fmt: skip
-    write_table(folder / "index.parquet", pa.table(columns, AV_SCHEMA))
-    write_json(folder / "stats.json", {"front_end": MEL.front_end_fingerprint()})
     rule = PointRule(first_frame=2, last_frame=8, validation_frame=4)
-    return AudioVisualPairs(read_index(folder, "train", MEL), rule, MEL, AUGMENT, seed=1)
+    return AudioVisualPairs(
+        ClipTable(folder, pa.table(columns, AV_SCHEMA)), rule, MEL, AUGMENT, seed=1
+    )
 
 
 def images(folder: Path) -> CaptionedImages:
     """Images of two captions."""
-    size = write_shard_of_one(folder / "train-000000.tar")
     names = [f"coco_{n:012d}" for n in range(SAMPLES)]
+    ends = [Sample(key=name, members={"jpg": picture()}) for name in (names[0], names[-1])]
+    first, last = write_shard(folder / "train-000000.tar", ends).values()
+    offsets = [first["jpg"].offset] * (SAMPLES - 1) + [last["jpg"].offset]
     index = {
         "image_id": names, "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
-        "shard_fingerprint": ["f"] * SAMPLES, "offset": [0] * SAMPLES, "size": [size] * SAMPLES,
-        "picture_fingerprint": [0] * SAMPLES,
+        "shard_fingerprint": ["f"] * SAMPLES, "offset": offsets,
+        "size": [first["jpg"].size] * SAMPLES, "picture_fingerprint": [0] * SAMPLES,
     }  # fmt: skip
     write_table(folder / "index.parquet", pa.table(index, IMAGE_SCHEMA))
     ids = np.arange(2 * SAMPLES * 16, dtype=np.int32).reshape(-1, 16)

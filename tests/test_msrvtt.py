@@ -255,7 +255,7 @@ def test_official_unsafe_names_are_left_out(annotation: Path) -> None:
 
 def test_annotation_without_test_videos_is_refused(annotation: Path) -> None:
     text = json.dumps(official()).replace('"test"', '"train"')
-    refused(lambda: from_json(annotation, text), str(annotation), "no queries")
+    refused(lambda: from_json(annotation, text), str(annotation), "nothing in it to use")
 
 
 # The JSON list

@@ -57,7 +57,8 @@ def test_vggsound_byte_order_mark_crlf_and_empty_lines_are_no_rows(file: Path) -
 
 
 @pytest.mark.parametrize(
-    ("splits", "starts"), [(("train",), ["01"]), (("test",), ["02"]), ((), [])]
+    ("splits", "starts"),
+    [(("train",), ["01"]), (("test",), ["02"]), (("train", "test"), ["01", "02"])],
 )
 def test_vggsound_splits_are_filtered(splits: Any, starts: list[str], file: Path) -> None:
     clips = vggsound(file, f"{ID},1,dog,train\n{ID},2,dog,test\n", splits)

@@ -4,18 +4,19 @@ It says where each frame and the mel lie, so that a training sample costs two sm
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
+from trimodal.files import read_json, read_table
 from trimodal.mel import MelConfig
-from trimodal.records import DataError, Split
+from trimodal.records import DataError, Split, check_file_name, check_name
+from trimodal.shards import Extent, check_member
 from trimodal.tables import AV_SCHEMA
 
 _NUMBERS = ("duration_s", "sound_s", "mel_offset", "mel_columns")
@@ -70,6 +71,12 @@ class ClipTable(Sequence[AvClip]):
     def __len__(self) -> int:
         return self._length
 
+    def ends_of_shards(self) -> Iterator[tuple[AvClip, AvClip]]:
+        """The first and the last clip of each shard."""
+        for shard in range(len(self._shards)):
+            rows = np.flatnonzero(self._shard_of == shard)
+            yield self[int(rows[0])], self[int(rows[-1])]
+
     @overload
     def __getitem__(self, index: int) -> AvClip: ...
 
@@ -99,13 +106,57 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
 def read_index(av_dir: Path, split: Split, mel: MelConfig) -> ClipTable:
     """The clips of one split, in shard order.
 
-    Raises DataError if the shards were made by another mel front-end than ``mel``.
+    Raises DataError, naming the file, if the shards or one of them were made by another mel
+    front-end than ``mel``, and if files are damaged or do not belong together: the first and the
+    last clip of each shard are looked for in it.
     """
-    stats = json.loads((av_dir / "stats.json").read_text())
-    if stats["front_end"] != mel.front_end_fingerprint():
+    stats = read_json(av_dir / "stats.json")
+    if not isinstance(stats, dict) or not isinstance(stats.get("front_end"), str):
+        raise DataError(f"{av_dir / 'stats.json'}: states no front_end; run the extract stage")
+    _check_front_end(av_dir, stats["front_end"], mel)
+    path = av_dir / "index.parquet"
+    table = read_table(path, AV_SCHEMA).filter(pc.field("split") == split)
+    _check_rows(path, table)
+    clips = ClipTable(av_dir, table)
+    for first, last in clips.ends_of_shards():
+        facts = _check_clip(first)
+        _check_clip(last)
+        _check_front_end(first.shard, facts.get("front_end", "unknown"), mel)
+    return clips
+
+
+def _check_front_end(path: Path, made_by: str, mel: MelConfig) -> None:
+    if made_by != mel.front_end_fingerprint():
         raise DataError(
-            f"{av_dir}: made by mel front-end {stats['front_end']}, but the params say "
+            f"{path}: made by mel front-end {made_by}, but the params say "
             f"{mel.front_end_fingerprint()}; run the extract stage again"
         )
-    table = pq.read_table(av_dir / "index.parquet", schema=AV_SCHEMA)
-    return ClipTable(av_dir, table.filter(pc.field("split") == split))
+
+
+def _check_rows(path: Path, rows: pa.Table) -> None:
+    """Raises DataError for values that no clip can have."""
+    for name in rows["clip_id"].to_pylist():
+        check_name(name, str(path))
+    for name in rows["shard"].unique().to_pylist():
+        check_file_name(name, str(path))
+    for name in (*_NUMBERS, "frame_offsets", "frame_sizes"):
+        column = rows[name] if name in _NUMBERS else pc.list_flatten(rows[name])
+        numbers = column.to_numpy()
+        if not ((numbers >= 0) & (numbers < np.inf)).all():
+            raise DataError(f"{path}: a number of {name} is below zero or not finite")
+    if pc.any(pc.equal(pc.list_value_length(rows["frame_offsets"]), 0)).as_py():
+        raise DataError(f"{path}: a clip without frames")
+
+
+def _check_clip(clip: AvClip) -> dict[str, Any]:
+    """Looks whether the clip's last frame is in its shard and its mel can be; returns its facts."""
+    name = f"{clip.clip_id}.{clip.frames:02d}.jpg"
+    last = Extent(offset=clip.frame_offsets[-1], size=clip.frame_sizes[-1])
+    told = check_member(clip.shard, name, last, then=f"{clip.clip_id}.json")
+    try:
+        facts = json.loads(told)
+    except ValueError as error:
+        raise DataError(f"{clip.shard}: {clip.clip_id}.json: not valid JSON: {error}") from error
+    if not isinstance(facts, dict):
+        raise DataError(f"{clip.shard}: {clip.clip_id}.json: no facts")
+    return facts

@@ -1,6 +1,5 @@
 """The trained model on disk: weights as safetensors, the facts about them as JSON; no pickle."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from trimodal.config import parse_section
-from trimodal.files import atomic_path, file_fingerprint, write_json
+from trimodal.files import atomic_path, file_fingerprint, read_json, write_json
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
@@ -60,10 +59,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     other weights.
     """
     sidecar = path.with_suffix(".json")
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{sidecar}: not valid JSON: {error}") from error
+    content = read_json(sidecar)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
     if content.pop("weights", None) != file_fingerprint(path):

@@ -6,14 +6,17 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from trimodal.records import DataError, reading_text
 
 
 @contextmanager
@@ -95,10 +98,54 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """A JSON file's content; raises DataError, naming the file, for anything else."""
+    with reading_text(path):
+        text = path.read_text(encoding="utf-8-sig")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON: {error}") from error
+
+
 def write_table(path: Path, table: pa.Table) -> None:
     """Writes a Parquet file atomically."""
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")
+
+
+def read_table(
+    path: Path,
+    schema: pa.Schema,
+    *,
+    columns: Sequence[str] | None = None,
+    filters: pc.Expression | None = None,
+    nullable: Collection[str] = (),
+    memory_map: bool = False,
+) -> pa.Table:
+    """The rows of a Parquet file of exactly this schema; of them, and of its columns, all or those
+    asked for. Raises DataError, naming the file, for another table, damage, and values that are
+    missing in columns other than ``nullable``.
+    """
+    try:
+        found = pq.read_schema(path)
+        if not found.equals(schema):
+            raise DataError(f"{path}: is another table, of {', '.join(found.names)}")
+        table = pq.read_table(path, columns=columns, filters=filters, memory_map=memory_map)
+        table.validate(full=True)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not a whole Parquet file: {error}") from error
+    for name in table.column_names:
+        if name not in nullable and any(map(_has_nulls, table[name].chunks)):
+            raise DataError(f"{path}: values of {name} are missing")
+    return table
+
+
+def _has_nulls(array: pa.Array) -> bool:
+    lists = isinstance(array, pa.ListArray | pa.FixedSizeListArray)
+    return bool(array.null_count) or (lists and _has_nulls(array.flatten()))
 
 
 def sha256_of(*parts: bytes) -> str:

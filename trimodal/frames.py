@@ -24,6 +24,7 @@ from trimodal.media import (
     MediaError,
     errors_of,
     open_media,
+    video_stream,
 )
 from trimodal.timing import frame_centre_seconds, frame_count
 
@@ -101,9 +102,7 @@ def _picture_times(path: Path, limits: DecodingLimits) -> _PictureTimes:
 
 
 def _video_stream(path: Path, container: InputContainer, limits: DecodingLimits) -> VideoStream:
-    if not container.streams.video:
-        raise MediaError(path, "no_video", "has no video stream")
-    stream = container.streams.video[0]
+    stream = video_stream(path, container)
     if not stream.time_base:
         raise MediaError(path, "corrupt", "states no time base")
     if stream.codec_context.width * stream.codec_context.height > limits.frame_pixels:

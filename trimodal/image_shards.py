@@ -1,6 +1,7 @@
 """From picture files to shards of small square JPEGs with their index."""
 
 import io
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ SHAPING_MODULES = (
     "trimodal.pictures",
     "trimodal.shards",
 )
+
+_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,9 +117,14 @@ def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
 
 
 def _small(content: bytes, image_px: int) -> Image.Image:
-    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+    with (
+        warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+        Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image,
+    ):
         image.draft("RGB", (image_px, image_px))
-        pixels = image if image.mode == "RGB" else image.convert("RGB")
+        # A palette's transparency is dropped in a step of its own: Pillow warns of it otherwise.
+        whole = image.convert("RGBA") if image.mode == "P" else image
+        pixels = whole if whole.mode == "RGB" else whole.convert("RGB")
         return pixels.resize((image_px, image_px), Image.Resampling.BICUBIC)
 
 
@@ -163,7 +171,7 @@ def _samples(
             jpeg = _jpeg(small, form.jpeg_quality)
         except FileNotFoundError as error:
             without("image file missing", str(error))
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError, SyntaxError, *_BOMBS) as error:
             without("image file broken", f"{file.name}: {error}")
         else:
             pictures[image_id] = picture_fingerprint(jpeg, np.asarray(small))

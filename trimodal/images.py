@@ -15,6 +15,7 @@ _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 _GREY = np.array((0.2989, 0.587, 0.114), np.float32)  # of red, green and blue (ITU-R 601)
 VIEW_CHANCES = 5
+_MOST_PIXELS = 2**24  # of a stored picture; a damaged one may claim 2**32
 _LEVELS_AT_ONCE = 2**17  # so that what is computed of them stays in the processor's cache
 
 
@@ -37,7 +38,12 @@ class AugmentConfig:
 
 
 def decode_jpeg(content: bytes) -> Tensor:
-    """RGB pixels, uint8 (3, height, width); raises ValueError for what is no whole JPEG."""
+    """RGB pixels, uint8 (3, height, width); raises ValueError for what is no whole JPEG and for one
+    that is too large to be a stored picture.
+    """
+    height, width = simplejpeg.decode_jpeg_header(content)[:2]
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels")
     return torch.from_numpy(simplejpeg.decode_jpeg(content, "RGB")).permute(2, 0, 1)
 
 

@@ -14,12 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trimodal.av_index import AvClip
+from trimodal.files import read_table
 from trimodal.images import (
     VIEW_CHANCES,
     AugmentConfig,
@@ -34,9 +34,9 @@ from trimodal.mel import (
     window_decibels,
     window_first_column,
 )
-from trimodal.records import DataError, Split
-from trimodal.shards import read_extent
-from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA
+from trimodal.records import DataError, Split, check_file_name
+from trimodal.shards import Extent, check_member, read_extent
+from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA, WORDS
 from trimodal.timing import Point, training_points
 
 Pair = tuple[Tensor, Tensor]
@@ -187,7 +187,8 @@ class CaptionedImages(Dataset[Pair]):
         self._ids_path = captions_dir / "token_ids.npy"
         self._token_ids = _mapped(self._ids_path)
         wanted = pc.field("split") == split
-        images = pq.read_table(images_dir / "index.parquet", schema=IMAGE_SCHEMA, filters=wanted)
+        images = read_table(images_dir / "index.parquet", IMAGE_SCHEMA, filters=wanted)
+        _check_image_shards(images_dir, images)
         captioned = _captioned_images(captions_dir, len(self._token_ids))
         places = pc.index_in(images["image_id"], captioned.values)
         images = images.filter(pc.is_valid(places)).combine_chunks()
@@ -238,14 +239,35 @@ class CaptionedImages(Dataset[Pair]):
         self._token_ids = _mapped(self._ids_path)
 
 
+def _check_image_shards(images_dir: Path, images: pa.Table) -> None:
+    """Looks for the first and the last image of each shard; raises DataError, naming the file."""
+    path = images_dir / "index.parquet"
+    ends: dict[str, list[int]] = {}
+    for row, name in enumerate(images["shard"].to_pylist()):
+        ends.setdefault(name, [row, row])[1] = row
+    for name, rows in ends.items():
+        for row in rows:
+            image_id, offset, size = (
+                images[c][row].as_py() for c in ("image_id", "offset", "size")
+            )
+            shard = images_dir / check_file_name(name, str(path))
+            check_member(shard, f"{image_id}.jpg", Extent(offset=offset, size=size))
+
+
 def _mapped(path: Path) -> npt.NDArray[np.int32]:
-    return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    try:
+        ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a whole .npy file: {error}") from error
+    if ids.dtype != np.int32 or ids.shape[1:] != (WORDS,):
+        raise DataError(f"{path}: {ids.dtype} {ids.shape} are no word ids")
+    return ids
 
 
 def _captioned_images(captions_dir: Path, captions: int) -> pa.RunEndEncodedArray:
     """The image ids of ``captions.parquet``, each once, with the row behind its last caption."""
     path = captions_dir / "captions.parquet"
-    names = pq.read_table(path, schema=CAPTION_SCHEMA, columns=["image_id"])["image_id"]
+    names = read_table(path, CAPTION_SCHEMA, columns=["image_id"])["image_id"]
     if len(names) != captions:
         raise DataError(
             f"{path} has {len(names)} captions, token_ids.npy beside it {captions}; "

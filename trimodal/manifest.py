@@ -2,13 +2,15 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from trimodal.archives import StoredFile
-from trimodal.files import write_table
-from trimodal.records import Clip, ClipStatus
+from trimodal.files import read_table, write_table
+from trimodal.records import Clip, ClipStatus, DataError, Split, check_name
 
 SCHEMA = pa.schema(
     {
@@ -29,6 +31,16 @@ SCHEMA = pa.schema(
         "updated_at": pa.timestamp("s", tz="UTC"),
     }
 )
+
+
+# Parquet has no seconds.
+_TIME = SCHEMA.get_field_index("updated_at")
+_STORED = SCHEMA.set(_TIME, pa.field("updated_at", pa.timestamp("ms", tz="UTC")))
+_KNOWN = {
+    "status": get_args(ClipStatus),
+    "source": ("vggsound", "msrvtt"),
+    "split": get_args(Split),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +82,21 @@ def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
 
 
 def read_manifest(path: Path) -> list[ClipOutcome]:
-    """Reads the manifest back, in its order; one of before there were YouTube ids has none."""
-    table = pq.read_table(path, schema=SCHEMA)
-    for name, column in (
-        ("updated_at", table["updated_at"].cast(pa.int64())),
-        ("youtube_id", table["youtube_id"].fill_null("")),
-    ):
-        table = table.set_column(SCHEMA.get_field_index(name), name, column)
+    """Reads the manifest back, in its order. Raises DataError, naming the file, for another table
+    and for values that no row can have.
+    """
+    table = read_table(path, _STORED, nullable=["updated_at"])
+    seconds = pc.divide(table["updated_at"].cast(pa.int64()), 1000)
+    table = table.set_column(_TIME, "updated_at", seconds)
+    for name, known in _KNOWN.items():
+        if strange := set(table[name].unique().to_pylist()) - set(known):
+            raise DataError(f"{path}: {name} {min(strange)!r} is none of {', '.join(known)}")
+    for name in ("offset", "duration_s", "bytes", "attempts"):
+        values = table[name].to_numpy()
+        if not ((values >= 0) & (values < np.inf)).all():
+            raise DataError(f"{path}: a {name} is below zero or not finite")
+    for name in table["clip_id"].to_pylist():
+        check_name(name, str(path))
     clip_fields = ("clip_id", "source", "split", "label", "youtube_id")
     return [
         ClipOutcome(

@@ -14,17 +14,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import av
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
+from av.audio.stream import AudioStream
 from av.container import InputContainer
+from av.stream import Disposition
+from av.video.stream import VideoStream
 
 from trimodal.files import atomic_path, temporary_folder
 
+AnyStream = TypeVar("AnyStream", AudioStream, VideoStream)
 _TIMEOUT_SECONDS = 120.0
 _SAFE_INPUT = {
     "protocol_whitelist": "file",
@@ -104,8 +108,13 @@ def missing_encoders() -> list[str]:
 
 
 def open_media(path: Path) -> InputContainer:
-    """Opens a media file from strangers: that file alone, whatever it calls itself."""
-    return av.open(f"file:{path}", options=_SAFE_INPUT)
+    """Opens a media file from strangers: that file alone, whatever it calls itself. Titles need not
+    be UTF-8. Raises MediaError for a form that is not read, and PyAV's errors.
+    """
+    try:
+        return av.open(f"file:{path}", options=_SAFE_INPUT, metadata_errors="replace")
+    except av.ArgumentError as error:  # what FFmpeg says of a form that is not on the list
+        raise MediaError(path, "corrupt", "a form of file that is not read here") from error
 
 
 @contextmanager
@@ -117,12 +126,29 @@ def errors_of(path: Path) -> Iterator[None]:
         raise MediaError(path, "corrupt", str(error)) from error
 
 
+def known_codec(path: Path, stream: AnyStream) -> AnyStream:
+    """Returns a stream that can be decoded; raises MediaError for one of a codec that FFmpeg does
+    not know, which PyAV gives no codec context.
+    """
+    if stream.codec_context is None:
+        raise MediaError(path, "corrupt", f"its {stream.type} stream is of an unknown codec")
+    return stream
+
+
+def video_stream(path: Path, container: InputContainer) -> VideoStream:
+    """The first video stream that is no cover picture of a sound; raises MediaError if there is
+    none or it is of an unknown codec.
+    """
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic:
+            return known_codec(path, stream)
+    raise MediaError(path, "no_video", "has no video stream")
+
+
 def probe(path: Path) -> MediaInfo:
     """Reads duration and streams of a video file; raises MediaError if it is none."""
     with errors_of(path), open_media(path) as container:
-        if not container.streams.video:
-            raise MediaError(path, "no_video", "has no video stream")
-        stream = container.streams.video[0]
+        stream = video_stream(path, container)
         if container.duration is not None:
             duration = container.duration / 1e6
         elif stream.duration is not None and stream.time_base is not None:

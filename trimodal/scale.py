@@ -6,7 +6,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from trimodal.config import ConfigError
+from trimodal.config import ConfigError, read_yaml
 from trimodal.files import atomic_path
 
 
@@ -19,17 +19,8 @@ def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any,
     if not overlay_path.is_file():
         known = ", ".join(sorted(path.stem for path in overlay_path.parent.glob("*.yaml")))
         raise ConfigError(f"{overlay_path}: no such overlay (known: {known or 'none'})")
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    params = yaml.load(params_path)
+    params, overlay = _sections(params_path), _sections(overlay_path)
     changed: dict[str, tuple[Any, Any]] = {}
-    try:
-        overlay = yaml.load(overlay_path)
-    except YAMLError as error:
-        raise ConfigError(f"{overlay_path}: not valid YAML: {error}") from error
-    if not isinstance(overlay, dict) or not all(isinstance(v, dict) for v in overlay.values()):
-        raise ConfigError(f"{overlay_path}: not a mapping of sections to values")
     for section, values in overlay.items():
         if section not in params:
             raise ConfigError(f"{overlay_path}: {params_path} has no section '{section}'")
@@ -39,6 +30,22 @@ def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any,
             if params[section][key] != value:
                 changed[f"{section}.{key}"] = (params[section][key], value)
                 params[section][key] = value
+    yaml = YAML()
+    yaml.width = 4096
     with atomic_path(params_path) as temporary:
         yaml.dump(params, temporary)
     return changed
+
+
+def _sections(path: Path) -> Any:
+    """A YAML file with its comments; raises ConfigError, naming it, if it is no such file."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    read_yaml(path)  # refuses what ruamel.yaml would choke on
+    try:
+        content = yaml.load(path)
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise ConfigError(f"{path}: not a mapping of sections to values")
+    return content

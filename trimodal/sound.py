@@ -14,6 +14,7 @@ from trimodal.media import (
     LimitError,
     MediaError,
     errors_of,
+    known_codec,
     open_media,
 )
 
@@ -32,7 +33,7 @@ def decode_audio(
     deadline = Deadline(path, "sound", limits)
     samples = 0
     with errors_of(path), open_media(path) as container:
-        for block in _resampled(container, rate_hz, deadline):
+        for block in _resampled(path, container, rate_hz, deadline):
             if not np.abs(block).max(initial=0.0) <= _LOUDEST:  # nor is a NaN
                 raise MediaError(path, "corrupt", "its sound has samples that are not finite")
             samples += len(block)
@@ -44,7 +45,7 @@ def decode_audio(
 
 
 def _resampled(
-    container: InputContainer, rate_hz: int, deadline: Deadline
+    path: Path, container: InputContainer, rate_hz: int, deadline: Deadline
 ) -> Iterator[npt.NDArray[np.float32]]:
     """The first sound track at ``rate_hz``, mono, on the clip's clock, a second or less at a time;
     gaps become silence.
@@ -53,7 +54,7 @@ def _resampled(
         return
     resampler: _Resampler | None = None
     made, heard_seconds = 0, 0.0
-    for frame in _frames(container, deadline):
+    for frame in _frames(path, container, deadline):
         start_seconds = heard_seconds if frame.time is None else frame.time
         # libswresample fills any gap, but holds all of it in memory.
         late = start_seconds > heard_seconds + 1
@@ -74,10 +75,11 @@ def _resampled(
         yield from resampler.rest()
 
 
-def _frames(container: InputContainer, deadline: Deadline) -> Iterator[av.AudioFrame]:
-    stream = container.streams.audio[0]
+def _frames(path: Path, container: InputContainer, deadline: Deadline) -> Iterator[av.AudioFrame]:
+    stream = known_codec(path, container.streams.audio[0])
     stream.codec_context.thread_count = 1
     zero_seconds = (container.start_time or 0) / 1e6
+    heard, damaged = False, False
     for packet in container.demux(stream):
         deadline.keep()
         if packet.is_corrupt:
@@ -85,12 +87,16 @@ def _frames(container: InputContainer, deadline: Deadline) -> Iterator[av.AudioF
         try:
             frames = packet.decode()
         except av.FFmpegError:  # a damaged packet becomes silence
+            damaged = True
             continue
+        heard |= bool(frames)
         if zero_seconds:
             for frame in frames:
                 if frame.pts is not None and frame.time_base is not None:
                     frame.pts -= round(zero_seconds / frame.time_base)
         yield from frames
+    if damaged and not heard:
+        raise MediaError(path, "corrupt", "not one packet of its sound could be decoded")
 
 
 class _Resampler:

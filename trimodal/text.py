@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from trimodal.files import sha256_of, write_table
+from trimodal.files import read_table, sha256_of, write_table
 from trimodal.records import DataError
 from trimodal.tables import VECTOR_DIM, VOCABULARY_SCHEMA, WORDS
 
@@ -99,14 +98,13 @@ def write_vocabulary(path: Path, vocabulary: Vocabulary) -> None:
 
 def read_vocabulary(path: Path) -> Vocabulary:
     """Reads what :func:`write_vocabulary` wrote; raises DataError for anything else."""
-    try:
-        table = pq.read_table(path, memory_map=True)
-    except pa.ArrowInvalid as error:
-        raise DataError(f"{path}: not a Parquet file: {error}") from error
-    if not table.schema.equals(VOCABULARY_SCHEMA):
-        raise DataError(f"{path}: is no vocabulary but a table of {table.schema.names}")
+    table = read_table(path, VOCABULARY_SCHEMA, memory_map=True)
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, VECTOR_DIM)
     words = tuple(table["word"].to_pylist())
     if words[:2] != _SPECIAL:
         raise DataError(f"{path}: does not begin with {' and '.join(_SPECIAL)}")
+    if len(set(words)) < len(words):
+        raise DataError(f"{path}: has a word twice")
+    if not np.isfinite(vectors).all():
+        raise DataError(f"{path}: has a vector that is not finite")
     return Vocabulary(words, vectors)

@@ -1,6 +1,5 @@
 """The demo's clips: a rendered world and its annotations in the data sets' own formats."""
 
-import json
 import shutil
 from dataclasses import asdict
 from functools import partial
@@ -12,7 +11,7 @@ from trimodal.archives import StoredFile
 from trimodal.demo.annotations import write_annotations
 from trimodal.demo.render import render_clip
 from trimodal.demo.world import DemoConfig, Scene, World, sample_world
-from trimodal.files import atomic_path, sha256_of, write_json
+from trimodal.files import atomic_path, read_json, sha256_of, write_json
 from trimodal.manifest import ClipOutcome
 from trimodal.progress import bar
 from trimodal.records import Clip
@@ -29,7 +28,7 @@ def render_world(
     """
     world = sample_world(demo)
     mark = clips_dir / "world.json"
-    if not mark.exists() or json.loads(mark.read_text()) != _world_mark(demo):
+    if not mark.exists() or read_json(mark) != _world_mark(demo):
         shutil.rmtree(clips_dir, ignore_errors=True)
         shutil.rmtree(world_dir, ignore_errors=True)
     if not any(world_dir.glob("*")):

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
+from trimodal.files import read_json
 from trimodal.records import CaptionedImage
 from trimodal.sources.rows import (
     BadRowError,
@@ -13,7 +14,6 @@ from trimodal.sources.rows import (
     field,
     list_in,
     plain_file_name,
-    read_json,
 )
 
 
@@ -23,7 +23,8 @@ def read_coco(
     """The captioned images of a split, by image id, captions in annotation order; and what is left
     out, by reason: bad rows and images without a caption.
 
-    Raises DataError, naming the file, for JSON of another form and more than 1 % bad rows.
+    Raises DataError, naming the file, for JSON of another form more than 1 % bad rows and no
+    image with a caption.
     """
     path = folder / "annotations" / f"captions_{split}2017.json"
     content = read_json(path)
@@ -41,8 +42,9 @@ def read_coco(
             number = coco_number(row, "image_id")
             if number not in files:
                 raise BadRowError("caption of an unknown image")
-            captions.setdefault(number, []).append(caption_in(row, "caption"))
-    left_out = tally.checked()
+            caption = caption_in(row, "caption")
+            captions.setdefault(number, []).append(caption)
+    left_out = tally.checked(captions)
     if without := len(files) - len(captions):
         left_out["coco: image without a caption"] += without
     images = [

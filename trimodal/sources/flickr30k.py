@@ -17,8 +17,8 @@ def read_flickr30k(folder: Path) -> tuple[list[CaptionedImage], Counter[str]]:
     reason.
 
     The official file has one row whose second separator is missing ('name| 4   A dog runs ...'):
-    it is read like the others. Raises DataError, naming the file, where the header is missing and
-    for more than 1 % bad rows.
+    it is read like the others. Raises DataError, naming the file, where the header is missing, for
+    more than 1 % bad rows and for no image.
     """
     path = folder / "results.csv"
     with reading_text(path):
@@ -42,7 +42,7 @@ def read_flickr30k(folder: Path) -> tuple[list[CaptionedImage], Counter[str]]:
         )
         for name, image_id in sorted((name, image_id) for image_id, name in name_of_id.items())
     ]
-    return images, tally.checked()
+    return images, tally.checked(images)
 
 
 def _read_row(line: str, captions: dict[str, dict[int, str]], name_of_id: dict[str, str]) -> None:

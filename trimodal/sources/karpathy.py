@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
+from trimodal.files import read_json
 from trimodal.records import CaptionedImage, Split
 from trimodal.sources.rows import (
     BadRowError,
@@ -14,7 +15,6 @@ from trimodal.sources.rows import (
     flickr_image_id,
     list_in,
     plain_file_name,
-    read_json,
 )
 
 _SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val"}
@@ -28,7 +28,8 @@ def read_karpathy(
 
     'train' and 'restval' train, 'val' validates. COCO's images (COCO_val2014_000000000042.jpg)
     are named as in COCO 2017 (000000000042.jpg), which has the same pictures, split otherwise.
-    Raises DataError, naming the file, for JSON of another form and more than 1 % bad rows.
+    Raises DataError, naming the file, for JSON of another form more than 1 % bad rows
+    and no image to train or validate on.
     """
     path = folder / f"dataset_{source}.json"
     tally = RowTally(path, source)
@@ -61,7 +62,7 @@ def read_karpathy(
                 captions=captions,
             )
         )
-    return images, tally.checked() + others
+    return images, tally.checked(images) + others
 
 
 def _captions(image_id: str, sentences: list[Any], tally: RowTally) -> tuple[str, ...]:

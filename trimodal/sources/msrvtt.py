@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from trimodal.files import read_json
 from trimodal.records import Clip, DataError, Query, is_youtube_id, reading_text
-from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in, read_json
+from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")
 _Read = tuple[list[Query], dict[str, str]]  # the queries; the YouTube ids of videos that have one
@@ -55,10 +56,7 @@ def _read(path: Path) -> tuple[list[Query], Mapping[str, str], Counter[str]]:
         raise DataError(f"{path}: queries are read from .csv and .json files")
     tally = RowTally(path, "msrvtt")
     queries, youtube_ids = readers[path.suffix.lower()](path, tally)
-    bad_rows = tally.checked()
-    if not queries:
-        raise DataError(f"{path}: no queries; left out: {dict(bad_rows)}")
-    return queries, youtube_ids, bad_rows
+    return queries, youtube_ids, tally.checked(queries)
 
 
 def _from_csv(path: Path, tally: RowTally) -> _Read:

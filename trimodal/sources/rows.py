@@ -1,14 +1,13 @@
 """The rows of annotation files: their fields, and bad ones counted by reason instead of fatal."""
 
 import csv
-import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trimodal.records import DataError, check_file_name, check_name, reading_text
+from trimodal.records import DataError, check_file_name, check_name
 
 MAX_BAD_SHARE = 0.01
 
@@ -52,9 +51,10 @@ class RowTally:
         self._first = self._first or f"{self._where}: {error}"
         return True
 
-    def checked(self) -> Counter[str]:
+    def checked(self, records: Sized) -> Counter[str]:
         """The bad rows by reason. Raises DataError, naming the file and its first bad row, if they
-        are more than 1 % of the rows, and more than one.
+        are more than 1 % of the rows, and more than one; and if the file holds none of the
+        ``records`` that it was read for.
         """
         bad = self.bad.total()
         if bad > max(1, MAX_BAD_SHARE * self.rows):
@@ -62,6 +62,8 @@ class RowTally:
                 f"{self._path}: {bad} of {self.rows} rows cannot be used: {dict(self.bad)}; "
                 f"the first: {self._first}"
             )
+        if not records:
+            raise DataError(f"{self._path}: nothing in it to use; left out: {dict(self.bad)}")
         return Counter(self.bad)
 
 
@@ -75,16 +77,6 @@ def csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
         first, before = before + 1, reader.line_num
         if row:
             yield f"row {first}", before - first + 1, row
-
-
-def read_json(path: Path) -> Any:
-    """A JSON file's content; raises DataError, naming the file, for anything else."""
-    with reading_text(path):
-        text = path.read_text(encoding="utf-8-sig")
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not valid JSON: {error}") from error
 
 
 def list_in(path: Path, content: Any, key: str) -> list[Any]:

@@ -17,7 +17,8 @@ def read_vggsound(
     none, counted by reason.
 
     An id may begin with '-' or '_' and occur with several start seconds. Raises DataError for a
-    file that is no such CSV, or more than 1 % of whose rows are bad.
+    file that is no such CSV, or more than 1 % of whose rows are bad,
+    and for one without a clip of these splits.
     """
     clips: dict[str, Clip] = {}
     seen: set[str] = set()
@@ -37,7 +38,7 @@ def read_vggsound(
                         label=label,
                         youtube_id=youtube_id,
                     )
-    return list(clips.values()), tally.checked()
+    return list(clips.values()), tally.checked(clips)
 
 
 def _checked(row: list[str]) -> tuple[str, str, str, str]:

@@ -1,0 +1,167 @@
+"""Bad and odd pictures and captions: one row each, with what the captions stage makes of it."""
+
+import io
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadPicture:
+    """A picture file, which is kept or counted as ``left_out``; None: no file."""
+
+    name: str
+    make: Callable[[], bytes | None]
+    left_out: str = ""
+
+    def outcome(self) -> str:
+        """What must become of it, in words."""
+        return f"left out: {self.left_out}" if self.left_out else "kept"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadCaption:
+    """A caption, of which so many ``tokens`` are kept, or which is counted as ``left_out``."""
+
+    name: str
+    text: str
+    tokens: int = 0
+    left_out: str = ""
+
+    def outcome(self) -> str:
+        """What must become of it, in words."""
+        return f"left out: {self.left_out}" if self.left_out else f"kept, {self.tokens} words"
+
+
+def _encoded(
+    form: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: object
+) -> Callable[[], bytes]:
+    def make() -> bytes:
+        pixels = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 4), np.uint8)
+        buffer = io.BytesIO()
+        Image.fromarray(pixels, "RGBA").convert(mode).save(buffer, form, **options)
+        return buffer.getvalue()
+
+    return make
+
+
+_JPEG = _encoded("JPEG")
+
+
+def _bytes(content: bytes) -> Callable[[], bytes]:
+    return lambda: content
+
+
+def _deep_png() -> bytes:
+    """16 bits of grey."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.arange(900, dtype=np.uint16).reshape(30, 30) * 70).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(
+        ">I", zlib.crc32(kind + content)
+    )  # fmt: skip
+
+
+def _png_bomb(width: int, height: int) -> Callable[[], bytes]:
+    """A few hundred bytes that say they are so large."""
+
+    def make() -> bytes:
+        header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+        rows = zlib.compress(bytes(100_000))
+        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows)
+
+    return make
+
+
+def _jpeg_bomb() -> bytes:
+    """The header of a small JPEG changed to the largest size that there is."""
+    content = bytearray(_JPEG())
+    place = content.index(b"\xff\xc0") + 5
+    content[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
+    return bytes(content)
+
+
+def _png_text_bomb() -> bytes:
+    """Text beside the picture that unzips to 100 MB."""
+    content = _encoded("PNG")()
+    text = _chunk(b"zTXt", b"title\0\0" + zlib.compress(bytes(100_000_000), 9))
+    return content[:33] + text + content[33:]
+
+
+def _exif() -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned
+    return _encoded("JPEG", exif=exif)()
+
+
+_BROKEN = "image file broken"
+
+PICTURES = [
+    BadPicture(name="no file", make=lambda: None, left_out="image file missing"),
+    BadPicture(name="empty picture", make=_bytes(b""), left_out=_BROKEN),
+    BadPicture(name="HTML called .jpg", make=_bytes(b"<html>404</html>"), left_out=_BROKEN),
+    BadPicture(name="JPEG header alone", make=lambda: _JPEG()[:100], left_out=_BROKEN),
+    BadPicture(
+        name="JPEG cut in the middle",
+        left_out=_BROKEN,
+        make=lambda: _encoded("JPEG", (300, 300))()[:-20_000],
+    ),
+    BadPicture(
+        name="JPEG of noise behind its header",
+        left_out=_BROKEN,
+        make=lambda: _JPEG()[:400] + bytes(500),
+    ),
+    BadPicture(
+        name="PNG with a wrong checksum",
+        left_out=_BROKEN,
+        make=lambda: _encoded("PNG")().replace(b"IDAT", b"IDAU", 1),
+    ),
+    BadPicture(name="GIF called .jpg", make=_encoded("GIF"), left_out=_BROKEN),
+    BadPicture(name="WebP called .jpg", make=_encoded("WEBP"), left_out=_BROKEN),
+    BadPicture(name="BMP called .jpg", make=_encoded("BMP"), left_out=_BROKEN),
+    BadPicture(
+        name="PNG bomb of 10 gigapixels", make=_png_bomb(100_000, 100_000), left_out=_BROKEN
+    ),
+    BadPicture(name="PNG bomb of 100 megapixels", make=_png_bomb(10_000, 10_000), left_out=_BROKEN),
+    BadPicture(name="JPEG that says 65,500 x 65,500", make=_jpeg_bomb, left_out=_BROKEN),
+    BadPicture(name="PNG with a text bomb", make=_png_text_bomb, left_out=_BROKEN),
+    BadPicture(name="1 x 1", make=_encoded("JPEG", (1, 1))),
+    BadPicture(name="3000 x 1", make=_encoded("JPEG", (3000, 1))),
+    BadPicture(name="grey JPEG", make=_encoded("JPEG", mode="L")),
+    BadPicture(name="CMYK JPEG", make=_encoded("JPEG", mode="CMYK")),
+    BadPicture(name="progressive JPEG", make=_encoded("JPEG", progressive=True)),
+    BadPicture(name="JPEG turned by EXIF: kept as stored", make=_exif),
+    BadPicture(name="transparent PNG called .jpg", make=_encoded("PNG", mode="RGBA")),
+    BadPicture(name="PNG with a palette", make=_encoded("PNG", mode="P")),
+    BadPicture(name="black and white PNG", make=_encoded("PNG", mode="1")),
+    BadPicture(name="16 bit PNG", make=_deep_png),
+    BadPicture(name="JPEG with something behind it", make=lambda: _JPEG() + b"more" * 99),
+]
+
+_STOP = "caption of stop words alone"
+CAPTIONS = [
+    BadCaption(name="empty", text="", left_out="coco: empty caption"),
+    BadCaption(name="blanks", text=" \t\n ", left_out="coco: empty caption"),
+    BadCaption(name="stop words alone", text="It is what it is.", left_out=_STOP),
+    BadCaption(name="emoji alone", text="🐕🔊🎸", left_out=_STOP),
+    BadCaption(name="numbers alone", text="123 456", left_out=_STOP),
+    BadCaption(name="Chinese alone", text="一只狗在叫", left_out=_STOP),
+    BadCaption(name="500 words", text="dog " * 500, tokens=500),
+    BadCaption(name="word of 10,000 letters", text="w" * 10_000, tokens=1),
+    BadCaption(name="emoji between words", text="dog 🐕 barks", tokens=2),
+    BadCaption(name="accents", text="café crème", tokens=2),
+    BadCaption(name="capitals and marks", text="DOG!!! [barks]; dog's", tokens=3),
+    BadCaption(name="letters that grow in lower case", text="İstanbul dog", tokens=2),
+    BadCaption(name="right to left", text="dog \u202e barks", tokens=2),
+    BadCaption(name="NUL and controls", text="dog\0barks\x1b[31m red", tokens=3),
+    BadCaption(name="line ends and tabs", text="dog\r\nbarks\tloud", tokens=3),
+    BadCaption(name="HTML", text="<b>dog</b> &amp; cat", tokens=5),
+    BadCaption(name="quotes and commas", text='a "dog", it\'s 5" long', tokens=2),
+]

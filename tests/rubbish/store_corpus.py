@@ -1,0 +1,228 @@
+"""Stores that are damaged or do not belong together: what one stage left and another one reads.
+One row a damage; every one is refused with a message that names the file.
+"""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from test_checkpoint import CHECKPOINT
+from training_fixtures import TinyData
+
+from trimodal.av_index import read_index
+from trimodal.checkpoint import read_checkpoint, save_checkpoint
+from trimodal.loaders import CaptionedImages
+from trimodal.manifest import read_manifest
+from trimodal.text import read_vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadStore:
+    """``damage`` changes a copy of what the stages left, which ``read`` (a key of :data:`READERS`)
+    then refuses, with the name of the ``file`` and ``refused`` in its message.
+    """
+
+    name: str
+    read: str
+    damage: Callable[[TinyData], object]
+    file: str
+    refused: str = ""
+
+    def outcome(self) -> str:
+        """What must become of it, in words."""
+        return f"refused: {self.file}{f': {self.refused}' if self.refused else ''}"
+
+
+def copied(data: TinyData, folder: Path) -> TinyData:
+    """The tiny data in another folder, with a manifest and a checkpoint."""
+    shutil.copytree(data.av_dir.parent, folder, dirs_exist_ok=True)
+    save_checkpoint(folder / "model.safetensors", {}, CHECKPOINT)
+    places = {name: folder / getattr(data, name).name for name in ("av_dir", "captions_dir")}
+    return replace(data, images_dir=folder / data.images_dir.name, **places)
+
+
+def _read_av(data: TinyData) -> object:
+    return [read_index(data.av_dir, split, data.mel) for split in ("train", "val", "test")]
+
+
+def _read_images(data: TinyData) -> object:
+    return CaptionedImages(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
+
+
+READERS: dict[str, Callable[[TinyData], object]] = {
+    "clips": _read_av,
+    "images": _read_images,
+    "vocabulary": lambda data: read_vocabulary(data.captions_dir / "vocabulary.parquet"),
+    "manifest": lambda data: read_manifest(data.av_dir.parent / "manifest.parquet"),
+    "checkpoint": lambda data: read_checkpoint(data.av_dir.parent / "model.safetensors"),
+}
+
+Damage = Callable[[TinyData], object]
+
+
+def _write(name: str, content: bytes) -> Damage:
+    return lambda data: (data.av_dir.parent / name).write_bytes(content)
+
+
+def _json(name: str, **changed: Any) -> Damage:
+    def damage(data: TinyData) -> None:
+        path = data.av_dir.parent / name
+        path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+
+    return damage
+
+
+def _cut(name: str, share: float) -> Damage:
+    def damage(data: TinyData) -> None:
+        path = data.av_dir.parent / name
+        path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+
+    return damage
+
+
+def _noise(name: str) -> Damage:
+    """In the middle, where the pages are."""
+
+    def damage(data: TinyData) -> None:
+        path = data.av_dir.parent / name
+        content = bytearray(path.read_bytes())
+        content[100:150] = np.random.default_rng(1).bytes(50)
+        path.write_bytes(content)
+
+    return damage
+
+
+def _column(name: str, column: str, values: Callable[[pa.Array], Any]) -> Damage:
+    def damage(data: TinyData) -> None:
+        path = data.av_dir.parent / name
+        table = pq.read_table(path)
+        field = table.schema.field(column)
+        changed = pa.array(values(table[column].combine_chunks()), field.type)
+        pq.write_table(table.set_column(table.schema.names.index(column), field, changed), path)
+
+    return damage
+
+
+def _first(value: Any) -> Callable[[pa.Array], list[Any]]:
+    return lambda array: [value, *array.to_pylist()[1:]]
+
+
+def _swapped(one: str, other: str) -> Damage:
+    def damage(data: TinyData) -> None:
+        first, second = (data.av_dir.parent / name for name in (one, other))
+        content = first.read_bytes()
+        first.write_bytes(second.read_bytes())
+        second.write_bytes(content)
+
+    return damage
+
+
+def _of_another_front_end(data: TinyData) -> None:
+    """One shard alone: its facts say so; its bytes lie where those of the right one do."""
+    path = data.av_dir / "train-000000.tar"
+    own = data.mel.front_end_fingerprint().encode()
+    content = path.read_bytes()
+    assert own in content
+    path.write_bytes(content.replace(own, b"0123456789abcdef"))
+
+
+_AV, _INDEX = "av/train-000000.tar", "av/index.parquet"
+_IMAGES = "images/index.parquet"
+_WORDS = "captions/vocabulary.parquet"
+
+STORES = [
+    BadStore(name="stats.json cut", read="clips", damage=_cut("av/stats.json", 0.5),
+             file="stats.json", refused="not valid JSON"),
+    BadStore(name="stats.json empty", read="clips", damage=_write("av/stats.json", b""),
+             file="stats.json", refused="not valid JSON"),
+    BadStore(name="stats.json that is a list", read="clips", damage=_write("av/stats.json", b"[]"),
+             file="stats.json", refused="states no front_end"),
+    BadStore(name="stats.json in Latin-1", read="clips", file="stats.json", refused="not UTF-8",
+             damage=_write("av/stats.json", '{"front_end": "é"}'.encode("latin-1"))),
+    BadStore(name="stats.json without a front-end", read="clips", file="stats.json",
+             damage=_json("av/stats.json", front_end=None), refused="states no front_end"),
+    BadStore(name="shards of another front-end", read="clips", file="av",
+             damage=_json("av/stats.json", front_end="0123456789abcdef"),
+             refused="made by mel front-end 0123456789abcdef"),
+    BadStore(name="one shard of another front-end", read="clips", file=_AV,
+             damage=_of_another_front_end, refused="made by mel front-end 0123456789abcdef"),
+    BadStore(name="index empty", read="clips", damage=_write(_INDEX, b""), file=_INDEX),
+    BadStore(name="index that is text", read="clips", damage=_write(_INDEX, b"clip_id,shard\n"),
+             file=_INDEX),
+    BadStore(name="index cut", read="clips", damage=_cut(_INDEX, 0.6), file=_INDEX),
+    BadStore(name="noise in the index", read="clips", damage=_noise(_INDEX), file=_INDEX),
+    BadStore(name="index of images for one of clips", read="clips", file=_INDEX,
+             damage=_swapped(_INDEX, _IMAGES), refused="is another table"),
+    BadStore(name="index with a value missing", read="clips", file=_INDEX,
+             damage=_column(_INDEX, "label", _first(None)), refused="label are missing"),
+    BadStore(name="index with a place below zero", read="clips", file=_INDEX,
+             damage=_column(_INDEX, "mel_offset", _first(-1)), refused="below zero"),
+    BadStore(name="index with a duration of NaN", read="clips", file=_INDEX,
+             damage=_column(_INDEX, "duration_s", _first(np.nan)), refused="not finite"),
+    BadStore(name="index with a shard that climbs", read="clips", file=_INDEX,
+             damage=_column(_INDEX, "shard", _first("../a.tar")), refused="not a plain file name"),
+    BadStore(name="index with a clip without frames", read="clips", file=_INDEX,
+             damage=lambda data: (_column(_INDEX, "frame_sizes", _first([]))(data),
+                                  _column(_INDEX, "frame_offsets", _first([]))(data)),
+             refused="a clip without frames"),
+    BadStore(name="shard swapped for another one", read="clips", file=_AV,
+             damage=_swapped(_AV, "av/train-000001.tar"), refused="not the shard"),
+    BadStore(name="shard cut", read="clips", damage=_cut(_AV, 0.5), file=_AV,
+             refused="not the shard"),
+    BadStore(name="shard empty", read="clips", damage=_write(_AV, b""), file=_AV,
+             refused="not the shard"),
+    BadStore(name="shard gone", read="clips", file=_AV, refused="not the shard",
+             damage=lambda data: (data.av_dir.parent / _AV).unlink()),
+    BadStore(name="image shards swapped", read="images", file="images/train-000000.tar",
+             damage=_swapped("images/train-000000.tar", "images/train-000001.tar"),
+             refused="not the shard"),
+    BadStore(name="image index of the clips", read="images", file=_IMAGES,
+             damage=_swapped(_INDEX, _IMAGES), refused="is another table"),
+    BadStore(name="captions cut", read="images", file="captions.parquet",
+             damage=_cut("captions/captions.parquet", 0.7)),
+    BadStore(name="word ids cut", read="images", file="token_ids.npy",
+             damage=_cut("captions/token_ids.npy", 0.7), refused="not a whole .npy file"),
+    BadStore(name="word ids that are a pickle", read="images", file="token_ids.npy",
+             damage=_write("captions/token_ids.npy", b"\x80\x04N."), refused="not a whole .npy"),
+    BadStore(name="word ids of another width", read="images", file="token_ids.npy",
+             damage=lambda data: np.save(data.captions_dir / "token_ids.npy",
+                                         np.zeros((33, 8), np.int32)),
+             refused="are no word ids"),
+    BadStore(name="vocabulary cut", read="vocabulary", damage=_cut(_WORDS, 0.9), file=_WORDS),
+    BadStore(name="vocabulary with a word twice", read="vocabulary", file=_WORDS,
+             damage=_column(_WORDS, "word", lambda a: [*a.to_pylist()[:-1], a[2].as_py()]),
+             refused="a word twice"),
+    BadStore(name="vocabulary with a vector of NaN", read="vocabulary", file=_WORDS,
+             damage=_column(_WORDS, "vector", _first([float("nan")] * 300)),
+             refused="not finite"),
+    BadStore(name="vocabulary with half a vector", read="vocabulary", file=_WORDS,
+             damage=_column(_WORDS, "vector", _first([None] * 300)), refused="are missing"),
+    BadStore(name="manifest cut", read="manifest", damage=_cut("manifest.parquet", 0.5),
+             file="manifest.parquet"),
+    BadStore(name="manifest of an unknown status", read="manifest", file="manifest.parquet",
+             damage=_column("manifest.parquet", "status", _first("fine")),
+             refused="status 'fine' is none of"),
+    BadStore(name="manifest with a name that climbs", read="manifest", file="manifest.parquet",
+             damage=_column("manifest.parquet", "clip_id", _first("../x")),
+             refused="is not a name"),
+    BadStore(name="manifest with an infinite duration", read="manifest", file="manifest.parquet",
+             damage=_column("manifest.parquet", "duration_s", _first(np.inf)),
+             refused="not finite"),
+    BadStore(name="checkpoint JSON cut", read="checkpoint", file="model.json",
+             damage=_cut("model.json", 0.5), refused="not valid JSON"),
+    BadStore(name="checkpoint JSON nested without end", read="checkpoint", file="model.json",
+             damage=_write("model.json", b'{"a":' * 50_000), refused="not valid JSON"),
+    BadStore(name="checkpoint with a loss of NaN", read="checkpoint", file="model.json",
+             damage=_json("model.json", validation_loss=float("nan")), refused="not a finite"),
+    BadStore(name="checkpoint with a window of infinity", read="checkpoint", file="model.json",
+             damage=_json("model.json", mel={"window_seconds": float("inf")}),
+             refused="mel.window_seconds: inf is not a finite"),
+    BadStore(name="weights of another checkpoint", read="checkpoint", file="model.safetensors",
+             damage=_write("model.safetensors", b"other"), refused="not the weights"),
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""A folder of bad archives goes through download; each clip has its outcome, and nothing else is
+touched.
+"""
+
+import logging
+
+import pytest
+from data_fixtures import contents, write_clip
+from test_download import DEMO
+from test_youtube import CONFIG as YOUTUBE
+
+from trimodal.download import DownloadConfig, download
+from trimodal.manifest import ClipOutcome, read_manifest
+
+from .archive_corpus import ARCHIVES, BadArchive
+
+IDS = {archive.name: f"a{place:010d}" for place, archive in enumerate(ARCHIVES)}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, ClipOutcome], str]:
+    """The outcomes by clip, and what the log said."""
+    root = tmp_path_factory.mktemp("archives")
+    clip = write_clip(root / "video1.mp4").read_bytes()
+    (place := root / "place").mkdir()
+    for archive in ARCHIVES:
+        clip_id = IDS[archive.name]
+        archive.make(place / f"{clip_id}{archive.kind}", f"{clip_id}_000001.mp4", clip)
+    rows = [f"{clip_id},1,dog,train" for clip_id in IDS.values()]
+    (root / "vggsound.csv").write_text("\n".join(rows))
+    (root / "test.csv").write_text("key,vid_key,video_id,sentence\nr,m,video1,a dog\n")
+    config = DownloadConfig(
+        source="files", vggsound_csv=str(root / "vggsound.csv"), vggsound_media=str(place),
+        vggsound_splits=("train",), msrvtt_csv=str(root / "test.csv"), msrvtt_media=str(root),
+        min_coverage=0.0, workers=1,
+    )  # fmt: skip
+    before = contents(root)
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("trimodal")
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    out = tmp_path_factory.mktemp("out")
+    try:
+        download(config, YOUTUBE, DEMO, out / "clips", out / "world")
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert contents(root) == before
+    outcomes = read_manifest(out / "clips" / "manifest.parquet")
+    return {outcome.clip.clip_id: outcome for outcome in outcomes}, "\n".join(said)
+
+
+@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda archive: archive.name)
+def test_clip_of_a_bad_archive_has_its_outcome(
+    archive: BadArchive, run: tuple[dict[str, ClipOutcome], str]
+) -> None:
+    outcomes, said = run
+    clip_id = IDS[archive.name]
+    outcome = outcomes[f"{clip_id}_000001"]
+    assert outcome.status == archive.status, outcome.reason
+    assert archive.reason in outcome.reason
+    assert (f"{clip_id}{archive.kind}: a broken archive" in said) == archive.told

@@ -1,0 +1,239 @@
+"""Bad and odd text files (and word vectors): one row a file, with what its reader makes of it."""
+
+import gzip
+import json
+from collections import Counter
+from collections.abc import Callable, Sized
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from trimodal.config import load_section
+from trimodal.losses import LossConfig
+from trimodal.scale import apply_overlay
+from trimodal.sources.coco import read_coco
+from trimodal.sources.flickr30k import read_flickr30k
+from trimodal.sources.karpathy import read_karpathy
+from trimodal.sources.msrvtt import read_queries
+from trimodal.sources.vggsound import read_vggsound
+from trimodal.sources.word2vec import read_vectors
+
+Read = tuple[Sized, Counter[str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BadText:
+    """A file of the format ``form`` (a key of :data:`READERS`). It is refused with a message that
+    names it and has ``refused`` in it, or gives so many ``records`` and has its bad rows counted by
+    reason.
+    """
+
+    name: str
+    form: str
+    content: bytes
+    refused: str = ""
+    records: int = 0
+    bad_rows: dict[str, int] = field(default_factory=dict)
+
+    def outcome(self) -> str:
+        """What must become of it, in words."""
+        if self.refused:
+            return f"refused: {self.refused}"
+        counted = [f"{count} {reason}" for reason, count in self.bad_rows.items()]
+        return ", ".join([f"{self.records} records", *counted])
+
+
+def _overlay(path: Path) -> Read:
+    params = path.with_name("params.yaml")
+    params.write_text("train: {epochs: 1}\n")
+    return apply_overlay(params, path), Counter()
+
+
+# By format: the file's name, and what reads it.
+READERS: dict[str, tuple[str, Callable[[Path], Read]]] = {
+    "vggsound.csv": ("vggsound.csv", lambda path: read_vggsound(path, ("train", "test"))),
+    "MSR-VTT CSV": ("test.csv", read_queries),
+    "MSR-VTT JSON": ("test.json", read_queries),
+    "COCO": (
+        "annotations/captions_val2017.json", lambda path: read_coco(path.parents[1], "val"),
+    ),
+    "Flickr30k": ("results.csv", lambda path: read_flickr30k(path.parent)),
+    "Karpathy": ("dataset_coco.json", lambda path: read_karpathy(path.parent, "coco")),
+    "word2vec": (
+        "vectors.bin", lambda path: (read_vectors(path, ["cat", "dog"], 3), Counter()),
+    ),
+    "params": (
+        "params.yaml", lambda path: ([load_section(path, "loss", LossConfig)], Counter()),
+    ),
+    "overlay": ("overlay.yaml", _overlay),
+}  # fmt: skip
+
+_ROW = "abcdefghijk,{},dog,train\n"
+_ROWS = "".join(_ROW.format(start) for start in range(400))
+_HEADER = "key,vid_key,video_id,sentence\n"
+_QUERIES = _HEADER + "".join(f"r{n},m{n},video{n},a dog\n" for n in range(400))
+_FIRST = "image_name| comment_number| comment\n"
+_COMMENTS = _FIRST + "".join(f"{n}.jpg| 0| a dog\n" for n in range(400))
+_HTML = b"<!DOCTYPE html>\n<html><body>404 Not Found</body></html>\n"
+
+
+def _coco(*captions: Any) -> bytes:
+    """An image for every caption, and 400 good ones."""
+    texts = [*captions, *["a dog"] * 400]
+    images = [{"id": n, "file_name": f"{n}.jpg"} for n in range(len(texts))]
+    rows = [{"image_id": n, "caption": text} for n, text in enumerate(texts)]
+    return json.dumps({"images": images, "annotations": rows}).encode()
+
+
+def _karpathy(**changed: Any) -> bytes:
+    rows = [
+        {"cocoid": n, "split": "train", "sentences": [{"raw": "a dog"}]} for n in range(400)
+    ]  # fmt: skip
+    return json.dumps({"images": [*rows, rows[0] | {"cocoid": 999} | changed]}).encode()
+
+
+def _vectors(words: str = "cat dog", width: int = 3, value: float = 1.0, count: int = 2) -> bytes:
+    row = np.full(width, value, "<f4").tobytes()
+    rows = b"".join(word.encode() + b" " + row for word in words.split())
+    return f"{count} {width}\n".encode() + rows
+
+
+def _loss(**changed: Any) -> bytes:
+    known = {"margin_mode": "fixed", "margin": 0.2, "variable_scale": 0.4, "reduction": "mean"}
+    return yaml.safe_dump({"loss": known | changed}).encode()
+
+
+_BILLION_LAUGHS = "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9) if before else 'lol'}]\n"
+    for before, name in zip(["", *"abcdefgh"], "abcdefghi", strict=True)
+).encode()
+
+ANY_FORM = [
+    row
+    for form in READERS
+    for row in (
+        BadText(name=f"{form}: empty", form=form, content=b"", refused=READERS[form][0]),
+        BadText(name=f"{form}: HTML page", form=form, content=_HTML, refused=READERS[form][0]),
+        BadText(name=f"{form}: zeros", form=form, content=bytes(2000), refused=READERS[form][0]),
+        BadText(name=f"{form}: Latin-1", form=form, content="é\n".encode("latin-1") * 9,
+                refused=READERS[form][0]),
+        BadText(name=f"{form}: UTF-16", form=form, content="a dog\n".encode("utf-16") * 9,
+                refused=READERS[form][0]),
+    )
+]  # fmt: skip
+
+TEXTS = [
+    BadText(name="vggsound.csv with a BOM and CRLF", form="vggsound.csv", records=400,
+            content=b"\xef\xbb\xbf" + _ROWS.replace("\n", "\r\n").encode()),
+    BadText(name="rows with columns missing", form="vggsound.csv", records=400,
+            content=(_ROWS + "abcdefghijk,500,dog\nabcdefghijk\n").encode(),
+            bad_rows={"vggsound: row has not 4 columns": 2}),
+    BadText(name="duplicate clips", form="vggsound.csv", records=400,
+            content=(_ROWS + _ROW.format(3)).encode(),
+            bad_rows={"vggsound: a clip occurs twice": 1}),
+    BadText(name="id that climbs", form="vggsound.csv", records=400,
+            content=(_ROWS + "../../../ab,1,dog,train\n").encode(),
+            bad_rows={"vggsound: no YouTube id": 1}),
+    BadText(name="NUL in an id", form="vggsound.csv", records=400,
+            content=(_ROWS + "abcdefghij\0,1,dog,train\n").encode(),
+            bad_rows={"vggsound: no YouTube id": 1}),
+    BadText(name="quote that never closes", form="vggsound.csv",
+            content=(_ROW.format(1) + 'abcdefghijk,2,"' + "x" * 200_000).encode(),
+            refused="not a CSV file"),
+    BadText(name="one row in fifty broken", form="vggsound.csv",
+            content=(_ROWS + "x\n" * 8).encode(), refused="8 of 408 rows cannot be used"),
+    BadText(name="Latin-1 in a label", form="vggsound.csv",
+            content=(_ROWS + "abcdefghijk,500,café,train\n").encode("latin-1"),
+            refused="not UTF-8 text"),
+    BadText(name="CSV with a BOM and quoted sentences", form="MSR-VTT CSV", records=1,
+            content=(_HEADER + 'r,m,video1,"a dog, ""barking"""\n').encode("utf-8-sig")),
+    BadText(name="CSV without its header", form="MSR-VTT CSV", refused="the header lacks",
+            content=b"r0,m0,video0,a dog\n"),
+    BadText(name="CSV header alone", form="MSR-VTT CSV", content=_HEADER.encode(),
+            refused="nothing in it to use"),
+    BadText(name="CSV rows with empty sentences and a video twice", form="MSR-VTT CSV", records=400,
+            content=(_QUERIES + "r,m,video900, \nr,m,video1,again\n").encode(),
+            bad_rows={"msrvtt: empty sentence": 1, "msrvtt: a video occurs twice": 1}),
+    BadText(name="JSON of another data set", form="MSR-VTT JSON", content=b'{"images": []}',
+            refused="has no list 'videos'"),
+    BadText(name="JSON list that is empty", form="MSR-VTT JSON", content=b"[]",
+            refused="nothing in it to use"),
+    BadText(name="JSON nested without end", form="MSR-VTT JSON", content=b"[" * 100_000,
+            refused="not valid JSON"),
+    BadText(name="JSON number of a million digits", form="MSR-VTT JSON", refused="not valid JSON",
+            content=b'{"videos": [{"video_id": ' + b"1" * 10**6 + b"}]}"),
+    BadText(name="JSON cut in the middle", form="COCO", content=_coco()[:5000],
+            refused="not valid JSON"),
+    BadText(name="JSON with a BOM", form="COCO", content=b"\xef\xbb\xbf" + _coco(), records=400),
+    BadText(name="JSON that is a number", form="COCO", content=b"3", refused="no list 'images'"),
+    BadText(name="JSON of null", form="COCO", content=b"null", refused="no list 'images'"),
+    BadText(name="empty captions and none", form="COCO", content=_coco("", " \n", None),
+            records=400, bad_rows={"coco: empty caption": 2, "coco: no str 'caption'": 1,
+                                   "coco: image without a caption": 3}),
+    BadText(name="half of a surrogate pair", form="COCO", content=_coco("\ud83d"), records=400,
+            bad_rows={"coco: no str 'caption'": 1, "coco: image without a caption": 1}),
+    BadText(name="no image at all", form="COCO", content=b'{"images": [], "annotations": []}',
+            refused="nothing in it to use"),
+    BadText(name="results.csv with commas", form="Flickr30k", refused="the first row is not",
+            content=b"image_name,comment_number,comment\na.jpg,0,a dog\n"),
+    BadText(name="comment numbers twice, names that climb", form="Flickr30k", records=400,
+            content=(_COMMENTS + "1.jpg| 0| again\n../2.jpg| 0| a dog\n").encode(),
+            bad_rows={"flickr30k: comment number occurs twice": 1,
+                      "flickr30k: unsafe file name": 1}),
+    BadText(name="names with quotes and letters beyond ASCII", form="Flickr30k", records=400,
+            content=(_COMMENTS + "é '犬'.jpg| 0| a dog\n").encode(),
+            bad_rows={"flickr30k: unsafe file name": 1}),
+    BadText(name="results.csv header alone", form="Flickr30k", content=_FIRST.encode(),
+            refused="nothing in it to use"),
+    BadText(name="unknown split", form="Karpathy", content=_karpathy(split="extra"), records=400,
+            bad_rows={"coco: unknown split": 1}),
+    BadText(name="image twice", form="Karpathy", content=_karpathy(cocoid=3), records=400,
+            bad_rows={"coco: an image occurs twice": 1}),
+    BadText(name="sentences that are no list", form="Karpathy", content=_karpathy(sentences="x"),
+            records=400, bad_rows={"coco: no list 'sentences'": 1}),
+    BadText(name="test images alone", form="Karpathy", refused="nothing in it to use",
+            content=b'{"images": [{"cocoid": 1, "split": "test", "sentences": []}]}'),
+    BadText(name="truncated vectors", form="word2vec", content=_vectors()[:-5],
+            refused="truncated: ends in row 2 of 2"),
+    BadText(name="truncated gzip of vectors", form="word2vec",
+            content=gzip.compress(_vectors())[:-9], refused="not a whole gzip file"),
+    BadText(name="vectors of another width", form="word2vec", content=_vectors(width=4),
+            refused="4 dimensions, not 3"),
+    BadText(name="vectors that are NaN", form="word2vec", content=_vectors(value=np.nan),
+            refused="'cat' is not finite"),
+    BadText(name="vectors as text", form="word2vec", content=b"2 3\ncat 1.0 2.0 3.0\n" * 2,
+            refused="text format"),
+    BadText(name="more vectors than announced", form="word2vec", content=_vectors(count=1),
+            refused="more than the 1 rows"),
+    BadText(name="word twice", form="word2vec", content=_vectors("cat cat"), records=1),
+    BadText(name="params: alias bomb", form="params", content=_BILLION_LAUGHS, refused="an alias"),
+    BadText(name="params: alias of itself", form="params", content=b"loss: &a {margin: *a}",
+            refused="an alias"),
+    BadText(name="params: tag that runs code", form="params", refused="a tag",
+            content=b"loss: !!python/object/apply:os.system ['echo']"),
+    BadText(name="params: day that is none", form="params", content=b"loss: {margin: 2020-99-99}",
+            refused="not valid YAML"),
+    BadText(name="params: nested without end", form="params", content=b"loss: " + b"[" * 9000,
+            refused="not valid YAML"),
+    BadText(name="params: number of 5,000 digits", form="params",
+            content=b"loss: {margin: " + b"9" * 5000 + b"}", refused="not valid YAML"),
+    BadText(name="params: keys that are no words", form="params",
+            content=_loss().replace(b"margin:", b"? [a, b]\n  :"), refused="not valid YAML"),
+    BadText(name="params: NaN", form="params", content=_loss(margin=float("nan")),
+            refused="loss.margin: nan is not a finite number"),
+    BadText(name="params: NaN in a list", form="params", refused="not a finite number",
+            content=_loss(margin=[float("nan")])),
+    BadText(name="params: tabs", form="params", content=b"loss:\n\tmargin: 1\n",
+            refused="not valid YAML"),
+    BadText(name="overlay of an unknown key", form="overlay", content=b"train: {pace: 1}",
+            refused="no key 'train.pace'"),
+    BadText(name="overlay with a key twice", form="overlay", refused="not valid YAML",
+            content=b"train: {epochs: 1, epochs: 2}"),
+    BadText(name="overlay that is a list", form="overlay", content=b"- train\n",
+            refused="not a mapping of sections"),
+]  # fmt: skip
+
+ROWS = [*ANY_FORM, *TEXTS]

@@ -1,0 +1,365 @@
+"""Whatever a file holds, its reader returns sound records or refuses it by name; and what a writer
+wrote comes back. The formats' own tests have the cases; here are any.
+"""
+
+import csv
+import io
+import json
+import string
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from archive_fixtures import KINDS, listed, pack
+from fuzz.targets import TARGETS, execute
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from test_checkpoint import CHECKPOINT, VOCABULARY
+from training_fixtures import TinyData
+
+from trimodal.archives import ArchiveError, read_file
+from trimodal.checkpoint import read_checkpoint, save_checkpoint
+from trimodal.config import load_section
+from trimodal.images import decode_jpeg
+from trimodal.loaders import CaptionedImages
+from trimodal.losses import LossConfig
+from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.records import Clip, DataError
+from trimodal.shards import Sample, check_member, write_shard
+from trimodal.sources.coco import read_coco
+from trimodal.sources.flickr30k import read_flickr30k
+from trimodal.sources.karpathy import read_karpathy
+from trimodal.sources.msrvtt import read_queries
+from trimodal.sources.vggsound import read_vggsound
+from trimodal.text import Vocabulary, read_vocabulary, stop_words, tokenise, write_vocabulary
+
+Edit = tuple[float, int, bytes]
+EDITS = st.lists(
+    st.tuples(
+        st.floats(0, 1, exclude_max=True),
+        st.integers(0, 40),
+        st.sampled_from([b"", b"\0", b"\xff\xff\xff\xff", b'"', b"\n", b"[", b"../"])
+        | st.binary(max_size=6),
+    ),
+    min_size=1,
+    max_size=4,
+)
+LINE = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1).map(str.strip)
+TEXT = LINE.filter(bool)
+NAME = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=20)
+
+
+def edited(content: bytes, edits: list[Edit]) -> bytes:
+    """Each edit puts bytes in the place of so many at that share of the file."""
+    for share, length, put in edits:
+        place = int(share * (len(content) + 1))
+        content = content[:place] + put + content[place + length :]
+    return content
+
+
+@contextmanager
+def naming(place: str) -> Iterator[list[str]]:
+    """A clear error in the block is told, and must name the place."""
+    told: list[str] = []
+    try:
+        yield told
+    except (DataError, ArchiveError) as error:
+        if place not in str(error):
+            raise
+        told.append(str(error))
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
+    folder = tmp_path_factory.mktemp("seeds")
+    return {name: target.seeds(folder) for name, target in TARGETS.items()}
+
+
+@pytest.mark.parametrize("name", TARGETS)
+@settings(max_examples=60)
+@given(edits=EDITS, choice=st.integers(0, 9))
+def test_edited_file_is_read_or_refused(
+    name: str, seeds: dict[str, list[bytes]], edits: list[Edit], choice: int
+) -> None:
+    """What must hold of what is read stands in fuzz/targets.py."""
+    with tempfile.TemporaryDirectory() as folder:
+        TARGETS[name].prepare(Path(folder))
+        seed = seeds[name][choice % len(seeds[name])]
+        execute(TARGETS[name], Path(folder), edited(seed, edits))
+
+
+# Rows
+
+
+GOOD = [("abcdefghijk", str(start), "dog", "train") for start in range(400)]
+ROW = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), max_size=8),
+               min_size=1, max_size=5)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(rows=st.lists(ROW, max_size=4))
+def test_every_row_is_a_good_or_a_bad_one(rows: list[list[str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "vggsound.csv"
+        with path.open("w", newline="", encoding="utf-8") as lines:
+            csv.writer(lines).writerows([*GOOD, *rows])
+        clips, bad = read_vggsound(path, ("train", "test"))
+    assert len(clips) + bad.total() == len(GOOD) + len(rows)
+    assert len(clips) >= len(GOOD)
+
+
+@settings(max_examples=60)
+@given(captions=st.dictionaries(st.integers(0, 10**12 - 1), st.lists(TEXT, min_size=1, max_size=3),
+                                min_size=1, max_size=4))  # fmt: skip
+def test_captions_come_back_from_every_format(captions: dict[int, list[str]]) -> None:
+    rows = [{"id": number, "file_name": f"{number:012d}.jpg"} for number in captions]
+    texts = [{"image_id": n, "caption": t} for n, several in captions.items() for t in several]
+    split = [
+        {"cocoid": n, "split": "val", "sentences": [{"raw": t} for t in several]}
+        for n, several in captions.items()
+    ]
+    wanted = {f"{n:012d}.jpg": tuple(several) for n, several in captions.items()}
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "annotations").mkdir()
+        path = folder / "annotations" / "captions_val2017.json"
+        path.write_text(json.dumps({"images": rows, "annotations": texts}))
+        (folder / "dataset_coco.json").write_text(json.dumps({"images": split}))
+        for images, bad in (read_coco(folder, "val"), read_karpathy(folder, "coco")):
+            assert {image.file_name: image.captions for image in images} == wanted
+            assert not bad
+
+
+ONE_LINE = TEXT.filter(lambda text: not {"\n", "\r"} & set(text) and text[0] != "|")
+
+
+@settings(max_examples=60)
+@given(captions=st.dictionaries(NAME, st.lists(ONE_LINE, min_size=1, max_size=3), min_size=1))
+def test_flickr_comments_come_back(captions: dict[str, list[str]]) -> None:
+    captions = {f"a{name}": texts for name, texts in captions.items()}
+    lines = [f"{n}.jpg| {k}| {t}" for n, several in captions.items() for k, t in enumerate(several)]
+    with tempfile.TemporaryDirectory() as folder:
+        content = "\n".join(["image_name| comment_number| comment", *lines])
+        (Path(folder) / "results.csv").write_bytes(content.encode())
+        images, bad = read_flickr30k(Path(folder))
+    wanted = {f"{name}.jpg": tuple(texts) for name, texts in captions.items()}
+    assert {image.file_name: image.captions for image in images} == wanted
+    assert not bad
+
+
+@settings(max_examples=60)
+@given(sentences=st.dictionaries(NAME, TEXT, min_size=1, max_size=5))
+def test_queries_come_back(sentences: dict[str, str]) -> None:
+    rows = [(f"r{k}", "m", name, text) for k, (name, text) in enumerate(sentences.items())]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "test.csv"
+        with path.open("w", newline="", encoding="utf-8") as lines:
+            csv.writer(lines).writerows([("key", "vid_key", "video_id", "sentence"), *rows])
+        queries, bad = read_queries(path)
+        assert {query.video_id: query.sentence for query in queries} == sentences
+        entries = [{"video": f"{name}.mp4", "caption": text} for name, text in sentences.items()]
+        (path := Path(folder) / "test.json").write_text(json.dumps(entries))
+        assert [q.sentence for q in read_queries(path)[0]] == list(sentences.values())
+    assert not bad
+
+
+@settings(max_examples=40)
+@given(margin=st.floats(0, 1e6), scale=st.floats(0, 1), mode=st.sampled_from(["fixed", "variable"]))
+def test_params_come_back(margin: float, scale: float, mode: Any) -> None:
+    wanted = LossConfig(margin_mode=mode, margin=margin, variable_scale=scale, reduction="mean")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        path.write_text(yaml.safe_dump({"loss": asdict(wanted)}))
+        assert load_section(path, "loss", LossConfig) == wanted
+
+
+@settings(max_examples=30)
+@given(epoch=st.integers(0, 2**40), loss=st.floats(allow_nan=False, allow_infinity=False),
+       code=NAME, data=st.dictionaries(TEXT, TEXT, max_size=3))  # fmt: skip
+def test_checkpoint_comes_back(epoch: int, loss: float, code: str, data: dict[str, str]) -> None:
+    wanted = replace(CHECKPOINT, epoch=epoch, validation_loss=loss, code=code, data=data)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.safetensors"
+        save_checkpoint(path, {}, wanted)
+        assert read_checkpoint(path) == wanted
+
+
+# Tables
+
+
+OUTCOMES = st.builds(
+    ClipOutcome,
+    clip=st.builds(
+        Clip, clip_id=NAME, source=st.sampled_from(["vggsound", "msrvtt"]),
+        split=st.sampled_from(["train", "val", "test"]), label=st.text(max_size=9),
+    ),
+    path=TEXT, member=st.text(max_size=9), offset=st.integers(0, 2**62),
+    status=st.sampled_from(["ok", "corrupt", "no_video"]), reason=st.text(max_size=9),
+    duration_s=st.floats(0, 1e300), has_audio=st.booleans(), bytes=st.integers(0, 2**62),
+    attempts=st.integers(0, 2**31 - 1), updated_at=st.none() | st.integers(0, 2**40),
+)  # fmt: skip
+
+
+@settings(max_examples=40)
+@given(outcomes=st.lists(OUTCOMES, max_size=4))
+def test_manifest_comes_back(outcomes: list[ClipOutcome]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        write_manifest(Path(folder) / "m.parquet", outcomes)
+        assert read_manifest(Path(folder) / "m.parquet") == outcomes
+
+
+@settings(max_examples=30)
+@given(words=st.lists(TEXT, max_size=4, unique=True), data=st.data())
+def test_vocabulary_comes_back(words: list[str], data: st.DataObject) -> None:
+    shape = (2 + len(words), 300)
+    finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
+    vectors = data.draw(arrays(np.float32, shape, elements=finite, fill=finite))
+    special = VOCABULARY.words[:2]
+    wanted = Vocabulary((*special, *(f"w{word}" for word in words)), vectors)
+    with tempfile.TemporaryDirectory() as folder:
+        write_vocabulary(path := Path(folder) / "v.parquet", wanted)
+        assert read_vocabulary(path).fingerprint == wanted.fingerprint
+
+
+@pytest.fixture(scope="module")
+def tables(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """Small tables as the stages leave them."""
+    folder = tmp_path_factory.mktemp("tables")
+    write_vocabulary(folder / "vocabulary", VOCABULARY)
+    return {
+        "manifest": (tiny_data.av_dir.parent / "manifest.parquet").read_bytes(),
+        "vocabulary": (folder / "vocabulary").read_bytes(),
+        "captions": (tiny_data.captions_dir / "captions.parquet").read_bytes(),
+        "images": (tiny_data.images_dir / "index.parquet").read_bytes(),
+    }
+
+
+def read_any_table(name: str, path: Path, data: TinyData) -> None:
+    if name == "manifest":
+        assert all(outcome.duration_s >= 0 for outcome in read_manifest(path))
+    elif name == "vocabulary":
+        vocabulary = read_vocabulary(path)
+        assert np.isfinite(vocabulary.vectors).all()
+        assert vocabulary.token_ids(["cat"])[0] in range(len(vocabulary.words))
+    else:
+        captions_dir, images_dir = path.parent, data.images_dir
+        if name == "images":
+            captions_dir, images_dir = data.captions_dir, path.parent
+            for shard in data.images_dir.glob("*.tar"):
+                (images_dir / shard.name).symlink_to(shard)
+        else:
+            (captions_dir / "token_ids.npy").symlink_to(data.captions_dir / "token_ids.npy")
+        CaptionedImages(captions_dir, images_dir, "train", data.augment, seed=1)
+
+
+FILES = {"manifest": "m.parquet", "vocabulary": "v.parquet", "captions": "captions.parquet",
+         "images": "index.parquet"}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=60)
+@given(edits=EDITS)
+def test_damaged_table_is_read_or_refused(
+    name: str, tables: dict[str, bytes], tiny_data: TinyData, edits: list[Edit]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / FILES[name]
+        path.write_bytes(edited(tables[name], edits))
+        with naming(folder):
+            read_any_table(name, path, tiny_data)
+
+
+# Archives, shards and pictures
+
+
+@pytest.fixture(scope="module")
+def whole_archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    folder = tmp_path_factory.mktemp("archives")
+    files = {f"é/{i}.jpg": b"ab" * i * 99 for i in range(4)}
+    return {kind: pack(folder / f"a{kind}", files).read_bytes() for kind in KINDS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_damaged_archive_is_read_or_named(kind: str, whole_archives: dict[str, bytes]) -> None:
+    problems = Counter[bool]()
+
+    @settings(max_examples=120)
+    @given(edits=EDITS)
+    def damaged(edits: list[Edit]) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            archive = Path(folder) / f"b{kind}"
+            archive.write_bytes(edited(whole_archives[kind], edits))
+            files, problem = listed(archive)
+            assert not problem or str(archive) in problem
+            broken = bool(problem)
+            for file in files:
+                with naming(str(archive)) as told:
+                    assert len(read_file(file)) == file.size
+                broken |= bool(told)
+        problems[broken] += 1
+
+    damaged()
+    assert problems[True] > 20
+
+
+@settings(max_examples=40)
+@given(members=st.dictionaries(NAME, st.binary(max_size=1200), min_size=1, max_size=4), key=NAME)
+def test_members_of_a_shard_are_where_its_extents_say(members: dict[str, bytes], key: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.tar"
+        extents = write_shard(path, [Sample(key=key, members=members)])[key]
+        assert list(extents) == sorted(members)
+        for ending, extent in extents.items():
+            check_member(path, f"{key}.{ending}", extent)
+            with pytest.raises(DataError, match=r"a\.tar: not the shard"):
+                check_member(path, f"other{key}.{ending}", extent)
+        for ending, behind in zip(sorted(members), sorted(members)[1:], strict=False):
+            name = f"{key}.{behind}"
+            found = check_member(path, f"{key}.{ending}", extents[ending], then=name)
+            assert found == members[behind]
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(1).integers(0, 255, (24, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@settings(max_examples=200)
+@given(edits=EDITS)
+def test_damaged_jpeg_is_pixels_or_a_value_error(edits: list[Edit]) -> None:
+    try:
+        pixels = decode_jpeg(edited(jpeg(), edits))
+    except ValueError:
+        return
+    assert pixels.shape[0] == 3
+    assert pixels.numel() <= 3 * 2**24
+
+
+def test_jpeg_that_claims_four_gigapixels_is_not_decoded() -> None:
+    content = jpeg()
+    place = content.index(b"\xff\xc0") + 5
+    with pytest.raises(ValueError, match="65500 x 65500"):
+        decode_jpeg(content[:place] + b"\xff\xdc\xff\xdc" + content[place + 4 :])
+
+
+# Words
+
+
+@settings(max_examples=200)
+@given(caption=st.text() | st.text(st.sampled_from("aA\u0130\u0131\u017f\u212a'\xe9 0\n\u202e🐕")))
+def test_tokens_are_words_that_stay_what_they_are(caption: str) -> None:
+    tokens = tokenise(caption)
+    assert all(set(token) <= set(string.ascii_lowercase) and token for token in tokens)
+    assert not stop_words() & set(tokens)
+    assert tokenise(" ".join(tokens)) == tokens
