@@ -40,7 +40,7 @@ NOTES = {
     "pygit2": (
         "GPL v2 with an exception for linking: programs of any licence may use it unchanged."
     ),
-    "gensim pebble soxr": (
+    "gensim soxr": (
         "LGPL: imported as they are by code of any licence; changes to them stay LGPL."
     ),
     "soundfile": (
