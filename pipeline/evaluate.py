@@ -5,12 +5,13 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the section ``evaluate``."""
+    """Reads the command line and the sections ``evaluate`` and ``leaks``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint")
     parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
     parser.add_argument("--captions", type=Path, required=True, help="in: the vocabulary")
+    parser.add_argument("--images", type=Path, required=True, help="in: their pictures' index")
     parser.add_argument("--world", type=Path, required=True, help="in: the demo's truth, if any")
     parser.add_argument("--embeddings", type=Path, required=True, help="out: Parquet")
     parser.add_argument("--ranks", type=Path, required=True, help="out: Parquet, a row a query")
@@ -21,6 +22,7 @@ def main() -> None:
 
     from trimodal.config import load_section
     from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
+    from trimodal.leaks import LeaksConfig
     from trimodal.progress import stage
 
     with stage("evaluate"):
@@ -28,6 +30,7 @@ def main() -> None:
             args.model,
             args.av,
             args.captions,
+            args.images,
             args.world,
             Outputs(
                 embeddings=args.embeddings,
@@ -36,7 +39,8 @@ def main() -> None:
                 audit=args.audit,
                 curve=args.curve,
             ),
-            load_section(args.params, "evaluate", EvaluateConfig),
+            config=load_section(args.params, "evaluate", EvaluateConfig),
+            leaks=load_section(args.params, "leaks", LeaksConfig),
         )
 
 

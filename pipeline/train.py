@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``train, loss, model, mel, augment``."""
+    """Reads the command line and the sections ``train, loss, model, mel, augment, leaks``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
@@ -18,6 +18,7 @@ def main() -> None:
 
     from trimodal.config import load_section
     from trimodal.images import AugmentConfig
+    from trimodal.leaks import LeaksConfig
     from trimodal.losses import LossConfig
     from trimodal.mel import MelConfig
     from trimodal.model import ModelConfig
@@ -38,6 +39,7 @@ def main() -> None:
             model=load_section(args.params, "model", ModelConfig),
             mel=load_section(args.params, "mel", MelConfig),
             augment=load_section(args.params, "augment", AugmentConfig),
+            leaks=load_section(args.params, "leaks", LeaksConfig),
         )
 
 

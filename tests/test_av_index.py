@@ -22,16 +22,15 @@ def rows(count: int) -> list[dict[str, Any]]:
             "clip_id": f"clip{n}", "label": f"label {n % 3}", "duration_s": n + 0.25,
             "sound_s": n + 0.125, "frame_offsets": [1000 * n + k for k in range(n % 12)],
             "frame_sizes": [50 * n + k for k in range(n % 12)], "mel_offset": 7 * n,
-            "mel_columns": 3 * n,
+            "mel_columns": 3 * n, "youtube_id": "", "picture_fingerprints": [0] * (n % 12),
         }
         for n in range(count)
     ]  # fmt: skip
 
 
 def expected(av_dir: Path, row: dict[str, Any]) -> dict[str, Any]:
-    kept = {
-        name: value for name, value in row.items() if name not in ("split", "shard_fingerprint")
-    }
+    others = ("split", "shard_fingerprint", "youtube_id", "picture_fingerprints")
+    kept = {name: value for name, value in row.items() if name not in others}
     sequences = {name: tuple(row[name]) for name in ("frame_offsets", "frame_sizes")}
     return kept | sequences | {"shard": av_dir / row["shard"]}
 

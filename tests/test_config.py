@@ -15,6 +15,7 @@ from trimodal.download import DownloadConfig
 from trimodal.evaluation import EvaluateConfig
 from trimodal.extract import ExtractConfig
 from trimodal.images import AugmentConfig
+from trimodal.leaks import LeaksConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
@@ -31,6 +32,7 @@ SECTIONS: dict[str, type] = {
     "augment": AugmentConfig,
     "model": ModelConfig,
     "loss": LossConfig,
+    "leaks": LeaksConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
 }

@@ -10,6 +10,7 @@ import yaml
 
 from trimodal import doctor as module
 from trimodal.cli import main
+from trimodal.config import ConfigError
 from trimodal.doctor import Diagnosis, as_text, diagnose, read_sections
 from trimodal.estimate import Sizes, StageCost, estimate
 from trimodal.scale import apply_overlay
@@ -55,6 +56,12 @@ def test_the_demo_lacks_nothing(place: Path) -> None:
     diagnosis = diagnose(place / "params.yaml")
     assert diagnosis.healthy
     assert verdicts(diagnosis)["ffmpeg"] == "ok"
+
+
+def test_params_that_no_stage_would_take_are_refused(place: Path) -> None:
+    change(place, {"leaks": {"test_in_training": "perhaps"}})
+    with pytest.raises(ConfigError, match=r"leaks\.test_in_training"):
+        diagnose(place / "params.yaml")
 
 
 def test_at_paper_scale_every_missing_source_is_named_with_its_home(place: Path) -> None:

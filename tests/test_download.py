@@ -95,7 +95,10 @@ def test_good_clip_carries_what_its_container_says(folder: DownloadConfig, tmp_p
     good, silent = (outcomes[f"{IDS[name]}_000010"] for name in ("ok", "silent"))
     path = tmp_path / "train" / f"{IDS['ok']}_000010.mp4"
     assert good == ClipOutcome(
-        clip=Clip(clip_id=path.stem, source="vggsound", split="train", label="ok, it is"),
+        clip=Clip(
+            clip_id=path.stem, source="vggsound", split="train", label="ok, it is",
+            youtube_id=IDS["ok"],
+        ),
         path=path.as_posix(), status="ok", duration_s=pytest.approx(2.0, abs=0.2),
         has_audio=True, bytes=path.stat().st_size, attempts=1,
         updated_at=int(path.stat().st_mtime),
@@ -181,6 +184,7 @@ def test_no_usable_clip_is_an_error_that_leaves_the_reasons(
 
 def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
     clip = Clip(clip_id="-a_000001", source="vggsound", split="train", label="dog, barking")
+    clip = replace(clip, youtube_id="-a123456789")
     outcomes = [
         ClipOutcome(
             clip=clip, path="a/b.tar", member="b.mp4", offset=2**40, status="ok",
@@ -191,15 +195,25 @@ def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
     write_manifest(tmp_path / "manifest.parquet", outcomes)
     assert read_manifest(tmp_path / "manifest.parquet") == outcomes
     types = {field.name: field.type for field in pq.read_schema(tmp_path / "manifest.parquet")}
+    texts = (
+        "clip_id", "source", "split", "label", "youtube_id", "path", "member", "status", "reason",
+    )  # fmt: skip
     assert types == {
-        **dict.fromkeys(
-            ("clip_id", "source", "split", "label", "path", "member", "status", "reason"),
-            pa.string(),
-        ),
+        **dict.fromkeys(texts, pa.string()),
         "offset": pa.int64(),
         "duration_s": pa.float64(), "has_audio": pa.bool_(), "bytes": pa.int64(),
         "attempts": pa.int32(), "updated_at": pa.timestamp("ms", tz="UTC"),
     }  # fmt: skip
+
+
+def test_manifest_of_before_youtube_ids_is_read(tmp_path: Path) -> None:
+    """A ledger of days of asking YouTube is not thrown away."""
+    path = tmp_path / "manifest.parquet"
+    clip = Clip(clip_id="a", source="vggsound", split="train", label="", youtube_id="a" * 11)
+    write_manifest(path, [ClipOutcome(clip=clip, path="", status="private", reason="no")])
+    pq.write_table(pq.read_table(path).drop_columns(["youtube_id"]), path)
+    (row,) = read_manifest(path)
+    assert (row.clip, row.status) == (replace(clip, youtube_id=""), "private")
 
 
 # The demo

@@ -12,23 +12,20 @@ from trimodal.embedding import match_videos, write_embeddings
 from trimodal.records import DataError, Query
 
 
-@pytest.mark.parametrize(
-    ("leave_out_seen", "kept", "seen"), [(True, [0, 3], 1), (False, [0, 2, 3], 0)]
-)
-def test_missing_and_seen_videos_are_left_out_and_counted(
-    leave_out_seen: bool, kept: list[int], seen: int
-) -> None:
+def test_missing_videos_and_those_to_leave_out_are_counted() -> None:
     clips = [clip(f"video{i}") for i in (3, 2, 0, 9)]
-    test = match_videos(list(queries_of(4)), clips, {"video2", "video1", "other"}, leave_out_seen)
-    assert [query.video_id for query in test.queries] == [f"video{i}" for i in kept]
-    assert [found.clip_id for found in test.clips] == [f"video{i}" for i in kept]
-    assert test.left_out == {"missing": 1, "seen in training": seen}
+    test = match_videos(list(queries_of(4)), clips, {"video2", "video1", "other"}, 0.75)
+    assert [query.video_id for query in test.queries] == ["video0", "video3"]
+    assert [found.clip_id for found in test.clips] == ["video0", "video3"]
+    assert test.left_out == {"missing": 1, "seen in training": 1}
     assert (test.asked_for, test.found, test.with_sound) == (4, 3, 3)
+    everything = match_videos(list(queries_of(4)), clips, (), 0.75)
+    assert [found.clip_id for found in everything.clips] == ["video0", "video2", "video3"]
 
 
 def test_silent_videos_are_found_but_not_with_sound() -> None:
     clips = [clip("video0"), clip("video1", sound=False), clip("video2", sound=False)]
-    test = match_videos(list(queries_of(4)), clips, {"video2"}, True)
+    test = match_videos(list(queries_of(4)), clips, {"video2"}, 0.0)
     assert (test.asked_for, test.found, test.with_sound) == (4, 3, 1)
 
 
@@ -37,16 +34,43 @@ def test_several_sentences_a_video_match_it_once() -> None:
         Query(query_id=f"r{i}", video_id=f"video{video}", sentence="a dog")
         for i, video in enumerate([7, 3, 9, 7, 3, 5, 9, 7])
     ]
-    test = match_videos(queries, [clip(f"video{i}") for i in (3, 5, 7)], {"video5"}, True)
+    test = match_videos(queries, [clip(f"video{i}") for i in (3, 5, 7)], {"video5"}, 0.0)
     assert [query.query_id for query in test.queries] == ["r0", "r1", "r3", "r4", "r7"]
     assert [found.clip_id for found in test.clips] == ["video7", "video3"]
     assert test.left_out == {"missing": 1, "seen in training": 1}
     assert (test.asked_for, test.found, test.with_sound) == (4, 3, 3)
 
 
+def test_too_few_of_the_videos_are_an_error_that_names_some() -> None:
+    clips = [clip(f"video{i}") for i in range(19)]
+    with pytest.raises(DataError) as caught:
+        match_videos(list(queries_of(20)), clips, (), 0.96)
+    assert "evaluate: 95.0 % of the 20 test videos" in str(caught.value)
+    assert "needed are 96 % (evaluate.min_coverage)" in str(caught.value)
+    assert "1  e.g. video19" in str(caught.value)
+    assert match_videos(list(queries_of(20)), clips, (), 0.95).found == 19
+
+
+def test_videos_that_are_left_out_do_not_count_against_the_coverage() -> None:
+    clips = [clip(f"video{i}") for i in range(4)]
+    assert len(match_videos(list(queries_of(4)), clips, {"video0", "video1"}, 1.0).clips) == 2
+
+
 def test_fewer_than_two_videos_are_an_error_with_the_reasons() -> None:
     with pytest.raises(DataError, match=r"1 test videos.*'missing': 2"):
-        match_videos(list(queries_of(3)), [clip("video1")], set(), True)
+        match_videos(list(queries_of(3)), [clip("video1")], set(), 0.0)
+
+
+def test_a_video_twice_in_the_index_is_refused() -> None:
+    clips = [clip(f"video{i}") for i in (0, 1, 2, 1)]
+    with pytest.raises(DataError, match=r"index of clips .* 1 video ids .* first video1$"):
+        match_videos(list(queries_of(3)), clips, (), 1.0)
+
+
+def test_a_query_id_twice_is_refused() -> None:
+    queries = [*queries_of(3), Query(query_id="r2", video_id="video0", sentence="a cat")]
+    with pytest.raises(DataError, match=r"test file .* 1 query ids .* first r2$"):
+        match_videos(queries, [clip(f"video{i}") for i in range(3)], (), 1.0)
 
 
 def test_videos_stand_in_the_order_of_their_first_query() -> None:

@@ -26,16 +26,15 @@ from evaluation_fixtures import (
 
 from trimodal import evaluation as module
 from trimodal.embedding import Embeddings
-from trimodal.embedding import MatchedVideos as VideosToTest
 from trimodal.evaluation import (
     Outputs,
     audio_weight_curve,
-    audit_counts,
     evaluate,
     measure,
     text_to_video,
 )
-from trimodal.records import DataError, Query
+from trimodal.leaks import Leaks, LeaksConfig
+from trimodal.records import DataError
 from trimodal.retrieval import EmbeddingError
 from trimodal.text import build_vocabulary
 
@@ -126,48 +125,19 @@ def test_curve_begins_with_the_image_and_passes_the_metric() -> None:
     assert float(rows[1]["R@10"]) == pytest.approx(metric["image_audio"]["R@10"])
 
 
-# Audit
-
-
-def test_audit_counts_by_hand() -> None:
-    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
-    sentences = ("a dog dog", "unicorn", "it is", "dog unicorn")
-    eye = np.eye(4, dtype=np.float32)
-    eye[3] = eye[2]  # queries 2 and 3 tie with each other's video
-    kept = Embeddings(
-        queries=tuple(
-            Query(query_id=f"r{i}", video_id=f"video{i}", sentence=s)
-            for i, s in enumerate(sentences)
-        ),
-        image=eye, text=eye, audio=np.diag([1, 0, 1, 2]).astype(np.float32),
-        has_audio=np.array([True, False, True, True]), padded_points=5,
-    )  # fmt: skip
-    everything = embeddings_of(6)
-    test = VideosToTest(
-        queries=[], clips=[], asked_for=9, found=7, with_sound=6,
-        left_out={"missing": 2, "seen in training": 1},
-    )  # fmt: skip
-    counts = audit_counts(test, everything, kept, {"video3", "elsewhere"}, vocabulary, config())
-    assert counts == {
-        "videos_asked_for": 9,
-        "videos_found": 7,
-        "videos_with_sound": 6,
-        "videos_missing": 2,
-        "videos_seen_in_training_left_out": 1,
-        "videos_seen_in_training_kept": 1,
-        "queries": 4,
-        "gallery": 4,
-        "gallery_without_audio": 1,
-        "silent_videos_left_out": 2,
-        "points_padded_with_silence": 3,
-        "queries_tied_image": 2,
-        "queries_tied_image_audio": 0,
-        "unknown_word_share": pytest.approx(2 / 5),
-        "queries_without_known_word": 2,
-    }
-
-
 # The whole stage around ready-made embeddings
+
+
+NOTHING: dict[Any, dict[str, str]] = {
+    "same_clip": {}, "same_youtube_video": {}, "same_picture": {},
+}  # fmt: skip
+NO_LEAKS = Leaks(test_videos=frozenset(), found=NOTHING, unknown_origin=frozenset())
+A_LEAK = Leaks(
+    test_videos=frozenset(f"video{i}" for i in range(12)),
+    found=NOTHING
+    | {"same_clip": {"video3": "video3"}, "same_picture": {"video3": "b", "video5": "c"}},
+    unknown_origin=frozenset(["video0", "video1"]),
+)
 
 
 @pytest.fixture
@@ -180,14 +150,23 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     )
     vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
 
-    def run(e: Embeddings, protocol: str) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
+    def run(
+        e: Embeddings, protocol: str, found: Leaks = NO_LEAKS, policy: Any = "fail"
+    ) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
         stubs = {
             "read_checkpoint": checkpoint, "read_vocabulary": vocabulary,
             "read_queries": (list(e.queries), Counter({"msrvtt: empty sentence": 2})),
-            "load_model": None, "file_fingerprint": "f", "embed_test_set": e,
+            "load_model": None, "file_fingerprint": "f", "find_leaks": found,
         }  # fmt: skip
         for name, value in stubs.items():
             monkeypatch.setattr(module, name, lambda *_, _value=value, **__: _value)
+
+        def embed(_network: Any, _vocabulary: Any, queries: Any, *_: Any, **__: Any) -> Embeddings:
+            asked = {query.video_id for query in queries}
+            order = dict.fromkeys(query.video_id for query in e.queries)
+            return e.select(np.array([video in asked for video in order]))
+
+        monkeypatch.setattr(module, "embed_test_set", embed)
         silent = {q.video_id for q, v in zip(e.queries, e.truth, strict=True) if not e.has_audio[v]}
         clips = [clip(name, sound=name not in silent) for name in {q.video_id for q in e.queries}]
         monkeypatch.setattr(
@@ -198,7 +177,10 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             metrics=tmp_path / "m.json", audit=tmp_path / "a.json", curve=tmp_path / "c.csv",
         )  # fmt: skip
         settings = config(test_csv=str(tmp_path / "test.csv"), protocol=protocol)
-        evaluate(tmp_path / "model", tmp_path, tmp_path, tmp_path / "world", out, settings)
+        evaluate(
+            tmp_path / "model", tmp_path, tmp_path, tmp_path, tmp_path / "world", out,
+            config=settings, leaks=LeaksConfig(test_in_training=policy),
+        )  # fmt: skip
         ranks = pq.read_table(out.ranks).to_pylist()
         return json.loads(out.metrics.read_text()), json.loads(out.audit.read_text()), ranks
 
@@ -265,3 +247,72 @@ def test_the_demos_oracle_needs_one_sentence_a_video(stage: Any, tmp_path: Path)
     (tmp_path / "world" / "truth.parquet").write_text("of other sentences")
     metrics, _, _ = stage(several_sentences(30, videos=9, dim=256), "standard")
     assert "demo" not in metrics
+
+
+# What is refused
+
+
+def written(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name not in ("test.csv", "model"))
+
+
+def test_leak_is_refused_and_leaves_nothing_of_an_earlier_run(stage: Any, tmp_path: Path) -> None:
+    stage(embeddings_of(12, dim=256), "standard")
+    assert written(tmp_path) == ["a.json", "c.csv", "e.parquet", "m.json", "r.parquet"]
+    with pytest.raises(DataError, match=r"evaluate: 2 of 12 test videos are in training"):
+        stage(embeddings_of(12, dim=256), "standard", A_LEAK)
+    assert written(tmp_path) == []
+
+
+@pytest.mark.parametrize(("policy", "gallery"), [("leave_out", 10), ("keep", 12)])
+def test_leaked_videos_are_left_out_or_kept_and_counted(
+    policy: str, gallery: int, stage: Any
+) -> None:
+    e = embeddings_of(12, dim=256)
+    metrics, audit, ranks = stage(e, "standard", A_LEAK, policy)
+    kept = [i for i in range(12) if policy == "keep" or i not in (3, 5)]
+    assert [row["video_id"] for row in ranks] == [f"video{i}" for i in kept]
+    heard = e.select(np.isin(np.arange(12), kept))
+    wanted = slow_text_to_video(heard, 0.25, list(range(gallery)))
+    assert metrics["text_to_video"]["image_audio"] == close(wanted)
+    counts = {name: audit[name] for name in audit if "training" in name or "origin" in name}
+    assert counts == {
+        "videos_in_training_same_clip": 1,
+        "videos_in_training_same_youtube_video": 0,
+        "videos_in_training_same_picture": 2,
+        "test_videos_of_unknown_origin": 2,
+        "videos_seen_in_training_left_out": 12 - gallery,
+        "videos_seen_in_training_kept": gallery - 10,
+    }
+    assert audit["videos_found"] == 12
+    assert audit["gallery"] == gallery
+
+
+def test_leaks_of_videos_that_nobody_asks_for_do_not_count(stage: Any) -> None:
+    _, audit, _ = stage(embeddings_of(3, dim=256, silent=()), "standard", A_LEAK)
+    assert audit["videos_in_training_same_picture"] == 0
+    assert audit["test_videos_of_unknown_origin"] == 2
+
+
+@pytest.mark.parametrize("part", ["image", "audio", "text"])
+def test_collapse_leaves_the_audit_and_no_metrics(part: str, stage: Any, tmp_path: Path) -> None:
+    stage(embeddings_of(12, dim=256), "standard")
+    e = embeddings_of(12, dim=256)
+    getattr(e, part)[:] = 1
+    with pytest.raises(EmbeddingError, match=rf"{part} embeddings have collapsed.*rank 1\.000"):
+        stage(e, "standard")
+    assert written(tmp_path) == ["a.json"]
+    found = json.loads((tmp_path / "a.json").read_text())["geometry"]
+    assert found[part]["mean_cosine"] == pytest.approx(1)
+    assert all(found[other]["mean_cosine"] < 0.5 for other in found if other != part)
+
+
+@pytest.mark.parametrize("part", ["image", "audio", "text"])
+def test_rows_that_are_not_finite_are_refused_before_the_audit(
+    part: str, stage: Any, tmp_path: Path
+) -> None:
+    e = embeddings_of(12, dim=256, silent=())
+    getattr(e, part)[5, 7] = np.nan
+    with pytest.raises(EmbeddingError, match=f"1 of 12 {part} embeddings are not finite"):
+        stage(e, "standard")
+    assert written(tmp_path) == []

@@ -1,10 +1,18 @@
-"""Which clips validate: the authors' choice, and always enough."""
+"""Which clips validate: the authors' choice, always enough, and no video on both sides."""
 
 import random
+from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from data_fixtures import write_clip
+from training_fixtures import TinyData, storing
 
-from trimodal.extract import hold_out
+from trimodal.acquire.inspection import inspect
+from trimodal.archives import StoredFile
+from trimodal.extract import extract, hold_out, keep_videos_whole
+from trimodal.manifest import write_manifest
+from trimodal.records import Clip
 
 
 def authors_split(names: list[str], share: float) -> tuple[list[str], list[str]]:
@@ -34,3 +42,47 @@ def test_at_least_two_clips_are_held_out(count: int) -> None:
 def test_another_seed_holds_out_others() -> None:
     names = sorted(f"clip{i}" for i in range(100))
     assert hold_out(names, 0.1, 2020)[1] != hold_out(names, 0.1, 2021)[1]
+
+
+def test_clips_of_a_video_that_validates_leave_training() -> None:
+    names = sorted(f"clip{i}" for i in range(100))
+    train, val = hold_out(names, 0.1, 2020)
+    youtube_ids = {name: name for name in names}
+    youtube_ids[train[3]] = youtube_ids[train[50]] = youtube_ids[val[0]]
+    youtube_ids[val[5]] = youtube_ids[val[4]]
+    youtube_ids[train[7]] = youtube_ids[train[8]]
+    moved = {train[3], train[50]}
+    kept, held = keep_videos_whole(train, val, youtube_ids)
+    assert kept == [name for name in train if name not in moved]
+    assert held == sorted({*val, *moved})
+
+
+def test_videos_that_occur_once_and_unknown_ones_stay_where_the_rule_put_them() -> None:
+    names = sorted(f"clip{i}" for i in range(100))
+    split = hold_out(names, 0.1, 2020)
+    assert keep_videos_whole(*split, {name: name for name in names}) == split
+    assert keep_videos_whole(*split, dict.fromkeys(names, "")) == split
+
+
+def test_extract_splits_no_video(tiny_data: TinyData, tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "clip.mp4", seconds=2)
+    names = [f"clip{i}" for i in range(6)]
+    train, val = hold_out(names, 0.1, 2020)
+    youtube_ids = {name: f"{name:_<11}" for name in names} | dict.fromkeys(
+        (train[0], val[0]), "abcdefghijk"
+    )
+    test = Clip(clip_id="video1", source="msrvtt", split="test", label="", youtube_id="abcdefghijk")
+    clips = [
+        Clip(clip_id=name, source="vggsound", split="train", label="", youtube_id=youtube_id)
+        for name, youtube_id in youtube_ids.items()
+    ]
+    file = StoredFile(path=path, size=path.stat().st_size)
+    write_manifest(
+        tmp_path / "manifest.parquet", [inspect(clip, file, None) for clip in [*clips, test]]
+    )
+    extract(tmp_path / "manifest.parquet", tmp_path / "av", storing(), tiny_data.mel)
+    rows = pq.read_table(tmp_path / "av" / "index.parquet").to_pylist()
+    split = {row["clip_id"]: row["split"] for row in rows}
+    assert split.pop("video1") == "test"
+    assert sorted(name for name in split if split[name] == "val") == sorted([*val, train[0]])
+    assert len(split) == 6

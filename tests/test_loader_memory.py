@@ -54,7 +54,8 @@ def pairs(folder: Path) -> AudioVisualPairs:
         "label": [f"label {n % 300}" for n in range(SAMPLES)], "duration_s": [10.0] * SAMPLES,
         "sound_s": [10.0] * SAMPLES, "frame_offsets": frames,
         "frame_sizes": pa.array([np.full(10, size)] * SAMPLES), "mel_offset": [size] * SAMPLES,
-        "mel_columns": [501] * SAMPLES,
+        "mel_columns": [501] * SAMPLES, "youtube_id": [""] * SAMPLES,
+        "picture_fingerprints": frames,
     }  # fmt: skip
     write_table(folder / "index.parquet", pa.table(columns, AV_SCHEMA))
     write_json(folder / "stats.json", {"front_end": MEL.front_end_fingerprint()})
@@ -69,6 +70,7 @@ def images(folder: Path) -> CaptionedImages:
     index = {
         "image_id": names, "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
         "shard_fingerprint": ["f"] * SAMPLES, "offset": [0] * SAMPLES, "size": [size] * SAMPLES,
+        "picture_fingerprint": [0] * SAMPLES,
     }  # fmt: skip
     write_table(folder / "index.parquet", pa.table(index, IMAGE_SCHEMA))
     ids = np.arange(2 * SAMPLES * 16, dtype=np.int32).reshape(-1, 16)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimodal.records import DataError
-from trimodal.sources.msrvtt import read_queries, wanted_videos
+from trimodal.sources.msrvtt import read_queries, wanted_videos, youtube_id_in
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_csv_clips_are_the_queries_videos(file: Path) -> None:
     clips, bad = wanted_videos(file)
     assert not bad
     assert [clip.clip_id for clip in clips] == ["video2", "video1"]
-    assert {(clip.source, clip.split) for clip in clips} == {("msrvtt", "test")}
+    assert {(c.source, c.split, c.youtube_id) for c in clips} == {("msrvtt", "test", "")}
 
 
 @pytest.mark.parametrize("column", ["key", "vid_key", "video_id", "sentence"])
@@ -153,6 +153,45 @@ def test_official_queries_are_the_test_videos_sentences_in_file_order(annotation
 def test_official_clips_are_the_videos_once_each(annotation: Path) -> None:
     from_json(annotation, official())
     assert [clip.clip_id for clip in wanted_videos(annotation)[0]] == ["video5", "video7"]
+
+
+def test_official_clips_name_the_youtube_video_they_were_cut_from(annotation: Path) -> None:
+    content = official()
+    urls = ["https://www.youtube.com/watch?v=9lZi22qLlEo", "https://x", "https://youtu.be/-bad", 3]
+    for video, url in zip(content["videos"], urls, strict=True):
+        video |= {"url": url, "split": "test"}
+    del content["videos"][1]["url"]
+    from_json(annotation, content)
+    clips, bad = wanted_videos(annotation)
+    assert {clip.clip_id: clip.youtube_id for clip in clips} == {
+        "video7": "9lZi22qLlEo", "video1": "", "video5": "", "video2": "",
+    }  # fmt: skip
+    assert not bad
+
+
+@pytest.mark.parametrize(
+    ("url", "youtube_id"),
+    [
+        ("https://www.youtube.com/watch?v=9lZi22qLlEo", "9lZi22qLlEo"),
+        ("http://youtube.com/watch?feature=x&v=-_Zi22qLlEo&t=3", "-_Zi22qLlEo"),
+        ("https://m.youtube.com/watch?v=9lZi22qLlEo#t=1", "9lZi22qLlEo"),
+        ("https://youtu.be/9lZi22qLlEo", "9lZi22qLlEo"),
+        ("https://youtu.be/9lZi22qLlEo?t=3", "9lZi22qLlEo"),
+        ("https://www.youtube.com/watch?v=9lZi22qLlE", ""),
+        ("https://www.youtube.com/watch?v=9lZi22qLlEo7", ""),
+        ("https://www.youtube.com/watch", ""),
+        ("https://www.youtube.com/user/9lZi22qLlEo", ""),
+        ("https://example.org/watch?v=9lZi22qLlEo", ""),
+        ("https://notyoutube.com/watch?v=9lZi22qLlEo", ""),
+        ("9lZi22qLlEo", ""),
+        ("https://[x/watch?v=9lZi22qLlEo", ""),
+        ("", ""),
+        (None, ""),
+        (7, ""),
+    ],
+)
+def test_youtube_id_is_read_from_a_url(url: Any, youtube_id: str) -> None:
+    assert youtube_id_in(url) == youtube_id
 
 
 def test_official_numbers_of_other_splits_may_be_a_test_sentences(annotation: Path) -> None:

@@ -95,6 +95,20 @@ def test_another_audio_weight_evaluates_again_and_no_more(repository: tuple[Path
     assert json.loads((folder / "metrics/audit.json").read_text())["audio_weight"] == 0.5
 
 
+def test_collapsed_embeddings_stop_the_pipeline_and_leave_an_audit(
+    repository: tuple[Path, Run],
+) -> None:
+    folder, run = repository
+    before = set_param(folder, "evaluate", "max_mean_cosine", -1.0)
+    with pytest.raises(AssertionError, match=r"image embeddings have collapsed"):
+        run("dvc", "repro")
+    assert "geometry" in json.loads((folder / "metrics/audit.json").read_text())
+    assert not (folder / "metrics/retrieval.json").exists()
+    set_param(folder, "evaluate", "max_mean_cosine", before)
+    run("dvc", "repro")
+    assert (folder / "metrics/retrieval.json").exists()
+
+
 def test_an_experiment_is_one_command_and_can_be_compared(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     said = run("dvc", "exp", "run", "-S", "loss.margin_mode=variable")

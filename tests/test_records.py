@@ -45,6 +45,18 @@ def test_clip_refuses_an_unsafe_id() -> None:
         Clip(clip_id="../x", source="vggsound", split="train", label="")
 
 
+@pytest.mark.parametrize("name", ["", "-1pRmoJIGQc", "_UsNATz1sgE", "00000000000"])
+def test_clip_takes_a_youtube_id_or_none(name: str) -> None:
+    clip = Clip(clip_id="x", source="vggsound", split="train", label="", youtube_id=name)
+    assert clip.youtube_id == name
+
+
+@pytest.mark.parametrize("name", ["video7020", "a" * 10, "a" * 12, "a" * 11 + "\n", "é" * 11])
+def test_clip_refuses_what_is_no_youtube_id(name: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"{name!r} is no YouTube id")):
+        Clip(clip_id="x", source="vggsound", split="train", label="", youtube_id=name)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [

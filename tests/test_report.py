@@ -57,6 +57,10 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
         "margin_mode": "variable", "protocol": "standard", "audio_weight": 0.2, "epoch": 2,
         "queries": 50, "gallery": 50, "gallery_without_audio": 3, "unknown_word_share": 0.0123,
         "data": "d",
+        "geometry": {
+            "image": {"rows": 50, "effective_rank": 31.26, "mean_cosine": 0.12345},
+            "text": {"rows": 51, "effective_rank": 28.0, "mean_cosine": -0.5},
+        },
     }  # fmt: skip
     (folder / "retrieval.json").write_text(json.dumps(retrieval))
     (folder / "audit.json").write_text(json.dumps(audit))
@@ -100,6 +104,9 @@ def test_our_rows_have_our_figures(metrics: dict[str, Any], tmp_path: Path) -> N
     assert row(text, "text to audio").endswith("| 2.0 | 4.0 | 6.0 | 42 | 52.0 |")
     assert row(text, "helped by text").endswith("| 7.0 | 8.0 | 9.0 | 10 | 11.0 |")
     assert row(text, "unknown word share").endswith("| 0.0123 |")
+    assert row(text, "| image |", "31").endswith("| 50 | 31.3 | 0.123 |")
+    assert row(text, "| text |", "28").endswith("| 51 | 28.0 | -0.500 |")
+    assert "geometry" not in text
     assert "50 sentences, 50 videos, 3 of them without sound" in text
 
 

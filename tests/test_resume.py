@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from training_fixtures import TinyData
 
 from trimodal import training as module
+from trimodal.leaks import LeaksConfig
 from trimodal.losses import LossConfig
 from trimodal.model import ModelConfig
 from trimodal.trainer import TrainConfig, Trainer
@@ -65,7 +66,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(data: TinyData, folder: Path, config: TrainConfig = CONFIG, **others: Any) -> None:
-    sections = {"loss": LOSS, "model": MODEL, "mel": data.mel, "augment": data.augment} | others
+    sections = {
+        "loss": LOSS,
+        "model": MODEL,
+        "mel": data.mel,
+        "augment": data.augment,
+        "leaks": LeaksConfig(test_in_training="fail"),
+    } | others
     train(
         data.av_dir, data.captions_dir, data.images_dir, folder / "model.safetensors",
         folder / "log", folder / "run.safetensors", config=config, **sections,

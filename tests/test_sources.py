@@ -38,10 +38,10 @@ def test_vggsound_rows_in_file_order(file: Path) -> None:
         f'-{ID[1:]},30,"dog, barking",train\n_{ID[1:]},5,rain,test\n'
         f'{ID},0,"a ""loud"" bang",train\n',
     )
-    assert [(clip.clip_id, clip.label) for clip in clips] == [
-        (f"-{ID[1:]}_000030", "dog, barking"),
-        (f"_{ID[1:]}_000005", "rain"),
-        (f"{ID}_000000", 'a "loud" bang'),
+    assert [(clip.clip_id, clip.label, clip.youtube_id) for clip in clips] == [
+        (f"-{ID[1:]}_000030", "dog, barking", f"-{ID[1:]}"),
+        (f"_{ID[1:]}_000005", "rain", f"_{ID[1:]}"),
+        (f"{ID}_000000", 'a "loud" bang', ID),
     ]
     assert {(clip.source, clip.split) for clip in clips} == {("vggsound", "train")}
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from training_fixtures import TinyData
 
 from trimodal.checkpoint import load_model, read_checkpoint
 from trimodal.images import normalise
+from trimodal.leaks import LeaksConfig
 from trimodal.loaders import validation_batches
 from trimodal.losses import LossConfig, pair_loss
 from trimodal.model import ModelConfig, TrimodalNet
@@ -303,12 +305,12 @@ def test_metrics_hold_the_last_epochs_curves(tiny_data: TinyData, tmp_path: Path
     assert [line.split("\t")[1] for line in curve.splitlines()] == ["loss", "2.0", "1.0", "3.0"]
 
 
-def run_training(data: TinyData, folder: Path, **changes: int | str) -> Path:
+def run_training(data: TinyData, folder: Path, leaks: Any = "fail", **changes: int | str) -> Path:
     path = folder / "trimodal.safetensors"
     train(
         data.av_dir, data.captions_dir, data.images_dir, path, folder / "log",
         folder / "run.safetensors", config=replace(CONFIG, **changes), loss=LOSS, model=MODEL,
-        mel=data.mel, augment=data.augment,
+        mel=data.mel, augment=data.augment, leaks=LeaksConfig(test_in_training=leaks),
     )  # fmt: skip
     return path
 

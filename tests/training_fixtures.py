@@ -54,14 +54,18 @@ def make_tiny_data(folder: Path) -> TinyData:
     )  # fmt: skip
     manifest = folder / "manifest.parquet"
     write_manifest(manifest, [_clip(folder, number) for number in range(11)])
-    storing = ExtractConfig(
+    extract(manifest, data.av_dir, storing(), data.mel)
+    prepare_captions(caption_sources(folder), data.captions_dir, data.images_dir)
+    return data
+
+
+def storing() -> ExtractConfig:
+    """How the tiny clips are stored."""
+    return ExtractConfig(
         frame_px=32, jpeg_quality=90, clips_per_shard=4, validation_share=0.1,
         validation_seed=2020, longest_seconds=900.0, largest_pixels=9_437_184,
         timeout_seconds=120.0, min_coverage=0.0, workers=1,
     )  # fmt: skip
-    extract(manifest, data.av_dir, storing, data.mel)
-    prepare_captions(caption_sources(folder), data.captions_dir, data.images_dir)
-    return data
 
 
 def _clip(folder: Path, number: int) -> ClipOutcome:

@@ -11,6 +11,7 @@ from trimodal.config import load_section
 from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
 from trimodal.files import file_fingerprint, git_revision, write_json
 from trimodal.images import AugmentConfig
+from trimodal.leaks import LeaksConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig
@@ -79,6 +80,7 @@ def train_into(out: Path, config: TrainConfig, loss: LossConfig) -> Path:
         model=load_section(_PARAMS, "model", ModelConfig),
         mel=load_section(_PARAMS, "mel", MelConfig),
         augment=load_section(_PARAMS, "augment", AugmentConfig),
+        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
     )
     return weights
 
@@ -96,9 +98,11 @@ def evaluate_in(out: Path, config: EvaluateConfig) -> dict[str, Any]:
         out / "model.safetensors",
         _DATA / "av",
         _DATA / "captions",
+        _DATA / "images",
         _DATA / "world",
         outputs,
-        config,
+        config=config,
+        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
     )
     metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())
     return metrics

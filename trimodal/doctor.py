@@ -15,6 +15,7 @@ from trimodal.demo.world import DemoConfig, sample_world
 from trimodal.devices import pick_device, pick_dtype
 from trimodal.estimate import Sections, Sizes, StageCost, estimate
 from trimodal.image_sources import read_coco_files, read_flickr30k_files
+from trimodal.leaks import LeaksConfig
 from trimodal.media import missing_encoders
 from trimodal.progress import clock, quantity
 from trimodal.records import DataError
@@ -70,6 +71,7 @@ def diagnose(params_path: Path) -> Diagnosis:
     Raises ConfigError for params that no stage would take.
     """
     sections = read_sections(params_path)
+    load_section(params_path, "leaks", LeaksConfig)  # costs nothing, and a typo is told now
     sizes, unreadable = count_work(sections, load_section(params_path, "demo", DemoConfig))
     costs = estimate(sections, sizes)
     findings = [

@@ -1,6 +1,7 @@
 """Test videos and their sentences as points of the joint space (paper.md, Evaluation)."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trimodal.av_index import AvClip
+from trimodal.coverage import check_coverage
 from trimodal.files import write_table
 from trimodal.images import AugmentConfig, centre_views, normalise
 from trimodal.loaders import read_frame, read_windows
@@ -19,6 +21,7 @@ from trimodal.mel import MelConfig
 from trimodal.model import EMBEDDING_DIM, TrimodalNet
 from trimodal.progress import bar
 from trimodal.records import DataError, Query
+from trimodal.retrieval import mix, similarity
 from trimodal.text import Vocabulary, tokenise
 from trimodal.timing import spread_points
 
@@ -40,25 +43,49 @@ class MatchedVideos:
 
 
 def match_videos(
-    queries: list[Query], clips: Sequence[AvClip], trained: set[str], leave_out_seen: bool
+    queries: list[Query], clips: Sequence[AvClip], left_out: Collection[str], min_coverage: float
 ) -> MatchedVideos:
-    """Finds the queries' videos; a missing or trained-on video is left out and counted."""
+    """Finds the queries' videos; a missing one, and one in ``left_out`` because training saw it,
+    is left out and counted.
+
+    Raises DataError if a query or a clip occurs twice, if less than ``min_coverage`` of the videos
+    are there or if fewer than two can be tested.
+    """
+    _refuse_twice("the test file", "query", (query.query_id for query in queries))
+    _refuse_twice("the index of clips", "video", (clip.clip_id for clip in clips))
     by_id = {clip.clip_id: clip for clip in clips}
     asked = list(dict.fromkeys(query.video_id for query in queries))
     found = [name for name in asked if name in by_id]
-    kept = [name for name in found if not (leave_out_seen and name in trained)]
-    left_out = {"missing": len(asked) - len(found), "seen in training": len(found) - len(kept)}
+    missing = [name for name in asked if name not in by_id]
+    check_coverage(
+        "evaluate",
+        "test videos",
+        len(found),
+        {"not among the clips that extract left": len(missing)},
+        needed=min_coverage,
+        param="evaluate.min_coverage",
+        examples={"not among the clips that extract left": ", ".join(missing[:5])},
+    )
+    kept = [name for name in found if name not in left_out]
+    counts = {"missing": len(missing), "seen in training": len(found) - len(kept)}
     chosen = set(kept)
     if len(kept) < 2:
-        raise DataError(f"evaluate: {len(kept)} test videos; left out: {left_out}")
+        raise DataError(f"evaluate: {len(kept)} test videos; left out: {counts}")
     return MatchedVideos(
         queries=[query for query in queries if query.video_id in chosen],
         clips=[by_id[name] for name in kept],
         asked_for=len(asked),
         found=len(found),
         with_sound=sum(by_id[name].has_audio for name in found),
-        left_out=left_out,
+        left_out=counts,
     )
+
+
+def _refuse_twice(place: str, what: str, names: Iterable[str]) -> None:
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(
+            f"evaluate: {place} has {len(twice)} {what} ids more than once, the first {twice[0]}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,6 +116,18 @@ class Embeddings:
         """(queries,): the row of the video that each query describes."""
         row: dict[str, int] = {}
         return np.array([row.setdefault(q.video_id, len(row)) for q in self.queries], np.int64)
+
+    def scores(self, audio_weight: float) -> Matrix:
+        """(queries, videos): how well each sentence fits each video, by image and, where there is
+        sound, with ``audio_weight`` by audio.
+        """
+        mixed: Matrix = mix(
+            similarity(self.text, self.image),
+            similarity(self.text, self.audio),
+            audio_weight,
+            self.has_audio,
+        )
+        return mixed
 
     def select(self, keep: npt.NDArray[np.bool_]) -> "Embeddings":
         """The videos where ``keep``, (videos,), is true, and their queries."""

@@ -1,7 +1,6 @@
 """Zero-shot text->video retrieval and its kin, with an audit (paper.md, Evaluation)."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,21 +8,17 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from trimodal.audit import audit_counts, check_rows, check_spread, geometry
 from trimodal.av_index import read_index
-from trimodal.checkpoint import load_model, read_checkpoint
+from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint
+from trimodal.coverage import check_share
 from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
 from trimodal.devices import Device, pick_device
-from trimodal.embedding import (
-    Embeddings,
-    MatchedVideos,
-    Matrix,
-    embed_test_set,
-    match_videos,
-    write_embeddings,
-)
+from trimodal.embedding import Embeddings, embed_test_set, match_videos, write_embeddings
 from trimodal.files import file_fingerprint, write_json, write_table, write_text
+from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.progress import closing_line, log
-from trimodal.records import DataError, Split
+from trimodal.records import DataError
 from trimodal.retrieval import (
     best_of_owners,
     best_ranks,
@@ -31,14 +26,12 @@ from trimodal.retrieval import (
     ranks,
     similarity,
     summarise,
-    tied_queries,
 )
 from trimodal.sources.msrvtt import read_queries
-from trimodal.text import UNKNOWN_ID, Vocabulary, read_vocabulary, tokenise
+from trimodal.text import read_vocabulary
 
 Protocol = Literal["standard", "authors"]
 Metrics = dict[str, Any]
-_TRAINED_ON: tuple[Split, ...] = ("train", "val")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +39,8 @@ class EvaluateConfig:
     """Section ``evaluate``. Protocol ``standard`` keeps every video and searches a silent one by
     its image alone; ``authors`` leaves silent videos out. ``audio_weight`` mixes text->video
     (paper.md: 0.2), ``text_weight`` audio->image (0.3). The curve has ``curve_steps`` intervals.
-    ``leave_out_seen`` drops test videos that were trained on, counted in the audit.
+    At least ``min_coverage`` of the videos asked for must be there. Embeddings of an effective rank
+    below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have collapsed.
     """
 
     test_csv: str
@@ -55,7 +49,9 @@ class EvaluateConfig:
     audio_weight: float
     text_weight: float
     curve_steps: int
-    leave_out_seen: bool
+    min_coverage: float
+    min_effective_rank: float
+    max_mean_cosine: float
     device: Device
 
     def __post_init__(self) -> None:
@@ -63,6 +59,9 @@ class EvaluateConfig:
             raise ValueError("evaluate: points and curve_steps must be at least 1")
         if not (0.0 <= self.audio_weight <= 1.0 and 0.0 <= self.text_weight <= 1.0):
             raise ValueError("evaluate: audio_weight and text_weight lie in [0, 1]")
+        check_share(self.min_coverage, "evaluate.min_coverage")
+        if self.min_effective_rank < 1 or not -1 <= self.max_mean_cosine <= 1:
+            raise ValueError("evaluate: min_effective_rank >= 1, max_mean_cosine in [-1, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,24 +81,31 @@ def evaluate(
     model_path: Path,
     av_dir: Path,
     captions_dir: Path,
+    images_dir: Path,
     world_dir: Path,
     outputs: Outputs,
+    *,
     config: EvaluateConfig,
+    leaks: LeaksConfig,
 ) -> None:
     """Embeds the test videos and sentences, ranks them and writes everything in ``outputs``.
 
-    Raises EmbeddingError for scores that are not finite, DataError if no video can be tested.
+    Raises EmbeddingError for embeddings that are not finite or have collapsed (the audit is written
+    then, nothing else; an earlier run's outputs are removed first), DataError for test videos that
+    are in training, missing or there twice.
     """
+    for field in fields(outputs):
+        getattr(outputs, field.name).unlink(missing_ok=True)
     checkpoint = read_checkpoint(model_path)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
     asked, bad_rows = read_queries(Path(config.test_csv))
-    trained = {
-        clip.clip_id
-        for part in (read_index(av_dir, split, checkpoint.mel) for split in _TRAINED_ON)
-        for clip in part
-    }
+    leaked = find_leaks(av_dir, images_dir).among({query.video_id for query in asked})
+    check_leaks("evaluate", leaked, leaks)
     test = match_videos(
-        asked, read_index(av_dir, "test", checkpoint.mel), trained, config.leave_out_seen
+        asked,
+        read_index(av_dir, "test", checkpoint.mel),
+        leaked.videos if leaks.test_in_training == "leave_out" else (),
+        config.min_coverage,
     )
     embeddings = embed_test_set(
         load_model(model_path, checkpoint, vocabulary),
@@ -111,29 +117,44 @@ def evaluate(
         augment=checkpoint.augment,
         device=pick_device(config.device),
     )
+    check_rows(embeddings)
     kept = _under(config.protocol, embeddings)
-    metrics = _metrics(embeddings, kept, world_dir / "truth.parquet", config)
+    spread = geometry(kept)
     audit = {
-        "margin_mode": checkpoint.loss.margin_mode,
-        "protocol": config.protocol,
-        "audio_weight": config.audio_weight,
-        "epoch": checkpoint.epoch,
+        **_made_from(checkpoint, model_path, av_dir, config),
         "bad_rows": bad_rows.total(),
-        **audit_counts(test, embeddings, kept, trained, vocabulary, config),
-        "data": file_fingerprint(av_dir / "index.parquet"),
-        "test_csv": file_fingerprint(Path(config.test_csv)),
-        "model": file_fingerprint(model_path),
+        **audit_counts(test, embeddings, kept, leaked, vocabulary, config.audio_weight),
+        "geometry": spread,
     }
-    curve = audio_weight_curve(kept, config.curve_steps)
+    write_json(outputs.audit, audit)
+    check_spread(
+        spread,
+        min_effective_rank=config.min_effective_rank,
+        max_mean_cosine=config.max_mean_cosine,
+    )
+    metrics = _metrics(embeddings, kept, world_dir / "truth.parquet", config)
     write_embeddings(outputs.embeddings, embeddings)
     _write_ranks(outputs.ranks, kept, config.audio_weight)
-    write_text(outputs.curve, curve)
-    write_json(outputs.audit, audit)
+    write_text(outputs.curve, audio_weight_curve(kept, config.curve_steps))
     write_json(outputs.metrics, metrics)
     silent = len(embeddings.image) - len(kept.image)
     log.info(
         closing_line(_made(kept, metrics), bad_rows | test.left_out | {"without sound": silent})
     )
+
+
+def _made_from(
+    checkpoint: Checkpoint, model_path: Path, av_dir: Path, config: EvaluateConfig
+) -> dict[str, str | int | float]:
+    return {
+        "margin_mode": checkpoint.loss.margin_mode,
+        "protocol": config.protocol,
+        "audio_weight": config.audio_weight,
+        "epoch": checkpoint.epoch,
+        "data": file_fingerprint(av_dir / "index.parquet"),
+        "test_csv": file_fingerprint(Path(config.test_csv)),
+        "model": file_fingerprint(model_path),
+    }
 
 
 def _metrics(
@@ -230,36 +251,6 @@ def audio_weight_curve(embeddings: Embeddings, steps: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def audit_counts(
-    test: MatchedVideos,
-    embeddings: Embeddings,
-    kept: Embeddings,
-    trained: set[str],
-    vocabulary: Vocabulary,
-    config: EvaluateConfig,
-) -> Mapping[str, int | float]:
-    """What stands behind the numbers: how many videos were asked for, found, heard, ranked."""
-    ids = [vocabulary.token_ids(tokenise(query.sentence)) for query in kept.queries]
-    words = np.concatenate([row[row != 0] for row in ids]) if ids else np.zeros(0)
-    return {
-        "videos_asked_for": test.asked_for,
-        "videos_found": test.found,
-        "videos_with_sound": test.with_sound,
-        "videos_missing": test.left_out["missing"],
-        "videos_seen_in_training_left_out": test.left_out["seen in training"],
-        "videos_seen_in_training_kept": len({q.video_id for q in kept.queries} & trained),
-        "queries": len(kept.queries),
-        "gallery": len(kept.image),
-        "gallery_without_audio": int((~kept.has_audio).sum()),
-        "silent_videos_left_out": len(embeddings.image) - len(kept.image),
-        "points_padded_with_silence": embeddings.padded_points,
-        "queries_tied_image": tied_queries(_mixed(kept, 0.0), kept.truth),
-        "queries_tied_image_audio": tied_queries(_mixed(kept, config.audio_weight), kept.truth),
-        "unknown_word_share": float((words == UNKNOWN_ID).mean()) if len(words) else 0.0,
-        "queries_without_known_word": sum(not (row > UNKNOWN_ID).any() for row in ids),
-    }
-
-
 def _under(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
     if protocol == "standard":
         return embeddings
@@ -269,18 +260,8 @@ def _under(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
 
 
 def _video_ranks(embeddings: Embeddings, audio_weight: float) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = ranks(_mixed(embeddings, audio_weight), embeddings.truth)
+    found: npt.NDArray[np.float64] = ranks(embeddings.scores(audio_weight), embeddings.truth)
     return found
-
-
-def _mixed(embeddings: Embeddings, audio_weight: float) -> Matrix:
-    scores: Matrix = mix(
-        similarity(embeddings.text, embeddings.image),
-        similarity(embeddings.text, embeddings.audio),
-        audio_weight,
-        embeddings.has_audio,
-    )
-    return scores
 
 
 def _write_ranks(path: Path, embeddings: Embeddings, audio_weight: float) -> None:

@@ -24,6 +24,7 @@ from trimodal.journal import ShardDone, file_state, make_shards
 from trimodal.manifest import ClipOutcome, read_manifest
 from trimodal.media import DecodingLimits, LimitError, MediaError
 from trimodal.mel import MelConfig
+from trimodal.pictures import picture_fingerprint
 from trimodal.progress import bar, closing_line, log
 from trimodal.records import DataError, Split
 from trimodal.shards import Extent, Sample, write_shard
@@ -35,8 +36,8 @@ from trimodal.workers import WorkerError, ending_if_hung, map_in_order
 # The source that shapes a shard: another version of it makes them anew.
 SHAPING_MODULES = (
     "trimodal.archives", "trimodal.extract", "trimodal.frames", "trimodal.media", "trimodal.mel",
-    "trimodal.shards", "trimodal.sound", "trimodal.spectrogram", "trimodal.tables",
-    "trimodal.timing",
+    "trimodal.pictures", "trimodal.shards", "trimodal.sound", "trimodal.spectrogram",
+    "trimodal.tables", "trimodal.timing",
 )  # fmt: skip
 _HANG_SECONDS = 30  # for a clip, beyond the time that its pictures and its sound may take
 
@@ -94,7 +95,7 @@ class ClipShard:
     def made_of(self) -> Any:
         """What it depends on besides params and code: its clips and their files as they are now."""
         facts = [
-            [o.clip.clip_id, o.clip.label, o.has_audio, o.duration_s, o.member, o.offset, o.path]
+            [asdict(o.clip), o.has_audio, o.duration_s, o.path, o.member, o.offset]
             for o in self.clips
         ]
         states = {o.path: file_state(Path(o.path)) for o in self.clips}
@@ -224,7 +225,10 @@ def _how_it_crashed(_alone: ClipShard, error: WorkerError) -> str:
 
 def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> list[ClipShard]:
     by_id = {o.clip.clip_id: o for o in usable if o.clip.split == "train"}
-    train, val = hold_out(sorted(by_id), config.validation_share, config.validation_seed)
+    train, val = keep_videos_whole(
+        *hold_out(sorted(by_id), config.validation_share, config.validation_seed),
+        {name: outcome.clip.youtube_id for name, outcome in by_id.items()},
+    )
     parts: dict[Split, list[ClipOutcome]] = {
         "train": [by_id[name] for name in train],
         "val": [by_id[name] for name in val],
@@ -254,6 +258,17 @@ def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], l
     return sorted(shuffled[:-held]), sorted(shuffled[-held:])
 
 
+def keep_videos_whole(
+    train: list[str], val: list[str], youtube_ids: Mapping[str, str]
+) -> tuple[list[str], list[str]]:
+    """Moves every training clip that shares its YouTube video with a validation clip over to
+    validation: pictures that training saw must not choose the epoch. The authors' code does not.
+    """
+    held = {youtube_ids[name] for name in val} - {""}
+    moved = {name for name in train if youtube_ids[name] in held}
+    return [name for name in train if name not in moved], sorted([*val, *moved])
+
+
 def _sample(
     outcome: ClipOutcome, job: ClipShard, config: ExtractConfig, mel: MelConfig
 ) -> tuple[Sample, dict[str, Any]]:
@@ -268,12 +283,10 @@ def _sample(
             # Sound first: a training clip without any is left out before its pictures are decoded.
             sound = _sound(path, job.split, config, mel) if outcome.has_audio else None
             frames = decode_frames(path, config.frame_px, config.frame_px, config.limits)
-            members = {
-                f"{number:02d}.jpg": _jpeg(frame, config.jpeg_quality)
-                for number, frame in enumerate(frames, start=1)
-            }
+            pictures = [_picture(frame, config.jpeg_quality) for frame in frames]
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
+    members = {f"{number:02d}.jpg": jpeg for number, (jpeg, _) in enumerate(pictures, start=1)}
     facts = {
         "duration_s": outcome.duration_s,
         "fps": 1,
@@ -290,6 +303,8 @@ def _sample(
         "duration_s": outcome.duration_s,
         "sound_s": sound.seconds if sound else 0.0,
         "mel_columns": len(sound.columns) if sound else 0,
+        "youtube_id": outcome.clip.youtube_id,
+        "picture_fingerprints": [same for _, same in pictures],
     }
     return Sample(key=outcome.clip.clip_id, members=members), row
 
@@ -332,9 +347,10 @@ def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
     }
 
 
-def _jpeg(frame: npt.NDArray[np.uint8], quality: int) -> bytes:
-    content: bytes = simplejpeg.encode_jpeg(frame, quality, "RGB", "420")
-    return content
+def _picture(frame: npt.NDArray[np.uint8], quality: int) -> tuple[bytes, int]:
+    """A frame as JPEG, and its fingerprint."""
+    jpeg: bytes = simplejpeg.encode_jpeg(frame, quality, "RGB", "420")
+    return jpeg, picture_fingerprint(jpeg, frame)
 
 
 def _npy(array: npt.NDArray[np.void]) -> bytes:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 from PIL import Image
 
@@ -15,13 +16,19 @@ from trimodal.archives import StoredFile, read_file, reading_order
 from trimodal.files import code_fingerprint, file_fingerprint, write_table
 from trimodal.image_sources import ImageFile
 from trimodal.journal import ShardDone, file_state, make_shards
+from trimodal.pictures import picture_fingerprint
 from trimodal.progress import counter
 from trimodal.records import Split
 from trimodal.shards import Sample, write_shard
 from trimodal.tables import IMAGE_SCHEMA
 
 # The source that shapes a shard: another version of it makes them anew.
-SHAPING_MODULES = ("trimodal.archives", "trimodal.image_shards", "trimodal.shards")
+SHAPING_MODULES = (
+    "trimodal.archives",
+    "trimodal.image_shards",
+    "trimodal.pictures",
+    "trimodal.shards",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +90,8 @@ def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
     """Makes one shard: a pure function of its arguments and the pictures' bytes."""
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    extents = write_shard(job.path, _samples(form, job, left_out, examples))
+    pictures: dict[str, int] = {}
+    extents = write_shard(job.path, _samples(form, job, left_out, examples, pictures))
     fingerprint = file_fingerprint(job.path)
     rows = [
         {
@@ -93,6 +101,7 @@ def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
             "shard_fingerprint": fingerprint,
             "offset": members["jpg"].offset,
             "size": members["jpg"].size,
+            "picture_fingerprint": pictures[key],
         }
         for key, members in extents.items()
     ]
@@ -101,12 +110,19 @@ def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
+    return _jpeg(_small(content, image_px), quality)
+
+
+def _small(content: bytes, image_px: int) -> Image.Image:
     with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
         image.draft("RGB", (image_px, image_px))
         pixels = image if image.mode == "RGB" else image.convert("RGB")
-        small = pixels.resize((image_px, image_px), Image.Resampling.BICUBIC)
+        return pixels.resize((image_px, image_px), Image.Resampling.BICUBIC)
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    small.save(buffer, "JPEG", quality=quality)
+    image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
@@ -128,7 +144,11 @@ def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[Image
 
 
 def _samples(
-    form: StoredForm, job: ImageShard, left_out: Counter[str], examples: dict[str, str]
+    form: StoredForm,
+    job: ImageShard,
+    left_out: Counter[str],
+    examples: dict[str, str],
+    pictures: dict[str, int],
 ) -> Iterator[Sample]:
     def without(reason: str, detail: str) -> None:
         left_out[reason] += 1
@@ -139,10 +159,12 @@ def _samples(
             without("image file missing", "not among the pictures")
             continue
         try:
-            pixels = stored_jpeg(read_file(file), form.px, form.jpeg_quality)
+            small = _small(read_file(file), form.px)
+            jpeg = _jpeg(small, form.jpeg_quality)
         except FileNotFoundError as error:
             without("image file missing", str(error))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             without("image file broken", f"{file.name}: {error}")
         else:
-            yield Sample(key=image_id, members={"jpg": pixels})
+            pictures[image_id] = picture_fingerprint(jpeg, np.asarray(small))
+            yield Sample(key=image_id, members={"jpg": jpeg})

@@ -16,6 +16,7 @@ SCHEMA = pa.schema(
         "source": pa.string(),
         "split": pa.string(),
         "label": pa.string(),
+        "youtube_id": pa.string(),  # empty where nobody knows
         "path": pa.string(),
         "member": pa.string(),  # within the archive ``path``; empty for a file of its own
         "offset": pa.int64(),
@@ -69,12 +70,14 @@ def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
 
 
 def read_manifest(path: Path) -> list[ClipOutcome]:
-    """Reads the manifest back, in its order."""
+    """Reads the manifest back, in its order; one of before there were YouTube ids has none."""
     table = pq.read_table(path, schema=SCHEMA)
-    table = table.set_column(
-        SCHEMA.get_field_index("updated_at"), "updated_at", table["updated_at"].cast(pa.int64())
-    )
-    clip_fields = ("clip_id", "source", "split", "label")
+    for name, column in (
+        ("updated_at", table["updated_at"].cast(pa.int64())),
+        ("youtube_id", table["youtube_id"].fill_null("")),
+    ):
+        table = table.set_column(SCHEMA.get_field_index(name), name, column)
+    clip_fields = ("clip_id", "source", "split", "label", "youtube_id")
     return [
         ClipOutcome(
             clip=Clip(**{name: row.pop(name) for name in clip_fields}),

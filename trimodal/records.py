@@ -26,6 +26,7 @@ MAY_HEAL: frozenset[ClipStatus] = frozenset({"network", "rate_limited", "bot_che
 Split = Literal["train", "val", "test"]
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
 
@@ -58,21 +59,30 @@ def check_file_name(name: str, where: str) -> str:
     return name
 
 
+def is_youtube_id(text: str) -> bool:
+    """Whether ``text`` has the form of a YouTube video's id."""
+    return _YOUTUBE_ID.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Clip:
     """One wanted piece of video: what an annotation file asks for, before any media is seen.
 
     ``clip_id`` is ``<youtube id>_<start second, 6 digits>`` for VGGSound and the video's name for
     a test video. ``split`` is the source's own; validation clips are held out of train later.
+    ``youtube_id`` names the video it was cut from; empty where the annotation does not say.
     """
 
     clip_id: str
     source: Literal["vggsound", "msrvtt"]
     split: Split
     label: str
+    youtube_id: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.clip_id, self.source)
+        if self.youtube_id and not is_youtube_id(self.youtube_id):
+            raise DataError(f"{self.source}: {self.youtube_id!r} is no YouTube id")
 
 
 @dataclass(frozen=True, kw_only=True)

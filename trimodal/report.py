@@ -127,9 +127,25 @@ def markdown(results: Results) -> str:
         "## Training",
         "![Losses by epoch](training.svg)",
         "## Audit",
-        _table(("what", "value"), [(k.replace("_", " "), _plain(v)) for k, v in audit.items()]),
+        _audit_section(audit),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _audit_section(audit: Metrics) -> str:
+    facts = [(k.replace("_", " "), _plain(v)) for k, v in audit.items() if k != "geometry"]
+    spread = [
+        (name, str(of["rows"]), f"{of['effective_rank']:.1f}", f"{of['mean_cosine']:.3f}")
+        for name, of in audit["geometry"].items()
+    ]
+    return "\n\n".join(
+        [
+            _table(("what", "value"), facts),
+            "How much of the space the embeddings use, from rank 1 (all point the same way) up to "
+            "its dimensions:",
+            _table(("embeddings", "rows", "effective rank", "mean cosine"), spread),
+        ]
+    )
 
 
 def _main_table(results: Results) -> str:

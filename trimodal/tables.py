@@ -18,6 +18,8 @@ AV_SCHEMA = pa.schema(
         "frame_sizes": pa.list_(pa.int64()),
         "mel_offset": pa.int64(),  # of the numbers, behind the .npy header
         "mel_columns": pa.int64(),  # 0 where there is no sound
+        "youtube_id": pa.string(),  # empty where nobody knows
+        "picture_fingerprints": pa.list_(pa.int64()),  # of the frames; 0 for one of one colour
     }
 )
 CAPTION_SCHEMA = pa.schema(
@@ -38,6 +40,7 @@ IMAGE_SCHEMA = pa.schema(
         "shard_fingerprint": pa.string(),  # so that the index stands for the shards' content
         "offset": pa.int64(),
         "size": pa.int64(),
+        "picture_fingerprint": pa.int64(),  # 0 for a picture of one colour
     }
 )
 VOCABULARY_SCHEMA = pa.schema({"word": pa.string(), "vector": pa.list_(pa.float32(), VECTOR_DIM)})

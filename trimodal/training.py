@@ -14,6 +14,7 @@ from trimodal.checkpoint import Checkpoint, save_checkpoint
 from trimodal.devices import pick_device
 from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.images import AugmentConfig
+from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
@@ -58,14 +59,17 @@ def train(
     model: ModelConfig,
     mel: MelConfig,
     augment: AugmentConfig,
+    leaks: LeaksConfig,
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
     ``run_path`` holds the run on its way and when it is done: a run that was killed goes on from
     it, to the same bytes. A run there of other params, data or code is refused, with a word about
-    it, and a new one begins. Raises TrainingError if no epoch had a validation loss that is a
+    it, and a new one begins. Raises DataError, before the first step, if test videos are in
+    training (section ``leaks``), and TrainingError if no epoch had a validation loss that is a
     number.
     """
+    check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
     streams = open_streams(av_dir, captions_dir, images_dir, config, mel, augment)

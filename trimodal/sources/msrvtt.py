@@ -2,18 +2,21 @@
 
 - CSV, 1k-A's ``MSRVTT_JSFUSION_test.csv``: key, vid_key, video_id, sentence; one sentence a video.
 - JSON as the data set's authors give it (``MSRVTT_data.json``, ``test_videodatainfo.json``):
-  ``videos`` with their splits and ``sentences``, some twenty a video.
+  ``videos`` with their splits and ``url`` on YouTube, and ``sentences``, some twenty a video.
 - JSON list of ``{"video": "video7579.mp4", "caption": ...}``, or with ``video_id`` for ``video``.
 """
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
-from trimodal.records import Clip, DataError, Query, reading_text
+from trimodal.records import Clip, DataError, Query, is_youtube_id, reading_text
 from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in, read_json
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")
+_Read = tuple[list[Query], dict[str, str]]  # the queries; the YouTube ids of videos that have one
 
 
 def read_queries(path: Path) -> tuple[list[Query], Counter[str]]:
@@ -24,30 +27,41 @@ def read_queries(path: Path) -> tuple[list[Query], Counter[str]]:
     Raises DataError, naming the file, for a file of another form, without a query or with more than
     1 % bad rows.
     """
-    readers = {".csv": _from_csv, ".json": _from_json}
-    if path.suffix.lower() not in readers:
-        raise DataError(f"{path}: queries are read from .csv and .json files")
-    tally = RowTally(path, "msrvtt")
-    queries = readers[path.suffix.lower()](path, tally)
-    bad_rows = tally.checked()
-    if not queries:
-        raise DataError(f"{path}: no queries; left out: {dict(bad_rows)}")
+    queries, _, bad_rows = _read(path)
     return queries, bad_rows
 
 
 def wanted_videos(path: Path) -> tuple[list[Clip], Counter[str]]:
     """The videos that the queries ask for, each once, in the order of their first query; and the
-    bad rows by reason.
+    bad rows by reason. Only the official JSON says which YouTube video each was cut from.
     """
-    queries, bad_rows = read_queries(path)
+    queries, youtube_ids, bad_rows = _read(path)
     clips = [
-        Clip(clip_id=name, source="msrvtt", split="test", label="")
+        Clip(
+            clip_id=name,
+            source="msrvtt",
+            split="test",
+            label="",
+            youtube_id=youtube_ids.get(name, ""),
+        )
         for name in dict.fromkeys(query.video_id for query in queries)
     ]
     return clips, bad_rows
 
 
-def _from_csv(path: Path, tally: RowTally) -> list[Query]:
+def _read(path: Path) -> tuple[list[Query], Mapping[str, str], Counter[str]]:
+    readers = {".csv": _from_csv, ".json": _from_json}
+    if path.suffix.lower() not in readers:
+        raise DataError(f"{path}: queries are read from .csv and .json files")
+    tally = RowTally(path, "msrvtt")
+    queries, youtube_ids = readers[path.suffix.lower()](path, tally)
+    bad_rows = tally.checked()
+    if not queries:
+        raise DataError(f"{path}: no queries; left out: {dict(bad_rows)}")
+    return queries, youtube_ids, bad_rows
+
+
+def _from_csv(path: Path, tally: RowTally) -> _Read:
     queries: dict[str, Query] = {}
     with reading_text(path), path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv_rows(lines)
@@ -63,13 +77,13 @@ def _from_csv(path: Path, tally: RowTally) -> list[Query]:
                 if query.video_id in queries:
                     raise BadRowError("a video occurs twice")
                 queries[query.video_id] = query
-    return list(queries.values())
+    return list(queries.values()), {}
 
 
-def _from_json(path: Path, tally: RowTally) -> list[Query]:
+def _from_json(path: Path, tally: RowTally) -> _Read:
     content = read_json(path)
     if isinstance(content, list):
-        return _from_list(content, tally)
+        return _from_list(content, tally), {}
     return _from_annotation(
         list_in(path, content, "videos"), list_in(path, content, "sentences"), tally
     )
@@ -86,14 +100,17 @@ def _from_list(rows: list[Any], tally: RowTally) -> list[Query]:
     return queries
 
 
-def _from_annotation(videos: list[Any], sentences: list[Any], tally: RowTally) -> list[Query]:
+def _from_annotation(videos: list[Any], sentences: list[Any], tally: RowTally) -> _Read:
     split: dict[str, str] = {}
+    youtube_ids: dict[str, str] = {}
     for position, row in enumerate(videos):
         with tally.row(f"videos: entry {position}"):
             name = field(row, "video_id", str)
             if name in split:
                 raise BadRowError("a video occurs twice")
             split[name] = field(row, "split", str)
+            if youtube_id := youtube_id_in(row.get("url")):
+                youtube_ids[name] = youtube_id
     queries: dict[int, Query] = {}
     for position, row in enumerate(sentences):
         with tally.row(f"sentences: entry {position}"):
@@ -107,7 +124,27 @@ def _from_annotation(videos: list[Any], sentences: list[Any], tally: RowTally) -
             if number in queries:
                 raise BadRowError("a sen_id occurs twice")
             queries[number] = query
-    return list(queries.values())
+    return list(queries.values()), youtube_ids
+
+
+def youtube_id_in(url: Any) -> str:
+    """The id in 'https://www.youtube.com/watch?v=<id>' or 'https://youtu.be/<id>'; empty for
+    anything else.
+    """
+    if not isinstance(url, str):
+        return ""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").removeprefix("www.").removeprefix("m.")
+    except ValueError:  # '[' in the place of the host
+        return ""
+    if host == "youtu.be":
+        found = parts.path.strip("/")
+    elif host == "youtube.com" and parts.path == "/watch":
+        found = parse_qs(parts.query).get("v", [""])[0]
+    else:
+        found = ""
+    return found if is_youtube_id(found) else ""
 
 
 def _query(query_id: str, video_id: str, sentence: str) -> Query:

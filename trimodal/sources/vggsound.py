@@ -1,13 +1,11 @@
 """VGGSound's ``vggsound.csv``: no header; YouTube id, start second, label, split."""
 
-import re
 from collections import Counter
 from pathlib import Path
 
-from trimodal.records import Clip, reading_text
+from trimodal.records import Clip, is_youtube_id, reading_text
 from trimodal.sources.rows import BadRowError, RowTally, csv_rows
 
-_YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SPLITS = ("train", "test")
 CLIP_SECONDS = 10.0
 
@@ -27,29 +25,33 @@ def read_vggsound(
     with reading_text(csv_path), csv_path.open(encoding="utf-8-sig", newline="") as lines:
         for where, count, row in csv_rows(lines):
             with tally.row(f"{where} ({row!r:.80})", lines=count):
-                clip_id, label, split = _checked(row)
+                clip_id, youtube_id, label, split = _checked(row)
                 if clip_id in seen:
                     raise BadRowError("a clip occurs twice")
                 seen.add(clip_id)
                 if split in training_splits:
                     clips[clip_id] = Clip(
-                        clip_id=clip_id, source="vggsound", split="train", label=label
+                        clip_id=clip_id,
+                        source="vggsound",
+                        split="train",
+                        label=label,
+                        youtube_id=youtube_id,
                     )
     return list(clips.values()), tally.checked()
 
 
-def _checked(row: list[str]) -> tuple[str, str, str]:
-    """Clip id, label and split of a row; raises BadRowError for another row."""
+def _checked(row: list[str]) -> tuple[str, str, str, str]:
+    """Clip id, YouTube id, label and split of a row; raises BadRowError for another row."""
     if len(row) != 4:
         raise BadRowError("row has not 4 columns")
     youtube_id, start, label, split = row
-    if not _YOUTUBE_ID.fullmatch(youtube_id):
+    if not is_youtube_id(youtube_id):
         raise BadRowError("no YouTube id")
     if not (start.isascii() and start.isdigit() and len(start) <= 6):
         raise BadRowError("start second is no whole number")
     if split not in _SPLITS:
         raise BadRowError("split is not train or test")
-    return f"{youtube_id}_{int(start):06d}", label, split
+    return f"{youtube_id}_{int(start):06d}", youtube_id, label, split
 
 
 def youtube_section(clip: Clip) -> tuple[str, int]:
