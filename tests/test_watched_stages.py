@@ -77,7 +77,8 @@ def run_child(base: Path, *command: str) -> None:
     """Runs Python with a home and a temporary folder of its own."""
     for name in ("home", "tmp"):
         (base / name).mkdir(exist_ok=True)
-    given = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "MPL"))}
+    elsewhere = ("XDG_", "MPL", "NUMBA_", "TORCH")  # folders; PyTorch sets one when it is imported
+    given = {k: v for k, v in os.environ.items() if not k.startswith(elsewhere)}
     own = {"HOME": str(base / "home"), "TMPDIR": str(base / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(
         [sys.executable, *command], env=given | own, cwd=base, capture_output=True, text=True,
