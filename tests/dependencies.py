@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "dependencies.md"
-GROUPS = ("runtime", "dev", "audit")
+GROUPS = ("runtime", "dev", "audit", "fuzz")
 NOT_PINNED = {"pip"}  # comes with Python's virtual environments
 NOT_STATED = "not stated"
 # Licences that ask something of those who pass the package on, or that say too little.

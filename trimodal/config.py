@@ -40,9 +40,9 @@ def read_yaml(path: Path) -> Any:
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
         try:
-            return loader.get_single_data()  # type: ignore[no-untyped-call]
+            return loader.get_single_data()
         finally:
-            loader.dispose()  # type: ignore[no-untyped-call]
+            loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         # ValueError: text that is no UTF-8, and dates and numbers that are none.
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
