@@ -4,6 +4,7 @@
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
+# make nightly the pipeline killed eighty times, at random moments of every stage (20 min)
 # make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
 # make licences  write docs/dependencies.md anew
 # make clean   remove what the pipeline made (not the environment)
@@ -14,7 +15,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare bench audit fuzz licences clean
+.PHONY: repro test compare bench nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -29,6 +30,9 @@ test: $(VENV)/.installed
 compare: $(VENV)/.installed
 	trimodal compare --seeds 1 2 3
 
+nightly: $(VENV)/.installed
+	pytest -m nightly
+
 bench: $(VENV)/.installed
 	python -m benchmarks.startup
 	python -m benchmarks.margin_loss
@@ -38,15 +42,15 @@ bench: $(VENV)/.installed
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.captions_stage
 
-audit licences: $(VENV)/.audit
+audit licences: $(VENV)/.extras
 
 audit:
 	pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
 
 licences:
 	python tests/dependencies.py
-fuzz: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[fuzz]'
+
+fuzz: $(VENV)/.extras
 	python -m tests.fuzz --seconds $(SECONDS)
 
 clean:
@@ -57,6 +61,6 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
-$(VENV)/.audit: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,audit]'
+$(VENV)/.extras: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,audit,fuzz]'
 	touch $@

@@ -23,6 +23,7 @@ NOT_STATED = "not stated"
 FLAGGED = re.compile(rf"GPL|MPL|EPL|GNU|Mozilla|Proprietary|{NOT_STATED}")
 # What that means, by name patterns; "*" is in no package's name.
 NOTES = {
+    "atheris": "its package states no licence; its source repository has Apache 2.0's.",
     "imageio-ffmpeg": (
         "its own code is BSD. The ffmpeg program in its wheel is built with `--enable-gpl "
         "--enable-version3`: GPL v3 or later. It runs as a program of its own, so the GPL does "

@@ -23,28 +23,65 @@ from repository import Repository
 STAGES = ("download", "extract", "captions", "train", "evaluate")
 TARGETS = ("all", "stage", "worker")
 _PATIENCE_SECONDS = 300.0
+_CAUTION = 0.8  # a stage may be quicker than it was when it was timed
 
 
 @dataclass
 class Report:
-    """What the kills did: how many by stage and by target; the clips and shards that were finished
-    at a kill and made again later, and of how many; the training steps that saved runs went on
-    from.
+    """What the kills did: how many by stage and by target; of how many finished clips and shards
+    which were made again later; the training steps that saved runs went on from.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
     targets: Counter[str] = field(default_factory=Counter)
-    missed: int = 0
     finished: int = 0
     made_again: list[str] = field(default_factory=list)
     resumed_at: list[int] = field(default_factory=list)
-    messages: list[str] = field(default_factory=list)
 
 
-def durations(repository: Repository) -> dict[str, float]:
-    """Runs the pipeline undisturbed; the seconds that each stage's process took."""
+@dataclass(kw_only=True)
+class Pace:
+    """The seconds that a stage's process takes to come to its work, and the seconds of work that
+    are left (all of it again for a stage that keeps nothing).
+    """
+
+    start: float
+    work: float
+    keeps: bool
+
+    def moment(self, kills_left: int, rng: random.Random) -> float:
+        """When to kill next, in seconds of the process: so that the work lasts for all kills, and
+        now and then before it begins.
+        """
+        if rng.random() < 0.15:
+            return rng.uniform(0.0, self.start)
+        share = 2.0 / (kills_left + 1) if self.keeps else 1.0
+        return _CAUTION * (self.start + rng.uniform(0.0, share) * self.work)
+
+    def worked(self, seconds: float) -> None:
+        """Takes off what a killed process has done."""
+        if self.keeps:
+            self.work -= max(0.0, seconds - self.start)
+        self.work = max(self.work, 0.05)
+
+
+def paces(repository: Repository) -> dict[str, Pace]:
+    """Runs the pipeline undisturbed, and once more with everything done."""
+    first = _durations(repository, "repro")
+    again = _durations(repository, "repro", "--force")
+    return {
+        name: Pace(
+            start=min(again[name], first[name]) if name != "evaluate" else 0.0,
+            work=max(first[name] - again[name], 0.05) if name != "evaluate" else first[name],
+            keeps=name != "evaluate",
+        )
+        for name in STAGES
+    }
+
+
+def _durations(repository: Repository, *command: str) -> dict[str, float]:
     seconds: dict[str, float] = {}
-    with _running(repository) as repro:
+    with _running(repository, *command) as repro:
         while repro.poll() is None:
             if found := _stage_process(repro):
                 seconds[found[0]] = time.time() - found[1].create_time()
@@ -54,21 +91,19 @@ def durations(repository: Repository) -> dict[str, float]:
 
 
 def kill_until_done(
-    repository: Repository, kills: Mapping[str, int], seconds: Mapping[str, float], seed: int
+    repository: Repository, kills: Mapping[str, int], pace: Mapping[str, Pace], seed: int
 ) -> Report:
-    """Kills each stage so many times, each at a random moment of the ``seconds`` that it takes
-    undisturbed, and lets the pipeline end.
+    """Kills each stage so many times, and lets the pipeline end. What a stage was too quick for is
+    left to the next one.
     """
     rng = random.Random(seed)  # noqa: S311 - moments, not secrets
     report, left = Report(), Counter(kills)
     seen: dict[Path, int] = {}
     while True:
-        with _running(repository) as repro:
-            killed = _kill_one(repro, left, seconds, rng, report)
-            if not killed:
-                repro.wait(_PATIENCE_SECONDS)
-        report.messages.append(_said(repository))
-        report.resumed_at += map(int, re.findall(r"goes on behind step (\d+)", _said(repository)))
+        with _running(repository, "repro") as repro:
+            killed = _kill_one(repro, left, pace, rng, report)
+        said = _said(repository)
+        report.resumed_at += map(int, re.findall(r"goes on behind step (\d+)", said))
         finished = _finished(repository.folder)
         report.made_again += [
             str(path) for path, made in seen.items() if finished.get(path, made) != made
@@ -76,71 +111,94 @@ def kill_until_done(
         seen |= finished
         if not killed:
             report.finished = len(seen)
-            assert repro.returncode == 0, _said(repository)
+            assert repro.returncode == 0, said
             return report
 
 
 def _kill_one(
-    repro: "subprocess.Popen[bytes]", left: Counter[str], seconds: Mapping[str, float],
+    repro: "subprocess.Popen[bytes]", left: Counter[str], pace: Mapping[str, Pace],
     rng: random.Random, report: Report,
 ) -> bool:  # fmt: skip
-    """Kills once, in the first stage that is still to be killed; False if the pipeline ended."""
+    """Kills once; False if the pipeline ended before."""
+    passed: set[str] = set()
     while repro.poll() is None:
         found = _stage_process(repro)
-        if found is None or not left[found[0]]:
+        if found is None or found[0] in passed:
             time.sleep(0.02)
             continue
         name, stage = found
-        moment = stage.create_time() + rng.uniform(0.1, 1.0) * seconds[name]
-        while time.time() < moment and stage.is_running() and repro.poll() is None:
+        for earlier in STAGES[: STAGES.index(name)]:
+            left[name] += left.pop(earlier, 0)
+        if not left[name]:
+            passed.add(name)
+            continue
+        moment = pace[name].moment(left[name], rng)
+        begun = stage.create_time()
+        while time.time() < begun + moment and stage.is_running() and repro.poll() is None:
             time.sleep(0.005)
         target = TARGETS[report.kills.total() % len(TARGETS)]
         if not _kill(repro, stage, target, rng):
-            report.missed += 1  # it was over before; the next run begins at the next stage
-            left[name] -= report.missed > 3 * len(STAGES)
-            return True
+            passed.add(name)
+            continue
+        pace[name].worked(moment)
         left[name] -= 1
         report.kills[name] += 1
         report.targets[target] += 1
-        return True
+        passed.add(name)  # if the worker had nothing left to do, the pipeline goes on
+        if _ends(repro, stage):
+            return True
     return False
+
+
+def _ends(repro: "subprocess.Popen[bytes]", stage: psutil.Process) -> bool:
+    """Whether the pipeline goes down with the stage that was hit."""
+    psutil.wait_procs([stage], _PATIENCE_SECONDS)
+    try:
+        return repro.wait(5) != 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 def _kill(
     repro: "subprocess.Popen[bytes]", stage: psutil.Process, target: str, rng: random.Random
 ) -> bool:
-    """Sends SIGKILL and waits until the pipeline is down; False if the stage was over already."""
+    """Sends SIGKILL; False if the stage was over already. All that was below it ends, too."""
     try:
-        below = stage.children(recursive=True)
         if stage.status() == psutil.STATUS_ZOMBIE:
             return False
+        below = stage.children(recursive=True)
+        workers = [p for p in below if not _serves(p, stage)]
         if target == "all":
             os.killpg(repro.pid, signal.SIGKILL)
-        elif target == "worker" and below:
-            rng.choice(below).send_signal(signal.SIGKILL)
+        elif target == "worker" and workers:
+            rng.choice(workers).send_signal(signal.SIGKILL)
         else:
             stage.send_signal(signal.SIGKILL)
     except (psutil.NoSuchProcess, ProcessLookupError):
         return False
-    finally:
-        repro.wait(_PATIENCE_SECONDS)
-    _, alive = psutil.wait_procs(below, 30)
+    _, alive = psutil.wait_procs(below, 60)
     assert not alive, f"processes outlive their stage: {alive}"
     return True
 
 
+def _serves(process: psutil.Process, stage: psutil.Process) -> bool:
+    """Whether it is one of multiprocessing's own, which start workers and tidy up."""
+    return process.ppid() == stage.pid and "multiprocessing" in " ".join(process.cmdline())
+
+
 @contextmanager
-def _running(repository: Repository) -> Iterator["subprocess.Popen[bytes]"]:
-    """``dvc repro`` in a session of its own, which ends with the block."""
+def _running(repository: Repository, *command: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """A command of DVC in a session of its own, whose end is waited for."""
     with (
         (repository.temporary / "said").open("wb") as said,
         subprocess.Popen(
-            ["dvc", "repro"], cwd=repository.folder, env=repository.environment,
+            ["dvc", *command], cwd=repository.folder, env=repository.environment,
             stdout=said, stderr=subprocess.STDOUT, start_new_session=True,
         ) as repro,
     ):  # fmt: skip
         try:
             yield repro
+            repro.wait(_PATIENCE_SECONDS)
         finally:
             if repro.poll() is None:
                 os.killpg(repro.pid, signal.SIGKILL)

@@ -22,7 +22,7 @@ from trimodal import journal
 from trimodal.acquire.collection import look_through
 from trimodal.acquire.inspection import inspect
 from trimodal.archives import StoredFile, as_path
-from trimodal.extract import ClipShard, ExtractConfig, extract, extract_shard, hold_out
+from trimodal.extract import ClipShard, ExtractConfig, extract, extract_shard
 from trimodal.files import file_fingerprint
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.media import MediaError
@@ -30,6 +30,7 @@ from trimodal.mel import MelConfig
 from trimodal.records import Clip, DataError
 from trimodal.sound import decode_audio
 from trimodal.spectrogram import log_mel
+from trimodal.splits import hold_out
 from trimodal.tables import AV_SCHEMA
 from trimodal.timing import frame_count
 

@@ -48,7 +48,7 @@ def members(shard: Path) -> dict[str, bytes]:
     [
         ({"longest_seconds": 3.2}, {"too_long": 2}),
         ({"largest_pixels": 32 * 32 - 1}, {"too_large": 4}),
-        ({"timeout_seconds": 1e-9}, {"corrupt": 4}),
+        ({"timeout_seconds": 1e-9}, {"too_slow": 4}),
         ({"longest_seconds": 5.0, "largest_pixels": 32 * 32}, {}),
     ],
     ids=["length", "size", "time", "just_fits"],

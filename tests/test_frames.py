@@ -205,7 +205,7 @@ def test_a_clip_that_takes_too_long_is_refused(
         assert sum(1 for packet in container.demux(video=0) if packet.size) == 150
     clock = iter(range(10_000))
     monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with pytest.raises(MediaError, match="its pictures took over 100 s") as caught:
+    with pytest.raises(LimitError, match="its pictures took over 100 s") as caught:
         frames_of(path, 8, 8, replace(LIMITS, timeout_seconds=100.0))
     assert caught.value.reason == "corrupt"
     assert next(clock) in range(101, 110)

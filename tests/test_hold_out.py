@@ -10,9 +10,10 @@ from training_fixtures import TinyData, storing
 
 from trimodal.acquire.inspection import inspect
 from trimodal.archives import StoredFile
-from trimodal.extract import extract, hold_out, keep_videos_whole
+from trimodal.extract import extract
 from trimodal.manifest import write_manifest
 from trimodal.records import Clip
+from trimodal.splits import hold_out, keep_videos_whole
 
 
 def authors_split(names: list[str], share: float) -> tuple[list[str], list[str]]:

@@ -191,9 +191,16 @@ def test_a_rescued_shard_is_noted(jobs: list[Letters], made: Made) -> None:
         assert made() == (ALL if attempt == 0 else [])
 
 
+def test_what_may_heal_is_tried_again(jobs: list[Letters], made: Made) -> None:
+    for _ in range(2):
+        list(make_shards(spell, jobs, jobs[0].path.parent, form="", workers=1, may_heal={"odd"}))
+        assert made() == ALL
+
+
 # What a stage imports but no byte of a shard depends on.
 NEUTRAL = {
-    "config", "coverage", "files", "journal", "manifest", "progress", "records", "workers",
+    "config", "coverage", "files", "journal", "manifest", "progress", "records", "splits",
+    "workers",
 }  # fmt: skip
 
 

@@ -278,7 +278,7 @@ def test_too_much_sound_is_refused(clip: Path) -> None:
 def test_sound_that_takes_too_long_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
-    with pytest.raises(MediaError, match="its sound took over 5 s") as caught:
+    with pytest.raises(LimitError, match="its sound took over 5 s") as caught:
         samples_of(clip, limits=replace(LIMITS, timeout_seconds=5.0))
     assert caught.value.reason == "corrupt"
 

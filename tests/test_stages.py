@@ -63,6 +63,7 @@ ORDER = [
     "acquire.youtube",
     "acquire.harvest",
     "download",
+    "splits",
     "extract",
     "image_sources",
     "image_shards",

@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -30,6 +29,7 @@ from trimodal.records import DataError, Split
 from trimodal.shards import Extent, Sample, write_shard
 from trimodal.sound import decode_audio
 from trimodal.spectrogram import log_mel
+from trimodal.splits import hold_out, keep_videos_whole
 from trimodal.tables import AV_SCHEMA
 from trimodal.workers import WorkerError, ending_if_hung, map_in_order
 
@@ -156,11 +156,12 @@ def _shards(
         "front_end": mel.front_end_fingerprint(),
         "frame_px": config.frame_px,
         "jpeg_quality": config.jpeg_quality,
-        "limits": asdict(config.limits),
+        "longest_seconds": config.longest_seconds,
+        "largest_pixels": config.largest_pixels,
     }
     return make_shards(
         partial(extract_shard, config, mel), jobs, out_dir, form=form, workers=config.workers,
-        rescue=partial(_without_crashing_clips, config, mel),
+        may_heal={"too_slow"}, rescue=partial(_without_crashing_clips, config, mel),
     )  # fmt: skip
 
 
@@ -246,27 +247,6 @@ def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> li
         for split, clips in parts.items()
         for start in range(0, len(clips), step)
     ]
-
-
-def hold_out(clip_ids: list[str], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """Splits sorted ids into train and validation as the authors' code does: shuffled by ``seed``,
-    the last ``share`` held out (at least two: a ranking loss needs a negative).
-    """
-    shuffled = list(clip_ids)
-    random.Random(seed).shuffle(shuffled)  # noqa: S311 - a split, not a secret
-    held = max(2, int(share * len(shuffled)))
-    return sorted(shuffled[:-held]), sorted(shuffled[-held:])
-
-
-def keep_videos_whole(
-    train: list[str], val: list[str], youtube_ids: Mapping[str, str]
-) -> tuple[list[str], list[str]]:
-    """Moves every training clip that shares its YouTube video with a validation clip over to
-    validation: pictures that training saw must not choose the epoch. The authors' code does not.
-    """
-    held = {youtube_ids[name] for name in val} - {""}
-    moved = {name for name in train if youtube_ids[name] in held}
-    return [name for name in train if name not in moved], sorted([*val, *moved])
 
 
 def _sample(

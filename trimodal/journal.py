@@ -10,7 +10,7 @@ journals (.dvcignore): they are of this disk.
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,18 +70,19 @@ def make_shards(
     *,
     form: Any,
     workers: int,
+    may_heal: Collection[str] = (),
     rescue: Callable[[Job, WorkerError], ShardDone] | None = None,
 ) -> Iterator[ShardDone]:
     """Every job's shard in ``out_dir``, in the jobs' order: found finished, or made now by ``make``
     in ``workers`` processes. ``form`` (JSON) is all that shapes a shard besides its own files:
-    params and code. Whatever else lies in ``out_dir`` is of another run and removed first.
+    params and code. Whatever else lies in ``out_dir`` is of another run and removed first. A shard
+    that lacks something for a reason that ``may_heal`` is made again by the next run.
 
     ``rescue`` is :func:`~trimodal.workers.map_in_order`'s, for a job whose worker crashed.
     """
     _clear(out_dir, {job.path.name for job in jobs})
-    work = partial(_find_or_make, make, form)
-
-    mend = partial(_rescue, rescue, form) if rescue else None
+    work = partial(_find_or_make, make, form, may_heal)
+    mend = partial(_rescue, rescue, form, may_heal) if rescue else None
     found = 0
     for done in map_in_order(work, jobs, workers, rescue=mend):
         found += done.found
@@ -90,15 +91,21 @@ def make_shards(
         log.info(f"{out_dir}: {found} of {len(jobs)} shards were finished by an earlier run")
 
 
-def _find_or_make(make: Callable[[Job], ShardDone], form: Any, job: Job) -> ShardDone:
+def _find_or_make(
+    make: Callable[[Job], ShardDone], form: Any, may_heal: Collection[str], job: Job
+) -> ShardDone:
     key = _key(form, job)
-    return _found(job.path, key) or _noted(job, key, make(job))
+    return _found(job.path, key) or _noted(job, key, make(job), may_heal)
 
 
 def _rescue(
-    rescue: Callable[[Job, WorkerError], ShardDone], form: Any, job: Job, error: WorkerError
+    rescue: Callable[[Job, WorkerError], ShardDone],
+    form: Any,
+    may_heal: Collection[str],
+    job: Job,
+    error: WorkerError,
 ) -> ShardDone:
-    return _noted(job, _key(form, job), rescue(job, error))
+    return _noted(job, _key(form, job), rescue(job, error), may_heal)
 
 
 def _key(form: Any, job: ShardJob) -> str:
@@ -109,7 +116,9 @@ def _note_path(shard: Path) -> Path:
     return shard.parent / FOLDER / f"{shard.stem}.json"
 
 
-def _noted(job: ShardJob, key: str, done: ShardDone) -> ShardDone:
+def _noted(job: ShardJob, key: str, done: ShardDone, may_heal: Collection[str]) -> ShardDone:
+    if not done.left_out.keys().isdisjoint(may_heal):
+        return done
     facts = {name: getattr(done, name) for name in _NOTED}
     write_json(_note_path(job.path), {"key": key, "shard": file_fingerprint(job.path), **facts})
     return done

@@ -53,11 +53,21 @@ class MediaError(ValueError):
 
 
 class LimitError(ValueError):
-    """A clip that asks for more than :class:`DecodingLimits` allow."""
+    """A clip that asks for more than :class:`DecodingLimits` allow. ``too_slow`` may heal: it may
+    have been the machine.
+    """
 
-    def __init__(self, path: Path, reason: Literal["too_long", "too_large"], detail: str) -> None:
+    def __init__(
+        self, path: Path, reason: Literal["too_long", "too_large", "too_slow"], detail: str
+    ) -> None:
         super().__init__(f"{path}: {reason}: {detail}")
-        self.reason = reason
+        self.path = path
+        self.reason: Literal["too_long", "too_large", "too_slow"] = reason
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """So that a worker can raise it."""
+        return type(self), (self.path, self.reason, self.detail), vars(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,9 +90,9 @@ class Deadline:
         self._moment = time.monotonic() + limits.timeout_seconds
 
     def keep(self) -> None:
-        """Raises MediaError when it is over."""
+        """Raises LimitError when it is over."""
         if time.monotonic() > self._moment:
-            raise MediaError(self._path, "corrupt", self._detail)
+            raise LimitError(self._path, "too_slow", self._detail)
 
 
 @dataclass(frozen=True, kw_only=True)
