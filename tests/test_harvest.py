@@ -1,5 +1,6 @@
 """Many clips from a server: the ledger over runs, and the breaker."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -195,3 +196,46 @@ def test_a_file_that_changed_is_looked_into_again(
     path.write_bytes(path.read_bytes()[:500])
     server.requests.clear()
     assert harvest(config, CLIPS[:1], folder)[0].status == "corrupt"
+
+
+def test_a_killed_run_asks_for_nothing_twice(
+    server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also not for what failed for good since the ledger was written last."""
+    server.answers[NAMES[1]] = serve.status(404)
+    undisturbed = harvest(config, CLIPS, folder.parent / "undisturbed")
+    once = Counter(server.requests)
+    server.requests.clear()
+    settle = module._settle
+
+    class Killed(BaseException): ...
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    ask = module._ask
+
+    def asks_three_times(config: YoutubeConfig, clip: Clip, *others: object) -> object:
+        if clip == CLIPS[3]:
+            monkeypatch.setattr(module, "_settle", killed)
+            raise Killed
+        return ask(config, clip, *others)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module, "_ask", asks_three_times)
+    with pytest.raises(Killed):
+        harvest(config, CLIPS, folder)
+    with (folder / "since.jsonl").open("a") as lines:
+        lines.write('{"clip": {"clip_id": "vid')  # cut by the kill
+    (folder / f".{CLIPS[3].clip_id}.mp4.tmp").touch()
+    monkeypatch.setattr(module, "_settle", settle)
+    monkeypatch.setattr(module, "_ask", ask)
+    resumed = harvest(config, CLIPS, folder)
+    assert server.requests == once
+    assert once.keys() == set(NAMES)
+    times = {row.clip.clip_id: row.attempts for row in resumed}
+    assert times == {row.clip.clip_id: row.attempts for row in undisturbed}
+    assert [row.status for row in resumed] == [row.status for row in undisturbed]
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == sorted(
+        ["ledger.parquet", *(f"{c.clip_id}.mp4" for c in CLIPS if c != CLIPS[1])]
+    )

@@ -1,14 +1,17 @@
 """Asking YouTube for many clips: workers, a ledger on disk, and a breaker that stops in time."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, replace
 from pathlib import Path
 from threading import Lock
 
 from trimodal.acquire.inspection import inspect
 from trimodal.acquire.youtube import FetchError, YoutubeConfig, fetch_clip
 from trimodal.archives import StoredFile
+from trimodal.files import remove_leftovers
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.progress import counter
 from trimodal.records import MAY_HEAL, Clip, DataError
@@ -19,33 +22,58 @@ _CLIPS_BETWEEN_LEDGERS = 256
 def harvest(config: YoutubeConfig, clips: Sequence[Clip], folder: Path) -> list[ClipOutcome]:
     """Fetches into ``folder`` what is not there yet and returns every clip's outcome, in order.
 
-    ``folder/ledger.parquet`` keeps all outcomes over runs and is written every 256 clips: a clip
-    that was fetched, or that is gone for good, is never asked for again; what may heal is.
+    ``folder/ledger.parquet`` keeps all outcomes over runs and is written every 256 clips, what came
+    since then is in ``since.jsonl`` beside it: a clip that was fetched, or that is gone for good,
+    is never asked for again, also if the run is killed; what may heal is.
     Raises DataError, with the ledger written, when the breaker opens: clips that were not asked
     for then have no outcome yet.
     """
     ledger_path = folder / "ledger.parquet"
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     ledger: dict[str, ClipOutcome] = {}
     if ledger_path.exists():
         ledger = {row.clip.clip_id: row for row in read_manifest(ledger_path)}
+    since_path = folder / "since.jsonl"
+    ledger |= _since(since_path, clips)
     settled = {clip.clip_id: row for clip in clips if (row := _settled(clip, ledger, folder))}
     ledger |= settled
-    write_manifest(ledger_path, list(ledger.values()))
+    _settle(ledger_path, ledger, since_path)
     todo = [clip for clip in clips if clip.clip_id not in settled]
     breaker = _Breaker(config.stop_after)
     with counter(task="asking YouTube", unit="clips", total=len(todo)) as progress:
         for start in range(0, len(todo), _CLIPS_BETWEEN_LEDGERS):
             batch = todo[start : start + _CLIPS_BETWEEN_LEDGERS]
             try:
-                for outcome in _ask_all(config, batch, ledger, folder, breaker):
-                    ledger[outcome.clip.clip_id] = outcome
-                    progress.update()
+                with since_path.open("a", encoding="utf-8") as since:
+                    for outcome in _ask_all(config, batch, ledger, folder, breaker):
+                        ledger[outcome.clip.clip_id] = outcome
+                        since.write(json.dumps(asdict(outcome)) + "\n")
+                        since.flush()
+                        progress.update()
             finally:
-                write_manifest(ledger_path, list(ledger.values()))
+                _settle(ledger_path, ledger, since_path)
             if breaker.why:
                 raise DataError(f"download: {breaker.why}")
     return [ledger[clip.clip_id] for clip in clips]
+
+
+def _since(path: Path, clips: Sequence[Clip]) -> dict[str, ClipOutcome]:
+    """What a killed run had noted; its last line may be cut."""
+    wanted = {clip.clip_id: clip for clip in clips}
+    found: dict[str, ClipOutcome] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            with suppress(ValueError, LookupError, TypeError):
+                row = json.loads(line)
+                clip = wanted[row.pop("clip")["clip_id"]]
+                found[clip.clip_id] = ClipOutcome(clip=clip, **row)
+    return found
+
+
+def _settle(path: Path, ledger: Mapping[str, ClipOutcome], since: Path) -> None:
+    write_manifest(path, list(ledger.values()))
+    since.unlink(missing_ok=True)
 
 
 def _ask_all(
