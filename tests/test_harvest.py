@@ -230,8 +230,8 @@ def test_a_killed_run_asks_for_nothing_twice(
     monkeypatch.setattr(module, "_settle", settle)
     monkeypatch.setattr(module, "_ask", ask)
     resumed = harvest(config, CLIPS, folder)
-    assert server.requests == once
-    assert once.keys() == set(NAMES)
+    assert server.requests.keys() == once.keys() == set(NAMES)
+    assert server.requests[NAMES[1]] == once[NAMES[1]] == 1
     times = {row.clip.clip_id: row.attempts for row in resumed}
     assert times == {row.clip.clip_id: row.attempts for row in undisturbed}
     assert [row.status for row in resumed] == [row.status for row in undisturbed]
