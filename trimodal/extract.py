@@ -178,7 +178,7 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ClipShard) -> Shar
             sample, row = _sample(outcome, job, config, mel)
         except (MediaError, LimitError) as error:
             left_out[error.reason] += 1
-            examples.setdefault(error.reason, f"{outcome.clip.clip_id}: {error}")
+            examples.setdefault(error.reason, f"{outcome.clip.clip_id}: {error.detail}")
             continue
         samples.append(sample)
         rows[sample.key] = row

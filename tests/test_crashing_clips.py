@@ -1,0 +1,102 @@
+"""A clip that takes its decoder down costs itself alone."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_fixtures import contents, write_clip
+from test_extract import CONFIG, MEL, TRAIN, index, outcome, stats
+
+from trimodal import extract as module
+from trimodal.extract import ClipShard, extract, extract_shard
+from trimodal.journal import ShardDone
+from trimodal.manifest import write_manifest
+from trimodal.records import DataError
+from trimodal.workers import WorkerError, ending_if_hung
+
+try_alone = module._try
+POISON = "clip3"
+
+
+def crash() -> None:
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def hang() -> None:
+    with ending_if_hung(0.2):
+        time.sleep(60)
+
+
+def be_killed() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def poisoned_shard(die: Callable[[], None], config: Any, mel: Any, job: ClipShard) -> ShardDone:
+    """Stands for a decoder with a fault: it dies of one clip."""
+    if any(o.clip.clip_id == POISON for o in job.clips) and POISON not in job.crashing:
+        die()
+    return extract_shard(config, mel, job)
+
+
+def poisoned_try(die: Callable[[], None], config: Any, mel: Any, alone: ClipShard) -> str:
+    if alone.clips[0].clip.clip_id == POISON:
+        die()
+    return try_alone(config, mel, alone)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Path:
+    clips = [write_clip(tmp_path / f"{name}.mp4") for name in [*TRAIN, "test0", "test1"]]
+    path = tmp_path / "manifest.parquet"
+    write_manifest(path, [outcome(clip.stem, clip) for clip in clips])
+    return path
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, die: Callable[[], None]) -> None:
+    monkeypatch.setattr(module, "extract_shard", partial(poisoned_shard, die))
+    monkeypatch.setattr(module, "_try", partial(poisoned_try, die))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("die", [crash, hang])
+def test_only_the_clip_that_crashes_is_lost(
+    die: Callable[[], None], workers: int, manifest: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    poison(monkeypatch, die)
+    caplog.set_level("INFO", "trimodal")
+    out, config = tmp_path / "av", replace(CONFIG, workers=workers)
+    extract(manifest, out, config, MEL)
+    assert set(index(out)) == {*TRAIN, "test0", "test1"} - {POISON}
+    assert stats(out)["left_out"] == {"corrupt": 1}
+    how = "died of signal 11 (Segmentation fault)" if die is crash else "hung"
+    assert any(f"{{'{POISON}': '{how}'}}" in text for text in caplog.messages)
+    before = contents(out)
+    extract(manifest, out, config, MEL)
+    assert caplog.messages[-2].endswith("4 of 4 shards were finished by an earlier run")
+    assert contents(out) == before
+
+
+def test_the_coverage_gate_counts_a_crash(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, crash)
+    with pytest.raises(DataError, match=r"87\.5 % of the 8 downloaded clips") as caught:
+        extract(manifest, tmp_path / "av", replace(CONFIG, min_coverage=0.9), MEL)
+    assert f"corrupt        1  e.g. {POISON}: " in str(caught.value)
+    assert "the process that decoded it died of signal 11" in str(caught.value)
+
+
+def test_a_killed_worker_is_nobodys_fault(
+    manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, be_killed)
+    with pytest.raises(WorkerError, match=r"signal 9 \(Killed\)"):
+        extract(manifest, tmp_path / "av", CONFIG, MEL)
+    assert not (tmp_path / "av" / "index.parquet").exists()
