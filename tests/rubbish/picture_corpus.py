@@ -70,7 +70,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _png_bomb(width: int, height: int) -> Callable[[], bytes]:
-    """A few kilobytes that say they are so large, black and white; up to 100 megapixels they are."""
+    """A few kilobytes that say they are so large, black and white; 100 megapixels they are."""
 
     def make() -> bytes:
         header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)  # 1 bit a pixel
