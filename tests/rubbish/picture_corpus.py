@@ -70,12 +70,13 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _png_bomb(width: int, height: int) -> Callable[[], bytes]:
-    """A few hundred bytes that say they are so large."""
+    """A few kilobytes that say they are so large, black and white; 100 megapixels they are."""
 
     def make() -> bytes:
-        header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-        rows = zlib.compress(bytes(100_000))
-        return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + _chunk(b"IDAT", rows)
+        header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)  # 1 bit a pixel
+        rows = zlib.compress(bytes(min(height * (width // 8 + 1), 2**24)))
+        chunks = _chunk(b"IHDR", header) + _chunk(b"IDAT", rows) + _chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + chunks
 
     return make
 

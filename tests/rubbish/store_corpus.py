@@ -109,6 +109,15 @@ def _column(name: str, column: str, values: Callable[[pa.Array], Any]) -> Damage
     return damage
 
 
+def _not_text(data: TinyData) -> None:
+    """Labels that are no UTF-8, which Parquet does not look at."""
+    path = data.av_dir / "index.parquet"
+    table = pq.read_table(path)
+    labels = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
+    place = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(place, table.schema.field("label"), labels), path)
+
+
 def _first(value: Any) -> Callable[[pa.Array], list[Any]]:
     return lambda array: [value, *array.to_pylist()[1:]]
 
@@ -161,6 +170,8 @@ STORES = [
              damage=_swapped(_INDEX, _IMAGES), refused="is another table"),
     BadStore(name="index with a value missing", read="clips", file=_INDEX,
              damage=_column(_INDEX, "label", _first(None)), refused="label are missing"),
+    BadStore(name="index with labels that are no text", read="clips", file=_INDEX,
+             damage=_not_text, refused="not a whole Parquet file"),
     BadStore(name="index with a place below zero", read="clips", file=_INDEX,
              damage=_column(_INDEX, "mel_offset", _first(-1)), refused="below zero"),
     BadStore(name="index with a duration of NaN", read="clips", file=_INDEX,
