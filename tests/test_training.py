@@ -23,7 +23,7 @@ from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.resume import Run
 from trimodal.text import read_vocabulary
 from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
-from trimodal.training import open_streams, run_epochs, train
+from trimodal.training import TrainingError, open_streams, run_epochs, train
 
 CONFIG = TrainConfig(
     seed=1, batch_size=3, epochs=2, steps_per_epoch=2, checkpoint_every=3, update="joint",
@@ -277,6 +277,17 @@ def test_a_training_loss_that_is_no_number_ends_the_run(
     broken = StepLosses(torch.tensor(NAN), torch.tensor(0.25))
     monkeypatch.setattr(ScriptedTrainer, "step", lambda *_: broken)
     with pytest.raises(RuntimeError, match="the loss of epoch 1 is nan"):
+        run_scripted(tiny_data, tmp_path / "log", [1.0])
+
+
+def test_a_gpu_without_memory_is_told_with_what_helps(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def starved(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ScriptedTrainer, "step", starved)
+    with pytest.raises(TrainingError, match=r"CUDA out of memory; .* train\.chunk_size"):
         run_scripted(tiny_data, tmp_path / "log", [1.0])
 
 

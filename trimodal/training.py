@@ -143,7 +143,7 @@ def run_epochs(
         for scores in run.history:
             _log_epoch(live, scores)
         if len(run.history) < config.epochs:
-            with _loader_errors():
+            with _memory_and_loaders():
                 _remaining_epochs(trainer, streams, config, live, run, save)
         if not run.best_epoch:
             raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
@@ -187,10 +187,17 @@ def _remaining_epochs(
 
 
 @contextmanager
-def _loader_errors() -> Iterator[None]:
-    """PyTorch tells only by the words of a RuntimeError, raised anywhere, that a loader died."""
+def _memory_and_loaders() -> Iterator[None]:
+    """Says what can be done about a GPU without memory and about a loader that was killed, of which
+    PyTorch tells only by the words of a RuntimeError, raised anywhere.
+    """
     try:
         yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
+            "a smaller train.batch_size or train.chunk_size"
+        ) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
