@@ -14,10 +14,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 import yaml
 from repository import ROOT, TINY
+
+from trimodal import media
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 
@@ -172,35 +175,30 @@ def test_a_folder_that_may_not_be_written(stage: str, place: str, copy: Path) ->
     refused(done, f"{stage}: ", "Permission denied", "what was finished stays")
 
 
-def test_too_little_memory(copy: Path) -> None:
-    """The allocation that fails is the mel's; pictures are decoded by then."""
+def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedProcess[str]":
+    """The stage's entry, where reading the manifest raises ``error`` (Python)."""
     script = (
-        "import runpy, sys, trimodal.extract as e\n"
-        "def starved(*_, **__): raise MemoryError\n"
-        "e.read_manifest = starved\n"
-        "sys.argv[0] = 'extract'\n"
+        "import runpy, trimodal.extract as e\n"
+        f"def raising(*_, **__): raise {error}\n"
+        "e.read_manifest = raising\n"
         "runpy.run_module('pipeline.extract', run_name='__main__')\n"
     )
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script, "--params", "params.yaml", *ARGUMENTS["extract"]],
-        cwd=copy, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         timeout=120, check=False,
     )  # fmt: skip
-    refused(done, "extract: out of memory; what was finished stays: run dvc repro again")
+
+
+def test_too_little_memory(copy: Path) -> None:
+    refused(
+        run_extract_that_raises(copy, "MemoryError"),
+        "extract: out of memory; what was finished stays: run dvc repro again",
+    )
 
 
 def test_a_bug_shows_where_it_is(copy: Path) -> None:
-    script = (
-        "import runpy, trimodal.extract as e\n"
-        "def wrong(*_, **__): raise ValueError('a bug')\n"
-        "e.read_manifest = wrong\n"
-        "runpy.run_module('pipeline.extract', run_name='__main__')\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, "--params", "params.yaml", *ARGUMENTS["extract"]],
-        cwd=copy, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+    done = run_extract_that_raises(copy, "ValueError('a bug')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
@@ -245,15 +243,11 @@ def test_a_killed_loader(copy: Path) -> None:
 
 def test_an_ffmpeg_that_hangs_is_ended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clip's time limit; what was rendered before stays, and nothing is left behind."""
-    from trimodal import media
-
     hanging = copy / "ffmpeg"
     hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
     hanging.chmod(0o755)
     monkeypatch.setattr(media, "ffmpeg_executable", lambda: str(hanging))
     monkeypatch.setattr(media, "_TIMEOUT_SECONDS", 0.5)
-    import numpy as np
-
     frames = [np.zeros((16, 16, 3), np.uint8)]
     began = time.monotonic()
     with pytest.raises(media.MediaError, match="ffmpeg took over 0"):
