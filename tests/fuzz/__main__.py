@@ -13,7 +13,7 @@ from typing import Any
 
 from tests.fuzz.targets import TARGETS
 
-_MOST_BYTES = 4096
+_MOST_BYTES = 8192
 _MOST_SECONDS_AN_INPUT = 20
 _MOST_MEGABYTES = 3000  # PyTorch, which a checkpoint's reader imports, takes a part of it
 
@@ -55,6 +55,8 @@ def fuzz(name: str, seconds: int, kept: Path) -> dict[str, Any]:
         folder = Path(place)
         (corpus := folder / "corpus").mkdir()
         for number, seed in enumerate(TARGETS[name].seeds(folder)):
+            if len(seed) > _MOST_BYTES:  # libFuzzer would cut it
+                raise RuntimeError(f"{name}: a seed of {len(seed)} bytes")
             (corpus / f"seed{number}").write_bytes(seed)
         tokens = ["".join(f"\\x{byte:02x}" for byte in word) for word in TARGETS[name].words]
         (folder / "words").write_text("".join(f'"{token}"\n' for token in tokens))

@@ -211,6 +211,7 @@ def _write_av(folder: Path) -> None:
         "split": "train", "shard": "train-000000.tar", "shard_fingerprint": "f", "clip_id": "clip",
         "label": "", "duration_s": 1.0, "sound_s": 0.0, "frame_offsets": [picture.offset],
         "frame_sizes": [picture.size], "mel_offset": 0, "mel_columns": 0,
+        "youtube_id": "", "picture_fingerprints": [0],
     }  # fmt: skip
     write_table(folder / "index.parquet", AV_SCHEMA.empty_table().from_pylist([row], AV_SCHEMA))
     write_json(folder / "stats.json", {"front_end": _MEL.front_end_fingerprint()})
