@@ -207,7 +207,7 @@ def test_a_clip_that_takes_too_long_is_refused(
     monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(LimitError, match="its pictures took over 100 s") as caught:
         frames_of(path, 8, 8, replace(LIMITS, timeout_seconds=100.0))
-    assert caught.value.reason == "corrupt"
+    assert caught.value.reason == "too_slow"
     assert next(clock) in range(101, 110)
 
 

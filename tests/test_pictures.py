@@ -13,8 +13,8 @@ from training_fixtures import TinyData, storing
 
 from trimodal.acquire.inspection import inspect
 from trimodal.archives import StoredFile
-from trimodal.extract import ShardJob, extract_shard
-from trimodal.image_shards import ImageShardJob, StoredForm, write_image_shard
+from trimodal.extract import ClipShard, extract_shard
+from trimodal.image_shards import ImageShard, StoredForm, write_image_shard
 from trimodal.pictures import SAYS_NOTHING, picture_fingerprint
 from trimodal.records import Clip
 
@@ -73,7 +73,7 @@ def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path
     clip = Clip(clip_id="x", source="vggsound", split="train", label="", youtube_id="abcdefghijk")
     path = write_clip(tmp_path / "x.mp4", seconds=3)
     outcome = inspect(clip, StoredFile(path=path, size=path.stat().st_size), None)
-    job = ShardJob(path=tmp_path / "train-000000.tar", split="train", clips=(outcome,))
+    job = ClipShard(path=tmp_path / "train-000000.tar", split="train", clips=(outcome,))
     (row,) = extract_shard(storing(), tiny_data.mel, job).rows
     assert (row["picture_fingerprints"], row["youtube_id"]) == ([0, 0, 0], "abcdefghijk")
     for name, high in (("black", 0), ("bar", 200)):
@@ -81,7 +81,7 @@ def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path
         pixels[10:20] = high
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     files = tuple((name, StoredFile(path=tmp_path / f"{name}.png")) for name in ("black", "bar"))
-    images = ImageShardJob(path=tmp_path / "train-000001.tar", split="train", images=files)
+    images = ImageShard(path=tmp_path / "train-000001.tar", split="train", images=files)
     form = StoredForm(px=16, jpeg_quality=90, images_per_shard=2)
     black, bar = (row["picture_fingerprint"] for row in write_image_shard(form, images).rows)
     assert black == 0

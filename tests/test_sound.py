@@ -280,7 +280,7 @@ def test_sound_that_takes_too_long_is_refused(clip: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
     with pytest.raises(LimitError, match="its sound took over 5 s") as caught:
         samples_of(clip, limits=replace(LIMITS, timeout_seconds=5.0))
-    assert caught.value.reason == "corrupt"
+    assert caught.value.reason == "too_slow"
 
 
 def test_a_cut_file_is_refused(clip: Path, tmp_path: Path) -> None:
