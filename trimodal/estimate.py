@@ -5,7 +5,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +19,7 @@ from trimodal.devices import pick_device
 from trimodal.download import DownloadConfig
 from trimodal.evaluation import EvaluateConfig
 from trimodal.extract import ClipShard, ExtractConfig, extract_shard
+from trimodal.files import temporary_folder
 from trimodal.image_shards import stored_jpeg
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
@@ -73,9 +73,9 @@ class Sections:
 
 def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
     """Times a clip, an image and a training step on this machine and scales them up."""
-    with TemporaryDirectory(prefix="trimodal-") as folder:
-        clip = _sample_clip(Path(folder) / f"{'0' * 11}_000000.mp4")
-        clip_seconds, clip_bytes, look_seconds = _clip_cost(sections, clip, Path(folder))
+    with temporary_folder() as folder:
+        clip = _sample_clip(folder / f"{'0' * 11}_000000.mp4")
+        clip_seconds, clip_bytes, look_seconds = _clip_cost(sections, clip, folder)
         fetched_bytes = clip.size
     image_seconds, image_bytes = _image_cost(sections.captions)
     step_seconds, view_seconds, device = _step_cost(sections)

@@ -21,6 +21,7 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _PATIENCE_SECONDS = 5.0
+_HUNG_UP = (BrokenPipeError, ConnectionResetError)  # nobody is at the pipe's other end
 _HUNG = 1  # the exit code that faulthandler gives
 # What a program dies of by its own fault; all other signals come from outside.
 _CRASHES = frozenset(
@@ -100,7 +101,10 @@ def map_in_order(
                     if rescue is None or not error.crashed:
                         raise
                     results[worker.number] = rescue(worker.job, error)
-                    crew[crew.index(worker)] = worker = _Worker(context, work)
+                    crew.remove(worker)
+                    worker.end()
+                    worker = _Worker(context, work)
+                    crew.append(worker)
                 if following := next(waiting, None):
                     worker.begin(*following)
                 else:
@@ -132,14 +136,14 @@ class _Worker(Generic[Job, Result]):
     def begin(self, number: int, job: Job) -> None:
         """Hands over a job."""
         self.number, self.job = number, job
-        with suppress(BrokenPipeError):  # then it has died, and result() says so
+        with suppress(*_HUNG_UP):  # then it has died, and result() says so
             self.pipe.send(job)
 
     def result(self) -> Result:
         """What came of the job; raises the job's exception, or WorkerError if the worker died."""
         try:
             done, outcome = self.pipe.recv()
-        except (EOFError, ConnectionResetError):
+        except (EOFError, *_HUNG_UP):
             self._process.join(_PATIENCE_SECONDS)
             raise WorkerError(self._process.exitcode) from None
         if not done:
@@ -173,7 +177,8 @@ def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:
         except Exception as error:  # noqa: BLE001 - it is raised again where the results go
             error.add_note(f"In a worker process:\n{traceback.format_exc()}")
             outcome = False, error
-        pipe.send(outcome)
+        with suppress(*_HUNG_UP):
+            pipe.send(outcome)
 
 
 def _module_of(work: Callable[..., object]) -> str:
