@@ -10,6 +10,7 @@ import torch
 from data_fixtures import contents
 from safetensors import safe_open
 from safetensors.torch import save_file
+from test_stages import closure
 from training_fixtures import TinyData
 
 from trimodal import training as module
@@ -238,3 +239,18 @@ def test_a_file_that_is_no_run_is_refused(
     run(tiny_data, tmp_path / "run")
     assert any("run.safetensors: " in text and "a new run" in text for text in caplog.messages)
     assert results(tmp_path / "run") == undisturbed
+
+
+# What training imports but no byte of its result depends on.
+NEUTRAL = {"checkpoint", "config", "files", "leaks", "pictures", "progress", "records"}
+
+
+def test_the_code_that_shapes_a_run_is_in_its_identity() -> None:
+    """A new import of training is either shaping or known to be neutral."""
+    imported = {
+        path.removeprefix("trimodal/").removesuffix(".py").replace("/", ".")
+        for path in closure("trimodal.training")
+    }
+    shaping = {name.removeprefix("trimodal.") for name in module.SHAPING_MODULES}
+    assert shaping <= imported
+    assert imported - shaping == NEUTRAL

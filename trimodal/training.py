@@ -36,8 +36,9 @@ from trimodal.trainer import TrainConfig, Trainer, mean_losses
 
 # The source that shapes a run: another version of it begins a new one.
 SHAPING_MODULES = (
-    "trimodal.backbones", "trimodal.grad_cache", "trimodal.images", "trimodal.loaders",
-    "trimodal.losses", "trimodal.mel", "trimodal.model", "trimodal.text", "trimodal.timing",
+    "trimodal.av_index", "trimodal.backbones", "trimodal.devices", "trimodal.grad_cache",
+    "trimodal.images", "trimodal.loaders", "trimodal.losses", "trimodal.mel", "trimodal.model",
+    "trimodal.resume", "trimodal.shards", "trimodal.tables", "trimodal.text", "trimodal.timing",
     "trimodal.trainer", "trimodal.training",
 )  # fmt: skip
 
