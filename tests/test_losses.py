@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from training_fixtures import LiveBytes
 
-from trimodal.losses import LossConfig, Reduction, pair_loss, variable_margin
+from trimodal.losses import LossConfig, Reduction, WholeBatch, pair_loss, variable_margin
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
 
@@ -89,13 +89,33 @@ def test_blocks_of_rows_make_the_whole_batch(
 
 
 @pytest.mark.parametrize("scale", [None, 0.4])
-def test_no_tensor_exceeds_batch_by_batch(scale: float | None) -> None:
-    """And less than two of that size live at once: the slope, and a few blocks of rows."""
+def test_memory_grows_with_the_batch_not_with_its_square(scale: float | None) -> None:
+    """A few blocks of 256 rows live at once, none is larger."""
     image, other = (units(2048, 8, seed).detach().float().requires_grad_() for seed in (1, 2))
     with LiveBytes() as live:
         pair_loss(image, other, margin=0.2, image_margin_scale=scale).backward()
-    assert live.largest == 2048**2
-    assert live.peak < 2 * 2048**2 * image.element_size()
+    assert live.largest == 256 * 2048
+    assert live.peak < 6 * 256 * 2048 * image.element_size()
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("scale", [None, 0.4])
+def test_shares_of_rows_add_up_to_the_batchs_loss(
+    scale: float | None, reduction: Reduction
+) -> None:
+    """In uneven parts, one of them longer than a block; gradients too."""
+    image, other = units(600, 8, 1), units(600, 8, 2)
+    options = {"margin": 0.2, "image_margin_scale": scale, "reduction": reduction}
+    shares = [
+        pair_loss(image[rows], other[rows], **options, whole=WholeBatch(image, other, rows.start))
+        for rows in (slice(0, 300), slice(300, 301), slice(301, 600))
+    ]
+    together = pair_loss(image, other, **options)
+    torch.testing.assert_close(sum(shares), together, rtol=1e-12, atol=0)
+    for mine, theirs in zip(
+        gradients(sum(shares), image, other), gradients(together, image, other), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-15)
 
 
 def test_anchors_are_rows() -> None:

@@ -1,7 +1,8 @@
 """The ranking losses (paper.md, Losses): embeddings in, scalars out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -32,13 +33,22 @@ class LossConfig:
         return self.variable_scale if self.margin_mode == "variable" else None
 
 
+class WholeBatch(NamedTuple):
+    """The batch that rows are part of: they are its rows ``first``, ``first + 1``, ..."""
+
+    image: Float[Tensor, "batch dim"]
+    other: Float[Tensor, "batch dim"]
+    first: int
+
+
 def pair_loss(
-    image: Float[Tensor, "batch dim"],
-    other: Float[Tensor, "batch dim"],
+    image: Float[Tensor, "rows dim"],
+    other: Float[Tensor, "rows dim"],
     *,
     margin: float,
     image_margin_scale: float | None,
     reduction: Reduction = "mean",
+    whole: WholeBatch | None = None,
 ) -> Float[Tensor, ""]:
     """Both directions between images v and one other modality x: L(v, x) + L(x, v).
 
@@ -51,16 +61,24 @@ def pair_loss(
     each averaged over all (i, j != i) with ``mean``, the authors' code, or over i alone with
     ``sum``, the paper's formula. With None for m', L(v, x) has the margin m too. No gradient flows
     through the margin. Raises ValueError for fewer than two pairs: there is no negative.
+
+    With ``whole`` the rows are the anchors i, all of the batch the negatives j, and the value is
+    the rows' share: over all rows of the batch the shares add up to its loss. Memory grows with the
+    batch, never with its square.
     """
-    batch = len(image)
+    whole = whole or WholeBatch(image, other, 0)
+    batch = len(whole.image)
     if batch < 2:
         raise ValueError("a ranking loss needs at least two pairs")
-    with torch.no_grad():
-        total, slope = _hinges(image, other, margin, image_margin_scale)
-    # While the same hinges are active, their sum is linear in the similarities.
-    linear = (image * (slope @ other)).sum()
-    total = total + (linear - linear.detach())
-    return total / (batch * (batch - 1) if reduction == "mean" else batch)
+
+    def image_margin(images: Tensor) -> Tensor | float:
+        if image_margin_scale is None:
+            return margin
+        return variable_margin(images @ whole.image.T, image_margin_scale)
+
+    forth = _hinges(image, whole.other, whole.first, image_margin)
+    back = _hinges(other, whole.image, whole.first, lambda _others: margin)
+    return (forth + back) / (batch * (batch - 1) if reduction == "mean" else batch)
 
 
 def variable_margin(
@@ -74,32 +92,28 @@ def variable_margin(
 
 
 def _hinges(
-    image: Float[Tensor, "batch dim"],
-    other: Float[Tensor, "batch dim"],
-    margin: float,
-    image_margin_scale: float | None,
-) -> tuple[Float[Tensor, ""], Float[Tensor, "batch batch"]]:
-    """The sum of both directions' hinges, and its derivative by each similarity s(v_i, x_j)."""
-    batch = len(image)
-    true = (image * other).sum(dim=1)
-    total, slope = image.new_zeros(()), image.new_empty(batch, batch)
-    active = image.new_zeros(batch)  # hinges that have pair i's own similarity
-    for first in range(0, batch, _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
-        similarity = image[rows] @ other.T
-        image_margin = (
-            margin
-            if image_margin_scale is None
-            else variable_margin(image[rows] @ image.T, image_margin_scale)
-        )
-        forth = (similarity - true[rows, None]).add_(image_margin).relu_()
-        back = similarity.sub_(true).add_(margin).relu_()
-        for hinges in (forth, back):
-            hinges.diagonal(first).zero_()
+    anchors: Float[Tensor, "rows dim"],
+    others: Float[Tensor, "batch dim"],
+    first: int,
+    margin: Callable[[Tensor], Tensor | float],
+) -> Float[Tensor, ""]:
+    """The sum of all hinges max(0, s(x_i, y_j) - s(x_i, y_i) + margin) of anchors x; anchor 0's
+    partner is ``others[first]``.
+    """
+    with torch.no_grad():
+        total = anchors.new_zeros(())
+        by_anchors, by_others = torch.empty_like(anchors), torch.zeros_like(others)
+        for start in range(0, len(anchors), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            similarity = anchors[rows] @ others.T
+            own = similarity.diagonal(first + start).clone()
+            hinges = similarity.sub_(own[:, None]).add_(margin(anchors[rows])).relu_()
+            hinges.diagonal(first + start).zero_()
             total += hinges.sum()
-            hinges.sign_()
-        active[rows] += forth.sum(dim=1)
-        active += back.sum(dim=0)
-        torch.add(forth, back, out=slope[rows])
-    slope.diagonal().sub_(active)
-    return total, slope
+            slope = hinges.sign_()  # of the sum, by each similarity
+            slope.diagonal(first + start).sub_(slope.sum(dim=1))
+            torch.mm(slope, others, out=by_anchors[rows])
+            by_others.addmm_(slope.T, anchors[rows])
+    # While the same hinges are active, their sum is linear in anchors and in others.
+    linear = (anchors * by_anchors).sum() + (others * by_others).sum()
+    return total + (linear - linear.detach())
