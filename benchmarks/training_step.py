@@ -27,6 +27,7 @@ from trimodal.captions import prepare_captions
 from trimodal.config import load_section
 from trimodal.demo.world import DemoConfig
 from trimodal.devices import pick_device
+from trimodal.distributed import Ranks
 from trimodal.doctor import read_sections
 from trimodal.estimate import Sections
 from trimodal.extract import extract
@@ -121,7 +122,7 @@ def made_streams(sections: Sections, folder: Path) -> Streams:
 def new_trainer(sections: Sections, device: torch.device) -> Trainer:
     """Untrained networks, and word vectors that are all zero."""
     network = TrimodalNet(sections.model, torch.zeros(100_000, VECTOR_DIM))
-    return Trainer(network, sections.train, sections.loss, device)
+    return Trainer(network, sections.train, sections.loss, Ranks(device=device))
 
 
 def against_memory(scale: str, sections: Sections, folder: Path, steps: int, rounds: int) -> None:

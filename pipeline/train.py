@@ -17,7 +17,9 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.config import load_section
+    from trimodal.distributed import joined
     from trimodal.images import AugmentConfig
+    from trimodal.launch import run_on_devices
     from trimodal.leaks import LeaksConfig
     from trimodal.losses import LossConfig
     from trimodal.mel import MelConfig
@@ -27,20 +29,25 @@ def main() -> None:
     from trimodal.training import train
 
     with stage("train"):
-        train(
-            args.av,
-            args.captions,
-            args.images,
-            args.model,
-            args.log,
-            args.run,
-            config=load_section(args.params, "train", TrainConfig),
-            loss=load_section(args.params, "loss", LossConfig),
-            model=load_section(args.params, "model", ModelConfig),
-            mel=load_section(args.params, "mel", MelConfig),
-            augment=load_section(args.params, "augment", AugmentConfig),
-            leaks=load_section(args.params, "leaks", LeaksConfig),
-        )
+        config = load_section(args.params, "train", TrainConfig)
+        if run_on_devices(config.devices, config.device):
+            return
+        with joined(config.device) as ranks:
+            train(
+                args.av,
+                args.captions,
+                args.images,
+                args.model,
+                args.log,
+                args.run,
+                config=config,
+                loss=load_section(args.params, "loss", LossConfig),
+                model=load_section(args.params, "model", ModelConfig),
+                mel=load_section(args.params, "mel", MelConfig),
+                augment=load_section(args.params, "augment", AugmentConfig),
+                leaks=load_section(args.params, "leaks", LeaksConfig),
+                ranks=ranks,
+            )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ CONFIG = TrainConfig(
     learning_rate=1e-3, weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1,
     image_rate_factor=0.5, audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8,
     validation_frame=4, loader_workers=0, device="cpu", chunk_size=None, precision="auto",
+    devices=1, batch_norm="local",
 )  # fmt: skip
 STEPS = 12
 LOSS = LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean")
@@ -145,7 +146,7 @@ def test_the_random_network_does_depend_on_the_random_state(
     config = replace(CONFIG, epochs=1, steps_per_epoch=STEPS)
     others = {"model": RANDOM_MODEL, "augment": replace(tiny_data.augment, crop_px=32)}
     run(tiny_data, tmp_path / "undisturbed", config, **others)
-    monkeypatch.setattr(module.Run, "restore_random", lambda _run: None)
+    monkeypatch.setattr(module.Run, "restore_random", lambda _run, _rank: None)
     killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
     assert results(tmp_path / "run") != results(tmp_path / "undisturbed")
 

@@ -22,6 +22,9 @@ ORDER = [
     "workers",
     "journal",
     "devices",
+    "distributed",
+    "launch",
+    "batch_norm",
     "tables",
     "retrieval",
     "geometry",
@@ -175,7 +178,7 @@ NO_DEPENDENCIES = {
     "download": {"workers"},
     "extract": {"timeout_seconds", "workers"},
     "captions": {"workers"},
-    "train": {"checkpoint_every", "loader_workers", "device"},
+    "train": {"checkpoint_every", "loader_workers", "device", "devices"},
     "evaluate": {"device"},
 }
 

@@ -288,7 +288,7 @@ def test_bfloat16_stays_inside_the_encoders(chunk_size: int | None, tiny_data: T
     embedded = (
         trainer._embed_images(audio[0]),
         trainer._embed_sounds(audio[1]),
-        trainer._embed(net.text, text[1]),
+        trainer._embed("text", text[1]),
     )
     for vectors in embedded:
         assert vectors.dtype == torch.float32

@@ -15,6 +15,7 @@ from torch import Tensor
 from training_fixtures import TinyData
 
 from trimodal.checkpoint import load_model, read_checkpoint
+from trimodal.distributed import Ranks
 from trimodal.images import normalise
 from trimodal.leaks import LeaksConfig
 from trimodal.loaders import validation_batches
@@ -31,10 +32,11 @@ CONFIG = TrainConfig(
     weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1, image_rate_factor=0.5,
     audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8, validation_frame=4,
     loader_workers=0, device="cpu", chunk_size=None, precision="auto",
+    devices=1, batch_norm="local",
 )  # fmt: skip
 LOSS = LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean")
 MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
-CPU = torch.device("cpu")
+CPU = Ranks()
 
 
 @pytest.fixture(autouse=True)

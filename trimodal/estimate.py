@@ -16,6 +16,7 @@ from trimodal.acquire.youtube import YoutubeConfig
 from trimodal.archives import StoredFile
 from trimodal.captions import CaptionsConfig
 from trimodal.devices import pick_device
+from trimodal.distributed import Ranks
 from trimodal.download import DownloadConfig
 from trimodal.evaluation import EvaluateConfig
 from trimodal.extract import ClipShard, ExtractConfig, extract_shard
@@ -194,7 +195,7 @@ def _step_cost(sections: Sections) -> tuple[float, float, str]:
     config = sections.train
     model = replace(sections.model, image_weights="none", audio_weights="none")  # costs no more
     network = TrimodalNet(model, torch.zeros(2, VECTOR_DIM))
-    trainer = Trainer(network, config, sections.loss, device)
+    trainer = Trainer(network, config, sections.loss, Ranks(device=device))
     side = sections.augment.crop_px
     pixels = torch.zeros(config.batch_size, 3, side, side).byte()
     windows = torch.zeros(config.batch_size, 1, sections.mel.mels, sections.mel.columns)

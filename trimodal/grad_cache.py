@@ -10,6 +10,7 @@ from types import TracebackType
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -51,14 +52,17 @@ class _FrozenStatistics(AbstractContextManager[None]):
     """While entered, a training pass leaves the running statistics of batch norms as they are."""
 
     def __init__(self, network: nn.Module) -> None:
-        kinds = (nn.BatchNorm1d, nn.BatchNorm2d)
-        self._norms = [module for module in network.modules() if isinstance(module, kinds)]
+        self._norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
         self._kept: list[tuple[float | None, Tensor | None]] = []
 
     def __enter__(self) -> None:
         self._kept = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
         for norm in self._norms:
-            norm.momentum, norm.num_batches_tracked = 0.0, None
+            counted = norm.num_batches_tracked
+            norm.momentum, norm.num_batches_tracked = (
+                0.0,
+                None if counted is None else counted.clone(),
+            )
 
     def __exit__(
         self,

@@ -15,6 +15,16 @@ Item = TypeVar("Item")
 log = logging.getLogger("trimodal")
 
 
+_hushed = False
+
+
+def hush() -> None:
+    """No bars and no log lines from here on: another process of the same run shows them."""
+    global _hushed
+    _hushed = True
+    log.setLevel(logging.WARNING)
+
+
 def start_logging() -> None:
     """Sends the project's log lines to standard output as they are."""
     handler = logging.StreamHandler(sys.stdout)
@@ -49,12 +59,12 @@ def _last_words(name: str, error: object) -> str:
 
 def bar(items: Iterable[Item], *, task: str, unit: str, total: int | None = None) -> "tqdm[Item]":
     """Wraps an iterable in a progress bar; silent where standard error is no terminal."""
-    return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=None)
+    return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=_hushed or None)
 
 
 def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
     """A progress bar that the caller moves on with ``update``."""
-    return tqdm(desc=task, unit=f" {unit}", total=total, disable=None)
+    return tqdm(desc=task, unit=f" {unit}", total=total, disable=_hushed or None)
 
 
 def closing_line(made: str, left_out: Mapping[Any, int]) -> str:

@@ -16,11 +16,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from trimodal.distributed import Ranks
 from trimodal.files import atomic_path
 from trimodal.records import DataError
 from trimodal.trainer import StepLosses, Trainer
 
-_FORMAT = 1
+_FORMAT = 2
 _HEADER = "run"
 Scores = dict[str, dict[str, float]]
 
@@ -42,7 +43,7 @@ class RunIdentity:
 class Run:
     """How far a training run has come. ``history`` has an entry an epoch, {'train': ..., 'val':
     ...}; ``losses`` are those of the steps since then; ``best_weights`` is empty until there is a
-    best epoch. ``random`` is PyTorch's state where the run was left, by device.
+    best epoch. ``random`` is PyTorch's state where the run was left, by device, a row a rank.
     """
 
     step: int = 0
@@ -60,22 +61,26 @@ class Run:
             name: tensor.detach().cpu().clone() for name, tensor in weights.items()
         }
 
-    def restore_random(self) -> None:
-        """Sets PyTorch's random state to where the run was left; to be called when all that draws
+    def restore_random(self, rank: int) -> None:
+        """Sets PyTorch's random state to where a rank was left; to be called when all that draws
         from it on the way to the first step has been set up.
         """
         if self.random:
-            torch.set_rng_state(self.random["cpu"])
+            torch.set_rng_state(self.random["cpu"][rank])
         if "cuda" in self.random and torch.cuda.is_available():
-            torch.cuda.set_rng_state(self.random["cuda"])
+            torch.cuda.set_rng_state(self.random["cuda"][rank])
 
 
-def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer) -> None:
-    """Writes the run atomically. Raises OSError where the disk cannot take it."""
-    tensors, facts = trainer.state()
-    random = {"cpu": torch.get_rng_state()}
+def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, ranks: Ranks) -> None:
+    """Writes the run atomically: the first rank does, and all must call it. Raises OSError where
+    the disk cannot take it.
+    """
+    random = {"cpu": _of_all_ranks(torch.get_rng_state(), ranks)}
     if torch.cuda.is_available():
-        random["cuda"] = torch.cuda.get_rng_state()
+        random["cuda"] = _of_all_ranks(torch.cuda.get_rng_state(), ranks)
+    if not ranks.first:
+        return
+    tensors, facts = trainer.state()
     parts = {
         "trainer": tensors,
         "random": random,
@@ -101,6 +106,10 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer) -> N
             save_file(flat, temporary, {_HEADER: json.dumps(header)})
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from error
+
+
+def _of_all_ranks(state: Tensor, ranks: Ranks) -> Tensor:
+    return ranks.gather(state[None].to(ranks.device))
 
 
 def load_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:

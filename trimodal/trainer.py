@@ -1,6 +1,6 @@
 """One model, its optimiser and its losses: what happens in a step (paper.md, Training)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,11 +9,19 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
-from trimodal.devices import Device, Precision, pick_dtype
+from trimodal.batch_norm import synchronise_batch_norm
+from trimodal.devices import Device, Devices, Precision, pick_dtype
+from trimodal.distributed import Ranks
 from trimodal.grad_cache import embed_in_chunks
 from trimodal.images import normalise
-from trimodal.loaders import Pair, Streams, validation_batches
-from trimodal.losses import LossConfig, pair_loss
+from trimodal.loaders import (
+    AudioVisualPairs,
+    CaptionedImages,
+    Pair,
+    Streams,
+    validation_batches,
+)
+from trimodal.losses import LossConfig, WholeBatch, pair_loss
 from trimodal.model import TrimodalNet
 
 
@@ -25,6 +33,10 @@ class TrainConfig:
     ``checkpoint_every`` steps: if it is killed, it goes on from there. The networks compute in
     ``precision``; embeddings and losses are float32. With ``chunk_size`` they take that many rows
     at a time, and the loss still sees the batch (:func:`~trimodal.grad_cache.embed_in_chunks`).
+
+    ``devices`` processes of this machine (``all``: one for each GPU) share each batch, and each
+    row's negatives are still the whole batch's. ``batch_norm`` then is over each process's own rows
+    (``local``, as the authors' data parallel code) or over all (``synchronised``, as one process).
     """
 
     seed: int
@@ -46,6 +58,8 @@ class TrainConfig:
     validation_frame: int
     loader_workers: int
     device: Device
+    devices: Devices
+    batch_norm: Literal["local", "synchronised"]
     precision: Precision
 
     def __post_init__(self) -> None:
@@ -58,6 +72,8 @@ class TrainConfig:
                 raise ValueError(f"train.{key} must be at least 1")
         if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
             raise ValueError("train.steps_per_epoch must be at least 1 or null")
+        if self.devices != "all" and self.devices < 1:
+            raise ValueError("train.devices must be at least 1, or all")
         if not self.first_frame <= self.validation_frame <= self.last_frame:
             raise ValueError("train: need first_frame <= validation_frame <= last_frame")
         if self.learning_rate <= 0 or self.rate_decay <= 0:
@@ -69,7 +85,7 @@ class TrainConfig:
     @property
     def shaping(self) -> dict[str, Any]:
         """The settings that a run's result depends on."""
-        neutral = ("checkpoint_every", "loader_workers", "device")
+        neutral = ("checkpoint_every", "loader_workers", "device", "devices")
         return {key: value for key, value in asdict(self).items() if key not in neutral}
 
 
@@ -81,15 +97,22 @@ class StepLosses(NamedTuple):
 
 
 class Trainer:
-    """One model, its optimiser and its losses."""
+    """One model, its optimiser and its losses. Of several ``ranks`` each has a trainer, takes its
+    part of every batch, and ends a step with the same weights as the others.
+    """
 
     def __init__(
-        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, device: torch.device
+        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, ranks: Ranks
     ) -> None:
+        device = ranks.device
+        if config.batch_norm == "synchronised" and ranks.size > 1:
+            synchronise_batch_norm(network, ranks)
         self.network = network.to(device)
         self._layout = memory_layout(network, device)
         self.network.to(memory_format=self._layout)
+        self._parallel = {name: ranks.parallel(part) for name, part in network.named_children()}
         self._config = config
+        self._ranks = ranks
         self._device = device
         self._dtype = pick_dtype(config.precision, device)
         self._loss = loss
@@ -123,7 +146,8 @@ class Trainer:
             self._update(image_audio)
             image_text = self._text_loss(text_batch)
             self._update(image_text)
-        return StepLosses(image_audio.detach(), image_text.detach())
+        shares = torch.stack([image_audio.detach(), image_text.detach()])
+        return StepLosses(*self._ranks.total(shares).unbind())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that steps change, as tensors and as JSON."""
@@ -160,22 +184,29 @@ class Trainer:
     @torch.inference_mode()
     def validate(self, streams: Streams) -> dict[str, float]:
         """Mean validation losses: ``image_audio``, ``image_text`` and their sum, ``loss``."""
+        self._ranks.share_buffers(self.network)
         self.network.eval()
-        size = self._config.batch_size
-        audio = _weighted_mean(
-            (self._audio_loss(batch).item(), len(batch[0]))
-            for batch in validation_batches(streams.audio_validation, size)
-        )
-        text = _weighted_mean(
-            (self._text_loss(batch).item(), len(batch[0]))
-            for batch in validation_batches(streams.text_validation, size)
-        )
+        audio = self._validation_mean(self._audio_loss, streams.audio_validation)
+        text = self._validation_mean(self._text_loss, streams.text_validation)
         self.network.train()
         return {"image_audio": audio, "image_text": text, "loss": audio + text}
 
+    def _validation_mean(
+        self, loss: Callable[[Pair], Tensor], dataset: AudioVisualPairs | CaptionedImages
+    ) -> float:
+        """The mean over samples; ranks take turns at the batches."""
+        rank, ranks, size = self._ranks.rank, self._ranks.size, self._config.batch_size
+        table = torch.zeros(-(-len(dataset) // size), 2, dtype=torch.float64, device=self._device)
+        for turn, batch in enumerate(validation_batches(dataset, size, rank, ranks)):
+            samples = len(batch[0])
+            table[rank + turn * ranks] = torch.tensor([loss(batch).item() * samples, samples])
+        total, samples = self._ranks.total(table).cpu().cumsum(0)[-1].tolist()
+        return float(total / samples)
+
     def _update(self, loss: Tensor) -> None:
         self._optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        # Ranks average their gradients; the batch's is the sum of what their shares of it give.
+        (self._ranks.size * loss).backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
 
     def _joint_losses(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
@@ -185,7 +216,7 @@ class Trainer:
         frames, pictures = embedded.tensor_split([len(audio_batch[0])])
         return StepLosses(
             self._pair_loss(frames, self._embed_sounds(audio_batch[1])),
-            self._pair_loss(pictures, self._embed(self.network.text, text_batch[1])),
+            self._pair_loss(pictures, self._embed("text", text_batch[1])),
         )
 
     def _audio_loss(self, batch: Pair) -> Tensor:
@@ -193,25 +224,26 @@ class Trainer:
         return self._pair_loss(self._embed_images(batch[0]), sounds)
 
     def _text_loss(self, batch: Pair) -> Tensor:
-        captions = self._embed(self.network.text, batch[1])
+        captions = self._embed("text", batch[1])
         return self._pair_loss(self._embed_images(batch[0]), captions)
 
     def _embed_images(self, pixels: Tensor) -> Tensor:
-        return self._embed(self.network.image, pixels, lambda part: self._laid_out(normalise(part)))
+        return self._embed("image", pixels, lambda part: self._laid_out(normalise(part)))
 
     def _embed_sounds(self, windows: Tensor) -> Tensor:
-        return self._embed(self.network.audio, windows, self._laid_out)
+        return self._embed("audio", windows, self._laid_out)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
         return inputs.contiguous(memory_format=self._layout)
 
     def _embed(
         self,
-        network: nn.Module,
+        name: str,
         inputs: Tensor,
         prepare: Callable[[Tensor], Tensor] = lambda rows: rows,
     ) -> Tensor:
         half = self._dtype is torch.bfloat16
+        network = self._parallel[name] if self.network.training else getattr(self.network, name)
 
         def encode(rows: Tensor) -> Tensor:
             # Autocast for each chunk: its bfloat16 copies of the weights would add up the chunks'
@@ -224,12 +256,18 @@ class Trainer:
         return embed_in_chunks(encode, network, on_device, self._config.chunk_size)
 
     def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
+        """The rows' share of the loss of all ranks' batch; in validation, of these rows alone."""
+        whole = None
+        if self.network.training:
+            gathered = self._ranks.gather(images), self._ranks.gather(others)
+            whole = WholeBatch(*gathered, self._ranks.rank * len(images))
         return pair_loss(
             images,
             others,
             margin=self._loss.margin,
             image_margin_scale=self._loss.image_margin_scale,
             reduction=self._loss.reduction,
+            whole=whole,
         )
 
 
@@ -252,11 +290,3 @@ def mean_losses(steps: list[StepLosses]) -> dict[str, float]:
     audio = torch.stack([step.image_audio for step in steps]).mean().item()
     text = torch.stack([step.image_text for step in steps]).mean().item()
     return {"image_audio": audio, "image_text": text, "loss": audio + text}
-
-
-def _weighted_mean(values: Iterable[tuple[float, int]]) -> float:
-    total, weight = 0.0, 0
-    for value, count in values:
-        total += value * count
-        weight += count
-    return total / weight

@@ -2,16 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from dvclive.live import Live
 
 from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, save_checkpoint
-from trimodal.devices import pick_device
+from trimodal.distributed import ALONE, Ranks
 from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.images import AugmentConfig
 from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
@@ -36,7 +37,8 @@ from trimodal.trainer import TrainConfig, Trainer, mean_losses
 
 # The source that shapes a run: another version of it begins a new one.
 SHAPING_MODULES = (
-    "trimodal.av_index", "trimodal.backbones", "trimodal.devices", "trimodal.grad_cache",
+    "trimodal.av_index", "trimodal.backbones", "trimodal.batch_norm", "trimodal.devices",
+    "trimodal.distributed", "trimodal.grad_cache",
     "trimodal.images", "trimodal.loaders", "trimodal.losses", "trimodal.mel", "trimodal.model",
     "trimodal.resume", "trimodal.shards", "trimodal.tables", "trimodal.text", "trimodal.timing",
     "trimodal.trainer", "trimodal.training",
@@ -61,22 +63,26 @@ def train(
     mel: MelConfig,
     augment: AugmentConfig,
     leaks: LeaksConfig,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
     ``run_path`` holds the run on its way and when it is done: a run that was killed goes on from
-    it, to the same bytes. A run there of other params, data or code is refused, with a word about
-    it, and a new one begins. Raises DataError, before the first step, if test videos are in
-    training (section ``leaks``), and TrainingError if no epoch had a validation loss that is a
-    number.
+    it, to the same bytes. A run there of other params, data or code, or of another number of
+    ranks, is refused, with a word about it, and a new one begins. All ``ranks`` call this alike;
+    the first writes. Raises DataError, before the first step, if test videos are in training
+    (section ``leaks``), and TrainingError if no epoch had a validation loss that is a number.
     """
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
     streams = open_streams(av_dir, captions_dir, images_dir, config, mel, augment)
-    device = pick_device(config.device)
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
-    trainer = Trainer(network, config, loss, device)
+    trainer = Trainer(network, config, loss, ranks)
+    if not ranks.first:  # weights are those of the first rank, chances each rank's own
+        torch.manual_seed(
+            np.random.SeedSequence([config.seed, ranks.rank]).generate_state(1).item()
+        )
     data = {
         "av": file_fingerprint(av_dir / "index.parquet"),
         "images": file_fingerprint(images_dir / "index.parquet"),
@@ -84,14 +90,19 @@ def train(
     }
     sections = [asdict(section) for section in (loss, model, mel, augment)]
     identity = RunIdentity(
-        params=fingerprint([config.shaping, *sections]),
+        params=fingerprint([config.shaping, ranks.size, *sections]),
         data=fingerprint([data, vocabulary.fingerprint]),
         code=code_fingerprint(*SHAPING_MODULES),
     )
     run = _open_run(run_path, identity, trainer)
-    run_epochs(
-        trainer, streams, config, log_dir, run, lambda: save_run(run_path, run, identity, trainer)
-    )
+    _check_same_step(run.step, ranks, run_path)
+
+    def save() -> None:
+        save_run(run_path, run, identity, trainer, ranks)
+
+    run_epochs(trainer, streams, config, log_dir, run, save, ranks)
+    if not ranks.first:
+        return
     checkpoint = Checkpoint(
         model=model,
         loss=loss,
@@ -110,8 +121,9 @@ def train(
         for clip, point in streams.audio.first_points()
     )
     log.info(
-        f"train: {config.epochs} epochs on {device.type}, {len(streams.audio)} clips "
-        f"({padded} shorter than a window, padded), {len(streams.text)} images; "
+        f"train: {config.epochs} epochs on {ranks.size} x {ranks.device.type}, "
+        f"{len(streams.audio)} clips ({padded} shorter than a window, padded), "
+        f"{len(streams.text)} images; "
         f"kept epoch {run.best_epoch} with validation loss {run.best_loss:.4f}"
     )
 
@@ -135,33 +147,41 @@ def run_epochs(
     log_dir: Path,
     run: Run,
     save: Callable[[], None],
+    ranks: Ranks = ALONE,
 ) -> None:
     """Takes the run to its end: logs each epoch through DVCLive (those of an earlier process once
-    more), keeps the best weights in ``run``, and calls ``save`` every ``checkpoint_every`` steps
-    and at the end. Raises TrainingError for losses that are not finite.
+    more; the first rank does), keeps the best weights in ``run``, and calls ``save`` every
+    ``checkpoint_every`` steps and at the end. Raises TrainingError for losses that are not finite.
     """
-    with Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None) as live:
+    with ExitStack() as stack:
+        live = None
+        if ranks.first:
+            live = stack.enter_context(
+                Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None)
+            )
         for scores in run.history:
             _log_epoch(live, scores)
         if len(run.history) < config.epochs:
             with _memory_and_loaders():
-                _remaining_epochs(trainer, streams, config, live, run, save)
+                _remaining_epochs(trainer, streams, config, live, run, save, ranks)
         if not run.best_epoch:
             raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
-        live.log_metric("best/epoch", run.best_epoch, plot=False)
-        live.log_metric("best/val_loss", run.best_loss, plot=False)
+        if live:
+            live.log_metric("best/epoch", run.best_epoch, plot=False)
+            live.log_metric("best/val_loss", run.best_loss, plot=False)
 
 
 def _remaining_epochs(
     trainer: Trainer,
     streams: Streams,
     config: TrainConfig,
-    live: Live,
+    live: Live | None,
     run: Run,
     save: Callable[[], None],
+    ranks: Ranks,
 ) -> None:
-    batches, steps = paired_batches(streams, config, run.step)
-    run.restore_random()
+    batches, steps = paired_batches(streams, config, run.step, ranks)
+    run.restore_random(ranks.rank)
     with counter(task="training", unit="steps", total=config.epochs * steps) as progress:
         progress.update(run.step)
         for epoch in range(len(run.history) + 1, config.epochs + 1):
@@ -208,7 +228,18 @@ def _memory_and_loaders() -> Iterator[None]:
         ) from error
 
 
-def _log_epoch(live: Live, scores: Scores) -> None:
+def _check_same_step(step: int, ranks: Ranks, path: Path) -> None:
+    steps = ranks.gather(torch.tensor([step], device=ranks.device)).tolist()
+    if len(set(steps)) > 1:
+        raise TrainingError(
+            f"train: the processes found runs at steps {steps}: {path} must lie where the machines "
+            "of all of them see it"
+        )
+
+
+def _log_epoch(live: Live | None, scores: Scores) -> None:
+    if live is None:
+        return
     for part, values in scores.items():
         for name, value in values.items():
             live.log_metric(f"{part}/{name}", value)
@@ -245,14 +276,19 @@ def open_streams(
 
 
 def paired_batches(
-    streams: Streams, config: TrainConfig, first_step: int = 0
+    streams: Streams, config: TrainConfig, first_step: int = 0, ranks: Ranks = ALONE
 ) -> tuple[Iterator[tuple[Pair, Pair]], int]:
-    """Endless pairs of batches, one of each stream, from ``first_step`` (from 0) on; and the steps
-    of an epoch.
+    """Endless pairs of batches, one of each stream, from ``first_step`` (from 0) on, of which each
+    rank gets its part; and the steps of an epoch, the same for all ranks.
     """
-    size, seed = config.batch_size, config.seed
-    audio = EndlessBatches(len(streams.audio), size, seed, stream=0, first=first_step)
-    text = EndlessBatches(len(streams.text), size, seed, stream=1, first=first_step)
+
+    def endless(dataset: AudioVisualPairs | CaptionedImages, stream: int) -> EndlessBatches:
+        return EndlessBatches(
+            len(dataset), config.batch_size, config.seed, stream, first_step,
+            rank=ranks.rank, ranks=ranks.size,
+        )  # fmt: skip
+
+    audio, text = endless(streams.audio, 0), endless(streams.text, 1)
     pairs = zip(
         training_loader(streams.audio, audio, config.loader_workers),
         training_loader(streams.text, text, config.loader_workers),

@@ -1,0 +1,135 @@
+"""Ranks compute what one process with the whole batch would, in float64 to 1e-10."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from ranks import on_ranks
+from test_training import CONFIG, CPU, LOSS, MODEL
+from torch import Tensor, nn
+
+from trimodal import trainer as module
+from trimodal.batch_norm import synchronise_batch_norm
+from trimodal.distributed import Ranks
+from trimodal.images import normalise
+from trimodal.losses import LossConfig
+from trimodal.model import TrimodalNet
+from trimodal.trainer import TrainConfig, Trainer
+
+CLOSE = {"rtol": 0.0, "atol": 1e-10}
+ROWS = 12
+
+
+def in_double(pixels: Tensor) -> Tensor:
+    return normalise(pixels).double()
+
+
+def doubled() -> TrimodalNet:
+    torch.manual_seed(3)
+    return TrimodalNet(MODEL, torch.randn(20, 300)).double()
+
+
+def batches() -> list[tuple[Tensor, Tensor]]:
+    generator = torch.Generator().manual_seed(4)
+
+    def pictures() -> Tensor:
+        return torch.randint(0, 256, (ROWS, 3, 32, 32), generator=generator, dtype=torch.uint8)
+
+    windows = torch.randn(ROWS, 1, 16, 151, generator=generator).double()
+    words = torch.randint(0, 20, (ROWS, 16), generator=generator)
+    return [(pictures(), windows), (pictures(), words)]
+
+
+def stepped(ranks: Ranks, config: TrainConfig, loss: LossConfig) -> dict[str, Any]:
+    """Two steps on this rank's part of the same batch: the losses, gradients, weights, buffers."""
+    module.normalise = in_double
+    rows = ROWS // ranks.size
+    part = slice(ranks.rank * rows, (ranks.rank + 1) * rows)
+    net = doubled()
+    trainer = Trainer(net, config, loss, ranks)
+    audio, text = [(images[part], others[part]) for images, others in batches()]
+    losses = [torch.stack(trainer.step(audio, text)) for _ in range(2)]
+    gradients = {name: p.grad for name, p in net.named_parameters()}
+    return {"losses": torch.stack(losses), "gradients": gradients, "state": net.state_dict()}
+
+
+@pytest.fixture(autouse=True)
+def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "normalise", in_double)
+
+
+@pytest.mark.parametrize("update", ["joint", "alternating"])
+@pytest.mark.parametrize("margin_mode", ["fixed", "variable"])
+def test_ranks_make_the_step_of_one_process(margin_mode: Any, update: Any, tmp_path: Path) -> None:
+    config = replace(CONFIG, batch_norm="synchronised", update=update)
+    loss = replace(LOSS, margin_mode=margin_mode)
+    alone = stepped(CPU, config, loss)
+    for theirs in on_ranks(2, stepped, tmp_path, config, loss):
+        assert theirs["gradients"].keys() == alone["gradients"].keys()
+        torch.testing.assert_close(theirs, alone, **CLOSE)
+
+
+def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(tmp_path: Path) -> None:
+    """Local statistics: each rank's running ones are its own, all else is the same."""
+    config = replace(CONFIG, chunk_size=3)
+    one, other = on_ranks(2, stepped, tmp_path, config, LOSS)
+    parameters = dict(doubled().named_parameters())
+    for name in parameters:
+        torch.testing.assert_close(one["state"][name], other["state"][name], rtol=0, atol=0)
+    assert not torch.equal(
+        one["state"]["text.norms.0.running_mean"], other["state"]["text.norms.0.running_mean"]
+    )
+
+
+def test_local_statistics_make_another_step(tmp_path: Path) -> None:
+    """Else the test of synchronised ones would pass without them."""
+    alone = stepped(CPU, CONFIG, LOSS)
+    theirs = on_ranks(2, stepped, tmp_path, CONFIG, LOSS)[0]
+    assert (theirs["losses"] - alone["losses"]).abs().max() > 1e-4
+
+
+def normalised(ranks: Ranks) -> dict[str, Tensor]:
+    """A batch norm of each kind on 12 rows, with its gradient."""
+    found = {}
+    for kind, shape in ((nn.BatchNorm1d, (ROWS, 5, 7)), (nn.BatchNorm2d, (ROWS, 5, 3, 4))):
+        torch.manual_seed(5)
+        net = nn.Sequential(kind(5, momentum=0.3)).double()
+        nn.init.normal_(net[0].weight)
+        if ranks.size > 1:
+            synchronise_batch_norm(net, ranks)
+        rows = torch.randn(shape).double() + 3
+        weights = torch.randn(shape).double()
+        part = slice(ranks.rank * ROWS // ranks.size, (ranks.rank + 1) * ROWS // ranks.size)
+        mine = rows[part].clone().requires_grad_()
+        (net(mine) * weights[part]).sum().backward()
+        name = kind.__name__
+        found |= {
+            f"{name} gradient": ranks.gather(mine.grad),
+            f"{name} weight": ranks.total(net[0].weight.grad),
+        }
+        found |= {f"{name} {key}": value for key, value in net.state_dict().items()}
+        found[f"{name} eval"] = copy.deepcopy(net).eval()(rows).detach()
+    return found
+
+
+def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path: Path) -> None:
+    alone = normalised(CPU)
+    for theirs in on_ranks(3, normalised, tmp_path):
+        torch.testing.assert_close(theirs, alone, **CLOSE)
+
+
+def gathered(ranks: Ranks) -> dict[str, Tensor]:
+    rows = torch.full((2, 3), ranks.rank + 1.0, dtype=torch.float64, requires_grad=True)
+    together = ranks.gather(rows)
+    ((ranks.rank + 1) * together * torch.arange(18.0).view(6, 3)).sum().backward()
+    return {"rows": together.detach(), "gradient": rows.grad}
+
+
+def test_gathered_rows_have_the_gradient_of_all_ranks(tmp_path: Path) -> None:
+    for rank, found in enumerate(on_ranks(3, gathered, tmp_path)):
+        assert found["rows"][:, 0].tolist() == [1, 1, 2, 2, 3, 3]
+        expected = (1 + 2 + 3) * torch.arange(18.0).view(3, 2, 3)[rank].double()
+        torch.testing.assert_close(found["gradient"], expected)
