@@ -21,27 +21,34 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.config import load_section
+    from trimodal.distributed import joined
     from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
+    from trimodal.launch import run_on_devices
     from trimodal.leaks import LeaksConfig
     from trimodal.progress import stage
 
     with stage("evaluate"):
-        evaluate(
-            args.model,
-            args.av,
-            args.captions,
-            args.images,
-            args.world,
-            Outputs(
-                embeddings=args.embeddings,
-                ranks=args.ranks,
-                metrics=args.metrics,
-                audit=args.audit,
-                curve=args.curve,
-            ),
-            config=load_section(args.params, "evaluate", EvaluateConfig),
-            leaks=load_section(args.params, "leaks", LeaksConfig),
-        )
+        config = load_section(args.params, "evaluate", EvaluateConfig)
+        if run_on_devices(config.devices, config.device):
+            return
+        with joined(config.device) as ranks:
+            evaluate(
+                args.model,
+                args.av,
+                args.captions,
+                args.images,
+                args.world,
+                Outputs(
+                    embeddings=args.embeddings,
+                    ranks=args.ranks,
+                    metrics=args.metrics,
+                    audit=args.audit,
+                    curve=args.curve,
+                ),
+                config=config,
+                ranks=ranks,
+                leaks=load_section(args.params, "leaks", LeaksConfig),
+            )
 
 
 if __name__ == "__main__":

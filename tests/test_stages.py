@@ -179,7 +179,7 @@ NO_DEPENDENCIES = {
     "extract": {"timeout_seconds", "workers"},
     "captions": {"workers"},
     "train": {"checkpoint_every", "loader_workers", "device", "devices"},
-    "evaluate": {"device"},
+    "evaluate": {"device", "devices"},
 }
 
 

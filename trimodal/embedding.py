@@ -14,6 +14,7 @@ from torch import Tensor
 
 from trimodal.av_index import AvClip
 from trimodal.coverage import check_coverage
+from trimodal.distributed import Ranks
 from trimodal.files import write_table
 from trimodal.images import AugmentConfig, centre_views, normalise
 from trimodal.loaders import read_frame, read_windows
@@ -176,28 +177,31 @@ def embed_test_set(
     points: int,
     mel: MelConfig,
     augment: AugmentConfig,
-    device: torch.device,
+    ranks: Ranks,
 ) -> Embeddings:
     """Embeds sentences and videos, the mean of ``points`` frames and sounds a video. The clips are
-    those of the queries, each once, in the order of their first query.
+    those of the queries, each once, in the order of their first query. Each of several ranks embeds
+    its share of the videos, one at a time as one process would, and has all in the end.
     """
+    device = ranks.device
     network = network.to(device).eval()
-    image = np.zeros((len(clips), EMBEDDING_DIM), np.float32)
-    audio = np.zeros_like(image)
-    padded = 0
-    for row, clip in enumerate(bar(clips, task="embedding", unit="videos")):
-        views = video_views(clip, points, mel, augment)
-        image[row] = network.image(normalise(views.frames.to(device))).mean(dim=0).cpu().numpy()
+    vectors = torch.zeros(2, len(clips), EMBEDDING_DIM, device=device)  # image and audio
+    padded = torch.zeros(1, dtype=torch.int64, device=device)
+    mine = range(ranks.rank, len(clips), ranks.size)
+    for row in bar(mine, task="embedding", unit="videos", total=len(mine)):
+        views = video_views(clips[row], points, mel, augment)
+        vectors[0, row] = network.image(normalise(views.frames.to(device))).mean(dim=0)
         if views.windows is not None:
-            audio[row] = network.audio(views.windows.to(device)).mean(dim=0).cpu().numpy()
+            vectors[1, row] = network.audio(views.windows.to(device)).mean(dim=0)
         padded += views.padded
+    image, audio = ranks.total(vectors).cpu().numpy()
     return Embeddings(
         queries=tuple(queries),
         image=image,
         audio=audio,
         text=_embed_sentences(network, vocabulary, queries, device),
         has_audio=np.array([clip.has_audio for clip in clips]),
-        padded_points=padded,
+        padded_points=int(ranks.total(padded).item()),
     )
 
 

@@ -13,7 +13,8 @@ from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint
 from trimodal.coverage import check_share
 from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
-from trimodal.devices import Device, pick_device
+from trimodal.devices import Device, Devices, pick_device
+from trimodal.distributed import Ranks
 from trimodal.embedding import Embeddings, embed_test_set, match_videos, write_embeddings
 from trimodal.files import file_fingerprint, write_json, write_table, write_text
 from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
@@ -41,6 +42,7 @@ class EvaluateConfig:
     (paper.md: 0.2), ``text_weight`` audio->image (0.3). The curve has ``curve_steps`` intervals.
     At least ``min_coverage`` of the videos asked for must be there. Embeddings of an effective rank
     below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have collapsed.
+    ``devices`` processes of this machine (``all``: one for each GPU) share the embedding.
     """
 
     test_csv: str
@@ -53,8 +55,11 @@ class EvaluateConfig:
     min_effective_rank: float
     max_mean_cosine: float
     device: Device
+    devices: Devices
 
     def __post_init__(self) -> None:
+        if self.devices != "all" and self.devices < 1:
+            raise ValueError("evaluate.devices must be at least 1, or all")
         if self.points < 1 or self.curve_steps < 1:
             raise ValueError("evaluate: points and curve_steps must be at least 1")
         if not (0.0 <= self.audio_weight <= 1.0 and 0.0 <= self.text_weight <= 1.0):
@@ -87,15 +92,19 @@ def evaluate(
     *,
     config: EvaluateConfig,
     leaks: LeaksConfig,
+    ranks: Ranks | None = None,
 ) -> None:
     """Embeds the test videos and sentences, ranks them and writes everything in ``outputs``.
 
     Raises EmbeddingError for embeddings that are not finite or have collapsed (the audit is written
     then, nothing else; an earlier run's outputs are removed first), DataError for test videos that
-    are in training, missing or there twice.
+    are in training, missing or there twice. All ``ranks`` call this alike and the first writes;
+    None is this process alone.
     """
-    for field in fields(outputs):
-        getattr(outputs, field.name).unlink(missing_ok=True)
+    ranks = ranks or Ranks(device=pick_device(config.device))
+    if ranks.first:
+        for field in fields(outputs):
+            getattr(outputs, field.name).unlink(missing_ok=True)
     checkpoint = read_checkpoint(model_path)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
     asked, bad_rows = read_queries(Path(config.test_csv))
@@ -115,8 +124,10 @@ def evaluate(
         points=config.points,
         mel=checkpoint.mel,
         augment=checkpoint.augment,
-        device=pick_device(config.device),
+        ranks=ranks,
     )
+    if not ranks.first:
+        return
     check_rows(embeddings)
     kept = _under(config.protocol, embeddings)
     spread = geometry(kept)

@@ -65,10 +65,12 @@ class Run:
         """Sets PyTorch's random state to where a rank was left; to be called when all that draws
         from it on the way to the first step has been set up.
         """
-        if self.random:
-            torch.set_rng_state(self.random["cpu"][rank])
-        if "cuda" in self.random and torch.cuda.is_available():
-            torch.cuda.set_rng_state(self.random["cuda"][rank])
+        # A row's own copy: PyTorch reads a state from where its storage begins.
+        states = {device: states[rank].clone() for device, states in self.random.items()}
+        if states:
+            torch.set_rng_state(states["cpu"])
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state(states["cuda"])
 
 
 def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, ranks: Ranks) -> None:

@@ -12,6 +12,7 @@ from dvclive.live import Live
 
 from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, save_checkpoint
+from trimodal.devices import pick_device
 from trimodal.distributed import ALONE, Ranks
 from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.images import AugmentConfig
@@ -63,16 +64,18 @@ def train(
     mel: MelConfig,
     augment: AugmentConfig,
     leaks: LeaksConfig,
-    ranks: Ranks = ALONE,
+    ranks: Ranks | None = None,
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
     ``run_path`` holds the run on its way and when it is done: a run that was killed goes on from
-    it, to the same bytes. A run there of other params, data or code, or of another number of
-    ranks, is refused, with a word about it, and a new one begins. All ``ranks`` call this alike;
-    the first writes. Raises DataError, before the first step, if test videos are in training
-    (section ``leaks``), and TrainingError if no epoch had a validation loss that is a number.
+    it, to the same bytes. A run there of other params, data or code, or of another number of ranks,
+    is refused, with a word about it, and a new one begins. All ``ranks`` call this alike and the
+    first writes; None is this process alone. Raises DataError, before the first step, if test
+    videos are in training (section ``leaks``), and TrainingError if no epoch had a validation loss
+    that is a number.
     """
+    ranks = ranks or Ranks(device=pick_device(config.device))
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")

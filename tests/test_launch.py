@@ -1,0 +1,164 @@
+"""A stage on several devices: what it writes, a rank that is killed, and going on from there."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+from evaluation_fixtures import config as evaluation
+from ranks import on_ranks
+from test_resume import CONFIG, LOSS, MODEL, results
+from training_fixtures import TinyData
+
+from trimodal.devices import DeviceError, count_devices, pick_device
+from trimodal.distributed import Ranks
+from trimodal.evaluation import Outputs, evaluate
+from trimodal.leaks import LeaksConfig
+from trimodal.loaders import EndlessBatches
+from trimodal.records import DataError
+from trimodal.trainer import TrainConfig
+from trimodal.training import train
+
+LEAKS = LeaksConfig(test_in_training="fail")
+TWO = replace(CONFIG, batch_size=4, epochs=4, checkpoint_every=1, devices=2)
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside the repository, so that DVC has nothing to say."""
+    monkeypatch.chdir(tmp_path)
+
+
+def run(ranks: Ranks, data: TinyData, folder: Path, config: TrainConfig) -> dict[str, Any]:
+    train(
+        data.av_dir, data.captions_dir, data.images_dir, folder / "model.safetensors",
+        folder / "log", folder / "run.safetensors", config=config, loss=LOSS, model=MODEL,
+        mel=data.mel, augment=data.augment, leaks=LEAKS, ranks=ranks,
+    )  # fmt: skip
+    return {}
+
+
+def stage_command(data: TinyData, folder: Path) -> list[str]:
+    """The train stage with TWO's params, written beside its results."""
+    params = {
+        "train": asdict(TWO), "loss": asdict(LOSS), "model": asdict(MODEL),
+        "mel": asdict(data.mel), "augment": asdict(data.augment), "leaks": asdict(LEAKS),
+    }  # fmt: skip
+    folder.mkdir()
+    path = folder.parent / "params.yaml"
+    path.write_text(yaml.safe_dump(params))
+    return [
+        sys.executable, "-m", "pipeline.train", "--params", str(path), "--av", str(data.av_dir),
+        "--captions", str(data.captions_dir), "--images", str(data.images_dir),
+        "--model", str(folder / "model.safetensors"), "--run", str(folder / "run.safetensors"),
+        "--log", str(folder / "log"),
+    ]  # fmt: skip
+
+
+def start(command: list[str], folder: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        command, cwd=folder.parent, env=os.environ | {"PYTHONPATH": str(ROOT)}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def a_rank_of(process: "subprocess.Popen[str]", rank: int) -> psutil.Process:
+    ranks = [
+        child
+        for child in psutil.Process(process.pid).children()
+        if child.environ().get("RANK") == str(rank)
+    ]
+    return ranks[0]
+
+
+def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_goes_on(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    """To the bytes of an undisturbed run on two ranks."""
+    quiet, folder = tmp_path / "quiet", tmp_path / "run"
+    undisturbed = start(stage_command(tiny_data, quiet), quiet)
+    out, told = undisturbed.communicate(timeout=60)
+    assert undisturbed.returncode == 0, told
+    assert out.count("train: 4 epochs on 2 x cpu") == 1  # one rank speaks
+    command = stage_command(tiny_data, folder)
+    job = start(command, folder)
+    while not (folder / "run.safetensors").exists():
+        assert job.poll() is None, job.communicate()
+        time.sleep(0.01)
+    victim = a_rank_of(job, 1)
+    victim.send_signal(signal.SIGKILL)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "train: process 2 of 2 died of signal 9 (Killed); the others were ended" in told
+    assert not victim.is_running()
+    again = start(command, folder)
+    out, told = again.communicate(timeout=60)
+    assert again.returncode == 0, told
+    assert "goes on behind step" in out
+    assert results(folder) == results(quiet)
+
+
+def evaluated(ranks: Ranks, data: TinyData, model: Path, out: Path) -> dict[str, Any]:
+    queries = out.parent / "test.csv"
+    rows = ["key,vid_key,video_id,sentence", "ret0,msr9,video9,a dog", "ret1,msr10,video10,a bird"]
+    queries.write_text("\n".join(rows))
+    names = {"embeddings": ".parquet", "ranks": ".parquet", "metrics": ".json", "audit": ".json"}
+    outputs = {name: out / f"{name}{ending}" for name, ending in names.items()}
+    evaluate(
+        model, data.av_dir, data.captions_dir, data.images_dir, out / "no world",
+        Outputs(**outputs, curve=out / "curve.csv"), leaks=LEAKS, ranks=ranks,
+        config=evaluation(test_csv=str(queries), min_effective_rank=1.0, max_mean_cosine=1.0),
+    )  # fmt: skip
+    return {}
+
+
+def test_an_evaluation_on_ranks_writes_the_same_bytes(tiny_data: TinyData, tmp_path: Path) -> None:
+    run(Ranks(), tiny_data, tmp_path / "run", replace(CONFIG, epochs=1))
+    model = tmp_path / "run" / "model.safetensors"
+    evaluated(Ranks(), tiny_data, model, tmp_path / "alone")
+    on_ranks(2, evaluated, tmp_path, tiny_data, model, tmp_path / "two")
+    alone, two = results(tmp_path / "alone"), results(tmp_path / "two")
+    assert len(alone) == 5
+    assert two == alone
+
+
+@pytest.mark.parametrize(("samples", "batch", "ranks"), [(100, 10, 3), (9, 32, 2), (100, 4, 4)])
+def test_a_batch_that_cannot_be_split_is_refused(samples: int, batch: int, ranks: int) -> None:
+    with pytest.raises(DataError, match=r"train\.batch_size"):
+        EndlessBatches(samples, batch, seed=1, stream=0, rank=0, ranks=ranks)
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 6])
+def test_parts_of_ranks_make_the_batches_of_one_process(ranks: int) -> None:
+    def first_batches(**part: int) -> list[Any]:
+        batches = iter(EndlessBatches(40, 12, seed=1, stream=0, first=2, **part))
+        return [next(batches) for _ in range(7)]
+
+    parts = [first_batches(rank=rank, ranks=ranks) for rank in range(ranks)]
+    together = [[draw for part in step for draw in part] for step in zip(*parts, strict=True)]
+    assert together == first_batches()
+
+
+def test_devices_are_counted_where_there_are_no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert count_devices("all", "auto") == 1
+    assert count_devices(3, "cpu") == 3
+    with pytest.raises(DeviceError, match="no GPU"):
+        count_devices("all", "cuda")
+
+
+def test_each_rank_has_a_gpu_of_its_own_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert count_devices("all", "auto") == 2
+    assert [str(pick_device("auto", rank)) for rank in (0, 1)] == ["cuda:0", "cuda:1"]
+    with pytest.raises(DeviceError, match="process 3 of this machine"):
+        pick_device("auto", 2)
