@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the section ``captions``."""
+    """Reads the command line and the sections ``captions`` and ``engine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--captions", type=Path, required=True, help="out: Parquet, stats")
@@ -14,11 +14,15 @@ def main() -> None:
 
     from trimodal.captions import CaptionsConfig, prepare_captions
     from trimodal.config import load_section
+    from trimodal.engine import EngineConfig
     from trimodal.progress import stage
 
     with stage("captions"):
         prepare_captions(
-            load_section(args.params, "captions", CaptionsConfig), args.captions, args.images
+            load_section(args.params, "captions", CaptionsConfig),
+            args.captions,
+            args.images,
+            load_section(args.params, "engine", EngineConfig),
         )
 
 

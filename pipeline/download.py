@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``download, youtube, demo``."""
+    """Reads the command line and the sections ``download, youtube, demo, engine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True, help="out: media and manifest")
@@ -16,6 +16,7 @@ def main() -> None:
     from trimodal.config import load_section
     from trimodal.demo.world import DemoConfig
     from trimodal.download import DownloadConfig, download
+    from trimodal.engine import EngineConfig
     from trimodal.progress import stage
 
     with stage("download"):
@@ -25,6 +26,7 @@ def main() -> None:
             load_section(args.params, "demo", DemoConfig),
             args.clips,
             args.world,
+            load_section(args.params, "engine", EngineConfig),
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``extract`` and ``mel``."""
+    """Reads the command line and the sections ``extract, mel, engine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True, help="in: the clips' folder")
@@ -13,6 +13,7 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.config import load_section
+    from trimodal.engine import EngineConfig
     from trimodal.extract import ExtractConfig, extract
     from trimodal.mel import MelConfig
     from trimodal.progress import stage
@@ -23,6 +24,7 @@ def main() -> None:
             args.out,
             load_section(args.params, "extract", ExtractConfig),
             load_section(args.params, "mel", MelConfig),
+            load_section(args.params, "engine", EngineConfig),
         )
 
 

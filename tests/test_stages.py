@@ -20,6 +20,8 @@ ORDER = [
     "archives",
     "progress",
     "workers",
+    "ray_engine",
+    "engine",
     "journal",
     "devices",
     "distributed",

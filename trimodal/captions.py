@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from trimodal.caption_table import CaptionColumns, caption_columns, write_captions
 from trimodal.coverage import check_coverage, check_share
+from trimodal.engine import LOCAL, EngineConfig
 from trimodal.files import write_json
 from trimodal.image_shards import StoredForm, write_images
 from trimodal.image_sources import Annotations, ImageFile, read_coco_files, read_flickr30k_files
@@ -51,7 +52,9 @@ class CaptionsConfig:
         check_share(self.min_coverage, "captions.min_coverage")
 
 
-def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Path) -> None:
+def prepare_captions(
+    config: CaptionsConfig, captions_dir: Path, images_dir: Path, engine: EngineConfig = LOCAL
+) -> None:
     """Writes ``captions.parquet`` with ``token_ids.npy``, ``vocabulary.parquet`` and ``stats.json``
     into ``captions_dir`` and the images' shards with ``index.parquet`` into ``images_dir``.
 
@@ -59,7 +62,7 @@ def prepare_captions(config: CaptionsConfig, captions_dir: Path, images_dir: Pat
     missing or broken, captions of stop words alone. Raises DataError where a split is left empty.
     """
     files, left_out = _read_sources(config)
-    images, size = _store_images(files, images_dir, config, left_out)
+    images, size = _store_images(files, images_dir, config, left_out, engine)
     del files
     columns, empty = caption_columns(bar(images, task="reading captions", unit="images"))
     if empty:
@@ -103,7 +106,11 @@ def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]
 
 
 def _store_images(
-    files: Sequence[ImageFile], images_dir: Path, config: CaptionsConfig, left_out: Counter[str]
+    files: Sequence[ImageFile],
+    images_dir: Path,
+    config: CaptionsConfig,
+    left_out: Counter[str],
+    engine: EngineConfig,
 ) -> tuple[list[CaptionedImage], int]:
     """The images that could be stored, in their order, and the bytes they take; counts the rest."""
     form = StoredForm(
@@ -111,7 +118,7 @@ def _store_images(
         jpeg_quality=config.jpeg_quality,
         images_per_shard=config.images_per_shard,
     )
-    done = write_images(files, images_dir, form, config.workers)
+    done = write_images(files, images_dir, form, config.workers, engine)
     check_coverage(
         "captions", "images", len(done.rows), done.left_out, needed=config.min_coverage,
         param="captions.min_coverage", examples=done.examples,

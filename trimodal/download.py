@@ -13,6 +13,7 @@ from trimodal.acquire.rendering import render_world
 from trimodal.acquire.youtube import YoutubeConfig
 from trimodal.coverage import check_coverage, check_share
 from trimodal.demo.world import DemoConfig
+from trimodal.engine import LOCAL, EngineConfig
 from trimodal.files import write_json
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.progress import closing_line, log
@@ -57,6 +58,7 @@ def download(
     demo: DemoConfig,
     clips_dir: Path,
     world_dir: Path,
+    engine: EngineConfig = LOCAL,
 ) -> None:
     """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and the media that were made or
     fetched, in a folder for each source) and ``world_dir`` (the demo's annotations; otherwise
@@ -66,11 +68,11 @@ def download(
     """
     bad_rows: Counter[str] = Counter()
     if config.source == "demo":
-        outcomes = render_world(demo, clips_dir / "demo", world_dir, config.workers)
+        outcomes = render_world(demo, clips_dir / "demo", world_dir, config.workers, engine)
     else:
         shutil.rmtree(world_dir, ignore_errors=True)
         world_dir.mkdir(parents=True)
-        outcomes, bad_rows = _collect(config, youtube, clips_dir)
+        outcomes, bad_rows = _collect(config, youtube, clips_dir, engine)
     write_manifest(clips_dir / "manifest.parquet", outcomes)
     stats = {name: _stats(rows) for name, rows in _by_source(outcomes).items()}
     write_json(clips_dir / "stats.json", {"clips": stats, "bad_rows": dict(bad_rows)})
@@ -84,18 +86,18 @@ def download(
 
 
 def _collect(
-    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path
+    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path, engine: EngineConfig
 ) -> tuple[list[ClipOutcome], Counter[str]]:
     manifest = clips_dir / "manifest.parquet"
     earlier = read_manifest(manifest) if manifest.exists() else []
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     videos, bad_rows_too = wanted_videos(Path(config.msrvtt_csv))
     bad_rows += bad_rows_too
-    tests = look_through(Path(config.msrvtt_media), videos, earlier, config.workers)
+    tests = look_through(Path(config.msrvtt_media), videos, earlier, config.workers, engine)
     if config.source == "youtube":
-        return [*harvest(youtube, clips, clips_dir / "youtube"), *tests], bad_rows
+        return [*harvest(youtube, clips, clips_dir / "youtube", engine), *tests], bad_rows
     media = Path(config.vggsound_media)
-    return [*look_through(media, clips, earlier, config.workers), *tests], bad_rows
+    return [*look_through(media, clips, earlier, config.workers, engine), *tests], bad_rows
 
 
 def _by_source(outcomes: Sequence[ClipOutcome]) -> dict[str, list[ClipOutcome]]:

@@ -17,11 +17,12 @@ import simplejpeg
 
 from trimodal.archives import ArchiveError, as_path, reading_order
 from trimodal.coverage import check_coverage, check_share
+from trimodal.engine import LOCAL, EngineConfig
 from trimodal.files import code_fingerprint, file_fingerprint, write_json, write_table
 from trimodal.frames import decode_frames
 from trimodal.journal import ShardDone, file_state, make_shards
 from trimodal.manifest import ClipOutcome, read_manifest
-from trimodal.media import DecodingLimits, LimitError, MediaError
+from trimodal.media import DecodingLimits, LimitError, MediaError, lacking_media_tools
 from trimodal.mel import MelConfig
 from trimodal.pictures import picture_fingerprint
 from trimodal.progress import bar, closing_line, log
@@ -102,7 +103,13 @@ class ClipShard:
         return [self.split, facts, states]
 
 
-def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelConfig) -> None:
+def extract(
+    manifest_path: Path,
+    out_dir: Path,
+    config: ExtractConfig,
+    mel: MelConfig,
+    engine: EngineConfig = LOCAL,
+) -> None:
     """Writes ``{train,val,test}-%06d.tar``, ``index.parquet`` and ``stats.json`` into ``out_dir``;
     shards that an earlier run finished are kept (:mod:`trimodal.journal`).
 
@@ -117,7 +124,7 @@ def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelC
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     size = 0
-    done = _shards(jobs, out_dir, config, mel)
+    done = _shards(jobs, out_dir, config, mel, engine)
     for shard in bar(done, task="extracting", unit="shards", total=len(jobs)):
         rows += shard.rows
         left_out += shard.left_out
@@ -149,7 +156,11 @@ def extract(manifest_path: Path, out_dir: Path, config: ExtractConfig, mel: MelC
 
 
 def _shards(
-    jobs: Sequence[ClipShard], out_dir: Path, config: ExtractConfig, mel: MelConfig
+    jobs: Sequence[ClipShard],
+    out_dir: Path,
+    config: ExtractConfig,
+    mel: MelConfig,
+    engine: EngineConfig,
 ) -> Iterator[ShardDone]:
     form = {
         "code": code_fingerprint(*SHAPING_MODULES),
@@ -161,7 +172,8 @@ def _shards(
     }
     return make_shards(
         partial(extract_shard, config, mel), jobs, out_dir, form=form, workers=config.workers,
-        may_heal={"too_slow"}, rescue=partial(_without_crashing_clips, config, mel),
+        engine=engine, may_heal={"too_slow"}, rescue=partial(_without_crashing_clips, config, mel),
+        lacking=lacking_media_tools,
     )  # fmt: skip
 
 

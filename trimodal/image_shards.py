@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from trimodal.archives import StoredFile, read_file, reading_order
+from trimodal.engine import LOCAL, EngineConfig
 from trimodal.files import code_fingerprint, file_fingerprint, write_table
 from trimodal.image_sources import ImageFile
 from trimodal.journal import ShardDone, file_state, make_shards
@@ -59,7 +60,11 @@ class ImageShard:
 
 
 def write_images(
-    files: Sequence[ImageFile], images_dir: Path, form: StoredForm, workers: int
+    files: Sequence[ImageFile],
+    images_dir: Path,
+    form: StoredForm,
+    workers: int,
+    engine: EngineConfig = LOCAL,
 ) -> ShardDone:
     """Writes ``{train,val}-%06d.tar`` and ``index.parquet``; returns what all shards are together.
     Shards that an earlier run finished are kept (:mod:`trimodal.journal`).
@@ -78,7 +83,7 @@ def write_images(
     }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
         make = partial(write_image_shard, form)
-        done = make_shards(make, jobs, images_dir, form=shaping, workers=workers)
+        done = make_shards(make, jobs, images_dir, form=shaping, workers=workers, engine=engine)
         for job, shard in zip(jobs, done, strict=True):
             rows += shard.rows
             left_out += shard.left_out

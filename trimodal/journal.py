@@ -16,9 +16,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+from trimodal.engine import LOCAL, EngineConfig, map_in_order
 from trimodal.files import file_fingerprint, fingerprint, write_json
 from trimodal.progress import log
-from trimodal.workers import WorkerError, map_in_order
+from trimodal.workers import WorkerError
 
 FOLDER = "journal"
 
@@ -70,21 +71,25 @@ def make_shards(
     *,
     form: Any,
     workers: int,
+    engine: EngineConfig = LOCAL,
     may_heal: Collection[str] = (),
     rescue: Callable[[Job, WorkerError], ShardDone] | None = None,
+    lacking: Callable[[], str] | None = None,
 ) -> Iterator[ShardDone]:
     """Every job's shard in ``out_dir``, in the jobs' order: found finished, or made now by ``make``
-    in ``workers`` processes. ``form`` (JSON) is all that shapes a shard besides its own files:
-    params and code. Whatever else lies in ``out_dir`` is of another run and removed first. A shard
-    that lacks something for a reason that ``may_heal`` is made again by the next run.
+    in ``workers`` processes, or by another ``engine``. ``form`` (JSON) is all that shapes a shard
+    besides its own files: params and code. Whatever else lies in ``out_dir`` is of another run and
+    removed first. A shard that lacks something for a reason that ``may_heal`` is made again by the
+    next run.
 
-    ``rescue`` is :func:`~trimodal.workers.map_in_order`'s, for a job whose worker crashed.
+    ``rescue``, for a job whose worker crashed, and ``lacking`` are
+    :func:`~trimodal.engine.map_in_order`'s.
     """
     _clear(out_dir, {job.path.name for job in jobs})
     work = partial(_find_or_make, make, form, may_heal)
     mend = partial(_rescue, rescue, form, may_heal) if rescue else None
     found = 0
-    for done in map_in_order(work, jobs, workers, rescue=mend):
+    for done in map_in_order(engine, work, jobs, workers, rescue=mend, lacking=lacking):
         found += done.found
         yield done
     if found:

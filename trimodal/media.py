@@ -104,6 +104,16 @@ class MediaInfo:
 
 
 @cache
+def lacking_media_tools() -> str:
+    """What this machine lacks to decode and to encode, in words; empty if nothing."""
+    try:
+        command = [ffmpeg_executable(), "-version"]
+        subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_SECONDS)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        return f"has no working ffmpeg: {error}"
+    return ""
+
+
 def ffmpeg_executable() -> str:
     """The ffmpeg binary that comes with the imageio-ffmpeg wheel (or IMAGEIO_FFMPEG_EXE)."""
     return str(imageio_ffmpeg.get_ffmpeg_exe())

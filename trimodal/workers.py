@@ -15,7 +15,7 @@ from functools import partial
 from itertools import islice
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -49,6 +49,18 @@ class WorkerError(RuntimeError):
             "fewer workers"
         )  # fmt: skip
         super().__init__(f"a worker process {self.how}{advice}")
+
+    @classmethod
+    def unseen_crash(cls) -> Self:
+        """Of a worker elsewhere, of which nobody knows more than that it crashed or was killed."""
+        error = cls(_HUNG)
+        error.how = "crashed"
+        error.args = ("a worker process crashed or was killed",)
+        return error
+
+
+class EngineError(RuntimeError):
+    """A cluster that is not there or lacks what the work needs."""
 
 
 @contextmanager

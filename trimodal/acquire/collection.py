@@ -8,10 +8,10 @@ from pathlib import Path, PurePosixPath
 
 from trimodal.acquire.inspection import inspect
 from trimodal.archives import ArchiveError, StoredFile, is_archive, members_of, places_in
+from trimodal.engine import LOCAL, EngineConfig, map_in_order
 from trimodal.manifest import ClipOutcome
 from trimodal.progress import bar, log
 from trimodal.records import Clip
-from trimodal.workers import map_in_order
 
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 _Job = tuple[Path, Sequence[ClipOutcome]]
@@ -19,7 +19,11 @@ _Found = tuple[list[ClipOutcome], str]
 
 
 def look_through(
-    place: Path, clips: Sequence[Clip], earlier: Sequence[ClipOutcome], workers: int
+    place: Path,
+    clips: Sequence[Clip],
+    earlier: Sequence[ClipOutcome],
+    workers: int,
+    engine: EngineConfig = LOCAL,
 ) -> list[ClipOutcome]:
     """The outcome of every clip, in their order, each looked for as ``<clip id>.mp4`` (or .mkv,
     .webm, .mov, .avi) in ``place``: a folder, the archives in it, or one archive.
@@ -33,7 +37,7 @@ def look_through(
         known.setdefault(outcome.path, []).append(outcome)
     found: dict[str, ClipOutcome] = {}
     repeated: Counter[str] = Counter()
-    for outcomes, problem in _looks(place, wanted, known, workers):
+    for outcomes, problem in _looks(place, wanted, known, workers, engine):
         for outcome in outcomes:
             if found.setdefault(outcome.clip.clip_id, outcome) is not outcome:
                 repeated[outcome.clip.clip_id] += 1
@@ -53,6 +57,7 @@ def _looks(
     wanted: Mapping[str, Clip],
     known: Mapping[str, Sequence[ClipOutcome]],
     workers: int,
+    engine: EngineConfig,
 ) -> Iterator[_Found]:
     jobs: dict[bool, list[_Job]] = {False: [], True: []}
     for path in places_in(place):
@@ -60,7 +65,7 @@ def _looks(
             jobs[is_archive(path)].append((path, known.get(path.as_posix(), ())))
     look = partial(_look_into, wanted)
     # An archive is read from front to back and worth a process; a file is one glance.
-    looks = chain(map(look, jobs[False]), map_in_order(look, jobs[True], workers))
+    looks = chain(map(look, jobs[False]), map_in_order(engine, look, jobs[True], workers))
     total = len(jobs[False]) + len(jobs[True])
     yield from bar(looks, task=f"looking through {place}", unit="files", total=total)
 

@@ -5,21 +5,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from threading import Lock
 
 from trimodal.acquire.inspection import inspect
 from trimodal.acquire.youtube import FetchError, YoutubeConfig, fetch_clip
 from trimodal.archives import StoredFile
+from trimodal.engine import LOCAL, EngineConfig, map_in_order
 from trimodal.files import remove_leftovers
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.media import lacking_media_tools
 from trimodal.progress import counter
 from trimodal.records import MAY_HEAL, Clip, DataError
 
 _CLIPS_BETWEEN_LEDGERS = 256
 
 
-def harvest(config: YoutubeConfig, clips: Sequence[Clip], folder: Path) -> list[ClipOutcome]:
+def harvest(
+    config: YoutubeConfig, clips: Sequence[Clip], folder: Path, engine: EngineConfig = LOCAL
+) -> list[ClipOutcome]:
     """Fetches into ``folder`` what is not there yet and returns every clip's outcome, in order.
 
     ``folder/ledger.parquet`` keeps all outcomes over runs and is written every 256 clips, what came
@@ -46,7 +51,7 @@ def harvest(config: YoutubeConfig, clips: Sequence[Clip], folder: Path) -> list[
             batch = todo[start : start + _CLIPS_BETWEEN_LEDGERS]
             try:
                 with since_path.open("a", encoding="utf-8") as since:
-                    for outcome in _ask_all(config, batch, ledger, folder, breaker):
+                    for outcome in _ask_all(config, batch, ledger, folder, breaker, engine):
                         ledger[outcome.clip.clip_id] = outcome
                         since.write(json.dumps(asdict(outcome)) + "\n")
                         since.flush()
@@ -82,8 +87,20 @@ def _ask_all(
     ledger: Mapping[str, ClipOutcome],
     folder: Path,
     breaker: "_Breaker",
+    engine: EngineConfig,
 ) -> Iterator[ClipOutcome]:
     """Outcomes as they come; after the breaker has opened, only of the clips already begun."""
+    if engine.kind == "ray":
+        askings = [(clip, ledger.get(clip.clip_id)) for clip in clips]
+        work = partial(_ask_for, config, folder)
+        for told in map_in_order(
+            engine, work, askings, config.workers, lacking=lacking_media_tools
+        ):
+            breaker.note(told)
+            yield told
+            if breaker.why:
+                return
+        return
 
     def ask(clip: Clip) -> ClipOutcome | None:
         if breaker.why:
@@ -96,6 +113,12 @@ def _ask_all(
         for future in as_completed([pool.submit(ask, clip) for clip in clips]):
             if outcome := future.result():
                 yield outcome
+
+
+def _ask_for(
+    config: YoutubeConfig, folder: Path, asking: tuple[Clip, ClipOutcome | None]
+) -> ClipOutcome:
+    return _ask(config, *asking, folder)
 
 
 def _settled(clip: Clip, ledger: Mapping[str, ClipOutcome], folder: Path) -> ClipOutcome | None:

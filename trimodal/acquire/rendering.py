@@ -11,17 +11,22 @@ from trimodal.archives import StoredFile
 from trimodal.demo.annotations import write_annotations
 from trimodal.demo.render import render_clip
 from trimodal.demo.world import DemoConfig, Scene, World, sample_world
+from trimodal.engine import LOCAL, EngineConfig, map_in_order
 from trimodal.files import atomic_path, read_json, sha256_of, write_json
 from trimodal.manifest import ClipOutcome
+from trimodal.media import lacking_media_tools
 from trimodal.progress import bar
 from trimodal.records import Clip
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
-from trimodal.workers import map_in_order
 
 
 def render_world(
-    demo: DemoConfig, clips_dir: Path, world_dir: Path, workers: int
+    demo: DemoConfig,
+    clips_dir: Path,
+    world_dir: Path,
+    workers: int,
+    engine: EngineConfig = LOCAL,
 ) -> list[ClipOutcome]:
     """Renders what is not there yet into ``clips_dir`` and writes the annotations into
     ``world_dir``; a world of other params or of other drawing code begins anew.
@@ -37,7 +42,9 @@ def render_world(
     write_json(mark, _world_mark(demo))
     wanted = _wanted(world, world_dir)
     scenes = bar(
-        map_in_order(partial(_render, demo, clips_dir), wanted, workers),
+        map_in_order(
+            engine, partial(_render, demo, clips_dir), wanted, workers, lacking=lacking_media_tools
+        ),
         task="rendering", unit="clips", total=len(wanted),
     )  # fmt: skip
     return list(scenes)
