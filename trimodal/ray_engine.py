@@ -5,7 +5,6 @@ crashes goes to ``rescue``, as with the workers of one machine. This package tra
 with the work, so all run the same code; the packages it needs must be installed there.
 """
 
-import logging
 import os
 import socket
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +21,9 @@ from ray.exceptions import (
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
+    RayError,
     RayTaskError,
+    TaskUnschedulableError,
     WorkerCrashedError,
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -32,7 +33,7 @@ from trimodal.workers import EngineError, WorkerError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_ATTEMPTS = 5  # of a job whose nodes die
+_ATTEMPTS = 3  # of a job whose nodes or workers die
 _CONNECT_SECONDS = 10.0
 _LOOK_SECONDS = 120.0  # for a node's look at itself: its first import of a package takes long
 _NEWS_SECONDS = 5.0  # without a result before the nodes are counted again
@@ -128,7 +129,7 @@ def _own_error(error: RayTaskError) -> Exception:
     cause = error.cause
     if not isinstance(cause, Exception):
         return error
-    cause.add_note(f"On a node of the cluster:\n{error.traceback_str}")
+    cause.add_note(f"On a node of the cluster:\n{error}")
     return cause
 
 
@@ -157,7 +158,7 @@ def _connected(address: str) -> Iterator[None]:
             address=address or "auto",
             runtime_env={"py_modules": [str(Path(__file__).parent)]},
             log_to_driver=False,
-            logging_level=logging.ERROR,
+            configure_logging=False,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise EngineError(
@@ -187,19 +188,24 @@ def _check_nodes(folder: str, lacking: Callable[[], str] | None) -> None:
             ).remote(name, lacking)
             for node in nodes
         }
-        problems = {node: _answer(reference) for node, reference in looks.items()}
-    if told := [f"node {node}: {problem}" for node, problem in problems.items() if problem]:
+        answers = {node: _answer(reference) for node, reference in looks.items()}
+    if told := [f"node {node}: {problem}" for node, problem in answers.items() if problem]:
         raise EngineError(f"the Ray cluster cannot do this work: {'; '.join(told)}")
+    if all(answer is None for answer in answers.values()):
+        raise EngineError(f"all {len(answers)} nodes of the Ray cluster have just died")
 
 
-def _answer(reference: Any) -> str:
+def _answer(reference: Any) -> str | None:
+    """What a node lacks, in words; None if it is no more, and so will get no work."""
     try:
         problem: str = ray.get(reference, timeout=_LOOK_SECONDS)
     except GetTimeoutError:
         return f"has not answered in {_LOOK_SECONDS:.0f} s"
     except RayTaskError as error:
         return str(_own_error(error))
-    except ray.exceptions.RayError as error:
+    except (NodeDiedError, TaskUnschedulableError):
+        return None
+    except RayError as error:
         return str(error).splitlines()[0]
     return problem
 

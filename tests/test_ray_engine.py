@@ -1,0 +1,204 @@
+"""Extraction on a real Ray cluster of several nodes (raylets) on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_fixtures import contents, write_clip
+from training_fixtures import RATE_HZ, storing
+
+from trimodal.archives import places_in
+from trimodal.engine import LOCAL, EngineConfig, map_in_order
+from trimodal.extract import extract
+from trimodal.journal import FOLDER
+from trimodal.manifest import ClipOutcome, write_manifest
+from trimodal.mel import MelConfig
+from trimodal.records import Clip, DataError, Split
+from trimodal.timing import frame_count
+from trimodal.workers import EngineError, WorkerError
+
+pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+STORE_BYTES = 80 * 2**20
+MEL = MelConfig(
+    sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16,
+    window_seconds=3.0, decibel="power",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head without cores; each test adds its nodes."""
+    from ray.cluster_utils import Cluster
+
+    head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
+    started = Cluster(initialize_head=True, head_node_args=head)
+    yield started
+    started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def node(cluster: Any) -> Any:
+    """A node with a core, of a cluster that had none."""
+    return add_node(cluster)
+
+
+def add_node(cluster: Any, **arguments: Any) -> Any:
+    return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **arguments)
+
+
+def on(cluster: Any) -> EngineConfig:
+    return EngineConfig(kind="ray", address=cluster.address, shared_folder=True)
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 training and 2 test clips, one of them no video."""
+    folder = tmp_path_factory.mktemp("clips")
+    outcomes = []
+    for number in range(26):
+        split: Split = "test" if number > 23 else "train"
+        path = folder / f"{number}.mp4"
+        if number == 5:
+            path.write_bytes(b"no video at all")
+        else:
+            write_clip(path, seconds=3.0)
+        clip = Clip(
+            clip_id=f"video{number}" if split == "test" else f"clip-{number:02d}_000000",
+            source="msrvtt" if split == "test" else "vggsound",
+            split=split,
+            label="",
+        )
+        outcomes.append(
+            ClipOutcome(clip=clip, path=str(path), status="ok", duration_s=3.0, has_audio=True)
+        )
+    write_manifest(folder / "manifest.parquet", outcomes)
+    return folder / "manifest.parquet"
+
+
+def made(manifest: Path, out: Path, engine: EngineConfig) -> dict[str, bytes]:
+    """All that an extraction writes, in shards of two clips."""
+    extract(manifest, out, replace(storing(), clips_per_shard=2), MEL, engine)
+    return contents(out)
+
+
+def test_a_cluster_without_nodes_is_told(cluster: Any) -> None:
+    with pytest.raises(EngineError, match="no node with a core"):
+        list(map_in_order(on(cluster), frame_count, [1.0], 1))
+
+
+@pytest.mark.usefixtures("node")
+def test_a_jobs_own_error_is_raised_here(cluster: Any) -> None:
+    with pytest.raises(DataError, match="is neither a folder") as caught:
+        list(map_in_order(on(cluster), places_in, [Path("there is none")], 1))
+    assert any("On a node of the cluster" in note for note in caught.value.__notes__)
+
+
+@pytest.mark.usefixtures("node")
+def test_results_come_in_the_order_of_the_jobs(cluster: Any) -> None:
+    jobs = [float(number) for number in range(60)]
+    assert list(map_in_order(on(cluster), frame_count, jobs, 1)) == [*map(frame_count, jobs)]
+
+
+@pytest.mark.usefixtures("node")
+def test_a_crash_goes_to_the_rescue_or_ends_the_run(cluster: Any) -> None:
+    """A job that kills its process, by SIGSEGV."""
+    engine, jobs = on(cluster), [signal.SIGSEGV] * 2
+
+    def rescue(job: signal.Signals, error: WorkerError) -> str:
+        assert error.crashed
+        return f"rescued {job}"
+
+    found = list(map_in_order(engine, signal.raise_signal, jobs, 1, rescue=rescue))  # type: ignore[arg-type]
+    assert found == [f"rescued {job}" for job in jobs]
+    with pytest.raises(WorkerError, match="crashed or was killed"):
+        list(map_in_order(engine, signal.raise_signal, jobs, 1))
+
+
+def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    engine = EngineConfig(kind="ray", address=address, shared_folder=True)
+    began = time.monotonic()
+    with pytest.raises(EngineError, match=f"engine.address {address} cannot be reached"):
+        list(map_in_order(engine, frame_count, [1.0], 1))
+    assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize("address", ["nonsense", "host:port", "127.0.0.1:"])
+def test_an_address_that_is_none_is_told(address: str) -> None:
+    engine = EngineConfig(kind="ray", address=address, shared_folder=True)
+    with pytest.raises(EngineError, match="cannot be reached"):
+        list(map_in_order(engine, frame_count, [1.0], 1))
+
+
+def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "trimodal.ray_engine", raising=False)
+    engine = EngineConfig(kind="ray", address="", shared_folder=True)
+    with pytest.raises(EngineError, match=r"trimodal\[ray\]"):
+        list(map_in_order(engine, frame_count, [1.0], 1))
+
+
+def test_locally_ray_is_not_imported() -> None:
+    """Nor by what the stages import."""
+    code = """
+import sys
+import trimodal.captions, trimodal.download, trimodal.extract
+from trimodal.archives import places_in
+from trimodal.engine import LOCAL, map_in_order
+assert list(map_in_order(LOCAL, abs, [-1, 2], 1)) == [1, 2]
+sys.exit("ray" in sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.usefixtures("node")
+def test_a_node_without_ffmpeg_is_named(cluster: Any, manifest: Path, tmp_path: Path) -> None:
+    other = add_node(cluster, env_vars={"IMAGEIO_FFMPEG_EXE": "/no/such/ffmpeg"})
+    try:
+        with pytest.raises(EngineError, match=r"node \S+ \w{8}: has no working ffmpeg"):
+            made(manifest, tmp_path / "out", on(cluster))
+    finally:
+        cluster.remove_node(other)
+    assert not list((tmp_path / "out").glob("*.tar"))
+
+
+@pytest.mark.usefixtures("node")
+def test_shards_are_those_of_this_machine_though_a_node_is_killed(
+    cluster: Any, manifest: Path, tmp_path: Path, caplog: Any
+) -> None:
+    """Byte for byte; what the killed node had not finished is done by the other."""
+    caplog.set_level("INFO", "trimodal")
+    expected = made(manifest, tmp_path / "here", LOCAL)
+    told_here = [text for text in caplog.messages if text.startswith("extract: ")]
+    caplog.clear()
+    out, second = tmp_path / "cluster", add_node(cluster)
+
+    def kill_in_mid_run() -> None:
+        while not list(out.glob("*.tar")):
+            time.sleep(0.01)
+        (raylet,) = second.all_processes["raylet"]
+        os.kill(raylet.process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill_in_mid_run)
+    killer.start()
+    found = made(manifest, out, on(cluster))
+    killer.join()
+    assert found == expected
+    assert len(list((out / FOLDER).glob("*.json"))) == len(list(out.glob("*.tar"))) == 13
+    told = [text for text in caplog.messages if text.startswith("extract: ")]
+    assert told == told_here  # the table of reasons is the same
+    again = made(manifest, out, LOCAL)
+    assert again == expected
+    assert any("13 of 13 shards were finished by an earlier run" in t for t in caplog.messages)
