@@ -8,7 +8,9 @@ def main() -> None:
     """Reads the command line and the sections ``download, youtube, demo, engine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--clips", type=Path, required=True, help="out: media and manifest")
+    parser.add_argument(
+        "--clips", type=str, required=True, help="out: media and manifest; a folder or URL"
+    )
     parser.add_argument("--world", type=Path, required=True, help="out: the demo's annotations")
     args = parser.parse_args()
 
@@ -17,6 +19,7 @@ def main() -> None:
     from trimodal.demo.world import DemoConfig
     from trimodal.download import DownloadConfig, download
     from trimodal.engine import EngineConfig
+    from trimodal.places import place
     from trimodal.progress import stage
 
     with stage("download"):
@@ -24,7 +27,7 @@ def main() -> None:
             load_section(args.params, "download", DownloadConfig),
             load_section(args.params, "youtube", YoutubeConfig),
             load_section(args.params, "demo", DemoConfig),
-            args.clips,
+            place(args.clips),
             args.world,
             load_section(args.params, "engine", EngineConfig),
         )

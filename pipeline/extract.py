@@ -8,20 +8,23 @@ def main() -> None:
     """Reads the command line and the sections ``extract, mel, engine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--clips", type=Path, required=True, help="in: the clips' folder")
-    parser.add_argument("--out", type=Path, required=True, help="out: shards, index, stats")
+    parser.add_argument("--clips", type=str, required=True, help="in: the clips' folder or URL")
+    parser.add_argument(
+        "--out", type=str, required=True, help="out: shards, index, stats; a folder or URL"
+    )
     args = parser.parse_args()
 
     from trimodal.config import load_section
     from trimodal.engine import EngineConfig
     from trimodal.extract import ExtractConfig, extract
     from trimodal.mel import MelConfig
+    from trimodal.places import place
     from trimodal.progress import stage
 
     with stage("extract"):
         extract(
-            args.clips / "manifest.parquet",
-            args.out,
+            place(args.clips) / "manifest.parquet",
+            place(args.out),
             load_section(args.params, "extract", ExtractConfig),
             load_section(args.params, "mel", MelConfig),
             load_section(args.params, "engine", EngineConfig),

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,15 +36,22 @@ MEL = MelConfig(
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """A head without cores; each test adds its nodes."""
+@contextmanager
+def started_cluster() -> Iterator[Any]:
+    """A head without cores, in the environment of now; nodes are to be added."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
     started = Cluster(initialize_head=True, head_node_args=head)
     yield started
     started.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """For all tests of this file."""
+    with started_cluster() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")

@@ -243,7 +243,7 @@ def test_a_file_that_is_no_run_is_refused(
 
 
 # What training imports but no byte of its result depends on.
-NEUTRAL = {"checkpoint", "config", "files", "leaks", "pictures", "progress", "records"}
+NEUTRAL = {"checkpoint", "config", "files", "leaks", "pictures", "places", "progress", "records"}
 
 
 def test_the_code_that_shapes_a_run_is_in_its_identity() -> None:

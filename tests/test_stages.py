@@ -16,6 +16,7 @@ ORDER = [
     "timing",
     "config",
     "coverage",
+    "places",
     "files",
     "archives",
     "progress",

@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from trimodal.files import temporary_folder
+from trimodal.places import download, files_in, is_remote
 from trimodal.records import DataError
 
 MAX_MEMBER_BYTES = 2**30
@@ -72,7 +73,7 @@ def places_in(place: Path) -> list[Path]:
     the order of their names, without the hidden ones. Raises DataError if it is neither.
     """
     if place.is_dir():
-        return sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+        return sorted(p for p in files_in(place) if not p.name.startswith("."))
     if place.is_file() and is_archive(place):
         return [place]
     raise DataError(f"{place} is neither a folder nor a .zip, .tar, .tar.gz or .tgz")
@@ -148,15 +149,19 @@ def read_file(file: StoredFile) -> bytes:
 
 @contextmanager
 def as_path(file: StoredFile) -> Iterator[Path]:
-    """A path that ffmpeg can open: the file's own, or for a member that of a temporary copy, which
-    lives as long as the block. Raises ArchiveError as :func:`read_file` does.
+    """A path that ffmpeg can open: the file's own, or for a member and for a file on an object
+    store that of a temporary copy, which lives as long as the block. Raises OSError as
+    :func:`read_file` does.
     """
-    if not file.member:
+    if not file.member and not is_remote(file.path):
         yield file.path
         return
     with temporary_folder() as folder:
         path = folder / "member"
-        path.write_bytes(read_file(file))
+        if file.member:
+            path.write_bytes(read_file(file))
+        else:
+            download(file.path, path)
         yield path
 
 
@@ -182,9 +187,12 @@ def _is_zipped_file(info: zipfile.ZipInfo) -> bool:
 
 def _tar_members(archive: Path) -> Iterator[StoredFile]:
     kind = "r:gz" if archive.name.endswith(_GZIPPED) else "r:"
-    with tarfile.open(  # type: ignore[call-overload]
-        archive, kind, errors="replace", tarinfo=_TarHeader
-    ) as tar:
+    with (
+        archive.open("rb") as stored,
+        tarfile.open(  # type: ignore[call-overload]
+            None, kind, stored, errors="replace", tarinfo=_TarHeader
+        ) as tar,
+    ):
         for member in tar:
             tar.members = []  # an archive of a million files must not pile up here
             if member.size < 0:
@@ -218,14 +226,14 @@ class _TarHeader(tarfile.TarInfo):
 def _state(path: Path) -> tuple[int, ...]:
     """Another one for another file of the same name, so that no handle outlives its file."""
     state = path.stat()
-    return state.st_ino, state.st_size, state.st_mtime_ns
+    return state.st_ino, state.st_size, int(state.st_mtime * 1e9)
 
 
 @lru_cache(maxsize=4)
 def _open_zip(path: Path, _version: tuple[int, ...]) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(path.open("rb") if is_remote(path) else path)
 
 
 @lru_cache(maxsize=1)
 def _open_gzip(path: Path, _version: tuple[int, ...]) -> gzip.GzipFile:
-    return gzip.open(path)
+    return gzip.open(path.open("rb") if is_remote(path) else path)

@@ -16,6 +16,7 @@ from trimodal.demo.world import DemoConfig
 from trimodal.engine import LOCAL, EngineConfig
 from trimodal.files import write_json
 from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.places import place
 from trimodal.progress import closing_line, log
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
@@ -93,10 +94,10 @@ def _collect(
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     videos, bad_rows_too = wanted_videos(Path(config.msrvtt_csv))
     bad_rows += bad_rows_too
-    tests = look_through(Path(config.msrvtt_media), videos, earlier, config.workers, engine)
+    tests = look_through(place(config.msrvtt_media), videos, earlier, config.workers, engine)
     if config.source == "youtube":
         return [*harvest(youtube, clips, clips_dir / "youtube", engine), *tests], bad_rows
-    media = Path(config.vggsound_media)
+    media = place(config.vggsound_media)
     return [*look_through(media, clips, earlier, config.workers, engine), *tests], bad_rows
 
 

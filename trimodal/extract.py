@@ -99,7 +99,7 @@ class ClipShard:
             [asdict(o.clip), o.has_audio, o.duration_s, o.path, o.member, o.offset]
             for o in self.clips
         ]
-        states = {o.path: file_state(Path(o.path)) for o in self.clips}
+        states = {o.path: file_state(o.file.path) for o in self.clips}
         return [self.split, facts, states]
 
 

@@ -1,6 +1,7 @@
 """Files that are whole or not there: write to a temporary name, rename, fingerprint."""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -10,27 +11,34 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trimodal.places import is_remote, upload
 from trimodal.records import DataError, reading_text
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yields a temporary sibling of ``path`` that takes its place if the block succeeds; a file's
-    bytes are on the disk before they have its name. An OSError names ``path``.
+    bytes are on the disk before they have its name. An OSError names ``path``. On an object store
+    a file appears when it is whole.
     """
+    if is_remote(path):
+        with temporary_folder() as folder:
+            yield folder / path.name
+            upload(folder / path.name, path)
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)  # what a killed run may have left
+        remove(temporary)  # what a killed run may have left
         yield temporary
         if temporary.is_dir():
-            _remove(path)
+            remove(path)
         else:
             _flush(temporary)
         temporary.replace(path)
@@ -39,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def _flush(path: Path) -> None:
@@ -50,7 +58,7 @@ def _flush(path: Path) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files that a killed run left in a folder."""
     for path in folder.glob(".*.tmp"):
-        _remove(path)
+        remove(path)
 
 
 @contextmanager
@@ -80,8 +88,13 @@ def _lives(process: int) -> bool:
     return True
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
+def remove(path: Path) -> None:
+    """Removes a file, or a folder with all that is in it; neither need be there."""
+    if is_remote(path):
+        remote = cast(Any, path)
+        if remote.fs.exists(remote.path):
+            remote.fs.rm(remote.path, recursive=True)
+    elif path.is_dir():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
@@ -128,10 +141,11 @@ def read_table(
     missing in columns other than ``nullable``.
     """
     try:
-        found = pq.read_schema(path)
+        source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
+        found = pq.read_schema(source)
         if not found.equals(schema):
             raise DataError(f"{path}: is another table, of {', '.join(found.names)}")
-        table = pq.read_table(path, columns=columns, filters=filters, memory_map=memory_map)
+        table = pq.read_table(source, columns=columns, filters=filters, memory_map=memory_map)
         table.validate(full=True)
     except FileNotFoundError:
         raise

@@ -2,22 +2,23 @@
 
 Beside the shards, ``journal/<shard>.json`` says what a shard was made of and what came of it. It
 holds if the shard's bytes are those that it names and all it was made of is as it was: params,
-code, and the input files by name, size and time (as make knows them). So a run that was killed goes
+code, and the input files by name, size and time (as make knows them; so is a shard on an object
+store). So a run that was killed goes
 on where it stopped, and after a change only the shards that it touches are made again. DVC ignores
 journals (.dvcignore): they are of this disk.
 """
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from trimodal.engine import LOCAL, EngineConfig, map_in_order
-from trimodal.files import file_fingerprint, fingerprint, write_json
+from trimodal.files import file_fingerprint, fingerprint, remove, temporary_folder, write_json
+from trimodal.places import is_remote, state_at_store, upload
 from trimodal.progress import log
 from trimodal.workers import WorkerError
 
@@ -41,7 +42,7 @@ _NOTED = ("rows", "left_out", "examples", "bytes")
 
 
 class ShardJob(Protocol):
-    """The unit of work: what becomes the shard ``path``."""
+    """The unit of work, a dataclass: what becomes the shard ``path``."""
 
     @property
     def path(self) -> Path: ...
@@ -55,9 +56,13 @@ class ShardJob(Protocol):
 Job = TypeVar("Job", bound=ShardJob)
 
 
-def file_state(path: Path) -> list[int] | None:
-    """Size and time of a file, which tell whether it has changed; None if it is not there."""
+def file_state(path: Path) -> list[Any] | None:
+    """Size and time of a file (on an object store its entity tag), which tell whether it has
+    changed; None if it is not there.
+    """
     try:
+        if is_remote(path):
+            return state_at_store(path)
         state = path.stat()
     except OSError:
         return None
@@ -100,7 +105,7 @@ def _find_or_make(
     make: Callable[[Job], ShardDone], form: Any, may_heal: Collection[str], job: Job
 ) -> ShardDone:
     key = _key(form, job)
-    return _found(job.path, key) or _noted(job, key, make(job), may_heal)
+    return _found(job.path, key) or _made(make, job, key, may_heal)
 
 
 def _rescue(
@@ -110,7 +115,7 @@ def _rescue(
     job: Job,
     error: WorkerError,
 ) -> ShardDone:
-    return _noted(job, _key(form, job), rescue(job, error), may_heal)
+    return _made(partial(_called_with, rescue, error), job, _key(form, job), may_heal)
 
 
 def _key(form: Any, job: ShardJob) -> str:
@@ -121,18 +126,37 @@ def _note_path(shard: Path) -> Path:
     return shard.parent / FOLDER / f"{shard.stem}.json"
 
 
-def _noted(job: ShardJob, key: str, done: ShardDone, may_heal: Collection[str]) -> ShardDone:
-    if not done.left_out.keys().isdisjoint(may_heal):
-        return done
-    facts = {name: getattr(done, name) for name in _NOTED}
-    write_json(_note_path(job.path), {"key": key, "shard": file_fingerprint(job.path), **facts})
+def _called_with(
+    rescue: Callable[[Job, WorkerError], ShardDone], error: WorkerError, job: Job
+) -> ShardDone:
+    return rescue(job, error)
+
+
+def _made(
+    make: Callable[[Job], ShardDone], job: Job, key: str, may_heal: Collection[str]
+) -> ShardDone:
+    """Makes the shard and notes it, the note last; for an object store, here first."""
+    if not is_remote(job.path):
+        done = make(job)
+        state: Any = file_fingerprint(job.path)
+    else:
+        with temporary_folder() as folder:
+            done = make(replace(job, path=folder / job.path.name))  # type: ignore[type-var]
+            upload(folder / job.path.name, job.path)
+        state = file_state(job.path)
+    if done.left_out.keys().isdisjoint(may_heal):
+        facts = {name: getattr(done, name) for name in _NOTED}
+        write_json(_note_path(job.path), {"key": key, "shard": state, **facts})
     return done
 
 
 def _found(shard: Path, key: str) -> ShardDone | None:
     try:
         note = json.loads(_note_path(shard).read_text(encoding="utf-8"))
-        if note["key"] != key or note["shard"] != file_fingerprint(shard):
+        if note["key"] != key:
+            return None
+        state = file_state(shard) if is_remote(shard) else file_fingerprint(shard)
+        if note["shard"] != state:
             return None
         facts = {name: note[name] for name in _NOTED}
         return ShardDone(**(facts | {"left_out": Counter(note["left_out"])}), found=True)
@@ -141,11 +165,11 @@ def _found(shard: Path, key: str) -> ShardDone | None:
 
 
 def _clear(out_dir: Path, shards: Iterable[str]) -> None:
-    kept = {FOLDER, *shards}
-    for path in out_dir.glob("*"):
-        if path.name not in kept:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shards = set(shards)
     notes = {f"{Path(shard).stem}.json" for shard in shards}
+    for path in out_dir.glob("*"):
+        if path.name not in {FOLDER, *shards}:
+            remove(path)
     for path in (out_dir / FOLDER).glob("*"):
         if path.name not in notes:
-            path.unlink()
+            remove(path)

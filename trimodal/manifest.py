@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from trimodal.archives import StoredFile
 from trimodal.files import read_table, write_table
+from trimodal.places import place
 from trimodal.records import Clip, ClipStatus, DataError, Split, check_name
 
 SCHEMA = pa.schema(
@@ -68,7 +69,7 @@ class ClipOutcome:
     def file(self) -> StoredFile:
         """Where the clip's bytes are."""
         return StoredFile(
-            path=Path(self.path), member=self.member, offset=self.offset, size=self.bytes
+            path=place(self.path), member=self.member, offset=self.offset, size=self.bytes
         )
 
 

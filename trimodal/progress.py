@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 from trimodal.files import remove_temporary_folders_of_the_dead
+from trimodal.places import is_store_error
 
 Item = TypeVar("Item")
 log = logging.getLogger("trimodal")
@@ -36,8 +37,9 @@ def start_logging() -> None:
 @contextmanager
 def stage(name: str) -> Iterator[None]:
     """A stage's whole run. What a person can mend (an error of this package, or of the machine: no
-    space, no memory, a folder that may not be written) ends the process with exit code 1 and one
-    message on standard error; any other exception is a bug and shows where it is.
+    space, no memory, a folder that may not be written, a store that does not answer) ends the
+    process with exit code 1 and one message on standard error; any other exception is a bug and
+    shows where it is.
     """
     start_logging()
     remove_temporary_folders_of_the_dead()
@@ -50,6 +52,10 @@ def stage(name: str) -> Iterator[None]:
     except (OSError, MemoryError) as error:
         message = str(error) or "out of memory"
         sys.exit(_last_words(name, f"{message}; what was finished stays: run dvc repro again"))
+    except Exception as error:
+        if not is_store_error(error):
+            raise
+        sys.exit(_last_words(name, f"{error}; what was finished stays: run dvc repro again"))
 
 
 def _last_words(name: str, error: object) -> str:
