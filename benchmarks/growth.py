@@ -1,0 +1,179 @@
+"""What a clip costs as there are more of them: ``python -m benchmarks.growth --clips 1000 10000``.
+
+Runs download, extract, captions and evaluate, each as the process that DVC would start, on worlds of
+so many small demo clips (3 s, 32 pixels, one picture and caption set a clip; evaluate with networks
+that have learnt nothing). Time and file sizes are a clip's; memory is the stage's peak, of its own
+process and of its largest worker. ``--work`` keeps the clips between runs.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import psutil
+import torch
+import yaml
+
+from benchmarks.measuring import ROOT, machine, say
+from trimodal.checkpoint import Checkpoint, save_checkpoint
+from trimodal.config import load_section
+from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.text import read_vocabulary
+
+SMALL: dict[str, dict[str, Any]] = {
+    "demo": {
+        "clip_seconds": 3.0, "images_per_clip": 1, "frame_px": 32, "fps": 1, "audio_rate_hz": 8000,
+    },
+    "extract": {"frame_px": 32, "clips_per_shard": 500},
+    "mel": {"sample_rate_hz": 8000, "n_fft": 512, "window_samples": 320, "hop_samples": 160,
+            "mels": 16},
+    "captions": {"image_px": 32, "images_per_shard": 5000},
+    "augment": {"crop_px": 32},
+    "model": {"width": 4},
+    "leaks": {"test_in_training": "keep"},  # so few pixels are often the same
+    "evaluate": {"curve_steps": 4, "min_effective_rank": 1.0, "max_mean_cosine": 1.0},
+}  # fmt: skip
+FILES = {
+    "download": "data/clips/manifest.parquet",
+    "extract": "data/av/index.parquet",
+    "captions": "data/captions/captions.parquet",
+    "evaluate": "data/evaluation/ranks.parquet",
+}
+POLL_SECONDS = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Of a stage: wall seconds, peak bytes, and the size of its table."""
+
+    wall_s: float
+    own_bytes: int
+    worker_bytes: int
+    table_bytes: int
+
+
+def main() -> None:
+    """Runs every size and prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000])
+    parser.add_argument("--stages", nargs="+", choices=list(FILES), default=list(FILES))
+    parser.add_argument("--work", type=Path, help="a folder to keep (default: a temporary one)")
+    given = parser.parse_args()
+    say(f"{machine()}\n")
+    say(
+        "| stage | clips | ms a clip | peak of its process, MB | ... bytes a clip "
+        "beyond the smallest | largest worker, MB | table, bytes a clip |"
+    )
+    say("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    first: dict[str, tuple[int, Cost]] = {}
+    for clips in given.clips:
+        with folder_for(given.work, clips) as folder:
+            write_params(folder, clips)
+            for stage in given.stages:
+                if stage == "evaluate":
+                    write_model(folder)
+                cost = stage_cost(stage, folder)
+                fewer, before = first.setdefault(stage, (clips, cost))
+                beyond = (cost.own_bytes - before.own_bytes) / max(1, clips - fewer)
+                say(
+                    f"| {stage} | {clips:,} | {1000 * cost.wall_s / clips:.2f} | "
+                    f"{cost.own_bytes / 1e6:.0f} | "
+                    f"{f'{beyond:,.0f}' if clips > fewer else '-'} | "
+                    f"{cost.worker_bytes / 1e6:.0f} | {cost.table_bytes / clips:.0f} |"
+                )
+
+
+@contextmanager
+def folder_for(work: Path | None, clips: int) -> Iterator[Path]:
+    """A folder for a world of so many clips."""
+    if work is None:
+        with TemporaryDirectory(prefix="growth-") as name:
+            yield Path(name)
+        return
+    folder = work.resolve() / str(clips)
+    folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+
+
+def write_params(folder: Path, clips: int) -> None:
+    """The demo's params with what is small here."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())
+    for section, values in SMALL.items():
+        params[section] |= values
+    params["demo"]["clips"] = clips
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+
+def write_model(folder: Path) -> None:
+    """Networks that have learnt nothing, as a checkpoint."""
+    params = folder / "params.yaml"
+    vocabulary = read_vocabulary(folder / "data/captions/vocabulary.parquet")
+    model, mel = load_section(params, "model", ModelConfig), load_section(params, "mel", MelConfig)
+    torch.manual_seed(1)
+    network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
+    facts = Checkpoint(
+        model=model, loss=load_section(params, "loss", LossConfig), mel=mel,
+        augment=load_section(params, "augment", AugmentConfig), vocabulary=vocabulary.fingerprint,
+        front_end=mel.front_end_fingerprint(), data={}, code="", epoch=1, validation_loss=1.0,
+    )  # fmt: skip
+    save_checkpoint(folder / "models/trimodal.safetensors", network.state_dict(), facts)
+
+
+def stage_cost(stage: str, folder: Path) -> Cost:
+    """Runs a stage with dvc.yaml's command; a stage that fails ends the benchmark."""
+    command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["cmd"].split()
+    assert command[0] == "python"  # noqa: S101
+    if stage != "download":  # which goes on with the clips that are there
+        for place in (folder / FILES[stage]).parent.glob("*"):
+            shutil.rmtree(place) if place.is_dir() else place.unlink()
+    began = time.perf_counter()
+    process = psutil.Popen(
+        [sys.executable, *command[1:]], cwd=folder, env=environment(), stdout=subprocess.DEVNULL
+    )
+    peaks: dict[int, int] = {}
+    while process.poll() is None:
+        for running in (process, *_children(process)):
+            _look(running, peaks)
+        time.sleep(POLL_SECONDS)
+    if process.returncode:
+        raise RuntimeError(f"{stage}: exit code {process.returncode}")
+    own = peaks.pop(process.pid)
+    return Cost(
+        wall_s=time.perf_counter() - began,
+        own_bytes=own,
+        worker_bytes=max(peaks.values(), default=0),
+        table_bytes=(folder / FILES[stage]).stat().st_size,
+    )
+
+
+def environment() -> Mapping[str, str]:
+    """That of a stage: this checkout's code, whatever folder it runs in."""
+    return os.environ | {"PYTHONPATH": str(ROOT)}
+
+
+def _children(process: psutil.Process) -> list[psutil.Process]:
+    try:
+        return list(process.children(recursive=True))
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _look(process: psutil.Process, peaks: dict[int, int]) -> None:
+    with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+        peaks[process.pid] = max(peaks.get(process.pid, 0), process.memory_info().rss)
+
+
+if __name__ == "__main__":
+    main()
