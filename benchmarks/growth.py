@@ -1,9 +1,9 @@
-"""What a clip costs as there are more of them: ``python -m benchmarks.growth --clips 1000 10000``.
+"""What a clip costs as there are more of them: ``python -m benchmarks.growth``.
 
-Runs download, extract, captions and evaluate, each as the process that DVC would start, on worlds of
-so many small demo clips (3 s, 32 pixels, one picture and caption set a clip; evaluate with networks
-that have learnt nothing). Time and file sizes are a clip's; memory is the stage's peak, of its own
-process and of its largest worker. ``--work`` keeps the clips between runs.
+Runs download, extract, captions and evaluate, each as the process that DVC would start, on worlds
+of so many small demo clips (3 s, 32 pixels, one picture and caption set a clip; evaluate with
+networks that have learnt nothing). Time and file sizes are a clip's; memory is the stage's peak, of
+its own process and of its largest worker. ``--work`` keeps the clips between runs.
 """
 
 import argparse

@@ -26,14 +26,9 @@ from evaluation_fixtures import (
 
 from trimodal import evaluation as module
 from trimodal.embedding import Embeddings
-from trimodal.evaluation import (
-    Outputs,
-    audio_weight_curve,
-    evaluate,
-    measure,
-    text_to_video,
-)
+from trimodal.evaluation import Outputs, evaluate
 from trimodal.leaks import Leaks, LeaksConfig
+from trimodal.measures import audio_weight_curve, measure, text_to_video
 from trimodal.records import DataError
 from trimodal.retrieval import EmbeddingError
 from trimodal.text import build_vocabulary
@@ -54,7 +49,7 @@ def test_text_to_video_is_what_slow_loops_say(seed: int) -> None:
 @pytest.mark.parametrize("count", [39, 40])
 def test_directions_are_what_slow_loops_say(count: int) -> None:
     e = embeddings_of(count)
-    metrics = measure(e, config())
+    metrics = measure(e, 0.25, 0.5)
     heard = [i for i in range(count) if e.has_audio[i]]
     parts = {"text": e.text, "image": e.image, "audio": e.audio}
     assert len(metrics["directions"]) == 6
@@ -71,7 +66,7 @@ def test_directions_are_what_slow_loops_say(count: int) -> None:
 
 
 def test_set_without_sound_has_no_directions_with_audio() -> None:
-    metrics = measure(embeddings_of(5, silent=(0, 1, 2, 3, 4)), config())
+    metrics = measure(embeddings_of(5, silent=(0, 1, 2, 3, 4)), 0.25, 0.5)
     assert set(metrics["directions"]) == {"text_to_image", "image_to_text"}
     assert "audio_to_image_text" not in metrics
     assert metrics["text_to_video"]["image"] == metrics["text_to_video"]["image_audio"]
@@ -87,7 +82,7 @@ def perfect(count: int, silent: tuple[int, ...] = ()) -> Embeddings:
 
 
 def test_perfect_embeddings_score_everything() -> None:
-    metrics = measure(perfect(12, silent=(3,)), config())
+    metrics = measure(perfect(12, silent=(3,)), 0.25, 0.5)
     best = {"R@1": 100.0, "R@5": 100.0, "R@10": 100.0, "MedR": 1.0, "MeanR": 1.0}
     assert metrics["text_to_video"] == {"image": best, "image_audio": best}
     assert all(summary == best for summary in metrics["directions"].values())
@@ -109,7 +104,7 @@ def test_embedding_that_is_not_finite_is_an_error(part: str, value: float) -> No
     e = embeddings_of(6, silent=())
     getattr(e, part)[2, 0] = value
     with np.errstate(invalid="ignore"), pytest.raises(EmbeddingError, match="not finite"):
-        measure(e, config())
+        measure(e, 0.25, 0.5)
 
 
 def test_curve_begins_with_the_image_and_passes_the_metric() -> None:

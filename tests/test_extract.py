@@ -92,7 +92,7 @@ def members(out: Path) -> dict[str, bytes]:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Extraction without workers, so that what a test puts in a function's place is used."""
-    monkeypatch.setattr(journal, "map_in_order", lambda work, jobs, *_, **__: map(work, jobs))
+    monkeypatch.setattr(journal, "map_in_order", lambda _, work, jobs, *__, **___: map(work, jobs))
 
 
 def test_shards_are_named_by_split_and_hold_so_many_clips(manifest: Path, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from evaluation_fixtures import KEYS, queries_of
 
 from trimodal.demo.oracle import TruthRow
 from trimodal.embedding import Embeddings
-from trimodal.evaluation import against_oracle, text_to_video
+from trimodal.measures import against_oracle, text_to_video
 
 
 def truth_and_a_model_that_knows_it(count: int) -> tuple[tuple[TruthRow, ...], Embeddings]:

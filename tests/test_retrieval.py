@@ -1,12 +1,17 @@
 """Ranks against a brute-force count; ties, NaN and empty galleries cannot flatter."""
 
+import tracemalloc
+
 import numpy as np
 import numpy.typing as npt
 import pytest
+from evaluation_fixtures import embeddings_of, several_sentences
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from trimodal import retrieval
+from trimodal.measures import audio_weight_curve, measure, video_ranks
 from trimodal.retrieval import EmbeddingError, mix, ranks, similarity, summarise, tied_queries
 
 Scores = npt.NDArray[np.float64]
@@ -146,3 +151,21 @@ def test_tied_queries_are_counted_once_each() -> None:
     scores = np.array([[1.0, 1.0, 1.0], [0.0, 1.0, 0.0], [2.0, 1.0, 2.0]])
     assert tied_queries(scores) == 2
     assert tied_queries(scores, np.array([0, 0, 1])) == 2
+
+
+def test_blocks_of_queries_make_the_whole_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several sentences a video, silent ones among them: every metric, and the curve."""
+    e = several_sentences(60, videos=20, silent=(3, 4, 18))
+    whole = measure(e, 0.25, 0.5), audio_weight_curve(e, 4)
+    monkeypatch.setattr(retrieval, "_BLOCK_ROWS", 7)
+    assert (measure(e, 0.25, 0.5), audio_weight_curve(e, 4)) == whole
+
+
+def test_memory_does_not_grow_with_the_square_of_the_test_set() -> None:
+    e = embeddings_of(6000)
+    square = 6000**2 * 4
+    tracemalloc.start()
+    video_ranks(e, (0.0, 0.25, 1.0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < square

@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from evaluation_fixtures import close, config, dot, several_sentences, slow_summary
+from evaluation_fixtures import close, dot, several_sentences, slow_summary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimodal.embedding import Embeddings
-from trimodal.evaluation import audio_weight_curve, measure, text_to_video
+from trimodal.measures import audio_weight_curve, measure, text_to_video
 from trimodal.retrieval import EmbeddingError, best_of_owners, best_ranks, ranks, tied_queries
 
 COUNT, VIDEOS, SILENT = 40, 11, (1, 4)
@@ -24,7 +24,7 @@ def owned(e: Embeddings, videos: list[int], sentences: list[int]) -> list[set[in
 @pytest.mark.parametrize("seed", range(4))
 def test_directions_are_what_slow_loops_say(seed: int) -> None:
     e = several_sentences(COUNT, videos=VIDEOS, seed=seed, silent=SILENT)
-    directions = measure(e, config())["directions"]
+    directions = measure(e, 0.25, 0.5)["directions"]
     assert len(directions) == 6
     for name, summary in directions.items():
         one, other = name.split("_to_")
@@ -66,7 +66,7 @@ def test_audio_to_image_is_helped_by_the_sentence_that_fits_best() -> None:
         return max(dot(e.audio[i], e.text[n]) for n in range(COUNT) if e.truth[n] == video)
 
     scores = [[0.5 * dot(e.audio[i], e.image[j]) + 0.5 * told(i, j) for j in heard] for i in heard]
-    assert measure(e, config())["audio_to_image_text"] == close(slow_summary(scores))
+    assert measure(e, 0.25, 0.5)["audio_to_image_text"] == close(slow_summary(scores))
 
 
 @st.composite

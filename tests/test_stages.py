@@ -84,6 +84,7 @@ ORDER = [
     "resume",
     "training",
     "comparison_table",
+    "measures",
     "evaluation",
     "report",
     "comparison",

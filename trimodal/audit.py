@@ -8,7 +8,7 @@ import numpy.typing as npt
 from trimodal.embedding import Embeddings, MatchedVideos, Matrix
 from trimodal.geometry import effective_rank, mean_cosine
 from trimodal.leaks import Leaks
-from trimodal.retrieval import EmbeddingError, tied_queries
+from trimodal.retrieval import EmbeddingError, row_blocks, tied_queries
 from trimodal.text import UNKNOWN_ID, Vocabulary, tokenise
 
 Geometry = dict[str, dict[str, int | float]]
@@ -95,6 +95,10 @@ def audit_counts(
     ids = [vocabulary.token_ids(tokenise(query.sentence)) for query in kept.queries]
     words = np.concatenate([row[row != 0] for row in ids]) if ids else np.zeros(0)
     ranked = {query.video_id for query in kept.queries}
+    tied = np.zeros(2, np.int64)
+    for block in row_blocks(len(kept.queries)):
+        by_weight = kept.scores((0.0, audio_weight), block)
+        tied += [tied_queries(scores, kept.truth[block]) for scores in by_weight]
     return {
         "videos_asked_for": test.asked_for,
         "videos_found": test.found,
@@ -110,8 +114,8 @@ def audit_counts(
         "silent_videos_left_out": len(embeddings.image) - len(kept.image),
         "points_padded_with_silence": embeddings.padded_points,
         "videos_with_identical_embedding": identical_videos(kept),
-        "queries_tied_image": tied_queries(kept.scores(0.0), kept.truth),
-        "queries_tied_image_audio": tied_queries(kept.scores(audio_weight), kept.truth),
+        "queries_tied_image": int(tied[0]),
+        "queries_tied_image_audio": int(tied[1]),
         "unknown_word_share": float((words == UNKNOWN_ID).mean()) if len(words) else 0.0,
         "queries_without_known_word": sum(not (row > UNKNOWN_ID).any() for row in ids),
     }

@@ -1,7 +1,7 @@
 """Test videos and their sentences as points of the joint space (paper.md, Evaluation)."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -118,17 +118,14 @@ class Embeddings:
         row: dict[str, int] = {}
         return np.array([row.setdefault(q.video_id, len(row)) for q in self.queries], np.int64)
 
-    def scores(self, audio_weight: float) -> Matrix:
-        """(queries, videos): how well each sentence fits each video, by image and, where there is
-        sound, with ``audio_weight`` by audio.
+    def scores(self, audio_weights: Sequence[float], queries: slice) -> Iterator[Matrix]:
+        """For each weight (queries, videos): how well some sentences fit each video, by image and,
+        where there is sound, with that weight by audio.
         """
-        mixed: Matrix = mix(
-            similarity(self.text, self.image),
-            similarity(self.text, self.audio),
-            audio_weight,
-            self.has_audio,
-        )
-        return mixed
+        by_image = similarity(self.text[queries], self.image)
+        by_audio = similarity(self.text[queries], self.audio)
+        for weight in audio_weights:
+            yield mix(by_image, by_audio, weight, self.has_audio)
 
     def select(self, keep: npt.NDArray[np.bool_]) -> "Embeddings":
         """The videos where ``keep``, (videos,), is true, and their queries."""

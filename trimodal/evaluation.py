@@ -2,37 +2,34 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from trimodal.audit import audit_counts, check_rows, check_spread, geometry
 from trimodal.av_index import read_index
 from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint
 from trimodal.coverage import check_share
-from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
+from trimodal.demo.oracle import load_truth
 from trimodal.devices import Device, Devices, pick_device
 from trimodal.distributed import Ranks
 from trimodal.embedding import Embeddings, embed_test_set, match_videos, write_embeddings
 from trimodal.files import file_fingerprint, write_json, write_table, write_text
 from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
+from trimodal.measures import (
+    Metrics,
+    against_oracle,
+    audio_weight_curve,
+    measure,
+    text_to_video,
+    video_ranks,
+)
 from trimodal.progress import closing_line, log
 from trimodal.records import DataError
-from trimodal.retrieval import (
-    best_of_owners,
-    best_ranks,
-    mix,
-    ranks,
-    similarity,
-    summarise,
-)
 from trimodal.sources.msrvtt import read_queries
 from trimodal.text import read_vocabulary
 
 Protocol = Literal["standard", "authors"]
-Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,7 +168,7 @@ def _made_from(
 def _metrics(
     embeddings: Embeddings, kept: Embeddings, truth: Path, config: EvaluateConfig
 ) -> Metrics:
-    metrics = measure(kept, config)
+    metrics = measure(kept, config.audio_weight, config.text_weight)
     other: Protocol = "authors" if config.protocol == "standard" else "standard"
     if embeddings.has_audio.sum() >= 2:
         metrics["other_protocol"] = text_to_video(_under(other, embeddings), config.audio_weight)
@@ -189,79 +186,6 @@ def _made(kept: Embeddings, metrics: Metrics) -> str:
     )
 
 
-def measure(embeddings: Embeddings, config: EvaluateConfig) -> Metrics:
-    """Text->video with and without audio, all six directions, and audio->image helped by text.
-
-    Directions with audio are among the videos that have sound; a set without any has none. Where a
-    video has several sentences, each is a query of its own; among the sentences a video finds the
-    best of its own, and it is helped by that of its sentences which fits best.
-    """
-    metrics: Metrics = {"text_to_video": text_to_video(embeddings, config.audio_weight)}
-    heard = embeddings.select(embeddings.has_audio)
-    text, image = embeddings.text, embeddings.image
-    directions = {
-        "text_to_image": ranks(similarity(text, image), embeddings.truth),
-        "image_to_text": best_ranks(similarity(image, text), embeddings.truth),
-    }
-    if len(heard.image) >= 2:
-        by_text = similarity(heard.audio, heard.text)
-        by_image = similarity(heard.audio, heard.image)
-        directions |= {
-            "text_to_audio": ranks(similarity(heard.text, heard.audio), heard.truth),
-            "audio_to_text": best_ranks(by_text, heard.truth),
-            "image_to_audio": ranks(similarity(heard.image, heard.audio)),
-            "audio_to_image": ranks(by_image),
-        }
-        told = best_of_owners(by_text, heard.truth, len(heard.image))
-        metrics["audio_to_image_text"] = summarise(ranks(mix(by_image, told, config.text_weight)))
-    metrics["directions"] = {name: summarise(found) for name, found in directions.items()}
-    return metrics
-
-
-def text_to_video(embeddings: Embeddings, audio_weight: float) -> Metrics:
-    """The paper's table: each sentence against all videos, by image alone and with audio."""
-    return {
-        "image": summarise(_video_ranks(embeddings, 0.0)),
-        "image_audio": summarise(_video_ranks(embeddings, audio_weight)),
-    }
-
-
-def against_oracle(
-    embeddings: Embeddings, truth: tuple[TruthRow, ...], audio_weight: float
-) -> Metrics:
-    """The demo's own: an all-knowing observer's score beside the model's, and the model on the
-    captions that mention a sound. The oracle's ties are broken at random, 20 times, and averaged.
-    Every video has one sentence.
-    """
-    by_id = {row.video_id: row for row in truth}
-    rows = [by_id[query.video_id] for query in embeddings.queries]
-    rng = np.random.default_rng(0)
-    oracle: Metrics = {}
-    for name, scores in oracle_scores(rows).items():
-        draws = [summarise(ranks(scores + 0.5 * rng.random(scores.shape))) for _ in range(20)]
-        oracle[name] = {key: float(np.mean([draw[key] for draw in draws])) for key in draws[0]}
-    heard = np.array([bool(row.caption_heard) for row in rows])
-    metrics: Metrics = {"oracle": oracle}
-    if heard.any():
-        metrics["sound_captions"] = {
-            "queries": int(heard.sum()),
-            "image": summarise(_video_ranks(embeddings, 0.0)[heard]),
-            "image_audio": summarise(_video_ranks(embeddings, audio_weight)[heard]),
-        }
-    return metrics
-
-
-def audio_weight_curve(embeddings: Embeddings, steps: int) -> str:
-    """CSV of R@1, R@5, R@10 and MedR by audio weight 0..1: a diagnosis, not a way to choose."""
-    lines = ["audio_weight,R@1,R@5,R@10,MedR"]
-    for step in range(steps + 1):
-        weight = step / steps
-        summary = summarise(_video_ranks(embeddings, weight))
-        numbers = [summary[key] for key in ("R@1", "R@5", "R@10", "MedR")]
-        lines.append(",".join(f"{number:g}" for number in (weight, *numbers)))
-    return "\n".join(lines) + "\n"
-
-
 def _under(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
     if protocol == "standard":
         return embeddings
@@ -270,12 +194,8 @@ def _under(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
     return embeddings.select(embeddings.has_audio)
 
 
-def _video_ranks(embeddings: Embeddings, audio_weight: float) -> npt.NDArray[np.float64]:
-    found: npt.NDArray[np.float64] = ranks(embeddings.scores(audio_weight), embeddings.truth)
-    return found
-
-
 def _write_ranks(path: Path, embeddings: Embeddings, audio_weight: float) -> None:
+    image, image_audio = video_ranks(embeddings, (0.0, audio_weight))
     write_table(
         path,
         pa.table(
@@ -284,8 +204,8 @@ def _write_ranks(path: Path, embeddings: Embeddings, audio_weight: float) -> Non
                 "video_id": [query.video_id for query in embeddings.queries],
                 "sentence": [query.sentence for query in embeddings.queries],
                 "has_audio": pa.array(embeddings.has_audio[embeddings.truth]),
-                "rank_image": _video_ranks(embeddings, 0.0),
-                "rank_image_audio": _video_ranks(embeddings, audio_weight),
+                "rank_image": image,
+                "rank_image_audio": image_audio,
             }
         ),
     )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import simplejpeg
 
 from trimodal.archives import ArchiveError, as_path, reading_order
@@ -120,17 +121,18 @@ def extract(
     outcomes = read_manifest(manifest_path)
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
     jobs = _plan(usable, out_dir, config)
-    rows: list[dict[str, Any]] = []
+    parts = [AV_SCHEMA.empty_table()]
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     size = 0
     done = _shards(jobs, out_dir, config, mel, engine)
     for shard in bar(done, task="extracting", unit="shards", total=len(jobs)):
-        rows += shard.rows
+        parts.append(pa.Table.from_pylist(shard.rows, AV_SCHEMA))
         left_out += shard.left_out
         examples = shard.examples | examples
         size += shard.bytes
-    splits = Counter(row["split"] for row in rows)
+    rows = pa.concat_tables(parts).combine_chunks()
+    splits = Counter(rows["split"].to_pylist())
     check_coverage(
         "extract", "downloaded clips", len(rows), left_out, needed=config.min_coverage,
         param="extract.min_coverage", examples=examples,
@@ -138,15 +140,15 @@ def extract(
     left_out += Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
     if not splits["train"] or not splits["val"] or not splits["test"]:
         raise DataError(f"extract: an empty split ({dict(splits)}); left out: {dict(left_out)}")
-    frames = sum(len(row["frame_offsets"]) for row in rows)
-    write_table(out_dir / "index.parquet", pa.Table.from_pylist(rows, AV_SCHEMA))
+    frames = pc.sum(pc.list_value_length(rows["frame_offsets"])).as_py()
+    write_table(out_dir / "index.parquet", rows)
     write_json(
         out_dir / "stats.json",
         {
             "front_end": mel.front_end_fingerprint(),
             "clips": dict(splits),
             "frames": frames,
-            "test_clips_without_sound": sum(not row["mel_columns"] for row in rows),
+            "test_clips_without_sound": pc.sum(pc.equal(rows["mel_columns"], 0)).as_py(),
             "left_out": dict(left_out),
         },
     )

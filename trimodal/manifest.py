@@ -34,6 +34,7 @@ SCHEMA = pa.schema(
 )
 
 
+_ROWS_AT_ONCE = 10_000  # that are in memory as dictionaries
 # Parquet has no seconds.
 _TIME = SCHEMA.get_field_index("updated_at")
 _STORED = SCHEMA.set(_TIME, pa.field("updated_at", pa.timestamp("ms", tz="UTC")))
@@ -75,11 +76,11 @@ class ClipOutcome:
 
 def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
     """Writes the rows in the given order."""
-    rows = []
-    for outcome in outcomes:
-        row = asdict(outcome)
-        rows.append(row | row.pop("clip"))
-    write_table(path, pa.Table.from_pylist(rows, SCHEMA))
+    parts = [SCHEMA.empty_table()]
+    for first in range(0, len(outcomes), _ROWS_AT_ONCE):
+        rows = [asdict(outcome) for outcome in outcomes[first : first + _ROWS_AT_ONCE]]
+        parts.append(pa.Table.from_pylist([row | row.pop("clip") for row in rows], SCHEMA))
+    write_table(path, pa.concat_tables(parts).combine_chunks())
 
 
 def read_manifest(path: Path) -> list[ClipOutcome]:
@@ -100,9 +101,7 @@ def read_manifest(path: Path) -> list[ClipOutcome]:
         check_name(name, str(path))
     clip_fields = ("clip_id", "source", "split", "label", "youtube_id")
     return [
-        ClipOutcome(
-            clip=Clip(**{name: row.pop(name) for name in clip_fields}),
-            **row,
-        )
-        for row in table.to_pylist()
+        ClipOutcome(clip=Clip(**{name: row.pop(name) for name in clip_fields}), **row)
+        for part in table.to_batches(_ROWS_AT_ONCE)
+        for row in part.to_pylist()
     ]

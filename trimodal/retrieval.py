@@ -1,6 +1,6 @@
 """Retrieval metrics (paper.md, Evaluation): ranks that ties and NaN cannot flatter."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 from jaxtyping import Float
 
 RECALL_AT = (1, 5, 10)
+_BLOCK_ROWS = 1024  # queries whose scores are in memory together
 
 
 class EmbeddingError(ValueError):
@@ -19,6 +20,14 @@ def similarity(
 ) -> Float[np.ndarray, "queries items"]:
     """Dot products in float32. Mean embeddings are used as they are, not normalised again."""
     return queries.astype(np.float32) @ gallery.astype(np.float32).T
+
+
+def row_blocks(queries: int) -> Iterator[slice]:
+    """Blocks of queries whose scores are to be in memory together: a whole matrix of scores grows
+    with the square of a test set.
+    """
+    for first in range(0, queries, _BLOCK_ROWS):
+        yield slice(first, min(first + _BLOCK_ROWS, queries))
 
 
 def mix(
@@ -48,29 +57,41 @@ def ranks(
     ``truth`` names the true column of each row; None means the diagonal. Raises EmbeddingError for
     a score that is not finite and for an empty gallery.
     """
+    best, worst = rank_bounds(scores, truth)
+    rank_of_query: npt.NDArray[np.float64] = (best + worst) / 2.0
+    return rank_of_query
+
+
+def rank_bounds(
+    scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """The best and the worst rank of each query's true item, (queries,) both, if ties go its way
+    or never do; arguments and errors as of :func:`ranks`.
+    """
     scores = _rankable(scores)
     if truth is None:
         truth = np.arange(len(scores))
     true_scores = scores[np.arange(len(scores)), truth][:, None]
-    greater = (scores > true_scores).sum(axis=1)
-    ties = (scores == true_scores).sum(axis=1) - 1
-    rank_of_query: npt.NDArray[np.float64] = 1.0 + greater + ties / 2.0
-    return rank_of_query
+    best: npt.NDArray[np.int64] = 1 + (scores > true_scores).sum(axis=1)
+    worst: npt.NDArray[np.int64] = best + (scores == true_scores).sum(axis=1) - 1
+    return best, worst
 
 
 def best_ranks(
-    scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64]
+    scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64], first: int = 0
 ) -> Float[np.ndarray, " queries"]:
-    """The rank of the best of each query's true items; query i's are those with ``owner`` i.
+    """The rank of the best of each query's true items; row i's are those with ``owner`` first + i.
 
     rank = 1 + (items with a greater score) + (other queries' items with the same score) / 2, the
     usual figure where a video has several sentences; with one item each it is that of
     :func:`ranks`. Raises EmbeddingError as that does, and for a query that owns no item.
     """
     scores = _rankable(scores)
-    best = best_of_owners(scores, owner, len(scores)).diagonal()[:, None]
+    foreign = owner[None, :] != np.arange(first, first + len(scores))[:, None]
+    if (ownerless := foreign.all(axis=1)).any():
+        raise EmbeddingError(f"{int(ownerless.sum())} of {len(scores)} owners have no item")
+    best = np.where(foreign, -np.inf, scores).max(axis=1)[:, None]
     greater = (scores > best).sum(axis=1)
-    foreign = owner[None, :] != np.arange(len(scores))[:, None]
     ties = ((scores == best) & foreign).sum(axis=1)
     rank_of_query: npt.NDArray[np.float64] = 1.0 + greater + ties / 2.0
     return rank_of_query

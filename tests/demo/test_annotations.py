@@ -15,7 +15,7 @@ from gensim.models import KeyedVectors
 from PIL import Image
 
 from trimodal.demo.captions import RARE_WORDS
-from trimodal.demo.oracle import TruthRow, load_truth, oracle_scores
+from trimodal.demo.oracle import Oracle, TruthRow, load_truth
 from trimodal.demo.scenes import heard_facts, seen_facts
 from trimodal.demo.world import DemoConfig, World
 
@@ -140,7 +140,7 @@ def test_oracle_counts_shared_facts() -> None:
         row("a", "thing=dog dog=red", "hear=dog hear=owl", "thing=dog dog=red", "hear=owl"),
         row("b", "thing=dog dog=blue", "", "thing=dog", ""),
     ]
-    scores = oracle_scores(rows)
+    scores = Oracle(rows).scores(slice(None))
     np.testing.assert_array_equal(scores["image"], [[2, 1], [1, 1]])
     np.testing.assert_array_equal(scores["audio"], [[1, 0], [0, 0]])
     np.testing.assert_array_equal(scores["both"], [[3, 1], [1, 1]])
@@ -148,7 +148,7 @@ def test_oracle_counts_shared_facts() -> None:
 
 
 def test_hearing_tells_the_oracle_what_seeing_cannot(world: World, written: Path) -> None:
-    scores = oracle_scores(load_truth(written / "truth.parquet"))
+    scores = Oracle(load_truth(written / "truth.parquet")).scores(slice(None))
     helped = 0
     for pair in world.twins:
         for own, twin in (pair, pair[::-1]):

@@ -37,20 +37,30 @@ def load_truth(path: Path) -> tuple[TruthRow, ...]:
     )
 
 
-def oracle_scores(rows: Sequence[TruthRow]) -> dict[str, NDArray[np.float32]]:
-    """Facts of each caption that are true of each video: float32 (queries, videos) a key.
+class Oracle:
+    """Scores a video by the facts of a caption that are true of it; row i's caption is of video i.
 
-    Keys: `image` counts what is seen, `audio` what is heard, `both` their sum. Ties are the
-    caller's to break.
+    By sense: `image` counts what is seen, `audio` what is heard, `both` their sum.
     """
-    image = _shared([row.caption_seen for row in rows], [row.video_seen for row in rows])
-    audio = _shared([row.caption_heard for row in rows], [row.video_heard for row in rows])
-    return {"image": image, "audio": audio, "both": image + audio}
+
+    def __init__(self, rows: Sequence[TruthRow]) -> None:
+        self._told_and_true = {
+            "image": _incidences([r.caption_seen for r in rows], [r.video_seen for r in rows]),
+            "audio": _incidences([r.caption_heard for r in rows], [r.video_heard for r in rows]),
+        }
+
+    def scores(self, queries: slice) -> dict[str, NDArray[np.float32]]:
+        """Float32 (queries, videos) by sense, for some of the captions. Ties are the caller's to
+        break.
+        """
+        found = {name: told[queries] @ true.T for name, (told, true) in self._told_and_true.items()}
+        return found | {"both": found["image"] + found["audio"]}
 
 
-def _shared(
+def _incidences(
     captions: Sequence[Sequence[str]], videos: Sequence[Sequence[str]]
-) -> NDArray[np.float32]:
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """(captions, facts) and (videos, facts): 1 where one has a fact that some video has."""
     column = {fact: i for i, fact in enumerate(sorted({f for facts in videos for f in facts}))}
 
     def incidence(all_facts: Sequence[Sequence[str]]) -> NDArray[np.float32]:
@@ -59,4 +69,4 @@ def _shared(
             table[row, [column[fact] for fact in facts if fact in column]] = 1
         return table
 
-    return incidence(captions) @ incidence(videos).T
+    return incidence(captions), incidence(videos)
