@@ -2,8 +2,9 @@
 
 Runs download, extract, captions and evaluate, each as the process that DVC would start, on worlds
 of so many small demo clips (3 s, 32 pixels, one picture and caption set a clip; evaluate with
-networks that have learnt nothing). Time and file sizes are a clip's; memory is the stage's peak, of
-its own process and of its largest worker. ``--work`` keeps the clips between runs.
+networks that have learnt nothing). Times and file sizes are a clip's; memory is the stage's peak,
+of its own process and of its largest worker. The processor time of a stage's own process is what
+more workers do not shorten. ``--work`` keeps the clips between runs: download goes on with them.
 """
 
 import argparse
@@ -56,9 +57,12 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a stage: wall seconds, peak bytes, and the size of its table."""
+    """Of a stage: wall seconds, processor seconds of its own process, peak bytes, and the size of
+    its table.
+    """
 
     wall_s: float
+    own_cpu_s: float
     own_bytes: int
     worker_bytes: int
     table_bytes: int
@@ -73,10 +77,11 @@ def main() -> None:
     given = parser.parse_args()
     say(f"{machine()}\n")
     say(
-        "| stage | clips | ms a clip | peak of its process, MB | ... bytes a clip "
-        "beyond the smallest | largest worker, MB | table, bytes a clip |"
+        "| stage | clips | ms a clip | ... processor ms of its own process | "
+        "peak of its process, MB | ... bytes a clip beyond the smallest | "
+        "largest worker, MB | table, bytes a clip |"
     )
-    say("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    say("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     first: dict[str, tuple[int, Cost]] = {}
     for clips in given.clips:
         with folder_for(given.work, clips) as folder:
@@ -89,6 +94,7 @@ def main() -> None:
                 beyond = (cost.own_bytes - before.own_bytes) / max(1, clips - fewer)
                 say(
                     f"| {stage} | {clips:,} | {1000 * cost.wall_s / clips:.2f} | "
+                    f"{1000 * cost.own_cpu_s / clips:.2f} | "
                     f"{cost.own_bytes / 1e6:.0f} | "
                     f"{f'{beyond:,.0f}' if clips > fewer else '-'} | "
                     f"{cost.worker_bytes / 1e6:.0f} | {cost.table_bytes / clips:.0f} |"
@@ -143,7 +149,10 @@ def stage_cost(stage: str, folder: Path) -> Cost:
         [sys.executable, *command[1:]], cwd=folder, env=environment(), stdout=subprocess.DEVNULL
     )
     peaks: dict[int, int] = {}
+    own_cpu_s = 0.0
     while process.poll() is None:
+        with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            own_cpu_s = sum(process.cpu_times()[:2])
         for running in (process, *_children(process)):
             _look(running, peaks)
         time.sleep(POLL_SECONDS)
@@ -152,6 +161,7 @@ def stage_cost(stage: str, folder: Path) -> Cost:
     own = peaks.pop(process.pid)
     return Cost(
         wall_s=time.perf_counter() - began,
+        own_cpu_s=own_cpu_s,
         own_bytes=own,
         worker_bytes=max(peaks.values(), default=0),
         table_bytes=(folder / FILES[stage]).stat().st_size,

@@ -12,8 +12,10 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
     parser.add_argument("--images", type=Path, required=True, help="in: image shards")
     parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
-    parser.add_argument("--run", type=Path, required=True, help="the run, to go on with if killed")
-    parser.add_argument("--log", type=Path, required=True, help="out: curves and best epoch")
+    parser.add_argument("--resume", type=Path, required=True, help="the run, killed or done")
+    parser.add_argument(
+        "--curves", type=Path, required=True, help="out: losses by epoch, best epoch"
+    )
     args = parser.parse_args()
 
     from trimodal.config import load_section
@@ -38,8 +40,8 @@ def main() -> None:
                 args.captions,
                 args.images,
                 args.model,
-                args.log,
-                args.run,
+                args.curves,
+                args.resume,
                 config=config,
                 loss=load_section(args.params, "loss", LossConfig),
                 model=load_section(args.params, "model", ModelConfig),

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ import yaml
 from evaluation_fixtures import config as evaluation
 from ranks import on_ranks
 from test_resume import CONFIG, LOSS, MODEL, results
+from torch.distributed.run import get_args_parser
 from training_fixtures import TinyData
 
 from trimodal.devices import DeviceError, count_devices, pick_device
@@ -58,8 +60,8 @@ def stage_command(data: TinyData, folder: Path) -> list[str]:
     return [
         sys.executable, "-m", "pipeline.train", "--params", str(path), "--av", str(data.av_dir),
         "--captions", str(data.captions_dir), "--images", str(data.images_dir),
-        "--model", str(folder / "model.safetensors"), "--run", str(folder / "run.safetensors"),
-        "--log", str(folder / "log"),
+        "--model", str(folder / "model.safetensors"), "--resume", str(folder / "run.safetensors"),
+        "--curves", str(folder / "log"),
     ]  # fmt: skip
 
 
@@ -104,6 +106,40 @@ def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_goes_on(
     assert again.returncode == 0, told
     assert "goes on behind step" in out
     assert results(folder) == results(quiet)
+
+
+@pytest.mark.parametrize("stage", ["train", "evaluate"])
+def test_torchrun_takes_the_commands_of_dvc_yaml(stage: str) -> None:
+    """Its parser refuses an option of ours that could be short for one of its own."""
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    python, _, *command = stages[stage]["cmd"].split()
+    given = get_args_parser().parse_args(["--nnodes", "2", "-m", *command])
+    assert python == "python"
+    assert [given.training_script, *given.training_script_args] == command
+
+
+@pytest.mark.nightly
+def test_torchrun_on_two_machines_trains_as_two_devices_of_one_do(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two launchers on the loopback address stand for the machines (docs/scaling.md)."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it for several processes
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = start(stage_command(tiny_data, one), one)
+    told = alone.communicate(timeout=60)[1]
+    assert alone.returncode == 0, told
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    torchrun = [
+        sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
+        "--rdzv-backend", "c10d", "--rdzv-endpoint", f"localhost:{port}",
+    ]  # fmt: skip
+    command = torchrun + stage_command(tiny_data, two)[1:]
+    machines = [start(command, two) for _ in range(2)]
+    for machine in machines:
+        told = machine.communicate(timeout=120)[1]
+        assert machine.returncode == 0, told
+    assert results(two) == results(one)
 
 
 def evaluated(ranks: Ranks, data: TinyData, model: Path, out: Path) -> dict[str, Any]:

@@ -45,8 +45,8 @@ ARGUMENTS = {
     "captions": ("--captions", "data/captions", "--images", "data/images"),
     "train": (
         "--av", "data/av", "--captions", "data/captions", "--images", "data/images",
-        "--model", "models/trimodal.safetensors", "--run", "models/run.safetensors",
-        "--log", "metrics/train",
+        "--model", "models/trimodal.safetensors", "--resume", "models/run.safetensors",
+        "--curves", "metrics/train",
     ),
 }  # fmt: skip
 

@@ -15,7 +15,7 @@ from trimodal.acquire.inspection import inspect
 from trimodal.acquire.youtube import YoutubeConfig
 from trimodal.archives import StoredFile
 from trimodal.captions import CaptionsConfig
-from trimodal.devices import pick_device
+from trimodal.devices import count_devices, pick_device
 from trimodal.distributed import Ranks
 from trimodal.download import DownloadConfig
 from trimodal.evaluation import EvaluateConfig
@@ -73,13 +73,21 @@ class Sections:
 
 
 def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
-    """Times a clip, an image and a training step on this machine and scales them up."""
+    """Times a clip, an image and a training step on this machine and scales them up; several GPUs
+    are taken to share a step evenly.
+    """
     with temporary_folder() as folder:
         clip = _sample_clip(folder / f"{'0' * 11}_000000.mp4")
         clip_seconds, clip_bytes, look_seconds = _clip_cost(sections, clip, folder)
         fetched_bytes = clip.size
     image_seconds, image_bytes = _image_cost(sections.captions)
     step_seconds, view_seconds, device = _step_cost(sections)
+    if device == "cuda":  # processes on one CPU share its cores
+        train, evaluate = sections.train, sections.evaluate
+        train_gpus = count_devices(train.devices, train.device)
+        step_seconds /= train_gpus
+        view_seconds /= count_devices(evaluate.devices, evaluate.device)
+        device = f"{train_gpus} GPUs" if train_gpus > 1 else "a GPU"
     clips = sizes.train_clips + sizes.test_videos
     batch = sections.train.batch_size
     steps = sections.train.steps_per_epoch or max(1, min(sizes.train_clips, sizes.images) // batch)
