@@ -3,6 +3,7 @@
 # make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
+# make growth  what a clip costs with 1,000, 10,000 and 100,000 of them (2 h)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
 # make nightly the pipeline killed eighty times, at random moments of every stage (20 min)
 # make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
@@ -15,7 +16,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare bench nightly audit fuzz licences clean
+.PHONY: repro test compare bench growth nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -41,6 +42,11 @@ bench: $(VENV)/.installed
 	python -m benchmarks.extraction
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.captions_stage
+	python -m benchmarks.dvc_cost
+	python -m benchmarks.cost_model
+
+growth: $(VENV)/.installed
+	python -m benchmarks.growth --clips 1000 10000 100000
 
 audit licences: $(VENV)/.extras
 
