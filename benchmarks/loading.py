@@ -27,19 +27,13 @@ from benchmarks.caption_corpus import SHARED, make_corpus, photographs
 from benchmarks.extraction import outcome, standard_clips
 from benchmarks.measuring import forget, machine, params_at, ratio, say, side_by_side
 from trimodal.av_index import read_index
+from trimodal.batches import EndlessBatches
 from trimodal.captions import prepare_captions
 from trimodal.config import load_section
 from trimodal.extract import ExtractConfig, extract
 from trimodal.image_shards import stored_jpeg
 from trimodal.images import AugmentConfig, decode_jpeg, normalise
-from trimodal.loaders import (
-    AudioVisualPairs,
-    CaptionedImages,
-    Draw,
-    EndlessBatches,
-    Pair,
-    PointRule,
-)
+from trimodal.loaders import AudioVisualPairs, CaptionedImages, Draw, Pair, PointRule
 from trimodal.manifest import write_manifest
 from trimodal.mel import MelConfig
 from trimodal.trainer import TrainConfig

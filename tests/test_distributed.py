@@ -2,7 +2,6 @@
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -56,26 +55,48 @@ def stepped(ranks: Ranks, config: TrainConfig, loss: LossConfig) -> dict[str, An
     return {"losses": torch.stack(losses), "gradients": gradients, "state": net.state_dict()}
 
 
+TOGETHER = replace(CONFIG, batch_norm="synchronised")
+CASES = {
+    f"{margin_mode} {update}": (
+        replace(TOGETHER, update=update), replace(LOSS, margin_mode=margin_mode)
+    )
+    for margin_mode in ("fixed", "variable")
+    for update in ("joint", "alternating")
+}  # fmt: skip
+LOCAL_CASES = {
+    "chunks": (replace(CONFIG, chunk_size=3), LOSS),
+    "local statistics": (CONFIG, LOSS),
+}
+
+
+def all_stepped(ranks: Ranks) -> dict[str, Any]:
+    return {name: stepped(ranks, *case) for name, case in (CASES | LOCAL_CASES).items()}
+
+
+@pytest.fixture(scope="module")
+def on_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """Every case on two ranks, started once."""
+    return on_ranks(2, all_stepped, tmp_path_factory.mktemp("ranks"))
+
+
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "normalise", in_double)
 
 
-@pytest.mark.parametrize("update", ["joint", "alternating"])
-@pytest.mark.parametrize("margin_mode", ["fixed", "variable"])
-def test_ranks_make_the_step_of_one_process(margin_mode: Any, update: Any, tmp_path: Path) -> None:
-    config = replace(CONFIG, batch_norm="synchronised", update=update)
-    loss = replace(LOSS, margin_mode=margin_mode)
-    alone = stepped(CPU, config, loss)
-    for theirs in on_ranks(2, stepped, tmp_path, config, loss):
-        assert theirs["gradients"].keys() == alone["gradients"].keys()
-        torch.testing.assert_close(theirs, alone, **CLOSE)
+@pytest.mark.parametrize("case", CASES)
+def test_ranks_make_the_step_of_one_process(case: str, on_two: list[dict[str, Any]]) -> None:
+    alone = stepped(CPU, *CASES[case])
+    for theirs in on_two:
+        assert theirs[case]["gradients"].keys() == alone["gradients"].keys()
+        torch.testing.assert_close(theirs[case], alone, **CLOSE)
 
 
-def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(tmp_path: Path) -> None:
+def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(
+    on_two: list[dict[str, Any]],
+) -> None:
     """Local statistics: each rank's running ones are its own, all else is the same."""
-    config = replace(CONFIG, chunk_size=3)
-    one, other = on_ranks(2, stepped, tmp_path, config, LOSS)
+    one, other = (theirs["chunks"] for theirs in on_two)
     parameters = dict(doubled().named_parameters())
     for name in parameters:
         torch.testing.assert_close(one["state"][name], other["state"][name], rtol=0, atol=0)
@@ -84,10 +105,10 @@ def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(tmp_path: Path) 
     )
 
 
-def test_local_statistics_make_another_step(tmp_path: Path) -> None:
+def test_local_statistics_make_another_step(on_two: list[dict[str, Any]]) -> None:
     """Else the test of synchronised ones would pass without them."""
     alone = stepped(CPU, CONFIG, LOSS)
-    theirs = on_ranks(2, stepped, tmp_path, CONFIG, LOSS)[0]
+    theirs = on_two[0]["local statistics"]
     assert (theirs["losses"] - alone["losses"]).abs().max() > 1e-4
 
 
@@ -115,12 +136,6 @@ def normalised(ranks: Ranks) -> dict[str, Tensor]:
     return found
 
 
-def test_synchronised_batch_norm_is_that_of_the_whole_batch(tmp_path: Path) -> None:
-    alone = normalised(CPU)
-    for theirs in on_ranks(3, normalised, tmp_path):
-        torch.testing.assert_close(theirs, alone, **CLOSE)
-
-
 def gathered(ranks: Ranks) -> dict[str, Tensor]:
     rows = torch.full((2, 3), ranks.rank + 1.0, dtype=torch.float64, requires_grad=True)
     together = ranks.gather(rows)
@@ -128,8 +143,23 @@ def gathered(ranks: Ranks) -> dict[str, Tensor]:
     return {"rows": together.detach(), "gradient": rows.grad}
 
 
-def test_gathered_rows_have_the_gradient_of_all_ranks(tmp_path: Path) -> None:
-    for rank, found in enumerate(on_ranks(3, gathered, tmp_path)):
+def normalised_and_gathered(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return normalised(ranks), gathered(ranks)
+
+
+@pytest.fixture(scope="module")
+def on_three(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    return on_ranks(3, normalised_and_gathered, tmp_path_factory.mktemp("ranks"))
+
+
+def test_synchronised_batch_norm_is_that_of_the_whole_batch(on_three: list[Any]) -> None:
+    alone = normalised(CPU)
+    for theirs, _ in on_three:
+        torch.testing.assert_close(theirs, alone, **CLOSE)
+
+
+def test_gathered_rows_have_the_gradient_of_all_ranks(on_three: list[Any]) -> None:
+    for rank, (_, found) in enumerate(on_three):
         assert found["rows"][:, 0].tolist() == [1, 1, 2, 2, 3, 3]
         expected = (1 + 2 + 3) * torch.arange(18.0).view(3, 2, 3)[rank].double()
         torch.testing.assert_close(found["gradient"], expected)

@@ -19,11 +19,11 @@ from test_resume import CONFIG, LOSS, MODEL, results
 from torch.distributed.run import get_args_parser
 from training_fixtures import TinyData
 
+from trimodal.batches import EndlessBatches
 from trimodal.devices import DeviceError, count_devices, pick_device
 from trimodal.distributed import Ranks
 from trimodal.evaluation import Outputs, evaluate
 from trimodal.leaks import LeaksConfig
-from trimodal.loaders import EndlessBatches
 from trimodal.records import DataError
 from trimodal.trainer import TrainConfig
 from trimodal.training import train

@@ -13,16 +13,10 @@ from torch.utils.data import Dataset
 from training_fixtures import RATE_HZ
 
 from trimodal.av_index import ClipTable
+from trimodal.batches import EndlessBatches, training_loader
 from trimodal.files import write_table
 from trimodal.images import AugmentConfig
-from trimodal.loaders import (
-    AudioVisualPairs,
-    CaptionedImages,
-    EndlessBatches,
-    Pair,
-    PointRule,
-    training_loader,
-)
+from trimodal.loaders import AudioVisualPairs, CaptionedImages, Pair, PointRule
 from trimodal.mel import MelConfig
 from trimodal.shards import Sample, write_shard
 from trimodal.tables import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA

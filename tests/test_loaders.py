@@ -21,18 +21,16 @@ from torch import Tensor
 from training_fixtures import TinyData
 
 from trimodal.av_index import AvClip, read_index
+from trimodal.batches import EndlessBatches, training_loader, validation_batches
 from trimodal.images import centre_views
 from trimodal.loaders import (
     AudioVisualPairs,
     CaptionedImages,
     Chances,
     Draw,
-    EndlessBatches,
     PointRule,
     read_frame,
     read_windows,
-    training_loader,
-    validation_batches,
 )
 from trimodal.mel import FLOOR_DB, MelConfig
 from trimodal.records import DataError

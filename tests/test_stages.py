@@ -76,6 +76,7 @@ ORDER = [
     "caption_table",
     "captions",
     "loaders",
+    "batches",
     "checkpoint",
     "embedding",
     "audit",

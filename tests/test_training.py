@@ -14,11 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_fixtures import TinyData
 
+from trimodal.batches import validation_batches
 from trimodal.checkpoint import load_model, read_checkpoint
 from trimodal.distributed import Ranks
 from trimodal.images import normalise
 from trimodal.leaks import LeaksConfig
-from trimodal.loaders import validation_batches
 from trimodal.losses import LossConfig, pair_loss
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.resume import Run

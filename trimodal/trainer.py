@@ -10,17 +10,12 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
 from trimodal.batch_norm import synchronise_batch_norm
+from trimodal.batches import validation_batches
 from trimodal.devices import Device, Devices, Precision, pick_dtype
 from trimodal.distributed import Ranks
 from trimodal.grad_cache import embed_in_chunks
 from trimodal.images import normalise
-from trimodal.loaders import (
-    AudioVisualPairs,
-    CaptionedImages,
-    Pair,
-    Streams,
-    validation_batches,
-)
+from trimodal.loaders import AudioVisualPairs, CaptionedImages, Pair, Streams
 from trimodal.losses import LossConfig, WholeBatch, pair_loss
 from trimodal.model import TrimodalNet
 

@@ -11,21 +11,14 @@ import torch
 from dvclive.live import Live
 
 from trimodal.av_index import read_index
+from trimodal.batches import EndlessBatches, training_loader
 from trimodal.checkpoint import Checkpoint, save_checkpoint
 from trimodal.devices import pick_device
 from trimodal.distributed import ALONE, Ranks
 from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.images import AugmentConfig
 from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
-from trimodal.loaders import (
-    AudioVisualPairs,
-    CaptionedImages,
-    EndlessBatches,
-    Pair,
-    PointRule,
-    Streams,
-    training_loader,
-)
+from trimodal.loaders import AudioVisualPairs, CaptionedImages, Pair, PointRule, Streams
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
@@ -38,11 +31,11 @@ from trimodal.trainer import TrainConfig, Trainer, mean_losses
 
 # The source that shapes a run: another version of it begins a new one.
 SHAPING_MODULES = (
-    "trimodal.av_index", "trimodal.backbones", "trimodal.batch_norm", "trimodal.devices",
-    "trimodal.distributed", "trimodal.grad_cache",
-    "trimodal.images", "trimodal.loaders", "trimodal.losses", "trimodal.mel", "trimodal.model",
-    "trimodal.resume", "trimodal.shards", "trimodal.tables", "trimodal.text", "trimodal.timing",
-    "trimodal.trainer", "trimodal.training",
+    "trimodal.av_index", "trimodal.backbones", "trimodal.batch_norm", "trimodal.batches",
+    "trimodal.devices", "trimodal.distributed", "trimodal.grad_cache", "trimodal.images",
+    "trimodal.loaders", "trimodal.losses", "trimodal.mel", "trimodal.model", "trimodal.resume",
+    "trimodal.shards", "trimodal.tables", "trimodal.text", "trimodal.timing", "trimodal.trainer",
+    "trimodal.training",
 )  # fmt: skip
 
 
