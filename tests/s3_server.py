@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ def s3_server() -> Iterator[None]:
             "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1",
         }.items():  # fmt: skip
             patch.setenv(name, value)
+        # Workers have the environment of the server that forks them: let it start anew.
+        forkserver._forkserver._stop()  # type: ignore[attr-defined]
         yield
     started.stop()
 

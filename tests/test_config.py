@@ -12,6 +12,7 @@ from trimodal.captions import CaptionsConfig
 from trimodal.config import ConfigError, load_section
 from trimodal.demo.world import DemoConfig
 from trimodal.download import DownloadConfig
+from trimodal.engine import EngineConfig
 from trimodal.evaluation import EvaluateConfig
 from trimodal.extract import ExtractConfig
 from trimodal.images import AugmentConfig
@@ -25,6 +26,7 @@ PARAMS = Path(__file__).parents[1] / "params.yaml"
 SECTIONS: dict[str, type] = {
     "demo": DemoConfig,
     "download": DownloadConfig,
+    "engine": EngineConfig,
     "youtube": YoutubeConfig,
     "extract": ExtractConfig,
     "mel": MelConfig,

@@ -67,7 +67,7 @@ def running(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.mark.parametrize(
     ("seconds", "pause", "workers"),
-    [([0.1, 0.1, 1000, 1000], 0, 2), ([0.1, 0.1], 1000, 0), ([0.1, 0.1, 0.1], 1000, 1)],
+    [([0.1, 0.1, 1000, 1000], 0, 2), ([0.1, 0.1], 1000, 0), ([0.1, 0.1, 3], 1000, 1)],
     ids=["in a long job", "after the last job", "with a result that nobody takes"],
 )
 def test_workers_end_with_a_parent_that_is_killed(
