@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -166,7 +167,7 @@ def test_a_killed_worker_is_not_rescued() -> None:
 @pytest.mark.parametrize("round_number", range(5))
 def test_a_worker_killed_at_any_moment_never_hangs_the_others(round_number: int) -> None:
     """From outside, also before it has taken its first job."""
-    results = map_in_order(square, range(1, 4000), 2)
+    results = map_in_order(square, count(1), 2)
     assert next(results) == 1
     workers: list[psutil.Process] = []
     while not workers:
