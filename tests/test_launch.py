@@ -81,16 +81,9 @@ def a_rank_of(process: "subprocess.Popen[str]", rank: int) -> psutil.Process:
     return ranks[0]
 
 
-def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_goes_on(
-    tiny_data: TinyData, tmp_path: Path
-) -> None:
-    """To the bytes of an undisturbed run on two ranks."""
-    quiet, folder = tmp_path / "quiet", tmp_path / "run"
-    undisturbed = start(stage_command(tiny_data, quiet), quiet)
-    out, told = undisturbed.communicate(timeout=60)
-    assert undisturbed.returncode == 0, told
-    assert out.count("train: 2 epochs on 2 x cpu") == 1  # one rank speaks
-    command = stage_command(tiny_data, folder)
+def killed_and_gone_on(data: TinyData, folder: Path) -> None:
+    """A run on two ranks of which one is killed behind the first step, and its second beginning."""
+    command = stage_command(data, folder)
     job = start(command, folder)
     while not (folder / "run.safetensors").exists():
         assert job.poll() is None, job.communicate()
@@ -105,7 +98,28 @@ def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_goes_on(
     out, told = again.communicate(timeout=60)
     assert again.returncode == 0, told
     assert "goes on behind step" in out
-    assert results(folder) == results(quiet)
+    assert out.count("train: 2 epochs on 2 x cpu") == 1  # one rank speaks
+
+
+def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_goes_on(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    killed_and_gone_on(tiny_data, tmp_path / "run")
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.nightly
+def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    killed, quiet = tmp_path / "killed" / "run", tmp_path / "quiet" / "run"
+    killed.parent.mkdir()
+    quiet.parent.mkdir()
+    killed_and_gone_on(tiny_data, killed)
+    undisturbed = start(stage_command(tiny_data, quiet), quiet)
+    told = undisturbed.communicate(timeout=60)[1]
+    assert undisturbed.returncode == 0, told
+    assert results(killed) == results(quiet)
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
