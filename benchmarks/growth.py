@@ -131,7 +131,8 @@ def write_model(folder: Path) -> None:
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     facts = Checkpoint(
         model=model, loss=load_section(params, "loss", LossConfig), mel=mel,
-        augment=load_section(params, "augment", AugmentConfig), vocabulary=vocabulary.fingerprint,
+        augment=load_section(params, "augment", AugmentConfig),
+        frame_px=SMALL["extract"]["frame_px"], vocabulary=vocabulary.fingerprint,
         front_end=mel.front_end_fingerprint(), data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip
     save_checkpoint(folder / "models/trimodal.safetensors", network.state_dict(), facts)

@@ -35,6 +35,7 @@ CHECKPOINT = Checkpoint(
         window_seconds=3.0, decibel="power",
     ),
     augment=AugmentConfig(crop_px=24, flip=True, brightness=0.1, saturation=0.1),
+    frame_px=32,
     vocabulary=VOCABULARY.fingerprint,
     front_end="0123456789abcdef",
     data={"av": "a" * 16, "images": "b" * 16},

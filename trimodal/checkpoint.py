@@ -4,25 +4,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from trimodal.config import parse_section
 from trimodal.files import atomic_path, file_fingerprint, read_json, write_json
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.model import ModelConfig, TextNet, TrimodalNet
 from trimodal.records import DataError
 from trimodal.text import Vocabulary
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """What must be known to use the weights, and where they come from.
+    """What must be known to use the weights, and where they come from. Pictures were stored
+    ``frame_px`` square before their crops were cut.
 
     ``data`` holds the fingerprints of the training data, ``code`` that of the code that trained.
     The commit is not here, so that the same code makes the same bytes in any commit: dvc.lock ties
@@ -33,6 +34,7 @@ class Checkpoint:
     loss: LossConfig
     mel: MelConfig
     augment: AugmentConfig
+    frame_px: int
     vocabulary: str
     front_end: str
     data: dict[str, str]
@@ -73,11 +75,7 @@ def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Tr
     Raises DataError if the vocabulary is not the one they were trained with, or the weights are
     broken or of another model.
     """
-    if vocabulary.fingerprint != checkpoint.vocabulary:
-        raise DataError(
-            f"{path}: trained with vocabulary {checkpoint.vocabulary}, this one is "
-            f"{vocabulary.fingerprint}; train again"
-        )
+    _check_vocabulary(path, checkpoint, vocabulary)
     blank = ModelConfig(
         image_backbone=checkpoint.model.image_backbone,
         image_weights="none",
@@ -85,8 +83,34 @@ def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Tr
         width=checkpoint.model.width,
     )
     network = TrimodalNet(blank, torch.from_numpy(vocabulary.vectors.copy()))
+    _fill(network, path)
+    return network.eval()
+
+
+def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TextNet:
+    """The text network of :func:`load_model` alone, with its errors; the others' weights are not
+    read.
+    """
+    _check_vocabulary(path, checkpoint, vocabulary)
+    network = TextNet(torch.from_numpy(vocabulary.vectors.copy()))
+    _fill(network, path, "text.")
+    return network.eval()
+
+
+def _check_vocabulary(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> None:
+    if vocabulary.fingerprint != checkpoint.vocabulary:
+        raise DataError(
+            f"{path}: trained with vocabulary {checkpoint.vocabulary}, this one is "
+            f"{vocabulary.fingerprint}; train again"
+        )
+
+
+def _fill(network: nn.Module, path: Path, part: str = "") -> None:
+    """Gives a network its weights: those whose names begin with ``part``."""
     try:
-        network.load_state_dict(load_file(path))
+        with safe_open(path, "pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(part)]  # noqa: SIM118
+            state = {name.removeprefix(part): stored.get_tensor(name) for name in names}
+        network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise DataError(f"{path}: {error}") from error
-    return network.eval()

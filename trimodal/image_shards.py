@@ -32,7 +32,7 @@ SHAPING_MODULES = (
     "trimodal.shards",
 )
 
-_BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
+BOMBS = (Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +118,13 @@ def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
-    return _jpeg(_small(content, image_px), quality)
+    return _jpeg(square(content, image_px), quality)
 
 
-def _small(content: bytes, image_px: int) -> Image.Image:
+def square(content: bytes, image_px: int) -> Image.Image:
+    """A JPEG's or PNG's bytes as a picture of ``image_px`` square, RGB, aspect not kept (paper.md,
+    Data). Raises OSError, ValueError, SyntaxError and Pillow's of ``BOMBS`` for what is none.
+    """
     with (
         warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
         Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image,
@@ -172,11 +175,11 @@ def _samples(
             without("image file missing", "not among the pictures")
             continue
         try:
-            small = _small(read_file(file), form.px)
+            small = square(read_file(file), form.px)
             jpeg = _jpeg(small, form.jpeg_quality)
         except FileNotFoundError as error:
             without("image file missing", str(error))
-        except (OSError, ValueError, SyntaxError, *_BOMBS) as error:
+        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
             without("image file broken", f"{file.name}: {error}")
         else:
             pictures[image_id] = picture_fingerprint(jpeg, np.asarray(small))

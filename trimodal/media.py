@@ -32,7 +32,7 @@ AnyStream = TypeVar("AnyStream", AudioStream, VideoStream)
 _TIMEOUT_SECONDS = 120.0
 _SAFE_INPUT = {
     "protocol_whitelist": "file",
-    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf",
+    "format_whitelist": "mov,matroska,avi,mpegts,mpeg,flv,ogg,asf,wav,mp3,flac,aac",
 }
 
 

@@ -60,6 +60,10 @@ class Vocabulary:
         """Identifies words, their order and their vectors."""
         return sha256_of("\n".join(self.words).encode(), self.vectors.tobytes())[:16]
 
+    def __contains__(self, word: str) -> bool:
+        """Whether a word has a vector."""
+        return word in self._ids
+
     def token_ids(self, tokens: list[str]) -> npt.NDArray[np.int32]:
         """(16,) ids: unknown words become 1, the end is cut or padded with 0."""
         row = np.full(WORDS, PADDING_ID, np.int32)

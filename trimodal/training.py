@@ -18,7 +18,14 @@ from trimodal.distributed import ALONE, Ranks
 from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.images import AugmentConfig
 from trimodal.leaks import LeaksConfig, check_leaks, find_leaks
-from trimodal.loaders import AudioVisualPairs, CaptionedImages, Pair, PointRule, Streams
+from trimodal.loaders import (
+    AudioVisualPairs,
+    CaptionedImages,
+    Pair,
+    PointRule,
+    Streams,
+    read_frame,
+)
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
@@ -104,6 +111,7 @@ def train(
         loss=loss,
         mel=mel,
         augment=augment,
+        frame_px=read_frame(next(streams.audio.first_points())[0], 1).shape[-1],
         vocabulary=vocabulary.fingerprint,
         front_end=mel.front_end_fingerprint(),
         data=data,

@@ -178,8 +178,7 @@ NO_MEDIA = [
         make=_made(*_pictures(1), "-frames:v", "1", form="mjpeg", video=(), audio=()),
     ),
     BadClip(
-        name="float WAV of NaN", make=_wav_of_nan, status="corrupt",
-        reason="a form of file that is not read",
+        name="float WAV of NaN", make=_wav_of_nan, status="no_video", reason="no video stream",
     ),
     BadClip(
         name="MP4 header alone", status="corrupt", reason="",

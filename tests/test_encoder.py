@@ -1,0 +1,218 @@
+"""The trained model as a tool agrees with what the stages compute, and says what it cannot use."""
+
+import subprocess
+import sys
+import warnings
+import wave
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from training_fixtures import RATE_HZ, TinyData
+
+from trimodal.av_index import AvClip, read_index
+from trimodal.checkpoint import Checkpoint, load_model, save_checkpoint
+from trimodal.distributed import Ranks
+from trimodal.embedding import embed_test_set
+from trimodal.encoder import QueryError, Trimodal, UnknownWordWarning
+from trimodal.hearing import sound_windows
+from trimodal.images import centre_views, normalise
+from trimodal.loaders import read_frame, read_windows
+from trimodal.losses import LossConfig
+from trimodal.media import LimitError, MediaError
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.records import DataError, Query
+from trimodal.text import read_vocabulary
+
+MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """A model of moved weights on disk, loaded, and the same as the stages have it."""
+
+    model: Trimodal
+    network: TrimodalNet
+    path: Path
+    vocabulary: Path
+
+
+@pytest.fixture(scope="module")
+def tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    path = tmp_path_factory.mktemp("model") / "trimodal.safetensors"
+    words = tiny_data.captions_dir / "vocabulary.parquet"
+    vocabulary = read_vocabulary(words)
+    torch.manual_seed(7)
+    network = TrimodalNet(MODEL, torch.from_numpy(vocabulary.vectors.copy()))
+    network.image(torch.randn(4, 3, 32, 32))  # moves the running statistics
+    network.audio(torch.randn(4, 1, 16, 151))
+    network.text(torch.randint(0, 5, (4, 16)))
+    checkpoint = Checkpoint(
+        model=MODEL, loss=LossConfig(margin_mode="fixed", margin=0.2, variable_scale=0.4,
+        reduction="mean"), mel=tiny_data.mel, augment=tiny_data.augment, frame_px=32,
+        vocabulary=vocabulary.fingerprint, front_end=tiny_data.mel.front_end_fingerprint(),
+        data={}, code="", epoch=1, validation_loss=1.0,
+    )  # fmt: skip
+    save_checkpoint(path, network.state_dict(), checkpoint)
+    return Tool(
+        model=Trimodal.load(path, words, device="cpu"),
+        network=load_model(path, checkpoint, vocabulary), path=path, vocabulary=words,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def clip(tiny_data: TinyData) -> AvClip:
+    return read_index(tiny_data.av_dir, "test", tiny_data.mel)[0]
+
+
+def write_sound(path: Path, seconds: float) -> Path:
+    samples = 8000 * np.sin(np.arange(int(seconds * RATE_HZ)) * 0.3)
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(RATE_HZ)
+        file.writeframes(samples.astype("<i2").tobytes())
+    return path
+
+
+def test_sentences_have_the_points_of_the_evaluation(
+    tool: Tool, tiny_data: TinyData, clip: AvClip
+) -> None:
+    sentences = ["A red dog.", "the bird drum and a zebra"]
+    queries = [
+        Query(query_id=f"q{number}", video_id=clip.clip_id, sentence=sentence)
+        for number, sentence in enumerate(sentences)
+    ]
+    expected = embed_test_set(
+        tool.network, read_vocabulary(tool.vocabulary), queries, [clip], points=1,
+        mel=tiny_data.mel, augment=tiny_data.augment, ranks=Ranks(),
+    )  # fmt: skip
+    with pytest.warns(UnknownWordWarning, match="without a vector: zebra"):
+        points = tool.model.embed_text(sentences)
+    assert (points.shape, points.dtype) == ((2, 256), np.float32)
+    np.testing.assert_allclose(points, expected.text, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-6)
+
+
+def test_known_words_bring_no_warning(tool: Tool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tool.model.embed_text(["a red dog", "a blue drum"])
+
+
+@pytest.mark.parametrize(
+    ("sentence", "told"),
+    [
+        ("zebra giraffe", "zebra, giraffe"),
+        ("this is it", "no words"),
+        ("", "no words"),
+        ("Ω 5", "no"),
+    ],
+)
+def test_a_sentence_that_says_nothing_is_refused(tool: Tool, sentence: str, told: str) -> None:
+    with pytest.raises(QueryError, match=told):
+        tool.model.embed_text(["a dog", sentence])
+
+
+def test_pictures_have_the_points_of_the_evaluation(
+    tool: Tool, tiny_data: TinyData, clip: AvClip
+) -> None:
+    frames = [read_frame(clip, number) for number in (1, 5, 9)]
+    with torch.inference_mode():
+        views = centre_views(frames, tiny_data.augment)
+        expected = tool.network.image(normalise(views)).numpy()
+    found = tool.model.embed_images([frame.permute(1, 2, 0).numpy() for frame in frames])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_picture_file_and_its_pixels_are_one_point(tool: Tool, tmp_path: Path) -> None:
+    from PIL import Image
+
+    rng = np.random.default_rng(1)
+    pixels: npt.NDArray[np.uint8] = rng.integers(0, 256, (48, 80, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    by_file, by_pixels = tool.model.embed_images([tmp_path / "a.png", pixels])
+    np.testing.assert_allclose(by_file, by_pixels, atol=1e-6)
+    other = tool.model.embed_images([pixels[::-1]])[0]
+    assert np.abs(other - by_file).max() > 1e-4
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0 cut"])
+def test_what_is_no_picture_is_named(tool: Tool, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.jpg"
+    path.write_bytes(content)
+    with pytest.raises(QueryError, match=r"broken\.jpg is no picture"):
+        tool.model.embed_images([path])
+    with pytest.raises(FileNotFoundError):
+        tool.model.embed_images([tmp_path / "missing.jpg"])
+
+
+def test_windows_are_those_of_the_shards(tiny_data: TinyData, clip: AvClip) -> None:
+    """A clip's own file, heard from outside, gives what extraction stored of it."""
+    path = tiny_data.av_dir.parent / "clips" / f"{clip.clip_id.removeprefix('video')}.mp4"
+    heard = sound_windows(path, tiny_data.mel)
+    centres = [second + 0.5 for second in range(1, 9)]
+    expected, missing = read_windows([clip] * 8, centres, tiny_data.mel)
+    assert sum(missing) == 0
+    torch.testing.assert_close(heard, expected)
+
+
+def test_a_long_sound_is_the_mean_of_its_windows(
+    tool: Tool, tiny_data: TinyData, tmp_path: Path
+) -> None:
+    path = write_sound(tmp_path / "long.wav", 6.0)
+    with torch.inference_mode():
+        each = tool.network.audio(sound_windows(path, tiny_data.mel)).numpy()
+    assert len(each) == 4
+    mean = each.mean(axis=0)
+    point = tool.model.embed_audio([path])[0]
+    np.testing.assert_allclose(point, mean / np.linalg.norm(mean), atol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [0.2, 2.9, 3.0])
+def test_a_short_sound_lies_in_the_middle_of_its_window(
+    tiny_data: TinyData, tmp_path: Path, seconds: float
+) -> None:
+    windows = sound_windows(write_sound(tmp_path / "short.wav", seconds), tiny_data.mel)
+    assert windows.shape == (1, 1, tiny_data.mel.mels, tiny_data.mel.columns)
+    loud = (windows[0, 0].max(dim=0).values > -0.9).nonzero().flatten()
+    before, behind = int(loud[0]), tiny_data.mel.columns - 1 - int(loud[-1])
+    assert abs(before - behind) <= 2
+    assert len(loud) == pytest.approx(seconds / tiny_data.mel.hop_seconds, abs=5)
+
+
+def test_files_that_cannot_be_heard_are_named(
+    tool: Tool, tiny_data: TinyData, tmp_path: Path
+) -> None:
+    silent = tiny_data.av_dir.parent / "clips" / "10.mp4"
+    (tmp_path / "no.wav").write_bytes(b"no sound")
+    for path in (silent, tmp_path / "no.wav"):
+        with pytest.raises(MediaError, match=path.name):
+            tool.model.embed_audio([path])
+    with pytest.raises(LimitError, match="too_long"):
+        tool.model.embed_audio([write_sound(tmp_path / "long.wav", 901.0)])
+
+
+def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
+    from trimodal.text import Vocabulary, write_vocabulary
+
+    known = read_vocabulary(tool.vocabulary)
+    other = Vocabulary(known.words, known.vectors + (known.vectors != 0))
+    write_vocabulary(tmp_path / "other.parquet", other)
+    with pytest.raises(DataError, match="trained with vocabulary"):
+        Trimodal.load(tool.path, tmp_path / "other.parquet")
+
+
+def test_a_sentence_needs_neither_torchvision_nor_the_readers_of_media(tool: Tool) -> None:
+    """Which take longer to import than PyTorch."""
+    code = (
+        "import sys; from trimodal.encoder import Trimodal; "
+        f"m = Trimodal.load({str(tool.path)!r}, {str(tool.vocabulary)!r}, device='cpu'); "
+        "print(m.embed_text(['a dog']).shape, "
+        "sorted({'torchvision', 'librosa', 'av', 'PIL'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "(1, 256) []\n"

@@ -1,0 +1,133 @@
+"""A trained model as a tool: sentences, pictures and sounds become points of one space."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trimodal.checkpoint import Checkpoint, load_model, load_text_network, read_checkpoint
+from trimodal.devices import Device, pick_device
+from trimodal.images import centre_views, normalise
+from trimodal.tables import WORDS
+from trimodal.text import Vocabulary, read_vocabulary, tokenise
+
+if TYPE_CHECKING:
+    from trimodal.model import TrimodalNet
+
+Points = npt.NDArray[np.float32]
+_ROWS_AT_ONCE = 64  # that a network takes together
+
+
+class QueryError(ValueError):
+    """A sentence or a picture that says nothing to the model."""
+
+
+class UnknownWordWarning(UserWarning):
+    """Words of a sentence that have no vector, so that they count for nothing."""
+
+
+class Trimodal:
+    """The three trained encoders. Points are unit vectors, float32 (N, 256): the dot product of two
+    of them, of whatever kinds, says how well they fit (paper.md, Model).
+
+    ``Trimodal.load()`` takes the model that ``dvc repro`` has trained.
+    """
+
+    def __init__(
+        self, path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary, device: torch.device
+    ) -> None:
+        self._path, self._checkpoint, self._vocabulary = path, checkpoint, vocabulary
+        self._device = device
+        self._text = load_text_network(path, checkpoint, vocabulary).to(device)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path = "models/trimodal.safetensors",
+        vocabulary: str | Path = "data/captions/vocabulary.parquet",
+        *,
+        device: Device = "auto",
+    ) -> Self:
+        """Reads a model and the vocabulary that it was trained with. Raises DataError for files
+        that are damaged or do not belong together, OSError for those that are not there.
+        """
+        path = Path(path)
+        words = read_vocabulary(Path(vocabulary))
+        return cls(path, read_checkpoint(path), words, pick_device(device))
+
+    @cached_property
+    def _networks(self) -> "TrimodalNet":
+        """All three. Sentences do with their own, which is read in a moment."""
+        return load_model(self._path, self._checkpoint, self._vocabulary).to(self._device)
+
+    def embed_text(self, sentences: Sequence[str]) -> Points:
+        """(N, 256). The first 16 words that are no stop words count (paper.md, Data). Warns of
+        those without a vector (UnknownWordWarning); QueryError for a sentence that has no others.
+        """
+        rows = [self._vocabulary.token_ids(self._words(sentence)) for sentence in sentences]
+        ids = torch.from_numpy(np.stack(rows).astype(np.int64))
+        return self._points(self._text, ids)
+
+    def _words(self, sentence: str) -> list[str]:
+        words = tokenise(sentence)[:WORDS]
+        unknown = [word for word in words if word not in self._vocabulary]
+        told = f"words without a vector: {', '.join(unknown)}" if unknown else "no words to go by"
+        if len(unknown) == len(words):
+            raise QueryError(f"{sentence!r} says nothing to the model: {told}")
+        if unknown:
+            warnings.warn(f"{sentence!r}: {told}", UnknownWordWarning, stacklevel=3)
+        return words
+
+    def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> Points:
+        """(N, 256), of JPEG or PNG files or of uint8 (height, width, 3) RGB. As in training they
+        are made square, aspect not kept, and their middle is what is seen. QueryError for a file
+        that is no picture, OSError for one that is not there.
+        """
+        return np.concatenate([self._embed_picture(image) for image in images])
+
+    def _embed_picture(self, image: str | Path | npt.NDArray[np.uint8]) -> Points:
+        from PIL import Image
+
+        from trimodal.image_shards import BOMBS, square
+
+        side = self._checkpoint.frame_px
+        if isinstance(image, np.ndarray):
+            small = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+        else:
+            content = Path(image).read_bytes()
+            try:
+                small = square(content, side)
+            except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+                raise QueryError(f"{image} is no picture that can be read: {error}") from error
+        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
+        views = centre_views([pixels], self._checkpoint.augment)
+        return self._points(lambda part: self._networks.image(normalise(part)), views)
+
+    def embed_audio(self, sounds: Sequence[str | Path]) -> Points:
+        """(N, 256), of files with a sound track, videos too. A sound longer than the model's window
+        is heard in one window a second, and the mean of those points made a unit vector. MediaError
+        for a file without sound that can be decoded, LimitError for one too long.
+        """
+        from trimodal.hearing import sound_windows
+
+        points = []
+        for sound in sounds:
+            windows = sound_windows(Path(sound), self._checkpoint.mel)
+            mean = self._points(self._networks.audio, windows).mean(axis=0)
+            points.append(mean / np.linalg.norm(mean))
+        return np.stack(points)
+
+    @torch.inference_mode()
+    def _points(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Points:
+        parts = [
+            network(part.to(self._device)).float().cpu()
+            for part in torch.split(inputs, _ROWS_AT_ONCE)
+        ]
+        points: Points = torch.cat(parts).numpy()
+        return points

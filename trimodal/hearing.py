@@ -1,0 +1,37 @@
+"""A sound file as the audio network hears it: one window a second."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from trimodal.media import DecodingLimits
+from trimodal.mel import MelConfig, scale_windows, window_decibels, window_first_column
+from trimodal.sound import decode_audio
+from trimodal.spectrogram import log_mel
+from trimodal.timing import frame_centre_seconds, frame_count, window_fits
+
+# What a query's file may ask of this machine; the pictures of a video are not looked at.
+_LIMITS = DecodingLimits(clip_seconds=900.0, frame_pixels=1, timeout_seconds=60.0)
+
+
+def sound_windows(path: Path, mel: MelConfig) -> Float[Tensor, "windows 1 mels columns"]:
+    """The windows centred on the middle of each second that lie inside the sound, float32; of a
+    sound shorter than a window one, with silence around it.
+
+    Raises MediaError for a file without sound that can be decoded, LimitError for one of over 15
+    minutes.
+    """
+    columns = log_mel(decode_audio(path, mel.sample_rate_hz, _LIMITS), mel)
+    duration = (len(columns) - 1) * mel.hop_seconds
+    middles = map(frame_centre_seconds, range(1, frame_count(duration) + 1))
+    centres = [middle for middle in middles if window_fits(middle, mel.window_seconds, duration)]
+    centres = centres or [duration / 2]
+    decibels = np.empty((len(centres), mel.columns, mel.mels), np.float32)
+    for window, centre in zip(decibels, centres, strict=True):
+        first = window_first_column(centre, mel)
+        part = columns[max(first, 0) : max(0, first + mel.columns)]
+        window[...] = window_decibels(part, first, mel)
+    return torch.from_numpy(scale_windows(decibels, mel))[:, None]
