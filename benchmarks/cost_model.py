@@ -17,7 +17,7 @@ from trimodal.estimate import Sections, Sizes, estimate
 
 # A clip's processor time in the stage's own process, which more workers do not share: the slope
 # from 10,000 clips to 100,000 in benchmarks.growth.
-OWN_MS = {"download": 0.0, "extract": 0.0, "captions": 0.0}
+OWN_MS = {"download": 0.25, "extract": 0.05, "captions": 0.20}
 # Reading and augmenting one row of each stream on one core: benchmarks.loading.
 ROW_MS = 0.696 + 0.505
 MACHINES = {"2 cores": 2, "64 cores": 64, "10 nodes of 64": 640}
