@@ -26,7 +26,7 @@ test: $(VENV)/.installed
 	ruff format --check .
 	ruff check .
 	mypy
-	pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 compare: $(VENV)/.installed
 	trimodal compare --seeds 1 2 3

@@ -70,7 +70,9 @@ class Trimodal:
         """(N, 256). The first 16 words that are no stop words count (paper.md, Data). Warns of
         those without a vector (UnknownWordWarning); QueryError for a sentence that has no others.
         """
-        rows = [self._vocabulary.token_ids(self._words(sentence)) for sentence in sentences]
+        rows = []
+        for sentence in sentences:  # in a comprehension the warning would name another line
+            rows.append(self._vocabulary.token_ids(self._words(sentence)))
         ids = torch.from_numpy(np.stack(rows).astype(np.int64))
         return self._points(self._text, ids)
 
