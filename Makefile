@@ -26,7 +26,7 @@ test: $(VENV)/.installed
 	ruff format --check .
 	ruff check .
 	mypy
-	pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 compare: $(VENV)/.installed
 	trimodal compare --seeds 1 2 3
