@@ -1,4 +1,4 @@
-"""Extraction on a real Ray cluster of several nodes (raylets) on this machine."""
+"""The media stages on a real Ray cluster of several nodes (raylets) on this machine."""
 
 import os
 import signal
@@ -15,9 +15,13 @@ from typing import Any
 
 import pytest
 from data_fixtures import contents, write_clip
-from training_fixtures import RATE_HZ, storing
+from test_download import DEMO, DEMO_SOURCE
+from test_youtube import CONFIG as YOUTUBE
+from training_fixtures import RATE_HZ, caption_sources, storing
 
 from trimodal.archives import places_in
+from trimodal.captions import prepare_captions
+from trimodal.download import download
 from trimodal.engine import LOCAL, EngineConfig, map_in_order
 from trimodal.extract import extract
 from trimodal.journal import FOLDER
@@ -164,6 +168,8 @@ def test_locally_ray_is_not_imported() -> None:
 import sys
 import trimodal.captions, trimodal.download, trimodal.extract
 from trimodal.archives import places_in
+from trimodal.captions import prepare_captions
+from trimodal.download import download
 from trimodal.engine import LOCAL, map_in_order
 assert list(map_in_order(LOCAL, abs, [-1, 2], 1)) == [1, 2]
 sys.exit("ray" in sys.modules)
@@ -180,6 +186,25 @@ def test_a_node_without_ffmpeg_is_named(cluster: Any, manifest: Path, tmp_path: 
     finally:
         cluster.remove_node(other)
     assert not list((tmp_path / "out").glob("*.tar"))
+
+
+@pytest.mark.usefixtures("node")
+def test_download_and_captions_make_the_same_bytes(
+    cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = caption_sources(tmp_path / "sources")
+    found = []
+    for engine in (LOCAL, on(cluster)):
+        folder = tmp_path / engine.kind
+        folder.mkdir()
+        monkeypatch.chdir(folder)  # so that both manifests name the same paths
+        download(DEMO_SOURCE, YOUTUBE, DEMO, Path("clips"), Path("world"), engine)
+        prepare_captions(sources, Path("captions"), Path("images"), engine)
+        found.append(contents(folder))
+    here, there = found
+    assert sum(name.endswith(".mp4") for name in here) == 6
+    assert sum(name.endswith(".tar") for name in here) >= 2
+    assert there == here
 
 
 @pytest.mark.usefixtures("node")
