@@ -1,9 +1,9 @@
 """What a data set takes on 2 cores, on 64, on ten nodes: ``python -m benchmarks.cost_model``.
 
 Times one clip, one picture and one training step here with the paper's params, as ``trimodal
-doctor`` does, and scales them up. A stage's wall time is its work shared among the cores, or the
-serial time of its own process where that is longer; both, and the rate at which media must be read,
-are printed. A core here stands for a core there; a GPU is in no figure.
+doctor`` does, and scales them up. A stage's wall time is its work shared among the cores or, where
+that is longer and marked with a star, the serial time of its own process. With it goes the rate at
+which media must be read. A core here stands for a core there; a GPU is in no figure.
 """
 
 import argparse
@@ -63,7 +63,9 @@ def main() -> None:
     step = costs["train"].seconds
     batch = sections.train.batch_size
     say(f"| a step of {batch}, on these cores' CPU | {1000 * step:,.0f} | | |")
-    say("\n| data | machines | download | extract | captions | media read | shards | rows loaded |")
+    say(
+        "\n| data | machines | download | extract | captions | media read | TB left | rows loaded |"
+    )
     say(f"| --- | --- |{' ---: |' * 6}")
     for data in DATA_SETS:
         for name, cores in MACHINES.items():
@@ -96,7 +98,7 @@ def row(data: DataSet, name: str, cores: int, costs: dict[str, Item]) -> str:
     read = data.clips * data.clip_mb / 1000 / seconds["extract"]
     left = data.clips * costs["extract"].bytes / 1e12
     return (
-        f"| {data.name} | {name} | {' | '.join(cells)} | {read:.3g} GB/s | {left:.3g} TB | "
+        f"| {data.name} | {name} | {' | '.join(cells)} | {read:.3g} GB/s | {left:.3g} | "
         f"{cores / ROW_MS * 1000:,.0f}/s |"
     )
 

@@ -7,7 +7,6 @@ clips.
 """
 
 import argparse
-import os
 import random
 import shutil
 import subprocess
@@ -97,7 +96,7 @@ def dvc(work: Path, *arguments: str) -> float:
     began = time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "dvc", *arguments, "--quiet"],
-        cwd=work, env=os.environ, timeout=TIMEOUT_SECONDS, check=True,
+        cwd=work, timeout=TIMEOUT_SECONDS, check=True,
     )  # fmt: skip
     return time.perf_counter() - began
 

@@ -97,6 +97,12 @@ def test_sentences_have_the_points_of_the_evaluation(
     np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-6)
 
 
+def test_of_nothing_there_are_no_points(tool: Tool) -> None:
+    for embed in (tool.model.embed_text, tool.model.embed_images, tool.model.embed_audio):
+        points = embed([])
+        assert (points.shape, points.dtype) == ((0, 256), np.float32)
+
+
 def test_known_words_bring_no_warning(tool: Tool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -14,14 +14,13 @@ from torch import Tensor
 from trimodal.checkpoint import Checkpoint, load_model, load_text_network, read_checkpoint
 from trimodal.devices import Device, pick_device
 from trimodal.images import centre_views, normalise
+from trimodal.model import EMBEDDING_DIM, TrimodalNet
 from trimodal.tables import WORDS
 from trimodal.text import Vocabulary, read_vocabulary, tokenise
 
-if TYPE_CHECKING:
-    from trimodal.model import TrimodalNet
-
 Points = npt.NDArray[np.float32]
 _ROWS_AT_ONCE = 64  # that a network takes together
+_NO_POINTS: Points = np.empty((0, EMBEDDING_DIM), np.float32)
 
 
 class QueryError(ValueError):
@@ -62,7 +61,7 @@ class Trimodal:
         return cls(path, read_checkpoint(path), words, pick_device(device))
 
     @cached_property
-    def _networks(self) -> "TrimodalNet":
+    def _networks(self) -> TrimodalNet:
         """All three. Sentences do with their own, which is read in a moment."""
         return load_model(self._path, self._checkpoint, self._vocabulary).to(self._device)
 
@@ -73,8 +72,8 @@ class Trimodal:
         rows = []
         for sentence in sentences:  # in a comprehension the warning would name another line
             rows.append(self._vocabulary.token_ids(self._words(sentence)))
-        ids = torch.from_numpy(np.stack(rows).astype(np.int64))
-        return self._points(self._text, ids)
+        ids = np.array(rows, np.int64).reshape(-1, WORDS)
+        return self._points(self._text, torch.from_numpy(ids))
 
     def _words(self, sentence: str) -> list[str]:
         words = tokenise(sentence)[:WORDS]
@@ -91,7 +90,7 @@ class Trimodal:
         are made square, aspect not kept, and their middle is what is seen. QueryError for a file
         that is no picture, OSError for one that is not there.
         """
-        return np.concatenate([self._embed_picture(image) for image in images])
+        return np.concatenate([_NO_POINTS, *map(self._embed_picture, images)])
 
     def _embed_picture(self, image: str | Path | npt.NDArray[np.uint8]) -> Points:
         from PIL import Image
@@ -118,12 +117,12 @@ class Trimodal:
         """
         from trimodal.hearing import sound_windows
 
-        points = []
+        points = [_NO_POINTS]
         for sound in sounds:
             windows = sound_windows(Path(sound), self._checkpoint.mel)
-            mean = self._points(self._networks.audio, windows).mean(axis=0)
+            mean = self._points(self._networks.audio, windows).mean(axis=0, keepdims=True)
             points.append(mean / np.linalg.norm(mean))
-        return np.stack(points)
+        return np.concatenate(points)
 
     @torch.inference_mode()
     def _points(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Points:
