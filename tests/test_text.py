@@ -7,6 +7,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nltk.tokenize import RegexpTokenizer
 
 from trimodal.files import write_table
 from trimodal.records import DataError
@@ -54,6 +57,12 @@ def vocabulary() -> Vocabulary:
 )
 def test_tokens_are_lower_case_letters_without_stop_words(caption: str, tokens: list[str]) -> None:
     assert tokenise(caption) == tokens
+
+
+@given(st.text(st.characters(codec="utf-8") | st.sampled_from("abzAZ ’'-")))
+def test_tokens_are_those_of_nltk(caption: str) -> None:
+    words = RegexpTokenizer("[a-z]+").tokenize(caption.lower())
+    assert tokenise(caption) == [word for word in words if word not in stop_words()]
 
 
 def test_tokens_are_not_cut() -> None:

@@ -1,6 +1,7 @@
 """Captions as the text network reads them: tokens, vocabulary, ids (paper.md, Data, 'text')."""
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import resources
@@ -20,14 +21,6 @@ _SPECIAL = ("<padding>", "<unknown>")  # no token can be spelled like this
 
 
 @cache
-def _splitter() -> Callable[[str], list[str]]:
-    from nltk.tokenize import RegexpTokenizer  # brings scikit-learn and scipy.stats: a second
-
-    split: Callable[[str], list[str]] = RegexpTokenizer("[a-z]+").tokenize
-    return split
-
-
-@cache
 def stop_words() -> frozenset[str]:
     """NLTK's 179 English stop words, shipped as package data: NLTK itself would download them."""
     return frozenset(resources.files("trimodal").joinpath("stopwords.txt").read_text().split())
@@ -35,7 +28,7 @@ def stop_words() -> frozenset[str]:
 
 def tokenise(caption: str) -> list[str]:
     """Lower-case words of the letters a-z, stop words removed; not yet cut to 16."""
-    return [word for word in _splitter()(caption.lower()) if word not in stop_words()]
+    return [word for word in re.findall("[a-z]+", caption.lower()) if word not in stop_words()]
 
 
 @dataclass(frozen=True)

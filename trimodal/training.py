@@ -1,6 +1,7 @@
 """Training on two streams, epoch by epoch; the best on validation is kept (paper.md, Training)."""
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -214,10 +215,15 @@ def _remaining_epochs(
 @contextmanager
 def _memory_and_loaders() -> Iterator[None]:
     """Says what can be done about a GPU without memory and about a loader that was killed, of which
-    PyTorch tells only by the words of a RuntimeError, raised anywhere.
+    PyTorch tells only by the words of a RuntimeError, raised anywhere: by a signal's handler, which
+    may come behind the error of a connection that the loader no longer answers.
     """
     try:
-        yield
+        try:
+            yield
+        except (ConnectionError, EOFError):
+            time.sleep(5)  # until the handler raises
+            raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
