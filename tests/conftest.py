@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from hypothesis import settings
+from model_fixtures import Tool, make_tool
 from training_fixtures import TinyData, make_tiny_data
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -24,3 +25,8 @@ def _one_torch_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
     return make_tiny_data(tmp_path_factory.mktemp("tiny_data"))
+
+
+@pytest.fixture(scope="session")
+def tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    return make_tool(tiny_data, tmp_path_factory.mktemp("model") / "trimodal.safetensors")

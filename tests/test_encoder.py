@@ -4,63 +4,26 @@ import subprocess
 import sys
 import warnings
 import wave
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from model_fixtures import Tool
 from training_fixtures import RATE_HZ, TinyData
 
 from trimodal.av_index import AvClip, read_index
-from trimodal.checkpoint import Checkpoint, load_model, save_checkpoint
 from trimodal.distributed import Ranks
 from trimodal.embedding import embed_test_set
-from trimodal.encoder import QueryError, Trimodal, UnknownWordWarning
+from trimodal.encoder import QueryError, UnknownWordWarning
 from trimodal.hearing import sound_windows
 from trimodal.images import centre_views, normalise
 from trimodal.loaders import read_frame, read_windows
-from trimodal.losses import LossConfig
 from trimodal.media import LimitError, MediaError
-from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.records import DataError, Query
+from trimodal.search import Trimodal
 from trimodal.text import read_vocabulary
-
-MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tool:
-    """A model of moved weights on disk, loaded, and the same as the stages have it."""
-
-    model: Trimodal
-    network: TrimodalNet
-    path: Path
-    vocabulary: Path
-
-
-@pytest.fixture(scope="module")
-def tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
-    path = tmp_path_factory.mktemp("model") / "trimodal.safetensors"
-    words = tiny_data.captions_dir / "vocabulary.parquet"
-    vocabulary = read_vocabulary(words)
-    torch.manual_seed(7)
-    network = TrimodalNet(MODEL, torch.from_numpy(vocabulary.vectors.copy()))
-    network.image(torch.randn(4, 3, 32, 32))  # moves the running statistics
-    network.audio(torch.randn(4, 1, 16, 151))
-    network.text(torch.randint(0, 5, (4, 16)))
-    checkpoint = Checkpoint(
-        model=MODEL, loss=LossConfig(margin_mode="fixed", margin=0.2, variable_scale=0.4,
-        reduction="mean"), mel=tiny_data.mel, augment=tiny_data.augment, frame_px=32,
-        vocabulary=vocabulary.fingerprint, front_end=tiny_data.mel.front_end_fingerprint(),
-        data={}, code="", epoch=1, validation_loss=1.0,
-    )  # fmt: skip
-    save_checkpoint(path, network.state_dict(), checkpoint)
-    return Tool(
-        model=Trimodal.load(path, words, device="cpu"),
-        network=load_model(path, checkpoint, vocabulary), path=path, vocabulary=words,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +113,7 @@ def test_a_picture_file_and_its_pixels_are_one_point(tool: Tool, tmp_path: Path)
 def test_what_is_no_picture_is_named(tool: Tool, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(QueryError, match=r"broken\.jpg is no picture"):
+    with pytest.raises(QueryError, match=r"broken\.jpg is no JPEG or PNG"):
         tool.model.embed_images([path])
     with pytest.raises(FileNotFoundError):
         tool.model.embed_images([tmp_path / "missing.jpg"])
@@ -215,7 +178,7 @@ def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
 def test_a_sentence_needs_neither_torchvision_nor_the_readers_of_media(tool: Tool) -> None:
     """Which take longer to import than PyTorch."""
     code = (
-        "import sys; from trimodal.encoder import Trimodal; "
+        "import sys; from trimodal.search import Trimodal; "
         f"m = Trimodal.load({str(tool.path)!r}, {str(tool.vocabulary)!r}, device='cpu'); "
         "print(m.embed_text(['a dog']).shape, "
         "sorted({'torchvision', 'librosa', 'av', 'PIL'} & sys.modules.keys()))"

@@ -59,7 +59,7 @@ def test_tokens_are_lower_case_letters_without_stop_words(caption: str, tokens: 
     assert tokenise(caption) == tokens
 
 
-@given(st.text(st.characters(codec="utf-8") | st.sampled_from("abzAZ ’'-")))
+@given(st.text(st.characters(codec="utf-8") | st.sampled_from("abzAZ é'-")))
 def test_tokens_are_those_of_nltk(caption: str) -> None:
     words = RegexpTokenizer("[a-z]+").tokenize(caption.lower())
     assert tokenise(caption) == [word for word in words if word not in stop_words()]

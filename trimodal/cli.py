@@ -1,8 +1,14 @@
 """The command line, ``trimodal``. Heavy imports wait their turn."""
 
 import argparse
+import json
 import sys
+import warnings
+from dataclasses import asdict
 from pathlib import Path
+
+MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
+STORE = "data/search"
 
 
 def main() -> None:
@@ -14,17 +20,94 @@ def main() -> None:
     compare = commands.add_parser("compare", help="fixed against variable margin, several seeds")
     compare.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     commands.add_parser("doctor", help="what is missing here, and what each stage will take")
+    _add_search(commands)
     args = parser.parse_args()
     try:
         if args.command == "scale":
             _scale(args.name)
         elif args.command == "doctor":
             _doctor()
-        else:
+        elif args.command == "compare":
             _compare(args.seeds)
+        elif args.command == "index":
+            _index(args)
+        elif args.command == "search":
+            _search(args)
+        else:
+            _serve(args)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"trimodal: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default=MODEL, help="default: %(default)s")
+    model.add_argument("--vocabulary", default=VOCABULARY, help="default: %(default)s")
+    model.add_argument("--store", default=STORE, help="the index, a folder or a URL of an object "
+                       "store; default: %(default)s")  # fmt: skip
+    index = commands.add_parser(
+        "index", parents=[model], help="look at the new and changed videos of a folder"
+    )
+    index.add_argument("folder")
+    index.add_argument("--workers", type=int, default=2)
+    search = commands.add_parser(
+        "search", parents=[model], help="find moments of the indexed videos",
+        description="Several --text, --audio and --image are asked together.",
+    )  # fmt: skip
+    search.add_argument("--text", action="append", default=[], metavar="SENTENCE")
+    search.add_argument("--audio", action="append", default=[], metavar="FILE")
+    search.add_argument("--image", action="append", default=[], metavar="FILE")
+    search.add_argument("--and", action="store_true", help="may stand between them")
+    search.add_argument("--top", type=int, default=10, help="so many videos")
+    search.add_argument("--audio-weight", type=float, default=0.2, metavar="W",
+                        help="of a moment's sound, 0 to 1; its picture has the rest")  # fmt: skip
+    search.add_argument("--json", action="store_true")
+    serve = commands.add_parser("serve", parents=[model], help="a page to search with, on loopback")
+    serve.add_argument("--port", type=int, default=8731)
+    serve.add_argument("--open", action="store_true", help="show it in the browser")
+
+
+def _index(args: argparse.Namespace) -> None:
+    from trimodal.search import Trimodal
+
+    report = Trimodal.load(args.model, args.vocabulary).index(
+        args.folder, args.store, workers=args.workers
+    )
+    for path, problem in sorted(report.problems.items()):
+        print(f"{path}: {problem}")
+    print(
+        f"{report.moments} moments; videos: {report.added} new, {report.changed} changed, "
+        f"{report.kept} as they were, {report.dropped} gone, {len(report.problems)} with problems"
+    )
+
+
+def _search(args: argparse.Namespace) -> None:
+    from trimodal.search import Trimodal, as_text
+
+    model = Trimodal.load(args.model, args.vocabulary)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        hits = model.search(
+            args.text, args.audio, args.image,
+            top=args.top, audio_weight=args.audio_weight, store=args.store,
+        )  # fmt: skip
+    for warning in told:
+        print(f"trimodal: {warning.message}", file=sys.stderr)
+    print(json.dumps([asdict(hit) for hit in hits], indent=2) if args.json else as_text(hits))
+
+
+def _serve(args: argparse.Namespace) -> None:
+    import webbrowser
+
+    from trimodal.server import serve
+
+    def ready(address: str) -> None:
+        print(f"Search your videos at {address} (Ctrl-C ends it)", flush=True)
+        if args.open:
+            webbrowser.open(address)
+
+    serve(args.model, args.vocabulary, args.store, port=args.port, ready=ready)
 
 
 def _scale(name: str) -> None:

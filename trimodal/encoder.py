@@ -9,10 +9,12 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from trimodal.checkpoint import Checkpoint, load_model, load_text_network, read_checkpoint
 from trimodal.devices import Device, pick_device
+from trimodal.files import file_fingerprint
 from trimodal.images import centre_views, normalise
 from trimodal.model import EMBEDDING_DIM, TrimodalNet
 from trimodal.tables import WORDS
@@ -31,18 +33,16 @@ class UnknownWordWarning(UserWarning):
     """Words of a sentence that have no vector, so that they count for nothing."""
 
 
-class Trimodal:
-    """The three trained encoders. Points are unit vectors, float32 (N, 256): the dot product of two
+class Encoder:
+    """The three trained networks. Points are unit vectors, float32 (N, 256): the dot product of two
     of them, of whatever kinds, says how well they fit (paper.md, Model).
-
-    ``Trimodal.load()`` takes the model that ``dvc repro`` has trained.
     """
 
     def __init__(
         self, path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary, device: torch.device
     ) -> None:
-        self._path, self._checkpoint, self._vocabulary = path, checkpoint, vocabulary
-        self._device = device
+        self._path, self.checkpoint, self._vocabulary = path, checkpoint, vocabulary
+        self.device = device
         self._text = load_text_network(path, checkpoint, vocabulary).to(device)
 
     @classmethod
@@ -61,9 +61,14 @@ class Trimodal:
         return cls(path, read_checkpoint(path), words, pick_device(device))
 
     @cached_property
-    def _networks(self) -> TrimodalNet:
+    def fingerprint(self) -> str:
+        """Identifies the weights: what another says cannot be compared."""
+        return file_fingerprint(self._path)
+
+    @cached_property
+    def networks(self) -> TrimodalNet:
         """All three. Sentences do with their own, which is read in a moment."""
-        return load_model(self._path, self._checkpoint, self._vocabulary).to(self._device)
+        return load_model(self._path, self.checkpoint, self._vocabulary).to(self.device)
 
     def embed_text(self, sentences: Sequence[str]) -> Points:
         """(N, 256). The first 16 words that are no stop words count (paper.md, Data). Warns of
@@ -97,7 +102,7 @@ class Trimodal:
 
         from trimodal.image_shards import BOMBS, square
 
-        side = self._checkpoint.frame_px
+        side = self.checkpoint.frame_px
         if isinstance(image, np.ndarray):
             small = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
         else:
@@ -105,10 +110,18 @@ class Trimodal:
             try:
                 small = square(content, side)
             except (OSError, ValueError, SyntaxError, *BOMBS) as error:
-                raise QueryError(f"{image} is no picture that can be read: {error}") from error
+                raise QueryError(f"{image} is no JPEG or PNG that can be read") from error
         pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
-        views = centre_views([pixels], self._checkpoint.augment)
-        return self._points(lambda part: self._networks.image(normalise(part)), views)
+        return self.embed_pictures([pixels])
+
+    def embed_pictures(self, pictures: Sequence[Tensor]) -> Points:
+        """(N, 256), of uint8 (3, side, side) pictures that are as large as those of training."""
+        views = centre_views(pictures, self.checkpoint.augment)
+        return self._points(lambda part: self.networks.image(normalise(part)), views)
+
+    def embed_windows(self, windows: Float[Tensor, "windows 1 mels columns"]) -> Points:
+        """(N, 256), of windows of sound (trimodal.hearing)."""
+        return self._points(self.networks.audio, windows)
 
     def embed_audio(self, sounds: Sequence[str | Path]) -> Points:
         """(N, 256), of files with a sound track, videos too. A sound longer than the model's window
@@ -119,15 +132,15 @@ class Trimodal:
 
         points = [_NO_POINTS]
         for sound in sounds:
-            windows = sound_windows(Path(sound), self._checkpoint.mel)
-            mean = self._points(self._networks.audio, windows).mean(axis=0, keepdims=True)
+            windows = sound_windows(Path(sound), self.checkpoint.mel)
+            mean = self.embed_windows(windows).mean(axis=0, keepdims=True)
             points.append(mean / np.linalg.norm(mean))
         return np.concatenate(points)
 
     @torch.inference_mode()
     def _points(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Points:
         parts = [
-            network(part.to(self._device)).float().cpu()
+            network(part.to(self.device)).float().cpu()
             for part in torch.split(inputs, _ROWS_AT_ONCE)
         ]
         points: Points = torch.cat(parts).numpy()

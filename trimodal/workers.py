@@ -51,6 +51,17 @@ class WorkerError(RuntimeError):
         super().__init__(f"a worker process {self.how}{advice}")
 
     @classmethod
+    def at_start(cls, exit_code: int | None) -> Self:
+        """Of a worker that ended before it could take a job."""
+        error = cls(exit_code)
+        error.crashed = False
+        error.args = (
+            f"a worker process {error.how} before it could begin; a script that starts workers "
+            'does so under `if __name__ == "__main__":`',
+        )
+        return error
+
+    @classmethod
     def unseen_crash(cls) -> Self:
         """Of a worker elsewhere, of which nobody knows more than that it crashed or was killed."""
         error = cls(_HUNG)
@@ -131,9 +142,11 @@ def map_in_order(
 
 
 def _ready(crew: "list[_Worker[Job, Result]]") -> "list[_Worker[Job, Result]]":
-    """Those that have a result or have died; waits for one."""
-    told = wait([worker.pipe for worker in crew])
-    return [worker for worker in crew if worker.pipe in told]
+    """Those that have a result or have died at a job; waits for one."""
+    while True:
+        told = wait([worker.pipe for worker in crew])
+        if done := [w for w in crew if w.pipe in told and not w.has_just_started()]:
+            return done
 
 
 class _Worker(Generic[Job, Result]):
@@ -143,6 +156,7 @@ class _Worker(Generic[Job, Result]):
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, work), daemon=True)
         self._process.start()
+        self._started = False
         theirs.close()
 
     def begin(self, number: int, job: Job) -> None:
@@ -150,6 +164,18 @@ class _Worker(Generic[Job, Result]):
         self.number, self.job = number, job
         with suppress(*_HUNG_UP):  # then it has died, and result() says so
             self.pipe.send(job)
+
+    def has_just_started(self) -> bool:
+        """Whether what its pipe holds is its first word; raises WorkerError if it never spoke."""
+        if self._started:
+            return False
+        try:
+            self.pipe.recv()
+        except (EOFError, *_HUNG_UP):
+            self._process.join(_PATIENCE_SECONDS)
+            raise WorkerError.at_start(self._process.exitcode) from None
+        self._started = True
+        return True
 
     def result(self) -> Result:
         """What came of the job; raises the job's exception, or WorkerError if the worker died."""
@@ -178,6 +204,8 @@ def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that started it
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     _end_with_parent()
+    with suppress(*_HUNG_UP):
+        pipe.send("here")
     while True:
         try:
             job = pipe.recv()

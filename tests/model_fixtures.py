@@ -1,0 +1,46 @@
+"""A model of moved weights on disk, with the tiny data's vocabulary."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from training_fixtures import TinyData
+
+from trimodal.checkpoint import Checkpoint, load_model, save_checkpoint
+from trimodal.losses import LossConfig
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.search import Trimodal
+from trimodal.text import read_vocabulary
+
+MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tool:
+    """The model as people load it, and the same as the stages have it."""
+
+    model: Trimodal
+    network: TrimodalNet
+    path: Path
+    vocabulary: Path
+
+
+def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
+    words = data.captions_dir / "vocabulary.parquet"
+    vocabulary = read_vocabulary(words)
+    torch.manual_seed(seed)
+    network = TrimodalNet(MODEL, torch.from_numpy(vocabulary.vectors.copy()))
+    network.image(torch.randn(4, 3, 32, 32))  # moves the running statistics
+    network.audio(torch.randn(4, 1, 16, 151))
+    network.text(torch.randint(0, 5, (4, 16)))
+    checkpoint = Checkpoint(
+        model=MODEL, loss=LossConfig(margin_mode="fixed", margin=0.2, variable_scale=0.4,
+        reduction="mean"), mel=data.mel, augment=data.augment, frame_px=32,
+        vocabulary=vocabulary.fingerprint, front_end=data.mel.front_end_fingerprint(),
+        data={}, code="", epoch=1, validation_loss=1.0,
+    )  # fmt: skip
+    save_checkpoint(path, network.state_dict(), checkpoint)
+    return Tool(
+        model=Trimodal.load(path, words, device="cpu"),
+        network=load_model(path, checkpoint, vocabulary), path=path, vocabulary=words,
+    )  # fmt: skip

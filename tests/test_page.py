@@ -1,0 +1,218 @@
+"""The page in a real browser: typed, dropped, played, by keyboard alone, narrow and dark."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import uvicorn
+from media_fixtures import write_steps
+from model_fixtures import Tool
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from trimodal.server import build_app
+from trimodal.store import About, MomentStore
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
+
+
+@contextmanager
+def served(tool: Tool, store: Path) -> Iterator[str]:
+    """The address of a server, which ends with the block."""
+    app = build_app(tool.model, MomentStore.open(str(store)))
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 30
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    write_steps(folder / "steps.mp4", seconds=10)
+    write_steps(folder / "silent.mp4", seconds=4, sound=False)
+    (folder / "broken.mp4").write_bytes(b"rubbish")
+    tool.model.index(folder, folder / "store", workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tool: Tool, folder: Path) -> Iterator[str]:
+    with served(tool, folder / "store") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser, address: str) -> Iterator[Page]:
+    """The page; a message of the console or a request to another host fails the test."""
+    told: list[str] = []
+    asked: list[str] = []
+    page = browser.new_page()
+    page.on("console", lambda message: told.append(message.text))
+    page.on("pageerror", lambda error: told.append(str(error)))
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(address)
+    yield page
+    page.close()
+    assert [url for url in asked if not url.startswith((address, "blob:"))] == []
+    assert [text for text in told if "422" not in text and "404" not in text] == []
+
+
+def test_a_sentence_is_typed_and_a_moment_played_by_keyboard_alone(page: Page) -> None:
+    expect(page.locator("#about")).to_contain_text("14 moments of 2 videos")
+    expect(page.locator("#about")).to_contain_text("1 with problems")
+    page.keyboard.type("a dog and a zebra")
+    page.keyboard.press("Enter")
+    expect(page.locator("#results li")).to_have_count(2)
+    expect(page.locator("#message")).to_contain_text("words without a vector: zebra")
+    shown = page.locator("#results").get_by_role("button", name="Play steps.mp4 at").first
+    label = shown.get_attribute("aria-label") or ""
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.getAttribute('aria-label')") == label:
+            break
+    page.keyboard.press("Enter")
+    expect(page.locator("#player")).to_be_visible()
+    minute, second = label.split(" at ")[1].split(",")[0].split(":")
+    wanted = int(minute) * 60 + int(second) + 0.5
+    deadline = time.monotonic() + 20  # the page's policy keeps Playwright from waiting in it
+    while not (at := page.evaluate("video.readyState > 2 ? video.currentTime : 0")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert wanted - 0.05 <= at < wanted + 3
+    assert page.evaluate("video.error") is None
+    page.keyboard.press("Escape")
+    expect(page.locator("#player")).to_be_hidden()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == label
+
+
+def test_thumbnail_and_mel_are_drawn(page: Page) -> None:
+    page.get_by_role("searchbox").fill("a red dog")
+    page.get_by_role("button", name="Search").click()
+    heard = page.locator("li", has_text="steps.mp4")
+    for picture in (".thumbnail", ".mel"):
+        expect(heard.locator(picture)).to_have_js_property("complete", True)
+        assert heard.locator(picture).evaluate("(image) => image.naturalWidth") > 10
+    expect(page.locator("li", has_text="silent.mp4")).to_contain_text("no sound here")
+
+
+def test_the_weight_of_the_sound_changes_the_scores(page: Page) -> None:
+    page.get_by_role("searchbox").fill("a red dog")
+    page.keyboard.press("Enter")
+    score = page.locator("li", has_text="steps.mp4").locator(".moment")
+    expect(score).to_be_visible()
+    before = score.get_attribute("aria-label")
+    slider = page.get_by_role("slider")
+    slider.focus()
+    for _ in range(16):
+        page.keyboard.press("ArrowRight")
+    expect(page.locator("output")).to_have_text("1.00")
+    expect(score).not_to_have_attribute("aria-label", before or "")
+    assert "w=1" in page.url
+
+
+def test_a_sound_is_dropped_and_removed(page: Page, folder: Path) -> None:
+    drop(page, folder / "steps.mp4", "video/mp4")
+    expect(page.locator("#drop-text")).to_have_text("Asking with the sound steps.mp4")
+    expect(page.locator("#results li")).to_have_count(2)
+    page.get_by_role("button", name="Remove").click()
+    expect(page.locator("#drop-text")).to_contain_text("Drop a sound or a picture")
+
+
+def drop(page: Page, path: Path, kind: str) -> None:
+    """What the browser does when a person drops a file onto the page."""
+    transfer = page.evaluate_handle(
+        """([bytes, name, type]) => {
+            const transfer = new DataTransfer();
+            transfer.items.add(new File([new Uint8Array(bytes)], name, { type }));
+            return transfer;
+        }""",
+        [list(path.read_bytes()), path.name, kind],
+    )
+    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
+
+
+def test_a_picture_is_chosen(page: Page, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.new("RGB", (50, 40), (90, 90, 90)).save(tmp_path / "grey.png")
+    page.locator("#file").set_input_files(tmp_path / "grey.png")
+    expect(page.locator("#drop-text")).to_have_text("Asking with the picture grey.png")
+    expect(page.locator("#results li")).to_have_count(2)
+
+
+def test_what_cannot_be_asked_is_told(page: Page, tmp_path: Path) -> None:
+    message = page.locator("#message")
+    page.get_by_role("button", name="Search").click()
+    expect(message).to_have_text("Type a sentence, or give a sound or a picture.")
+    page.get_by_role("searchbox").fill("zebra")
+    page.keyboard.press("Enter")
+    expect(message).to_contain_text("says nothing to the model")
+    page.get_by_role("searchbox").fill("")
+    (tmp_path / "bad.wav").write_bytes(b"rubbish")
+    page.locator("#file").set_input_files(tmp_path / "bad.wav")
+    expect(message).to_have_text("The sound cannot be used: it cannot be decoded.")
+    (tmp_path / "bad.png").write_bytes(b"rubbish")
+    page.locator("#file").set_input_files(tmp_path / "bad.png")
+    expect(message).to_have_text("The file is no JPEG or PNG that can be read")
+    (tmp_path / "large.wav").write_bytes(bytes(20_000_001))
+    page.locator("#file").set_input_files(tmp_path / "large.wav")
+    expect(message).to_have_text("The file is larger than 20 MB.")
+
+
+def test_a_video_that_is_gone_is_told(tool: Tool, browser: Browser, tmp_path: Path) -> None:
+    video = write_steps(tmp_path / "a.mp4", seconds=3)
+    tool.model.index(tmp_path, tmp_path / "store", workers=1)
+    with served(tool, tmp_path / "store") as address:
+        page = browser.new_page()
+        page.goto(f"{address}/?q=a dog")
+        video.unlink()
+        page.locator(".moment").click()
+        expect(page.get_by_role("alert")).to_contain_text("cannot play the file")
+        page.close()
+
+
+def test_an_empty_index_is_told(tool: Tool, browser: Browser, tmp_path: Path) -> None:
+    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    MomentStore.create(str(tmp_path / "store"), about, 256)
+    with served(tool, tmp_path / "store") as address:
+        page = browser.new_page()
+        page.goto(address)
+        expect(page.locator("#message")).to_contain_text("Nothing is indexed yet")
+        page.get_by_role("searchbox").fill("a dog")
+        page.keyboard.press("Enter")
+        expect(page.locator("#message")).to_have_text("Nothing is indexed.")
+        page.close()
+
+
+def test_it_fits_a_phone_and_follows_the_dark_mode(browser: Browser, address: str) -> None:
+    colours = []
+    for scheme in ("light", "dark"):
+        context = browser.new_context(viewport={"width": 360, "height": 740}, color_scheme=scheme)
+        page = context.new_page()
+        page.goto(f"{address}/?q=a+dog&w=0.4")
+        expect(page.locator("#results li")).to_have_count(2)
+        expect(page.locator("output")).to_have_text("0.40")
+        assert page.evaluate("document.documentElement.scrollWidth") == 360
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        context.close()
+    assert len(set(colours)) == 2

@@ -1,0 +1,159 @@
+"""Moments are found by what is asked, grouped by video, and told in words and in JSON."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from media_fixtures import write_steps
+from model_fixtures import Tool
+
+from trimodal.encoder import Points, QueryError, UnknownWordWarning
+from trimodal.search import Moment, VideoHit, as_text
+from trimodal.store import About, MomentStore, StoredFile
+
+
+@pytest.fixture(scope="module")
+def indexed(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The place of a store of two videos."""
+    folder = tmp_path_factory.mktemp("indexed")
+    write_steps(folder / "long.mp4", seconds=10)
+    write_steps(folder / "silent.mp4", seconds=4, sound=False)
+    tool.model.index(folder, folder / "store", workers=1)
+    return str(folder / "store")
+
+
+def unit(*numbers: float) -> Points:
+    row = np.zeros(256, np.float32)
+    row[: len(numbers)] = numbers
+    return row / np.float32(np.linalg.norm(row))
+
+
+def test_it_is_searched_by_words_sounds_and_pictures(tool: Tool, indexed: str) -> None:
+    model = tool.model
+    media = Path(indexed).parent / "long.mp4"
+    for hits in (
+        model.search("a red dog", store=indexed),
+        model.search(audio=media, store=indexed),
+        model.search(["a dog", "a bird"], [media], store=indexed, audio_weight=0.5),
+    ):
+        assert {hit.path for hit in hits} == {"long.mp4", "silent.mp4"}
+        assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+
+
+def test_a_moment_is_found_by_its_own_picture(tool: Tool, indexed: str) -> None:
+    pixels = np.full((32, 48, 3), 20 + 22 * 8, np.uint8)
+    query = tool.model.embed_images([pixels])[0]
+    best = tool.model.search_in(MomentStore.open(indexed), query, top=1, audio_weight=0.0)[0]
+    assert best.path == "long.mp4"
+    assert best.moments[0].second == 8.5
+    assert best.score > 0.99
+
+
+def test_what_is_asked_together_is_the_mean_of_the_points(tool: Tool, indexed: str) -> None:
+    media = str(Path(indexed).parent / "long.mp4")
+    text, sound = tool.model.embed_text(["a dog"]), tool.model.embed_audio([media])
+    mean = (text + sound)[0]
+    np.testing.assert_allclose(
+        tool.model.query(["a dog"], [media], []), mean / np.linalg.norm(mean), atol=1e-6
+    )
+
+
+def test_scores_are_the_mix_of_picture_and_sound(tool: Tool, indexed: str) -> None:
+    """The dot products that evaluation would mix; a silent video counts by its picture alone."""
+    store = MomentStore.open(indexed)
+    query = tool.model.query(["a dog"], [], [])
+    by_weight = {
+        weight: {
+            (one.file, one.second): one.score for one in store.search(query, weight, 100)
+        } for weight in (0.0, 0.3, 1.0)
+    }  # fmt: skip
+    silent = next(file.file for file in store.files() if not file.has_audio)
+    for moment, score in by_weight[0.3].items():
+        picture, sound = by_weight[0.0][moment], by_weight[1.0][moment]
+        assert score == pytest.approx(0.7 * picture + 0.3 * sound, abs=1e-5)
+        assert (moment[0] == silent) == (abs(picture - sound) < 1e-6)
+
+
+def test_moments_are_grouped_by_video_and_apart(tool: Tool, tmp_path: Path) -> None:
+    """One long video fills the first places: it is asked for more until there are enough."""
+    about = About(folder="videos", model=tool.model.fingerprint)
+    store = MomentStore.create(str(tmp_path), about, 256)
+    files = [
+        StoredFile(file=number, path=f"{number}.mp4", bytes=1, modified_ns=1, moments=1,
+                   has_audio=True, aspect=1.0, problem="") for number in range(3)
+    ]  # fmt: skip
+    moments, points = [], []
+    for second in range(500):
+        moments.append((0, second + 0.5, b"", b""))
+        points.append(np.tile(unit(1, second / 1000), 2))
+    for number in (1, 2):
+        moments.append((number, 0.5, b"", b""))
+        points.append(np.tile(unit(1, number), 2))
+    store.add(files, moments, np.stack(points))
+    hits = tool.model.search_in(store, unit(1), top=3, audio_weight=0.2)
+    assert [hit.path for hit in hits] == ["0.mp4", "1.mp4", "2.mp4"]
+    assert [moment.second for moment in hits[0].moments] == [0.5, 3.5, 6.5]
+    assert [len(hit.moments) for hit in hits] == [3, 1, 1]
+    assert len(tool.model.search_in(store, unit(1), top=2, audio_weight=0.2)) == 2
+
+
+def test_a_query_that_says_nothing_is_an_error(tool: Tool, indexed: str) -> None:
+    with pytest.raises(QueryError, match="nothing is asked"):
+        tool.model.search(store=indexed)
+    with pytest.raises(QueryError, match="zebra"):
+        tool.model.search("zebra", store=indexed)
+    with pytest.raises(QueryError, match="top >= 1"):
+        tool.model.search("a dog", store=indexed, top=0)
+    with pytest.raises(QueryError, match="audio_weight"):
+        tool.model.search("a dog", store=indexed, audio_weight=1.5)
+    with pytest.warns(UnknownWordWarning, match="zebra"):
+        assert tool.model.search("zebra dog", store=indexed)
+
+
+def test_results_as_text() -> None:
+    hit = VideoHit(
+        path="a/b.mp4", file=1, has_audio=False, aspect=1.0, score=0.5,
+        moments=[Moment(second=75.5, score=0.5), Moment(second=3.5, score=0.25)],
+    )  # fmt: skip
+    assert as_text([hit]) == "  1  0.500 at 1:15.5  a/b.mp4  [silent]  (also 0.250 at 0:03.5)"
+
+
+def command(tool: Tool, *words: str) -> "subprocess.CompletedProcess[str]":
+    name, *rest = words
+    model = ["--model", str(tool.path), "--vocabulary", str(tool.vocabulary)]
+    return subprocess.run(
+        [sys.executable, "-m", "trimodal.cli", name, *model, *rest],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+def test_the_commands(tool: Tool, tmp_path: Path) -> None:
+    folder, store = tmp_path / "videos", str(tmp_path / "store")
+    folder.mkdir()
+    write_steps(folder / "a.mp4", seconds=4)
+    (folder / "bad.mp4").write_bytes(b"rubbish")
+    done = command(tool, "search", "--text", "a dog", "--store", store)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no index; make one with `trimodal index FOLDER`" in done.stderr
+    done = command(tool, "index", str(folder), "--store", store)
+    assert done.returncode == 0, done.stderr
+    problem, total = done.stdout.splitlines()
+    assert problem.startswith("bad.mp4: corrupt: ")
+    assert total.startswith("4 moments; videos: 2 new, 0 changed, 0 as they were, 0 gone, 1 with")
+    done = command(
+        tool, "search", "--store", store, "--json", "--text", "a dog and a zebra", "--and",
+        "--audio", str(folder / "a.mp4"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "trimodal: 'a dog and a zebra': words without a vector: zebra\n" in done.stderr
+    (hit,) = json.loads(done.stdout)
+    assert hit["path"] == "a.mp4"
+    assert hit["moments"][0].keys() == {"second", "score"}
+    done = command(tool, "search", "--store", store, "--text", "zebra")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "trimodal: 'zebra' says nothing to the model: words without a vector: zebra\n"
+    )

@@ -1,0 +1,211 @@
+"""The moments of a folder's videos with their points: LanceDB tables, in a folder or at the URL of
+an object store.
+
+A moment's point is its picture's and its sound's behind one another, (512,); a silent one has its
+picture's twice. A query q at audio weight w asks for [(1 - w) q, w q]: the dot product is then
+(1 - w) (q . picture) + w (q . sound), so that one table, and one index over it, serves every weight
+(paper.md, Evaluation).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from typing import Any, Self, cast
+
+import lancedb
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from lancedb.index import IvfHnswSq
+from lancedb.query import LanceVectorQueryBuilder
+from lancedb.table import Table
+
+FORMAT = 1
+_ANN_ROWS = 50_000  # from so many moments on an approximate index is built
+_OLD = timedelta(hours=1)  # a version that nobody reads any more
+_PROBES, _REFINE = 40, 10  # parts of the index looked into; candidates a result, compared exactly
+
+
+class StoreError(ValueError):
+    """No store of moments, one of another folder or of another format."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class About:
+    """What a store holds: whose moments, as which model sees and hears them."""
+
+    folder: str
+    model: str
+    format: int = FORMAT
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """A video as it was when it was looked at, and what came of it. ``path`` is relative to the
+    folder; without ``moments`` its ``problem`` says why.
+    """
+
+    file: int
+    path: str
+    bytes: int
+    modified_ns: int
+    moments: int
+    has_audio: bool
+    aspect: float
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """A moment's place, and how well it fits what was asked, in [-1, 1]."""
+
+    file: int
+    second: float
+    score: float
+
+
+_FILES = pa.schema(
+    {
+        "file": pa.int32(), "path": pa.string(), "bytes": pa.int64(), "modified_ns": pa.int64(),
+        "moments": pa.int32(), "has_audio": pa.bool_(), "aspect": pa.float32(),
+        "problem": pa.string(),
+    }
+)  # fmt: skip
+_ABOUT = pa.schema({"folder": pa.string(), "model": pa.string(), "format": pa.int32()})
+
+
+def _moments_schema(dim: int) -> pa.Schema:
+    return pa.schema(
+        {
+            "file": pa.int32(), "second": pa.float32(), "point": pa.list_(pa.float32(), 2 * dim),
+            "thumbnail": pa.binary(), "mel": pa.binary(),
+        }
+    )  # fmt: skip
+
+
+class MomentStore:
+    """Reads and changes a store. What is written in one call is there as a whole or not at all."""
+
+    def __init__(self, place: str, about: About, database: Any) -> None:
+        self.place, self.about = place, about
+        self._files: Table = database.open_table("files")
+        self._moments: Table = database.open_table("moments")
+
+    @classmethod
+    def open(cls, place: str) -> Self:
+        """Raises StoreError if there is none that can be read."""
+        database = lancedb.connect(place)
+        if "about" not in database.list_tables().tables:
+            raise StoreError(f"{place}: no index; make one with `trimodal index FOLDER`")
+        try:
+            about = database.open_table("about").to_arrow().to_pylist()
+            if len(about) != 1 or about[0].get("format") != FORMAT:
+                raise StoreError(f"{place}: an index of another format; delete it and index again")
+            return cls(place, About(**about[0]), database)
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, StoreError):
+                raise
+            raise StoreError(f"{place}: damaged ({error}); delete it and index again") from error
+
+    @classmethod
+    def create(cls, place: str, about: About, dim: int) -> Self:
+        """An empty store for points of 2 x ``dim`` numbers, in place of the one that is there."""
+        database = lancedb.connect(place)
+        there = database.list_tables().tables
+        for name in ("about", "files", "moments"):  # the first is the mark of a whole store
+            if name in there:
+                database.drop_table(name)
+        database.create_table("files", schema=_FILES)
+        database.create_table("moments", schema=_moments_schema(dim))
+        database.create_table("about", pa.Table.from_pylist([asdict(about)], _ABOUT))
+        return cls(place, about, database)
+
+    def files(self) -> list[StoredFile]:
+        """All videos, in the order of their paths."""
+        rows = self._files.to_arrow().to_pylist()
+        return sorted((StoredFile(**row) for row in rows), key=lambda stored: stored.path)
+
+    def file(self, number: int) -> StoredFile:
+        """The video with a number; KeyError if there is none."""
+        for row in self._files.search().where(f"file = {number:d}").to_list():
+            return StoredFile(**row)
+        raise KeyError(number)
+
+    def add(
+        self,
+        files: Sequence[StoredFile],
+        moments: Sequence[tuple[int, float, bytes, bytes]],
+        points: npt.NDArray[np.float32],
+    ) -> None:
+        """Adds videos and all their moments (file, second, thumbnail and mel as JPEG) with their
+        points, (moments, 512). The videos come last: a killed run has not yet looked at them.
+        """
+        if moments:
+            columns = [list(column) for column in zip(*moments, strict=True)]
+            dim = points.shape[1]
+            flat = pa.array(np.ascontiguousarray(points).ravel(), pa.float32())
+            columns.insert(2, pa.FixedSizeListArray.from_arrays(flat, dim))
+            self._moments.add(pa.Table.from_arrays(
+                [pa.array(c, field.type) if isinstance(c, list) else c
+                 for c, field in zip(columns, self._moments.schema, strict=True)],
+                schema=self._moments.schema,
+            ))  # fmt: skip
+        if files:
+            self._files.add(pa.Table.from_pylist([asdict(file) for file in files], _FILES))
+
+    def drop(self, files: Iterable[int]) -> None:
+        """Removes videos and their moments."""
+        if listed := ", ".join(str(int(number)) for number in files):
+            self._moments.delete(f"file IN ({listed})")
+            self._files.delete(f"file IN ({listed})")
+
+    def drop_unfinished(self) -> None:
+        """Removes the moments that a killed run has left without their videos."""
+        known = max((stored.file for stored in self.files()), default=-1)
+        self._moments.delete(f"file > {known}")
+
+    def settle(self) -> None:
+        """Folds small pieces into large ones, and builds or extends the approximate index where
+        there are enough moments for one. Without it exact search takes its place.
+        """
+        for table in (self._moments, self._files):
+            table.optimize(cleanup_older_than=_OLD)
+        rows = self._moments.count_rows()
+        indexed = bool(self._moments.list_indices())
+        if rows >= _ANN_ROWS and not indexed:
+            build_index(self._moments)
+
+    def search(self, query: npt.NDArray[np.float32], audio_weight: float, most: int) -> list[Found]:
+        """The moments that fit a unit vector (256,) best, at most ``most``, best first."""
+        asked = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
+        rows = nearest(self._moments, asked, most)
+        return [
+            Found(file=row["file"], second=row["second"], score=1 - row["_distance"])
+            for row in rows
+        ]
+
+    def pictures(self, file: int, second: float) -> tuple[bytes, bytes] | None:
+        """A moment's thumbnail and mel, both JPEG."""
+        found = self._moments.search().where(f"file = {file:d} AND second = {second:f}")
+        rows = found.select(["thumbnail", "mel"]).limit(1).to_list()
+        return (rows[0]["thumbnail"], rows[0]["mel"]) if rows else None
+
+    @property
+    def moments(self) -> int:
+        """How many there are."""
+        return int(self._moments.count_rows())
+
+
+def build_index(moments: Table) -> None:
+    """An approximate index over the points: a graph in each cell of a coarse division."""
+    config = IvfHnswSq(distance_type="dot")
+    moments.create_index("point", config=config, replace=True)
+
+
+def nearest(moments: Table, query: npt.NDArray[np.float32], most: int) -> list[dict[str, Any]]:
+    """Rows with ``file``, ``second`` and ``_distance``, 1 - dot product; exact without an index."""
+    found = cast(LanceVectorQueryBuilder, moments.search(query, vector_column_name="point"))
+    found = found.distance_type("dot")
+    found = found.nprobes(_PROBES).refine_factor(_REFINE)
+    rows: list[dict[str, Any]] = found.select(["file", "second", "_distance"]).limit(most).to_list()
+    return rows
