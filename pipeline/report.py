@@ -1,4 +1,4 @@
-"""Stage ``report``: metrics -> the paper's table with our rows, and plots."""
+"""Stage ``report``: metrics -> the paper's table with our rows, plots, the model card."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,8 @@ def main() -> None:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--metrics", type=Path, required=True, help="in: the metrics folder")
+    parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint's JSON")
+    parser.add_argument("--params", type=Path, required=True, help="in: params.yaml")
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
 
@@ -15,7 +17,7 @@ def main() -> None:
     from trimodal.report import write_report
 
     with stage("report"):
-        write_report(args.metrics, args.out)
+        write_report(args.metrics, args.model, args.params, args.out)
 
 
 if __name__ == "__main__":

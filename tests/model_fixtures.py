@@ -15,6 +15,18 @@ from trimodal.text import read_vocabulary
 MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
 
 
+# The checkpoint's JSON, as far as reports read it.
+FACTS = {
+    "weights": "w1", "code": "c1", "epoch": 7, "validation_loss": 0.25, "vocabulary": "v1",
+    "data": {"av": "a1", "images": "i1", "captions": "t1"},
+    "model": {"image_backbone": "resnet18", "image_weights": "none", "audio_weights": "imagenet",
+              "width": 16},
+    "loss": {"margin_mode": "variable", "margin": 0.2},
+    "mel": {"mels": 64, "sample_rate_hz": 16000, "window_seconds": 3.0},
+    "augment": {"crop_px": 64},
+}  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tool:
     """The model as people load it, and the same as the stages have it."""

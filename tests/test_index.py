@@ -42,7 +42,7 @@ def folder(videos: Path, tmp_path: Path) -> Path:
 def rows_of(store: MomentStore, path: str) -> dict[float, np.ndarray]:
     """The points of a video's moments by second."""
     number = next(file.file for file in store.files() if file.path == path)
-    table = store._moments.to_arrow()
+    table = store.table.to_arrow()
     return {
         row["second"]: np.array(row["point"], np.float32)
         for row in table.to_pylist() if row["file"] == number

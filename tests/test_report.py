@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 from data_fixtures import contents
+from model_fixtures import FACTS
+from repository import ROOT
 
 from trimodal.report import write_report
 
@@ -56,12 +58,13 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
     audit = {
         "margin_mode": "variable", "protocol": "standard", "audio_weight": 0.2, "epoch": 2,
         "queries": 50, "gallery": 50, "gallery_without_audio": 3, "unknown_word_share": 0.0123,
-        "data": "d",
+        "data": "d", "videos_seen_in_training_kept": 0, "videos_seen_in_training_left_out": 0,
         "geometry": {
             "image": {"rows": 50, "effective_rank": 31.26, "mean_cosine": 0.12345},
             "text": {"rows": 51, "effective_rank": 28.0, "mean_cosine": -0.5},
         },
     }  # fmt: skip
+    (folder / "model.json").write_text(json.dumps(FACTS))
     (folder / "retrieval.json").write_text(json.dumps(retrieval))
     (folder / "audit.json").write_text(json.dumps(audit))
     (folder / "comparison.json").write_text(json.dumps(comparison or NO_COMPARISON))
@@ -70,8 +73,12 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
     return folder
 
 
+def report_on(metrics: Path, out: Path) -> None:
+    write_report(metrics, metrics / "model.json", ROOT / "params.yaml", out)
+
+
 def report(tmp_path: Path, retrieval: dict[str, Any], comparison: Any = None) -> str:
-    write_report(write(tmp_path / "metrics", retrieval, comparison), tmp_path / "report")
+    report_on(write(tmp_path / "metrics", retrieval, comparison), tmp_path / "report")
     return (tmp_path / "report" / "report.md").read_text()
 
 
@@ -147,22 +154,24 @@ def test_report_without_demo_and_without_sound(metrics: dict[str, Any], tmp_path
 
 def test_same_metrics_give_the_same_bytes(metrics: dict[str, Any], tmp_path: Path) -> None:
     folder = write(tmp_path / "metrics", metrics)
-    write_report(folder, tmp_path / "one")
-    write_report(folder, tmp_path / "two")
+    report_on(folder, tmp_path / "one")
+    report_on(folder, tmp_path / "two")
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "two")
-    assert set(one) == {"report.md", "table.md", "audio_weight.svg", "training.svg"}
+    assert set(one) == {
+        "report.md", "table.md", "model_card.md", "audio_weight.svg", "training.svg"
+    }  # fmt: skip
     assert all(one[name].startswith(b"<?xml") for name in one if name.endswith(".svg"))
 
 
 def test_plots_see_the_numbers(metrics: dict[str, Any], tmp_path: Path) -> None:
     folder = write(tmp_path / "metrics", metrics)
-    write_report(folder, tmp_path / "one")
+    report_on(folder, tmp_path / "one")
     curve = folder / "audio_weight.csv"
     curve.write_text(curve.read_text().replace("0.5,2", "0.5,9"))
     losses = folder / "train" / "plots" / "metrics" / "val" / "loss.tsv"
     losses.write_text(losses.read_text().replace("0.25", "0.75"))
-    write_report(folder, tmp_path / "two")
+    report_on(folder, tmp_path / "two")
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
     assert {name for name in one if one[name] != two[name]} == {"audio_weight.svg", "training.svg"}
 

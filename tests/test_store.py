@@ -142,7 +142,7 @@ def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path)
     rows = unit(mixed.reshape(6000, 2, 256)).reshape(6000, 512)
     store.add([stored(0)], [(0, row, b"", b"") for row in range(6000)], rows)
     exact = [store.search(query[:256], 0.2, 10) for query in rows[:40]]
-    build_index(store._moments)
+    build_index(store.table)
     near = [store.search(query[:256], 0.2, 10) for query in rows[:40]]
     assert overlap(exact, near) >= 0.95
     new = unit(np.ones((2, 256))).reshape(1, 512)

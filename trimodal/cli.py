@@ -33,8 +33,10 @@ def main() -> None:
             _index(args)
         elif args.command == "search":
             _search(args)
-        else:
+        elif args.command == "serve":
             _serve(args)
+        else:
+            _export(args)
     except (ValueError, OSError, RuntimeError) as error:
         print(f"trimodal: {error}", file=sys.stderr)
         sys.exit(1)
@@ -64,6 +66,10 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
                         help="of a moment's sound, 0 to 1; its picture has the rest")  # fmt: skip
     search.add_argument("--json", action="store_true")
     serve = commands.add_parser("serve", parents=[model], help="a page to search with, on loopback")
+    export = commands.add_parser(
+        "export", parents=[model], help="write the three encoders as ONNX files"
+    )
+    export.add_argument("folder", type=Path)
     serve.add_argument("--port", type=int, default=8731)
     serve.add_argument("--open", action="store_true", help="show it in the browser")
 
@@ -108,6 +114,15 @@ def _serve(args: argparse.Namespace) -> None:
             webbrowser.open(address)
 
     serve(args.model, args.vocabulary, args.store, port=args.port, ready=ready)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from trimodal.encoder import Encoder
+    from trimodal.export import export_encoders
+
+    model = Encoder.load(args.model, args.vocabulary, device="cpu")
+    for done in export_encoders(model, args.folder):
+        print(f"{args.folder / done.file}: agrees with PyTorch to {done.difference:.0e}")
 
 
 def _scale(name: str) -> None:

@@ -65,6 +65,11 @@ class Encoder:
         """Identifies the weights: what another says cannot be compared."""
         return file_fingerprint(self._path)
 
+    @property
+    def words(self) -> int:
+        """Rows of the vocabulary: word ids are below it."""
+        return len(self._vocabulary.words)
+
     @cached_property
     def networks(self) -> TrimodalNet:
         """All three. Sentences do with their own, which is read in a moment."""

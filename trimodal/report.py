@@ -12,7 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trimodal.comparison_table import comparison_table
-from trimodal.files import atomic_path, write_text
+from trimodal.config import read_yaml
+from trimodal.files import atomic_path, read_json, write_text
+from trimodal.model_card import model_card
 from trimodal.progress import log
 
 Metrics = dict[str, Any]
@@ -44,19 +46,22 @@ class Results:
     comparison: Metrics
 
 
-def write_report(metrics_dir: Path, out_dir: Path) -> None:
-    """Reads the metrics and writes ``report.md``, its first table alone as ``table.md``, and the
-    plots ``audio_weight.svg`` and ``training.svg``.
+def write_report(metrics_dir: Path, model: Path, params: Path, out_dir: Path) -> None:
+    """Reads the metrics, the checkpoint's JSON and params.yaml, and writes ``report.md``, its first
+    table alone as ``table.md``, ``model_card.md``, and the plots ``audio_weight.svg`` and
+    ``training.svg``.
     """
     results = _read(metrics_dir)
+    card = model_card(read_json(model), read_yaml(params), results.retrieval, results.audit)
     with atomic_path(out_dir) as temporary:
         temporary.mkdir()
         write_text(temporary / "report.md", markdown(results))
         write_text(temporary / "table.md", _main_table(results) + "\n")
+        write_text(temporary / "model_card.md", card)
         with mpl.rc_context({"svg.hashsalt": "trimodal", "font.size": 10}):
             _save(_plot_audio_weight(results), temporary / "audio_weight.svg")
             _save(_plot_training(results), temporary / "training.svg")
-    log.info(f"report: {out_dir / 'report.md'} and 2 plots; nothing left out")
+    log.info(f"report: {out_dir / 'report.md'}, model_card.md and 2 plots; nothing left out")
 
 
 def _read(metrics_dir: Path) -> Results:

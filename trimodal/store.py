@@ -16,14 +16,14 @@ import lancedb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from lancedb.index import IvfHnswSq
+from lancedb.index import HnswFlat
 from lancedb.query import LanceVectorQueryBuilder
 from lancedb.table import Table
 
 FORMAT = 1
 _ANN_ROWS = 50_000  # from so many moments on an approximate index is built
 _OLD = timedelta(hours=1)  # a version that nobody reads any more
-_PROBES, _REFINE = 40, 10  # parts of the index looked into; candidates a result, compared exactly
+_CANDIDATES = 100  # at least so many the index looks at on the way to its results
 
 
 class StoreError(ValueError):
@@ -89,7 +89,7 @@ class MomentStore:
     def __init__(self, place: str, about: About, database: Any) -> None:
         self.place, self.about = place, about
         self._files: Table = database.open_table("files")
-        self._moments: Table = database.open_table("moments")
+        self.table: Table = database.open_table("moments")
 
     @classmethod
     def open(cls, place: str) -> Self:
@@ -145,10 +145,10 @@ class MomentStore:
             dim = points.shape[1]
             flat = pa.array(np.ascontiguousarray(points).ravel(), pa.float32())
             columns.insert(2, pa.FixedSizeListArray.from_arrays(flat, dim))
-            self._moments.add(pa.Table.from_arrays(
+            self.table.add(pa.Table.from_arrays(
                 [pa.array(c, field.type) if isinstance(c, list) else c
-                 for c, field in zip(columns, self._moments.schema, strict=True)],
-                schema=self._moments.schema,
+                 for c, field in zip(columns, self.table.schema, strict=True)],
+                schema=self.table.schema,
             ))  # fmt: skip
         if files:
             self._files.add(pa.Table.from_pylist([asdict(file) for file in files], _FILES))
@@ -156,29 +156,29 @@ class MomentStore:
     def drop(self, files: Iterable[int]) -> None:
         """Removes videos and their moments."""
         if listed := ", ".join(str(int(number)) for number in files):
-            self._moments.delete(f"file IN ({listed})")
+            self.table.delete(f"file IN ({listed})")
             self._files.delete(f"file IN ({listed})")
 
     def drop_unfinished(self) -> None:
         """Removes the moments that a killed run has left without their videos."""
         known = max((stored.file for stored in self.files()), default=-1)
-        self._moments.delete(f"file > {known}")
+        self.table.delete(f"file > {known}")
 
     def settle(self) -> None:
         """Folds small pieces into large ones, and builds or extends the approximate index where
         there are enough moments for one. Without it exact search takes its place.
         """
-        for table in (self._moments, self._files):
+        for table in (self.table, self._files):
             table.optimize(cleanup_older_than=_OLD)
-        rows = self._moments.count_rows()
-        indexed = bool(self._moments.list_indices())
+        rows = self.table.count_rows()
+        indexed = bool(self.table.list_indices())
         if rows >= _ANN_ROWS and not indexed:
-            build_index(self._moments)
+            build_index(self.table)
 
     def search(self, query: npt.NDArray[np.float32], audio_weight: float, most: int) -> list[Found]:
         """The moments that fit a unit vector (256,) best, at most ``most``, best first."""
         asked = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
-        rows = nearest(self._moments, asked, most)
+        rows = nearest(self.table, asked, most)
         return [
             Found(file=row["file"], second=row["second"], score=1 - row["_distance"])
             for row in rows
@@ -186,26 +186,25 @@ class MomentStore:
 
     def pictures(self, file: int, second: float) -> tuple[bytes, bytes] | None:
         """A moment's thumbnail and mel, both JPEG."""
-        found = self._moments.search().where(f"file = {file:d} AND second = {second:f}")
+        found = self.table.search().where(f"file = {file:d} AND second = {second:f}")
         rows = found.select(["thumbnail", "mel"]).limit(1).to_list()
         return (rows[0]["thumbnail"], rows[0]["mel"]) if rows else None
 
     @property
     def moments(self) -> int:
         """How many there are."""
-        return int(self._moments.count_rows())
+        return int(self.table.count_rows())
 
 
 def build_index(moments: Table) -> None:
-    """An approximate index over the points: a graph in each cell of a coarse division."""
-    config = IvfHnswSq(distance_type="dot")
+    """An approximate index over the points: a graph of neighbours (HNSW), the points in full."""
+    config = HnswFlat(distance_type="dot")
     moments.create_index("point", config=config, replace=True)
 
 
 def nearest(moments: Table, query: npt.NDArray[np.float32], most: int) -> list[dict[str, Any]]:
     """Rows with ``file``, ``second`` and ``_distance``, 1 - dot product; exact without an index."""
     found = cast(LanceVectorQueryBuilder, moments.search(query, vector_column_name="point"))
-    found = found.distance_type("dot")
-    found = found.nprobes(_PROBES).refine_factor(_REFINE)
+    found = found.distance_type("dot").ef(max(_CANDIDATES, most))
     rows: list[dict[str, Any]] = found.select(["file", "second", "_distance"]).limit(most).to_list()
     return rows

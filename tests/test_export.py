@@ -1,0 +1,46 @@
+"""The ONNX files say what the networks say, for any number of rows."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from model_fixtures import Tool
+
+from trimodal import export
+from trimodal.export import ExportError, Part, example, export_encoders, parts_of, run
+from trimodal.files import read_json
+
+
+@pytest.fixture(scope="module")
+def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    assert all(done.difference <= 1e-4 for done in export_encoders(tool.model, folder))
+    return folder
+
+
+@pytest.mark.parametrize("rows", [1, 9])
+@pytest.mark.parametrize("part", ["text", "image", "audio"])
+def test_it_agrees_for_any_number_of_rows(tool: Tool, folder: Path, part: Part, rows: int) -> None:
+    inputs = example(part, tool.model, rows)
+    with torch.inference_mode():
+        ours = parts_of(tool.model)[part](inputs).numpy()
+    points = run(folder / f"{part}.onnx", inputs)
+    assert points.shape == (rows, 256)
+    assert abs(points - ours).max() <= 1e-4
+
+
+def test_the_files_and_the_facts_one_needs(folder: Path) -> None:
+    names = {file.name for file in folder.iterdir()}
+    assert names == {"text.onnx", "image.onnx", "audio.onnx", "encoders.json"}
+    facts = read_json(folder / "encoders.json")
+    assert facts["frame_px"] == 32
+    assert facts["mel"]["window_seconds"] == 3.0
+
+
+def test_another_answer_is_an_error_and_leaves_no_file(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "run", lambda path, inputs: run(path, inputs) + 2e-4)
+    with pytest.raises(ExportError, match=r"text: .* differ by 2\.0e-04"):
+        export_encoders(tool.model, tmp_path)
+    assert not list(tmp_path.iterdir())
