@@ -44,6 +44,8 @@ bench: $(VENV)/.installed
 	python -m benchmarks.captions_stage
 	python -m benchmarks.dvc_cost
 	python -m benchmarks.cost_model
+	python -m benchmarks.onnx_speed
+	python -m benchmarks.vector_search
 
 growth: $(VENV)/.installed
 	python -m benchmarks.growth --clips 1000 10000 100000

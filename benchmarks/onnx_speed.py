@@ -1,0 +1,107 @@
+"""The exported encoders beside PyTorch's: ``python -m benchmarks.onnx_speed``.
+
+Networks of the paper's size with random weights (the demo's with ``--scale demo``), exported, and
+asked in turn by ONNX Runtime and by PyTorch on this machine's CPU, both with all its cores. Prints
+a Markdown table: median milliseconds and medians of the ratios within a round.
+"""
+
+import argparse
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from benchmarks.measuring import machine, params_at, ratio, say, side_by_side
+from trimodal.checkpoint import Checkpoint, save_checkpoint
+from trimodal.config import load_section
+from trimodal.encoder import Encoder
+from trimodal.export import Part, example, export_encoders, parts_of
+from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.tables import VECTOR_DIM
+from trimodal.text import Vocabulary, write_vocabulary
+
+WORDS = 1000
+
+
+def main() -> None:
+    """Exports, asks both in turn, prints the table."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--scale", default="paper")
+    parser.add_argument("--rounds", type=int, default=11)
+    given = parser.parse_args()
+    with TemporaryDirectory(prefix="onnx-") as name:
+        folder = Path(name)
+        encoder = random_encoder(folder, given.scale)
+        say(f"{machine()}, PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}; "
+            f"networks of the scale '{given.scale}'\n")  # fmt: skip
+        say("| encoder | rows | PyTorch | ONNX Runtime | times as fast | largest difference |")
+        say("| --- | ---: | ---: | ---: | ---: | ---: |")
+        differences = {done.file: done.difference for done in export_encoders(encoder, folder)}
+        for part in parts_of(encoder):
+            for rows in (1, 32):
+                compare(encoder, folder, part, rows, given.rounds, differences[f"{part}.onnx"])
+
+
+def random_encoder(folder: Path, scale: str) -> Encoder:
+    """An encoder of this scale's size that has learned nothing."""
+    params = params_at(scale, folder)
+    model = load_section(params, "model", ModelConfig)
+    blank = ModelConfig(
+        image_backbone=model.image_backbone, image_weights="none", audio_weights="none",
+        width=model.width,
+    )  # fmt: skip
+    vectors = np.random.default_rng(1).standard_normal((WORDS, VECTOR_DIM)).astype(np.float32)
+    vectors[:2] = 0
+    words = ("<padding>", "<unknown>", *(f"word{'ab'[n % 2]}{n}" for n in range(WORDS - 2)))
+    vocabulary = Vocabulary(words, vectors)
+    write_vocabulary(folder / "vocabulary.parquet", vocabulary)
+    mel = load_section(params, "mel", MelConfig)
+    checkpoint = Checkpoint(
+        model=blank, loss=load_section(params, "loss", LossConfig), mel=mel,
+        augment=load_section(params, "augment", AugmentConfig), frame_px=256,
+        vocabulary=vocabulary.fingerprint, front_end=mel.front_end_fingerprint(), data={}, code="",
+        epoch=1, validation_loss=1.0,
+    )  # fmt: skip
+    network = TrimodalNet(blank, torch.from_numpy(vectors))
+    save_checkpoint(folder / "model.safetensors", network.state_dict(), checkpoint)
+    return Encoder.load(folder / "model.safetensors", folder / "vocabulary.parquet", device="cpu")
+
+
+def compare(
+    encoder: Encoder, folder: Path, part: Part, rows: int, rounds: int, difference: float
+) -> None:
+    """One line of the table."""
+    inputs = example(part, encoder, rows)
+    session = onnxruntime.InferenceSession(
+        folder / f"{part}.onnx", providers=["CPUExecutionProvider"]
+    )
+    timings = side_by_side(
+        {
+            "PyTorch": partial(ask, parts_of(encoder)[part], inputs),
+            "ONNX": partial(session.run, None, {part: inputs.numpy()}),
+        },
+        rounds,
+    )
+    ours, exported = timings["PyTorch"], timings["ONNX"]
+    say(
+        f"| {part} | {rows} | {ours.wall * 1e3:.1f} ms | {exported.wall * 1e3:.1f} ms "
+        f"| {ratio(ours.wall_s, exported.wall_s):.2f} | {difference:.0e} |"
+    )
+
+
+@torch.inference_mode()
+def ask(network: nn.Module, inputs: Tensor) -> Tensor:
+    """PyTorch's points."""
+    points: Tensor = network(inputs)
+    return points
+
+
+if __name__ == "__main__":
+    main()
