@@ -1,6 +1,7 @@
 # make repro   install if need be, run the pipeline, print the result table
 # make test    install if need be, lint, types, tests
-# make compare train fixed and variable margins with three seeds each, write metrics/comparison.json
+# make table   the paper's comparison: fixed and variable margins, three seeds each, as DVC
+#              experiments; writes metrics/comparison.json (ten minutes)
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
 # make growth  what a clip costs with 1,000, 10,000 and 100,000 of them (2 h)
@@ -16,7 +17,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test compare bench growth nightly audit fuzz licences clean
+.PHONY: repro test table bench growth nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -28,8 +29,8 @@ test: $(VENV)/.installed
 	mypy
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
-compare: $(VENV)/.installed
-	trimodal compare --seeds 1 2 3
+table: $(VENV)/.installed
+	trimodal experiments table1 --seeds 1 2 3
 
 nightly: $(VENV)/.installed
 	pytest -m nightly

@@ -118,7 +118,7 @@ def do(folder: Path, job: Job) -> Outcome:
     """Does a job in this process; the weights are left in ``folder``."""
     import torch
 
-    from trimodal.comparison import evaluate_in, train_into
+    from benchmarks.trained import evaluate_in, train_into
     from trimodal.config import load_section
     from trimodal.evaluation import EvaluateConfig
     from trimodal.losses import LossConfig

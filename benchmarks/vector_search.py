@@ -1,8 +1,9 @@
 """Search among many moments: ``python -m benchmarks.vector_search`` (needs `make repro` before).
 
-The moments are made from the trained demo model's points of test videos: each lies somewhere
-between two of them, moved by a vector of length 0.3 in a random direction; the questions are the
-model's points of the test's sentences, at the audio weight 0.2. Exact search by NumPy, the store's
+The moments are made from the trained demo model's points of test videos: each is a random mean of
+four of them (weights drawn from a Dirichlet distribution), so that they fill the part of the space
+that the model uses; the questions are the model's points of the test's sentences, at the audio
+weight 0.2. Exact search by NumPy, the store's
 approximate index (LanceDB) and faiss's HNSW of the same width answer the same questions in turn, in
 one process; building happens in a process of its own each. 1,000,000 moments need 12 GB of memory,
 10 GB of disk and about half an hour.
@@ -26,7 +27,7 @@ from trimodal.store import About, MomentStore, StoredFile, build_index, nearest
 
 AUDIO_WEIGHT = 0.2
 NEAREST = 10
-STRAY = 0.3  # length of what a moment strays from the line between two videos
+VIDEOS, EVENNESS = 4, 0.5  # that a moment is the mean of; of the Dirichlet distribution
 CHUNK = 50_000
 HNSW_LINKS, HNSW_WIDTH, HNSW_SEARCH = 20, 300, 64  # LanceDB's defaults for the first two
 Points = npt.NDArray[np.float32]
@@ -69,12 +70,11 @@ def make_points(folder: Path, rows: int) -> Points:
     rng = np.random.default_rng(1)
     for start in range(0, rows, CHUNK):
         part = points[start : start + CHUNK]
-        one, other = rng.integers(0, len(image), (2, len(part)))
-        share = rng.random((len(part), 1), np.float32)
+        chosen = rng.integers(0, len(image), (len(part), VIDEOS))
+        shares = rng.dirichlet([EVENNESS] * VIDEOS, len(part)).astype(np.float32)
         for first, of in ((0, unit(image)), (EMBEDDING_DIM, unit(audio))):
-            stray = unit(rng.standard_normal((len(part), EMBEDDING_DIM), np.float32))
-            between = of[one] * share + of[other] * (1 - share) + np.float32(STRAY) * stray
-            part[:, first : first + EMBEDDING_DIM] = unit(between)
+            mean = np.einsum("mv,mvd->md", shares, of[chosen])
+            part[:, first : first + EMBEDDING_DIM] = unit(mean)
     points.flush()
     return text
 

@@ -1,63 +1,101 @@
-"""A comparison over seeds says what its numbers say."""
+"""Comparisons say what the ranks say, and refuse runs that cannot be compared."""
 
-from typing import Any
+import json
+from dataclasses import replace
 
+import numpy as np
 import pytest
+from comparison_fixtures import audit, ranks_table, run
 
-from trimodal.comparison import compare_margins
-from trimodal.comparison_table import METRICS, comparison_table
-
-
-def comparison(fixed: list[float], variable: list[float]) -> dict[str, Any]:
-    """Runs whose every metric is the given number, one a seed."""
-    runs = [
-        {"margin_mode": mode, "seed": seed, "text_to_video": both(value)}
-        for mode, values in (("fixed", fixed), ("variable", variable))
-        for seed, value in enumerate(values)
-    ]
-    return {"seeds": list(range(len(fixed))), "runs": runs}
+from trimodal.comparison import Run, compare, run_from, table1
+from trimodal.comparison_table import comparison_table
+from trimodal.significance import PairingError, paired_over_queries
 
 
-def both(value: float) -> dict[str, dict[str, float]]:
-    return {mode: dict.fromkeys(METRICS, value) for mode in ("image", "image_audio")}
+def grid(better: float, seeds: int = 3) -> dict[tuple[str, int], Run]:
+    return {
+        (mode, seed): run(f"{mode}{seed}", 10 * seed + (mode == "variable"), gain)
+        for mode, gain in (("fixed", 0.0), ("variable", better))
+        for seed in range(1, seeds + 1)
+    }
 
 
-def test_means_and_paired_interval() -> None:
-    table = comparison_table(comparison([10.0, 12.0, 14.0], [11.0, 14.0, 17.0]))
-    assert "| all sentences, image alone | fixed | 12.0 |" in table
-    assert "| all sentences, image alone | variable | 14.0 |" in table
-    # differences 1, 2, 3: mean 2, standard error 1 / sqrt(3), t(0.975, 2) = 4.303
-    assert "| | difference | +2.0 ± 2.5 |" in table
+def test_two_runs_side_by_side() -> None:
+    first, second = run("one", 1), run("two", 2, better=1.0)
+    text = compare(first, second)
+    before, after = (100 * (r.ranks["image"] <= 5).mean() for r in (first, second))
+    line = next(li for li in text.splitlines() if li.startswith("| image alone | R@5 |"))
+    assert f"| {before:.1f} | {after:.1f} | {after - before:+.1f} (95 % CI " in line
+    assert line.endswith("p < 0.001 |")
+    assert "| text to video | metric | one | two | difference |" in text
+    assert "| image + audio | MedR |" in text
+
+
+def test_a_run_is_no_different_from_itself() -> None:
+    assert compare(run("one", 1), run("one", 1)).count("p = 1 |") == 8
 
 
 @pytest.mark.parametrize(
-    ("variable", "verdict"),
-    [([20.0, 21.0, 22.1], "a loss"), ([2.0, 3.0, 4.1], "a win"), ([5.0, 25.0, 12.0], "a tie")],
+    "other",
+    [
+        run("b", 1, queries=199),
+        replace(run("b", 1), test=("t2", "standard", 100)),
+        replace(run("b", 1), test=("t1", "authors", 100)),
+        replace(run("b", 1), test=("t1", "standard", 99)),
+        replace(run("b", 1), queries=run("b", 1).queries[::-1]),
+    ],
 )
-def test_the_verdict_follows_the_interval_of_the_mean_rank(
-    variable: list[float], verdict: str
-) -> None:
-    table = comparison_table(comparison([10.0, 11.0, 12.0], variable))
-    assert table.count(f": {verdict}") == 2
+def test_runs_of_other_tests_are_refused(other: Run) -> None:
+    with pytest.raises(PairingError, match="a and b were not tested alike"):
+        compare(run("a", 1), other)
 
 
-def test_seeds_are_paired_whatever_the_order_of_the_runs() -> None:
-    content = comparison([10.0, 12.0, 14.0], [11.0, 14.0, 17.0])
-    content["runs"].reverse()
-    assert "+2.0 ± 2.5" in comparison_table(content)
+def test_the_table_of_the_paper() -> None:
+    runs = grid(better=1.0)
+    found = json.loads(json.dumps(table1(runs)))  # as metrics/comparison.json holds it
+    assert found["seeds"] == [1, 2, 3]
+    assert len(found["runs"]) == 12
+    margin = next(
+        pair for pair in found["differences"]
+        if (pair["first"], pair["second"]) == (["fixed", "image"], ["variable", "image"])
+    )["tests"]["R@10"]  # fmt: skip
+    hits = {
+        mode: np.stack([100.0 * (runs[mode, s].ranks["image"] <= 10) for s in (1, 2, 3)])
+        for mode in ("fixed", "variable")
+    }
+    expected = paired_over_queries(hits["fixed"].mean(axis=0), hits["variable"].mean(axis=0))
+    assert (
+        margin["over_queries"]["mean"]
+        == expected.mean
+        == pytest.approx(margin["over_seeds"]["mean"])
+    )
+    assert margin["over_queries"]["p"] == expected.p < 0.001
+    assert margin["over_seeds"]["low"] > 0
+    # 3 pairs of seeds, 2 modes, 2 searches
+    assert all(pairs == 12 for _, pairs in found["false_alarms"].values())
+    text = comparison_table(found)
+    means = [run["R@10"] for run in found["runs"]
+             if (run["margin_mode"], run["search"]) == ("variable", "image")]  # fmt: skip
+    row = next(li for li in text.splitlines() if li.startswith("| VM-ranking loss, image alone |"))
+    assert f"| {np.mean(means):.1f} ± " in row
+    assert "VM-ranking loss, image alone minus simple loss, image alone | R@10 | +" in text
+    alarms = found["false_alarms"]["R@1"]
+    assert f"R@1 {alarms[0]} of {alarms[1]}" in text
 
 
-def test_audio_is_judged_on_sentences_that_mention_a_sound() -> None:
-    content = comparison([10.0, 11.0], [10.0, 11.0])
-    for run in content["runs"]:
-        run["sound_captions"] = {
-            "image": dict.fromkeys(METRICS, 9.0 + run["seed"]),
-            "image_audio": dict.fromkeys(METRICS, 5.0 + run["seed"]),
-        }
-    table = comparison_table(content)
-    assert "with against without audio, fixed margin: a win" in table
+def test_a_table_needs_two_seeds_of_each_mode_on_the_same_data() -> None:
+    with pytest.raises(PairingError, match="two different seeds"):
+        table1(grid(0.0, seeds=1))
+    runs = grid(0.0)
+    lacking = {key: one for key, one in runs.items() if key != ("variable", 2)}
+    with pytest.raises(PairingError, match=r"no runs of .*variable.*2"):
+        table1(lacking)
+    runs["fixed", 1] = replace(runs["fixed", 1], data="d2")
+    with pytest.raises(PairingError, match="different shards"):
+        table1(runs)
 
 
-def test_one_seed_is_refused() -> None:
-    with pytest.raises(ValueError, match="two different seeds"):
-        compare_margins([3, 3])
+def test_ranks_of_another_version_are_named() -> None:
+    table = ranks_table(np.ones(3), np.ones(3)).drop_columns(["rank_image"])
+    with pytest.raises(KeyError, match="rank_image"):
+        run_from("a", table, audit())

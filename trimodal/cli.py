@@ -17,8 +17,12 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     scale = commands.add_parser("scale", help="write an overlay of params/ into params.yaml")
     scale.add_argument("name", help="an overlay: the stem of a file in params/")
-    compare = commands.add_parser("compare", help="fixed against variable margin, several seeds")
-    compare.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    compare = commands.add_parser("compare", help="two revisions' metrics, and whether they differ")
+    for name in ("first", "second"):
+        compare.add_argument(name, help="a commit, a DVC experiment, or workspace")
+    experiments = commands.add_parser("experiments", help="a series of DVC experiments")
+    experiments.add_argument("series", choices=["table1"], help="table1: the paper's comparison")
+    experiments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     commands.add_parser("doctor", help="what is missing here, and what each stage will take")
     _add_search(commands)
     args = parser.parse_args()
@@ -28,7 +32,9 @@ def main() -> None:
         elif args.command == "doctor":
             _doctor()
         elif args.command == "compare":
-            _compare(args.seeds)
+            _compare(args.first, args.second)
+        elif args.command == "experiments":
+            _experiments(args.seeds)
         elif args.command == "index":
             _index(args)
         elif args.command == "search":
@@ -143,10 +149,16 @@ def _doctor() -> None:
         sys.exit(1)
 
 
-def _compare(seeds: list[int]) -> None:
-    from trimodal.comparison import compare_margins
+def _compare(first: str, second: str) -> None:
+    from trimodal.experiments import compare_revisions
 
-    print(compare_margins(seeds))
+    print(compare_revisions(first, second))
+
+
+def _experiments(seeds: list[int]) -> None:
+    from trimodal.experiments import run_table1
+
+    print(run_table1(seeds))
 
 
 if __name__ == "__main__":

@@ -1,108 +1,142 @@
-"""The paper's comparison, fixed against variable margin, over several seeds on the same data."""
+"""Runs side by side on the same test: what differs, by how much, and whether to believe it."""
 
-import json
-from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from trimodal.comparison_table import MODES, comparison_table
-from trimodal.config import load_section
-from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
-from trimodal.files import file_fingerprint, git_revision, write_json
-from trimodal.images import AugmentConfig
-from trimodal.leaks import LeaksConfig
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig
-from trimodal.progress import start_logging
-from trimodal.trainer import TrainConfig
-from trimodal.training import train
+import numpy as np
+import pyarrow as pa
 
-_DATA = Path("data")
-_PARAMS = Path("params.yaml")
-_RESULT = Path("metrics/comparison.json")
+from trimodal.retrieval import summarise
+from trimodal.significance import (
+    PER_QUERY,
+    PairingError,
+    Ranks,
+    false_alarms,
+    paired_over_queries,
+    paired_over_seeds,
+)
+
+SEARCHES = {"image": "image alone", "image_audio": "image + audio"}
+# The rows of the paper's table 1, and which of them it sets against which.
+ROWS = (("fixed", "image"), ("fixed", "image_audio"), ("variable", "image"),
+        ("variable", "image_audio"))  # fmt: skip
+_PAIRS = ((0, 1), (0, 2), (1, 3), (2, 3))
 
 
-def compare_margins(seeds: list[int]) -> str:
-    """Trains and evaluates both margin modes with every seed on the data that `dvc repro` left,
-    writes ``metrics/comparison.json`` and returns the table.
-
-    Raises ValueError for fewer than two seeds: there would be no spread to judge by.
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An evaluated run: the rank of each query's true video, by search (``image``,
+    ``image_audio``), and what was tested (test file, protocol, videos), which must agree.
     """
-    seeds = sorted(set(seeds))
-    if len(seeds) < 2:
-        raise ValueError("compare needs at least two different seeds")
-    start_logging()
-    revision = git_revision()
-    runs = [
-        {"margin_mode": mode, "seed": seed, **_run(mode, seed)} for seed in seeds for mode in MODES
+
+    name: str
+    queries: tuple[str, ...]
+    ranks: Mapping[str, Ranks]
+    test: tuple[Any, ...]
+    data: str
+
+
+def run_from(name: str, ranks: pa.Table, audit: Mapping[str, Any]) -> Run:
+    """A run from what ``evaluate`` wrote: ranks.parquet and audit.json."""
+    return Run(
+        name=name,
+        queries=tuple(ranks["query_id"].to_pylist()),
+        ranks={search: ranks[f"rank_{search}"].to_numpy() for search in SEARCHES},
+        test=(audit["test_csv"], audit["protocol"], audit["gallery"]),
+        data=audit["data"],
+    )
+
+
+def check_same_test(runs: Sequence[Run]) -> None:
+    """Raises PairingError unless all runs rank the same queries among the same number of videos."""
+    first = runs[0]
+    for run in runs[1:]:
+        if (run.queries, run.test) != (first.queries, first.test):
+            raise PairingError(
+                f"{first.name} and {run.name} were not tested alike: {len(first.queries)} queries, "
+                f"{first.test}, and {len(run.queries)} queries, {run.test}"
+            )
+
+
+def compare(first: Run, second: Run) -> str:
+    """Markdown: each metric of two runs, and the difference with its test over queries.
+
+    Raises PairingError for runs of different tests.
+    """
+    check_same_test([first, second])
+    lines = [
+        f"| text to video | metric | {first.name} | {second.name} | difference |",
+        "|---|---|---:|---:|---|",
     ]
-    comparison = {
-        "git": revision,
-        "data": file_fingerprint(_DATA / "av" / "index.parquet"),
-        "seeds": seeds,
-        "runs": runs,
-    }
-    write_json(_RESULT, comparison)
-    return comparison_table(comparison)
+    for search, told in SEARCHES.items():
+        both = [run.ranks[search] for run in (first, second)]
+        for metric, value in PER_QUERY.items():
+            values = [value(ranks) for ranks in both]
+            difference = paired_over_queries(values[0], values[1])
+            means = " | ".join(f"{one.mean():.1f}" for one in values)
+            lines.append(f"| {told} | {metric} | {means} | {difference} |")
+        medians = " | ".join(f"{np.median(ranks):.3g}" for ranks in both)
+        lines.append(f"| {told} | MedR | {medians} | |")
+    note = (
+        f"{len(first.queries)} queries, paired; second minus first. It says whether other "
+        "sentences would tell these two *models* apart; whether other seeds would, `trimodal "
+        "experiments table1` says."
+    )
+    return "\n".join([*lines, "", note])
 
 
-def _run(mode: Any, seed: int) -> dict[str, Any]:
-    with TemporaryDirectory() as folder:
-        train_into(
-            Path(folder),
-            replace(load_section(_PARAMS, "train", TrainConfig), seed=seed),
-            replace(load_section(_PARAMS, "loss", LossConfig), margin_mode=mode),
-        )
-        evaluation = load_section(_PARAMS, "evaluate", EvaluateConfig)
-        metrics = evaluate_in(Path(folder), evaluation)
-    kept = {"text_to_video": metrics["text_to_video"]}
-    if "sound_captions" in metrics.get("demo", {}):
-        kept["sound_captions"] = metrics["demo"]["sound_captions"]
-    return kept
+def table1(runs: Mapping[tuple[str, int], Run]) -> dict[str, Any]:
+    """The paper's comparison from runs by (margin mode, seed): every run's metrics, the tests of
+    each pair of rows, and how often the test over queries fires between two seeds of one recipe.
 
-
-def train_into(out: Path, config: TrainConfig, loss: LossConfig) -> Path:
-    """Trains on the data that `dvc repro` left, with params.yaml's other sections, and returns the
-    weights' path, in ``out``.
+    Raises PairingError for fewer than two seeds, a seed that one mode lacks, or different tests.
     """
-    weights = out / "model.safetensors"
-    train(
-        _DATA / "av",
-        _DATA / "captions",
-        _DATA / "images",
-        weights,
-        out / "log",
-        out / "run.safetensors",
-        config=config,
-        loss=loss,
-        model=load_section(_PARAMS, "model", ModelConfig),
-        mel=load_section(_PARAMS, "mel", MelConfig),
-        augment=load_section(_PARAMS, "augment", AugmentConfig),
-        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
-    )
-    return weights
+    seeds = sorted({seed for _, seed in runs})
+    if len(seeds) < 2:
+        raise PairingError("an interval over seeds takes at least two different seeds")
+    if missing := [(m, s) for m in ("fixed", "variable") for s in seeds if (m, s) not in runs]:
+        raise PairingError(f"no runs of {missing}")
+    check_same_test(list(runs.values()))
+    if len({run.data for run in runs.values()}) > 1:
+        raise PairingError("the runs were trained and tested on different shards")
+    return {
+        "data": next(iter(runs.values())).data,
+        "queries": len(next(iter(runs.values())).queries),
+        "seeds": seeds,
+        "runs": [
+            {"margin_mode": mode, "seed": seed, "search": search, **summarise(run.ranks[search])}
+            for (mode, seed), run in sorted(runs.items())
+            for search in SEARCHES
+        ],
+        "differences": [
+            _differences(runs, seeds, ROWS[first], ROWS[second]) for first, second in _PAIRS
+        ],
+        "false_alarms": {metric: _seeds_apart(runs, metric) for metric in PER_QUERY},
+    }
 
 
-def evaluate_in(out: Path, config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluates what :func:`train_into` left in ``out`` and returns the metrics."""
-    outputs = Outputs(
-        embeddings=out / "embeddings.parquet",
-        ranks=out / "ranks.parquet",
-        metrics=out / "retrieval.json",
-        audit=out / "audit.json",
-        curve=out / "audio_weight.csv",
-    )
-    evaluate(
-        out / "model.safetensors",
-        _DATA / "av",
-        _DATA / "captions",
-        _DATA / "images",
-        _DATA / "world",
-        outputs,
-        config=config,
-        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
-    )
-    metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())
-    return metrics
+def _differences(
+    runs: Mapping[tuple[str, int], Run], seeds: list[int], first: Any, second: Any
+) -> dict[str, Any]:
+    """Of two rows: by metric, over queries (each query's mean over seeds) and over seeds."""
+    tests = {}
+    for metric, value in PER_QUERY.items():
+        one, other = (
+            np.stack([value(runs[mode, seed].ranks[search]) for seed in seeds])
+            for mode, search in (first, second)
+        )  # (seeds, queries)
+        tests[metric] = {
+            "over_queries": asdict(paired_over_queries(one.mean(axis=0), other.mean(axis=0))),
+            "over_seeds": asdict(paired_over_seeds(one.mean(axis=1), other.mean(axis=1))),
+        }
+    return {"first": list(first), "second": list(second), "tests": tests}
+
+
+def _seeds_apart(runs: Mapping[tuple[str, int], Run], metric: str) -> list[int]:
+    """Pairs of runs that differ by seed alone: [called different at 5 %, all]."""
+    total = np.zeros(2, int)
+    for mode, search in ROWS:
+        same = [run.ranks[search] for (of, _), run in sorted(runs.items()) if of == mode]
+        total += false_alarms(same, metric)
+    return [int(count) for count in total]

@@ -24,7 +24,7 @@ _SEED = 1  # of the resampling: the same runs always have the same p
 
 
 def _hit_at(k: int) -> Callable[[Ranks], Values]:
-    return lambda ranks: 100.0 * (ranks <= k)
+    return lambda ranks: np.where(ranks <= k, 100.0, 0.0)
 
 
 # What each metric is the mean of, over queries; MedR is no mean and has no such test.

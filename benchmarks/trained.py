@@ -1,0 +1,63 @@
+"""Trains and evaluates in this process, on the data that ``make repro`` left in ``data``."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from trimodal.config import load_section
+from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
+from trimodal.images import AugmentConfig
+from trimodal.leaks import LeaksConfig
+from trimodal.losses import LossConfig
+from trimodal.mel import MelConfig
+from trimodal.model import ModelConfig
+from trimodal.trainer import TrainConfig
+from trimodal.training import train
+
+_DATA = Path("data")
+_PARAMS = Path("params.yaml")
+
+
+def train_into(out: Path, config: TrainConfig, loss: LossConfig) -> Path:
+    """Trains on the data that `dvc repro` left, with params.yaml's other sections, and returns the
+    weights' path, in ``out``.
+    """
+    weights = out / "model.safetensors"
+    train(
+        _DATA / "av",
+        _DATA / "captions",
+        _DATA / "images",
+        weights,
+        out / "log",
+        out / "run.safetensors",
+        config=config,
+        loss=loss,
+        model=load_section(_PARAMS, "model", ModelConfig),
+        mel=load_section(_PARAMS, "mel", MelConfig),
+        augment=load_section(_PARAMS, "augment", AugmentConfig),
+        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
+    )
+    return weights
+
+
+def evaluate_in(out: Path, config: EvaluateConfig) -> dict[str, Any]:
+    """Evaluates what :func:`train_into` left in ``out`` and returns the metrics."""
+    outputs = Outputs(
+        embeddings=out / "embeddings.parquet",
+        ranks=out / "ranks.parquet",
+        metrics=out / "retrieval.json",
+        audit=out / "audit.json",
+        curve=out / "audio_weight.csv",
+    )
+    evaluate(
+        out / "model.safetensors",
+        _DATA / "av",
+        _DATA / "captions",
+        _DATA / "images",
+        _DATA / "world",
+        outputs,
+        config=config,
+        leaks=load_section(_PARAMS, "leaks", LeaksConfig),
+    )
+    metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())
+    return metrics
