@@ -145,6 +145,7 @@ def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path)
     build_index(store.table)
     near = [store.search(query[:256], 0.2, 10) for query in rows[:40]]
     assert overlap(exact, near) >= 0.95
+    assert [store.search(query[:256], 0.2, 10, exact=True) for query in rows[:40]] == exact
     new = unit(np.ones((2, 256))).reshape(1, 512)
     store.add([stored(1)], [(1, 0.5, b"", b"")], new)
     assert store.search(new[0, :256], 0.2, 1)[0].file == 1

@@ -102,7 +102,7 @@ def _search(args: argparse.Namespace) -> None:
         warnings.simplefilter("always")
         hits = model.search(
             args.text, args.audio, args.image,
-            top=args.top, audio_weight=args.audio_weight, store=args.store,
+            top=args.top, audio_weight=args.audio_weight, store=args.store, exact=True,
         )  # fmt: skip
     for warning in told:
         print(f"trimodal: {warning.message}", file=sys.stderr)

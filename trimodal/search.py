@@ -49,12 +49,15 @@ class Trimodal(Encoder):
     ``Trimodal.load()`` takes the model that ``dvc repro`` has trained.
     """
 
+    _store: "MomentStore | None" = None  # the one asked last: its index stays in memory
+
     def index(
         self, folder: str | Path, store: str | Path = STORE, *, workers: int = 2
     ) -> "IndexReport":
         """Brings a store up to the videos of a folder (:func:`trimodal.index.index_folder`)."""
         from trimodal.index import index_folder
 
+        self._store = None
         return index_folder(self, folder, str(store), workers=workers)
 
     def search(
@@ -66,23 +69,26 @@ class Trimodal(Encoder):
         top: int = 10,
         audio_weight: float = AUDIO_WEIGHT,
         store: str | Path = STORE,
+        exact: bool = False,
     ) -> list[VideoHit]:
         """The ``top`` videos that fit best, each with up to three moments, at least 3 s apart.
 
         Several sentences, sounds and pictures are asked together: the mean of their points, made a
         unit vector. A moment counts (1 - w) by its picture and w = ``audio_weight`` by its sound; a
-        silent one by its picture alone (paper.md, Evaluation). Raises QueryError where nothing is
-        asked, StoreError where nothing is indexed or by another model; errors and warnings of
-        ``embed_text``, ``embed_audio``, ``embed_images``.
+        silent one by its picture alone (paper.md, Evaluation). ``exact`` looks at every moment even
+        where there is an approximate index: for a single question that is soonest done.
+
+        Raises QueryError where nothing is asked, StoreError where nothing is indexed or by another
+        model; errors and warnings of ``embed_text``, ``embed_audio``, ``embed_images``.
         """
         from trimodal.store import MomentStore
 
-        return self.search_in(
-            MomentStore.open(str(store)),
-            self.query(_listed(text), _listed(audio), _listed(image)),
-            top=top,
-            audio_weight=audio_weight,
-        )
+        if self._store is None or self._store.place != str(store):
+            self._store = MomentStore.open(str(store))
+        if self._store.about.model != self.fingerprint:  # it may have been indexed again
+            self._store = MomentStore.open(str(store))
+        query = self.query(_listed(text), _listed(audio), _listed(image))
+        return self.search_in(self._store, query, top=top, audio_weight=audio_weight, exact=exact)
 
     def query(
         self, text: Sequence[str], audio: Sequence[str | Path], image: Sequence[str | Path]
@@ -103,6 +109,7 @@ class Trimodal(Encoder):
         *,
         top: int,
         audio_weight: float,
+        exact: bool = False,
     ) -> list[VideoHit]:
         """:meth:`search` for a point in a store that is open."""
         from trimodal.store import StoreError
@@ -113,7 +120,7 @@ class Trimodal(Encoder):
             raise StoreError(f"{store.place}: indexed by another model; index the folder again")
         most = 10 * top
         while True:
-            found = store.search(query, audio_weight, most)
+            found = store.search(query, audio_weight, most, exact=exact)
             if len({moment.file for moment in found}) >= top or len(found) < most:
                 return [_hit(store, moments) for moments in _by_video(found)[:top]]
             most *= 4

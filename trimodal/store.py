@@ -22,6 +22,7 @@ from lancedb.table import Table
 
 FORMAT = 1
 _ANN_ROWS = 50_000  # from so many moments on an approximate index is built
+_FRESH = timedelta(seconds=5)  # what another run has added is seen by then
 _OLD = timedelta(hours=1)  # a version that nobody reads any more
 _CANDIDATES = 100  # at least so many the index looks at on the way to its results
 
@@ -94,7 +95,7 @@ class MomentStore:
     @classmethod
     def open(cls, place: str) -> Self:
         """Raises StoreError if there is none that can be read."""
-        database = lancedb.connect(place)
+        database = lancedb.connect(place, read_consistency_interval=_FRESH)
         if "about" not in database.list_tables().tables:
             raise StoreError(f"{place}: no index; make one with `trimodal index FOLDER`")
         try:
@@ -175,10 +176,19 @@ class MomentStore:
         if rows >= _ANN_ROWS and not indexed:
             build_index(self.table)
 
-    def search(self, query: npt.NDArray[np.float32], audio_weight: float, most: int) -> list[Found]:
-        """The moments that fit a unit vector (256,) best, at most ``most``, best first."""
+    def search(
+        self,
+        query: npt.NDArray[np.float32],
+        audio_weight: float,
+        most: int,
+        *,
+        exact: bool = False,
+    ) -> list[Found]:
+        """The moments that fit a unit vector (256,) best, at most ``most``, best first. ``exact``
+        does without the index, which takes seconds to load where there are a million moments.
+        """
         asked = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
-        rows = nearest(self.table, asked, most)
+        rows = nearest(self.table, asked, most, exact=exact)
         return [
             Found(file=row["file"], second=row["second"], score=1 - row["_distance"])
             for row in rows
@@ -202,9 +212,13 @@ def build_index(moments: Table) -> None:
     moments.create_index("point", config=config, replace=True)
 
 
-def nearest(moments: Table, query: npt.NDArray[np.float32], most: int) -> list[dict[str, Any]]:
+def nearest(
+    moments: Table, query: npt.NDArray[np.float32], most: int, *, exact: bool = False
+) -> list[dict[str, Any]]:
     """Rows with ``file``, ``second`` and ``_distance``, 1 - dot product; exact without an index."""
     found = cast(LanceVectorQueryBuilder, moments.search(query, vector_column_name="point"))
     found = found.distance_type("dot").ef(max(_CANDIDATES, most))
+    if exact:
+        found = found.bypass_vector_index()
     rows: list[dict[str, Any]] = found.select(["file", "second", "_distance"]).limit(most).to_list()
     return rows
