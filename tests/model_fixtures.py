@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from training_fixtures import TinyData
+from training_fixtures import PAPERS_LOSS, TinyData
 
 from trimodal.checkpoint import Checkpoint, load_model, save_checkpoint
-from trimodal.losses import LossConfig
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.search import Trimodal
 from trimodal.text import read_vocabulary
@@ -46,8 +45,7 @@ def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
     network.audio(torch.randn(4, 1, 16, 151))
     network.text(torch.randint(0, 5, (4, 16)))
     checkpoint = Checkpoint(
-        model=MODEL, loss=LossConfig(margin_mode="fixed", margin=0.2, variable_scale=0.4,
-        reduction="mean"), mel=data.mel, augment=data.augment, frame_px=32,
+        model=MODEL, loss=PAPERS_LOSS, mel=data.mel, augment=data.augment, frame_px=32,
         vocabulary=vocabulary.fingerprint, front_end=data.mel.front_end_fingerprint(),
         data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from training_fixtures import PAPERS_LOSS
 
 from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
 from trimodal.images import AugmentConfig
-from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.records import DataError
@@ -29,7 +29,7 @@ CHECKPOINT = Checkpoint(
     model=ModelConfig(
         image_backbone="resnet18", image_weights="none", audio_weights="none", width=2
     ),
-    loss=LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean"),
+    loss=PAPERS_LOSS,
     mel=MelConfig(
         sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
         window_seconds=3.0, decibel="power",

@@ -49,10 +49,14 @@ def stepped(ranks: Ranks, config: TrainConfig, loss: LossConfig) -> dict[str, An
     part = slice(ranks.rank * rows, (ranks.rank + 1) * rows)
     net = doubled()
     trainer = Trainer(net, config, loss, ranks)
+    trainer._scale.double()
     audio, text = [(images[part], others[part]) for images, others in batches()]
     losses = [torch.stack(trainer.step(audio, text)) for _ in range(2)]
     gradients = {name: p.grad for name, p in net.named_parameters()}
-    return {"losses": torch.stack(losses), "gradients": gradients, "state": net.state_dict()}
+    return {
+        "losses": torch.stack(losses), "gradients": gradients, "state": net.state_dict(),
+        "scale": trainer._scale.state_dict(),
+    }  # fmt: skip
 
 
 TOGETHER = replace(CONFIG, batch_norm="synchronised")
@@ -62,6 +66,8 @@ CASES = {
     )
     for margin_mode in ("fixed", "variable")
     for update in ("joint", "alternating")
+} | {
+    kind: (TOGETHER, replace(LOSS, kind=kind)) for kind in ("hardest", "semi_hard", "info_nce")
 }  # fmt: skip
 LOCAL_CASES = {
     "chunks": (replace(CONFIG, chunk_size=3), LOSS),

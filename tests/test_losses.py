@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
-from training_fixtures import LiveBytes
+from training_fixtures import PAPERS_LOSS, LiveBytes
 
-from trimodal.losses import LossConfig, Reduction, WholeBatch, pair_loss, variable_margin
+from trimodal.losses import Reduction, WholeBatch, pair_loss, variable_margin
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
 
@@ -217,16 +218,36 @@ def test_orthogonal_images_make_the_variable_margin_the_fixed_one() -> None:
     torch.testing.assert_close(variable, fixed)
 
 
-FIXED = LossConfig(margin_mode="fixed", margin=0.2, variable_scale=0.4, reduction="mean")
+FIXED = replace(PAPERS_LOSS, margin_mode="fixed")
 
 
-def test_margin_mode_chooses_the_scale() -> None:
-    assert FIXED.image_margin_scale is None
-    assert replace(FIXED, margin_mode="variable").image_margin_scale == 0.4
-    assert replace(FIXED, margin_mode="variable", variable_scale=0.0).image_margin_scale == 0.0
+def test_margin_mode_chooses_the_scales() -> None:
+    assert FIXED.margin_scales(0.5) == (None, None)
+    variable = replace(FIXED, margin_mode="variable")
+    assert variable.margin_scales(0.5) == (0.4, None)
+    assert replace(variable, variable_scale=0.0).margin_scales(0.5) == (0.0, None)
+    assert replace(variable, margin_mode="variable_all").margin_scales(0.5) == (0.4, 0.4)
 
 
-@pytest.mark.parametrize("key", ["margin", "variable_scale"])
+def test_the_scale_moves_evenly_to_its_end() -> None:
+    moving = replace(FIXED, margin_mode="variable", final_scale=0.2)
+    assert [moving.margin_scales(p).image for p in (0.0, 0.25, 1.0)] == pytest.approx(
+        [0.4, 0.35, 0.2]
+    )
+
+
+def test_all_anchors_may_have_the_variable_margin() -> None:
+    image, other = units(5, 4, 21), units(5, 4, 22)
+    ours = pair_loss(image, other, margin=9.0, image_margin_scale=0.4, other_margin_scale=0.3)
+    frozen = other.detach()
+    forth = oracle_term(image, other, partial(oracle_margin, image.detach(), 0.4), "mean")
+    back = oracle_term(other, image, partial(oracle_margin, frozen, 0.3), "mean")
+    torch.testing.assert_close(ours, forth + back)
+    assert_close = torch.testing.assert_close
+    assert_close(gradients(ours, image, other), gradients(forth + back, image, other))
+
+
+@pytest.mark.parametrize("key", ["margin", "variable_scale", "final_scale"])
 def test_negative_margins_are_refused(key: str) -> None:
     with pytest.raises(ValueError, match=key):
         replace(FIXED, **{key: -0.1})

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_checkpoint import CHECKPOINT, VOCABULARY
-from training_fixtures import TinyData
+from training_fixtures import PAPERS_LOSS, TinyData
 
 from trimodal.archives import ArchiveError, read_file
 from trimodal.checkpoint import read_checkpoint, save_checkpoint
@@ -175,7 +175,7 @@ def test_queries_come_back(sentences: dict[str, str]) -> None:
 @settings(max_examples=40)
 @given(margin=st.floats(0, 1e6), scale=st.floats(0, 1), mode=st.sampled_from(["fixed", "variable"]))
 def test_params_come_back(margin: float, scale: float, mode: Any) -> None:
-    wanted = LossConfig(margin_mode=mode, margin=margin, variable_scale=scale, reduction="mean")
+    wanted = replace(PAPERS_LOSS, margin_mode=mode, margin=margin, variable_scale=scale)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         path.write_text(yaml.safe_dump({"loss": asdict(wanted)}))

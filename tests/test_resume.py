@@ -11,7 +11,7 @@ from data_fixtures import contents
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_stages import closure
-from training_fixtures import TinyData
+from training_fixtures import PAPERS_LOSS, TinyData
 
 from trimodal import training as module
 from trimodal.leaks import LeaksConfig
@@ -28,7 +28,7 @@ CONFIG = TrainConfig(
     devices=1, batch_norm="local",
 )  # fmt: skip
 STEPS = 12
-LOSS = LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean")
+LOSS = PAPERS_LOSS
 MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
 # Drops whole blocks at random while it trains: its result depends on PyTorch's random state.
 RANDOM_MODEL = replace(MODEL, image_backbone="efficientnet_lite0")
@@ -105,6 +105,19 @@ def undisturbed(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
         run(tiny_data, folder := tmp_path_factory.mktemp("undisturbed"))
     return results(folder)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [replace(LOSS, kind="info_nce"), replace(LOSS, final_scale=0.1)],
+    ids=["scale", "margin"],
+)
+def test_what_the_loss_has_learned_or_moved_to_goes_on(
+    loss: LossConfig, tiny_data: TinyData, tmp_path: Path, killer: Killer
+) -> None:
+    run(tiny_data, tmp_path / "undisturbed", loss=loss)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, CONFIG, loss=loss)
+    assert results(tmp_path / "run") == results(tmp_path / "undisturbed")
 
 
 @pytest.mark.parametrize("step", range(STEPS))

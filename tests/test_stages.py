@@ -32,6 +32,7 @@ ORDER = [
     "retrieval",
     "geometry",
     "losses",
+    "contrastive",
     "mel",
     "spectrogram",
     "images",

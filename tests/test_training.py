@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from training_fixtures import TinyData
+from training_fixtures import PAPERS_LOSS, TinyData
 
 from trimodal.batches import validation_batches
 from trimodal.checkpoint import load_model, read_checkpoint
 from trimodal.distributed import Ranks
 from trimodal.images import normalise
 from trimodal.leaks import LeaksConfig
-from trimodal.losses import LossConfig, pair_loss
+from trimodal.losses import pair_loss
 from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.resume import Run
 from trimodal.text import read_vocabulary
@@ -34,7 +34,7 @@ CONFIG = TrainConfig(
     loader_workers=0, device="cpu", chunk_size=None, precision="auto",
     devices=1, batch_norm="local",
 )  # fmt: skip
-LOSS = LossConfig(margin_mode="variable", margin=0.2, variable_scale=0.4, reduction="mean")
+LOSS = PAPERS_LOSS
 MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
 CPU = Ranks()
 
@@ -141,7 +141,11 @@ def test_alternating_step_updates_after_each_stream() -> None:
     assert_same_state(net, by_hand)
 
 
-@pytest.mark.parametrize("change", [{"margin_mode": "fixed"}, {"reduction": "sum"}])
+@pytest.mark.parametrize(
+    "change",
+    [{"margin_mode": "fixed"}, {"margin_mode": "variable_all"}, {"reduction": "sum"},
+     {"kind": "hardest"}, {"kind": "semi_hard"}, {"kind": "info_nce"}],
+)  # fmt: skip
 def test_loss_section_reaches_the_loss(change: dict[str, str]) -> None:
     audio, text = batches()
     plain = Trainer(network(), CONFIG, LOSS, CPU).step(audio, text)
@@ -150,18 +154,38 @@ def test_loss_section_reaches_the_loss(change: dict[str, str]) -> None:
     assert plain.image_text != other.image_text
 
 
+def test_the_temperature_is_learned_where_it_is_used_and_not_decayed() -> None:
+    for kind, moves in (("info_nce", True), ("hinges", False)):
+        trainer = Trainer(network(), CONFIG, replace(LOSS, kind=kind), CPU)
+        before = trainer._scale().item()
+        trainer.step(*batches())
+        assert (trainer._scale().item() != before) == moves
+        assert trainer._optimiser.param_groups[-1]["weight_decay"] == 0
+
+
+def test_the_margin_moves_with_the_epochs() -> None:
+    moving = replace(LOSS, final_scale=0.0)
+    trainer = Trainer(network(), replace(CONFIG, epochs=3), moving, CPU)
+    trainer.step(*batches())
+    shares = []
+    for _ in range(4):
+        shares.append(trainer._progress)
+        trainer.end_epoch()
+    assert shares == [0.0, 0.5, 1.0, 1.0]
+
+
 def test_each_network_has_its_rate_and_the_schedule_divides_all() -> None:
     """After ``rate_step_epochs`` epochs, not before."""
     net = network()
     trainer = Trainer(net, CONFIG, LOSS, CPU)
     groups = trainer._optimiser.param_groups
-    for group, part in zip(groups, (net.image, net.audio, net.text), strict=True):
+    for group, part in zip(groups[:-1], (net.image, net.audio, net.text), strict=True):
         assert [id(p) for p in group["params"]] == [id(p) for p in part.parameters()]
         assert group["weight_decay"] == 1e-5
     trainer.step(*batches())
     rates = []
     for _ in range(5):
-        rates.append([group["lr"] for group in groups])
+        rates.append([group["lr"] for group in groups[:-1]])
         trainer.end_epoch()
     full = [0.5e-3, 1e-3, 2e-3]
     for epoch, factor in enumerate([1, 1, 0.1, 0.1, 0.01]):

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from trimodal.captions import CaptionsConfig, prepare_captions
 from trimodal.extract import ExtractConfig, extract
 from trimodal.images import AugmentConfig
+from trimodal.losses import LossConfig
 from trimodal.manifest import ClipOutcome, write_manifest
 from trimodal.media import encode_video
 from trimodal.mel import MelConfig
@@ -27,6 +28,13 @@ from trimodal.records import Clip
 RATE_HZ = 8000
 FPS = 4
 SECONDS = 10
+
+
+# The variable margin of the paper, with the authors' numbers.
+PAPERS_LOSS = LossConfig(
+    kind="hinges", margin_mode="variable", margin=0.2, variable_scale=0.4, final_scale=None,
+    reduction="mean", temperature=0.07,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from trimodal.model import ModelConfig, TextNet, TrimodalNet
 from trimodal.records import DataError
 from trimodal.text import Vocabulary
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,23 +14,42 @@ _ROWS_AT_ONCE = 256  # anchors whose hinges are in memory together; few enough f
 
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """Section ``loss``. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
-    ``variable_scale`` on image anchors (paper.md, Losses). ``reduction`` is over the negatives.
+    """Section ``loss``. ``hinges`` are the paper's, over all negatives; the other kinds are in
+    :mod:`trimodal.contrastive`. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
+    ``variable_scale`` on image anchors (paper.md, Losses), ``variable_all`` on all. With
+    ``final_scale`` m' moves to it, evenly from the first epoch to the last. ``reduction`` is over
+    the hinges' negatives, ``temperature`` where InfoNCE's, which is learned, begins.
     """
 
-    margin_mode: Literal["fixed", "variable"]
+    kind: Literal["hinges", "hardest", "semi_hard", "info_nce"]
+    margin_mode: Literal["fixed", "variable", "variable_all"]
     margin: float
     variable_scale: float
+    final_scale: float | None
     reduction: Reduction
+    temperature: float
 
     def __post_init__(self) -> None:
-        if self.margin < 0 or self.variable_scale < 0:
-            raise ValueError("loss: margin and variable_scale are not negative")
+        if min(self.margin, self.variable_scale, self.final_scale or 0.0) < 0:
+            raise ValueError("loss: margin, variable_scale and final_scale are not negative")
+        if self.temperature < 0.01:
+            raise ValueError("loss.temperature must be at least 0.01")
 
-    @property
-    def image_margin_scale(self) -> float | None:
-        """m' where the margin of image anchors is variable, else None."""
-        return self.variable_scale if self.margin_mode == "variable" else None
+    def margin_scales(self, progress: float) -> "MarginScales":
+        """m' when the share ``progress`` of the epochs' way is gone, in [0, 1]."""
+        final = self.variable_scale if self.final_scale is None else self.final_scale
+        scale = self.variable_scale + (final - self.variable_scale) * progress
+        return MarginScales(
+            image=None if self.margin_mode == "fixed" else scale,
+            other=scale if self.margin_mode == "variable_all" else None,
+        )
+
+
+class MarginScales(NamedTuple):
+    """m' of image anchors and of the others; None where their margin is fixed."""
+
+    image: float | None
+    other: float | None
 
 
 class WholeBatch(NamedTuple):
@@ -47,6 +66,7 @@ def pair_loss(
     *,
     margin: float,
     image_margin_scale: float | None,
+    other_margin_scale: float | None = None,
     reduction: Reduction = "mean",
     whole: WholeBatch | None = None,
 ) -> Float[Tensor, ""]:
@@ -59,8 +79,9 @@ def pair_loss(
         L(x, v) = sum over j != i of max(0, s(x_i, v_j) - s(x_i, v_i) + m)
 
     each averaged over all (i, j != i) with ``mean``, the authors' code, or over i alone with
-    ``sum``, the paper's formula. With None for m', L(v, x) has the margin m too. No gradient flows
-    through the margin. Raises ValueError for fewer than two pairs: there is no negative.
+    ``sum``, the paper's formula. With None for m', L(v, x) has the margin m too; with a number for
+    ``other_margin_scale`` L(x, v) has a variable one of that scale. No gradient flows through the
+    margin. Raises ValueError for fewer than two pairs: there is no negative.
 
     With ``whole`` the rows are the anchors i, all of the batch the negatives j, and the value is
     the rows' share: over all rows of the batch the shares add up to its loss. Memory grows with the
@@ -71,13 +92,15 @@ def pair_loss(
     if batch < 2:
         raise ValueError("a ranking loss needs at least two pairs")
 
-    def image_margin(images: Tensor) -> Tensor | float:
-        if image_margin_scale is None:
-            return margin
-        return variable_margin(images @ whole.image.T, image_margin_scale)
+    def margin_of(alike: Tensor, scale: float | None) -> Callable[[Tensor], Tensor | float]:
+        if scale is None:
+            return lambda _anchors: margin
+        return lambda anchors: variable_margin(anchors @ alike.T, scale)
 
+    image_margin = margin_of(whole.image, image_margin_scale)
     forth = _hinges(image, whole.other, whole.first, image_margin)
-    back = _hinges(other, whole.image, whole.first, lambda _others: margin)
+    other_margin = margin_of(whole.other, other_margin_scale)
+    back = _hinges(other, whole.image, whole.first, other_margin)
     return (forth + back) / (batch * (batch - 1) if reduction == "mean" else batch)
 
 

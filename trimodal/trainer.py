@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import StepLR
 
 from trimodal.batch_norm import synchronise_batch_norm
 from trimodal.batches import validation_batches
+from trimodal.contrastive import LearnedScale, info_nce, mined_loss
 from trimodal.devices import Device, Devices, Precision, pick_dtype
 from trimodal.distributed import Ranks
 from trimodal.grad_cache import embed_in_chunks
@@ -111,6 +112,7 @@ class Trainer:
         self._device = device
         self._dtype = pick_dtype(config.precision, device)
         self._loss = loss
+        self._scale = LearnedScale(loss.temperature).to(device)
         rates = {
             "image": config.image_rate_factor,
             "audio": config.audio_rate_factor,
@@ -123,7 +125,8 @@ class Trainer:
                     "lr": config.learning_rate * factor,
                 }
                 for name, factor in rates.items()
-            ],
+            ]
+            + [{"params": self._scale.parameters(), "lr": config.learning_rate, "weight_decay": 0}],
             weight_decay=config.weight_decay,
             fused=True,
         )
@@ -147,6 +150,7 @@ class Trainer:
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that steps change, as tensors and as JSON."""
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"scale/{name}": value for name, value in self._scale.state_dict().items()}
         optimiser = self._optimiser.state_dict()
         for number, moments in optimiser["state"].items():
             tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
@@ -156,12 +160,13 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Sets the trainer to what :meth:`state` gave."""
         weights: dict[str, Tensor] = {}
+        scale: dict[str, Tensor] = {}
         moments: dict[int, dict[str, Tensor]] = {}
         parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
         for full_name, value in tensors.items():
             kind, name = full_name.split("/", 1)
-            if kind == "network":
-                weights[name] = value
+            if kind in ("network", "scale"):
+                (weights if kind == "network" else scale)[name] = value
                 continue
             number, name = name.split("/")
             parameter = parameters[int(number)]
@@ -169,6 +174,7 @@ class Trainer:
                 value = torch.empty_like(parameter).copy_(value)
             moments.setdefault(int(number), {})[name] = value
         self.network.load_state_dict(weights)
+        self._scale.load_state_dict(scale)
         self._optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
         self._schedule.load_state_dict(dict(facts["schedule"]))
 
@@ -202,6 +208,9 @@ class Trainer:
         self._optimiser.zero_grad(set_to_none=True)
         # Ranks average their gradients; the batch's is the sum of what their shares of it give.
         (self._ranks.size * loss).backward()  # type: ignore[no-untyped-call]
+        for parameter in self._scale.parameters():  # no part of a parallel network
+            if parameter.grad is not None:
+                parameter.grad = self._ranks.total(parameter.grad) / self._ranks.size
         self._optimiser.step()
 
     def _joint_losses(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
@@ -256,14 +265,23 @@ class Trainer:
         if self.network.training:
             gathered = self._ranks.gather(images), self._ranks.gather(others)
             whole = WholeBatch(*gathered, self._ranks.rank * len(images))
+        scales = self._loss.margin_scales(self._progress)
+        if self._loss.kind == "info_nce":
+            return info_nce(images, others, self._scale(), whole=whole)
+        if self._loss.kind != "hinges":
+            return mined_loss(
+                images, others, mining=self._loss.kind, margin=self._loss.margin,
+                image_margin_scale=scales.image, other_margin_scale=scales.other, whole=whole,
+            )  # fmt: skip
         return pair_loss(
-            images,
-            others,
-            margin=self._loss.margin,
-            image_margin_scale=self._loss.image_margin_scale,
-            reduction=self._loss.reduction,
-            whole=whole,
-        )
+            images, others, margin=self._loss.margin, image_margin_scale=scales.image,
+            other_margin_scale=scales.other, reduction=self._loss.reduction, whole=whole,
+        )  # fmt: skip
+
+    @property
+    def _progress(self) -> float:
+        """The share of the way from the first epoch to the last, in [0, 1]."""
+        return min(1.0, self._schedule.last_epoch / max(1, self._config.epochs - 1))
 
 
 def memory_layout(network: nn.Module, device: torch.device) -> torch.memory_format:

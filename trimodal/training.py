@@ -40,10 +40,10 @@ from trimodal.trainer import TrainConfig, Trainer, mean_losses
 # The source that shapes a run: another version of it begins a new one.
 SHAPING_MODULES = (
     "trimodal.av_index", "trimodal.backbones", "trimodal.batch_norm", "trimodal.batches",
-    "trimodal.devices", "trimodal.distributed", "trimodal.grad_cache", "trimodal.images",
-    "trimodal.loaders", "trimodal.losses", "trimodal.mel", "trimodal.model", "trimodal.resume",
-    "trimodal.shards", "trimodal.tables", "trimodal.text", "trimodal.timing", "trimodal.trainer",
-    "trimodal.training",
+    "trimodal.contrastive", "trimodal.devices", "trimodal.distributed", "trimodal.grad_cache",
+    "trimodal.images", "trimodal.loaders", "trimodal.losses", "trimodal.mel", "trimodal.model",
+    "trimodal.resume", "trimodal.shards", "trimodal.tables", "trimodal.text", "trimodal.timing",
+    "trimodal.trainer", "trimodal.training",
 )  # fmt: skip
 
 

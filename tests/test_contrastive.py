@@ -1,0 +1,113 @@
+"""Hardest and semi-hard negatives and InfoNCE against loops written straight from their papers."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from test_losses import dot, gradients, oracle_margin, units
+from torch import Tensor
+
+from trimodal.contrastive import LearnedScale, Mining, info_nce, mined_loss
+from trimodal.losses import WholeBatch
+
+MININGS: tuple[Mining, ...] = ("hardest", "semi_hard")
+
+
+def oracle_mined(
+    anchors: Tensor, others: Tensor, margin: Callable[[int, int], Tensor | float], mining: Mining
+) -> Tensor:
+    """One negative an anchor, found pair by pair."""
+    total = torch.zeros((), dtype=torch.double)
+    for i in range(len(anchors)):
+        own = dot(anchors[i], others[i])
+        best = None
+        for j in range(len(others)):
+            similarity = dot(anchors[i], others[j])
+            if j == i or (mining == "semi_hard" and not similarity < own):
+                continue
+            hinge = similarity - own + margin(i, j)
+            best = hinge if best is None or hinge > best else best
+        if best is not None and best > 0:
+            total = total + best
+    return total / len(anchors)
+
+
+@pytest.mark.parametrize("mining", MININGS)
+@pytest.mark.parametrize("scale", [None, 0.4])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_negative_an_anchor(mining: Mining, scale: float | None, seed: int) -> None:
+    image, other = units(6, 3, seed), units(6, 3, seed + 100)
+
+    def margin_of(rows: Tensor) -> Callable[[int, int], Tensor | float]:
+        frozen = rows.detach()
+        return lambda i, j: 0.2 if scale is None else oracle_margin(frozen, scale, i, j)
+
+    ours = mined_loss(
+        image, other, mining=mining, margin=0.2, image_margin_scale=scale, other_margin_scale=scale
+    )
+    slow = oracle_mined(image, other, margin_of(image), mining) + oracle_mined(
+        other, image, margin_of(other), mining
+    )
+    torch.testing.assert_close(ours, slow)
+    assert slow > 0
+    torch.testing.assert_close(gradients(ours, image, other), gradients(slow, image, other))
+
+
+def test_semi_hard_negatives_are_farther_than_the_partner() -> None:
+    """The only negative is nearer than the partner: hardest counts it, semi-hard has none."""
+    image = torch.eye(2)
+    other = torch.eye(2).flip(0)
+    assert mined_loss(image, other, mining="hardest", margin=0.2).item() == pytest.approx(2.4)
+    assert mined_loss(image, other, mining="semi_hard", margin=0.2).item() == 0
+
+
+@pytest.mark.parametrize("scale", [1.0, 14.3])
+def test_info_nce_is_the_logarithm_of_a_softmax(scale: float) -> None:
+    image, other = units(5, 4, 7), units(5, 4, 8)
+
+    def one_way(anchors: Tensor, others: Tensor) -> Tensor:
+        terms = []
+        for i in range(5):
+            powers = torch.stack([torch.exp(scale * dot(anchors[i], others[j])) for j in range(5)])
+            terms.append(-torch.log(powers[i] / powers.sum()))
+        return torch.stack(terms).mean()
+
+    ours, slow = info_nce(image, other, scale), one_way(image, other) + one_way(other, image)
+    torch.testing.assert_close(ours, slow)
+    torch.testing.assert_close(gradients(ours, image, other), gradients(slow, image, other))
+
+
+@pytest.mark.parametrize("kind", [*MININGS, "info_nce"])
+def test_shares_of_the_rows_add_up_to_the_batch(kind: str) -> None:
+    image, other = units(7, 4, 9), units(7, 4, 10)
+
+    def loss(rows: slice) -> Tensor:
+        whole = WholeBatch(image, other, rows.start)
+        if kind == "info_nce":
+            return info_nce(image[rows], other[rows], 5.0, whole=whole)
+        mining: Mining = "hardest" if kind == "hardest" else "semi_hard"
+        return mined_loss(
+            image[rows], other[rows], mining=mining, margin=0.2, image_margin_scale=0.4, whole=whole
+        )
+
+    parts = loss(slice(0, 3)) + loss(slice(3, 7))
+    together = loss(slice(0, 7))
+    torch.testing.assert_close(parts, together)
+    torch.testing.assert_close(gradients(parts, image, other), gradients(together, image, other))
+
+
+def test_the_scale_begins_at_the_temperature_and_ends_at_a_hundred() -> None:
+    scale = LearnedScale(0.05)
+    assert scale().item() == pytest.approx(20)
+    with torch.no_grad():
+        scale.log_scale.fill_(math.log(1e6))
+    assert scale().item() == pytest.approx(100)
+
+
+def test_a_single_pair_is_refused() -> None:
+    one = torch.ones(1, 3)
+    with pytest.raises(ValueError, match="two pairs"):
+        mined_loss(one, one, mining="hardest", margin=0.2)
+    with pytest.raises(ValueError, match="two pairs"):
+        info_nce(one, one, 1.0)
