@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from comparison_fixtures import run
 from data_fixtures import contents
 from model_fixtures import FACTS
 from repository import ROOT
 
+from trimodal.comparison import table1
+from trimodal.comparison_table import comparison_table
 from trimodal.report import write_report
 
 # paper.md, Evaluation and results: R@1, R@5, R@10, MedR of each row
@@ -185,22 +188,14 @@ def test_report_is_written_over_an_older_one(metrics: dict[str, Any], tmp_path: 
 def test_comparison_of_margins_is_told_with_its_commit(
     metrics: dict[str, Any], tmp_path: Path
 ) -> None:
-    runs = [
-        {
-            "margin_mode": mode, "seed": seed,
-            "text_to_video": {
-                name: summary(5 + seed + gain, 10, 20 + seed / 8 + gain, 9, 9 - gain)
-                for name in ("image", "image_audio")
-            },
-        }
-        for seed in (1, 2, 3)
-        for mode, gain in (("fixed", 0.0), ("variable", 4.0 + seed / 100))
-    ]  # fmt: skip
-    comparison = {"git": "0123456789abcdef", "data": "d", "seeds": [1, 2, 3], "runs": runs}
+    runs = {
+        (mode, seed): run(f"{mode}{seed}", 10 * seed + (mode == "variable"))
+        for mode in ("fixed", "variable") for seed in (1, 2)
+    }  # fmt: skip
+    comparison = {"git": "0123456789abcdef", **table1(runs), "data": "d"}
     text = report(tmp_path, metrics, comparison)
     assert "commit 0123456789abcdef." in text
-    assert row(text, "image alone", "| fixed").endswith("| 7.0 | 10.0 | 20.2 | 9.0 | 9.0 |")
-    assert "image alone: a win" in text
+    assert comparison_table(comparison) in text
 
 
 def test_report_without_a_comparison_has_no_section_for_it(

@@ -31,7 +31,7 @@ def model_card(model: Facts, params: Facts, retrieval: Facts, audit: Facts) -> s
         _metrics(retrieval),
         "Chance is R@1 "
         f"{100 / audit['gallery']:.1f} and MedR {(audit['gallery'] + 1) / 2:g}. These are one "
-        "run's figures, without an interval: `trimodal compare` has those.",
+        "run's figures, without an interval: `trimodal experiments table1` has those.",
         "## Limits",
         _list(_limits(params, audit)),
     ]

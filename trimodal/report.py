@@ -106,7 +106,7 @@ def markdown(results: Results) -> str:
     if results.comparison["runs"] and results.comparison["data"] == audit["data"]:
         parts += [
             "## Variable against fixed margin",
-            f"Measured by `make compare` on this data at commit {results.comparison['git']}.",
+            f"Measured by `make table` on this data at commit {results.comparison['git']}.",
             comparison_table(results.comparison),
         ]
     parts += [
