@@ -23,7 +23,15 @@ import pyarrow.parquet as pq
 
 from benchmarks.measuring import ROOT, in_child, machine, peak_bytes, ratio, say
 from trimodal.model import EMBEDDING_DIM
-from trimodal.store import About, MomentStore, StoredFile, build_index, nearest
+from trimodal.store import (
+    FRAME_BITS,
+    About,
+    MomentStore,
+    StoredFile,
+    build_index,
+    nearest,
+    open_for_questions,
+)
 
 AUDIO_WEIGHT = 0.2
 NEAREST = 10
@@ -111,7 +119,7 @@ def build_lance(folder: Path) -> tuple[float, float, int]:
             file=number, path=f"{number}", bytes=0, modified_ns=0, moments=len(part),
             has_audio=True, aspect=1.0, problem="",
         )  # fmt: skip
-        moments = [(number, float(second), b"", b"") for second in range(len(part))]
+        moments = [(number, frame, b"", b"") for frame in range(1, len(part) + 1)]
         store.add([file], moments, part)
     written = time.perf_counter() - began
     build_index(store.table)
@@ -144,7 +152,7 @@ def ask(folder: Path, questions: Points) -> None:
     """All in turn, question by question; the first ten do not count."""
     asked = np.concatenate([(1 - AUDIO_WEIGHT) * questions, AUDIO_WEIGHT * questions], axis=1)
     points = np.load(folder / "points.npy")
-    table = MomentStore.open(str(folder / "LanceDB")).table
+    table = open_for_questions(str(folder / "LanceDB"))
     index = faiss.read_index(str(folder / "faiss/index"))
     faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)
 
@@ -154,8 +162,8 @@ def ask(folder: Path, questions: Points) -> None:
         return best[np.argsort(-scores[best])]
 
     def by_lance(question: Points) -> npt.NDArray[np.int64]:
-        rows = nearest(table, question, NEAREST)
-        return np.array([row["file"] * CHUNK + int(row["second"]) for row in rows])
+        moments = np.array(nearest(table, question, NEAREST)[0])
+        return (moments >> FRAME_BITS) * CHUNK + (moments & (1 << FRAME_BITS) - 1) - 1
 
     def by_faiss(question: Points) -> npt.NDArray[np.int64]:
         found: npt.NDArray[np.int64] = index.search(question[None], NEAREST)[1][0]

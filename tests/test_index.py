@@ -19,7 +19,7 @@ from trimodal.index import LIMITS, index_folder
 from trimodal.media import DecodingLimits
 from trimodal.sound import decode_audio
 from trimodal.spectrogram import log_mel
-from trimodal.store import MomentStore, StoreError
+from trimodal.store import FRAME_BITS, MomentStore, StoreError
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def rows_of(store: MomentStore, path: str) -> dict[float, np.ndarray]:
     number = next(file.file for file in store.files() if file.path == path)
     table = store.table.to_arrow()
     return {
-        row["second"]: np.array(row["point"], np.float32)
+        (row["moment"] & (1 << FRAME_BITS) - 1) - 0.5: np.array(row["point"], np.float32)
         for row in table.to_pylist() if row["file"] == number
     }  # fmt: skip
 

@@ -87,10 +87,10 @@ def test_moments_are_grouped_by_video_and_apart(tool: Tool, tmp_path: Path) -> N
     ]  # fmt: skip
     moments, points = [], []
     for second in range(500):
-        moments.append((0, second + 0.5, b"", b""))
+        moments.append((0, second + 1, b"", b""))
         points.append(np.tile(unit(1, second / 1000), 2))
     for number in (1, 2):
-        moments.append((number, 0.5, b"", b""))
+        moments.append((number, 1, b"", b""))
         points.append(np.tile(unit(1, number), 2))
     store.add(files, moments, np.stack(points))
     hits = tool.model.search_in(store, unit(1), top=3, audio_weight=0.2)

@@ -35,7 +35,7 @@ def stored(number: int, moments: int = 4) -> StoredFile:
 def filled(place: str, videos: int) -> tuple[MomentStore, Points]:
     store = MomentStore.create(place, ABOUT, 256)
     rows = points(videos * 4)
-    moments = [(v, s + 0.5, b"t%d" % v, b"m%d" % s) for v in range(videos) for s in range(4)]
+    moments = [(v, s + 1, b"t%d" % v, b"m%d" % s) for v in range(videos) for s in range(4)]
     store.add([stored(number) for number in range(videos)], moments, rows)
     return store, rows
 
@@ -64,7 +64,7 @@ def test_it_finds_what_numpy_finds_at_every_weight(
 def test_pictures_and_files_are_found_again(some: tuple[MomentStore, Points]) -> None:
     store, _ = some
     assert store.pictures(7, 2.5) == (b"t7", b"m2")
-    assert store.pictures(7, 2.0) is None
+    assert store.pictures(7, 4.5) is None
     assert store.file(7) == stored(7)
     with pytest.raises(KeyError):
         store.file(50)
@@ -92,12 +92,12 @@ def test_dropped_videos_are_gone(tmp_path: Path) -> None:
 
 def test_moments_of_a_killed_run_are_dropped(tmp_path: Path) -> None:
     store, rows = filled(str(tmp_path), 2)
-    store.add([], [(2, 0.5, b"", b"")], rows[:1])
+    store.add([], [(2, 1, b"", b"")], rows[:1])
     assert store.moments == 9
     store.drop_unfinished()
     assert store.moments == 8
     store.drop([0, 1])
-    store.add([], [(0, 0.5, b"", b"")], rows[:1])
+    store.add([], [(0, 1, b"", b"")], rows[:1])
     store.drop_unfinished()
     assert store.moments == 0
 
@@ -140,14 +140,15 @@ def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path)
     pairs = rng.integers(0, 40, (2, 6000))
     mixed = ends[pairs[0]] * u + ends[pairs[1]] * (1 - u) + 0.3 * rng.standard_normal((6000, 512))
     rows = unit(mixed.reshape(6000, 2, 256)).reshape(6000, 512)
-    store.add([stored(0)], [(0, row, b"", b"") for row in range(6000)], rows)
+    store.add([stored(0)], [(0, row + 1, b"", b"") for row in range(6000)], rows)
     exact = [store.search(query[:256], 0.2, 10) for query in rows[:40]]
     build_index(store.table)
+    store = MomentStore.open(str(tmp_path))
     near = [store.search(query[:256], 0.2, 10) for query in rows[:40]]
     assert overlap(exact, near) >= 0.95
     assert [store.search(query[:256], 0.2, 10, exact=True) for query in rows[:40]] == exact
     new = unit(np.ones((2, 256))).reshape(1, 512)
-    store.add([stored(1)], [(1, 0.5, b"", b"")], new)
+    store.add([stored(1)], [(1, 1, b"", b"")], new)
     assert store.search(new[0, :256], 0.2, 1)[0].file == 1
     store.settle()
     assert store.search(new[0, :256], 0.2, 1)[0].file == 1

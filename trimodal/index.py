@@ -193,7 +193,7 @@ class _Batch:
 
     def _clear(self) -> None:
         self._files: list[StoredFile] = []
-        self._moments: list[tuple[int, float, bytes, bytes]] = []
+        self._moments: list[tuple[int, int, bytes, bytes]] = []
         self._points: list[Points] = []
 
     def take(
@@ -227,9 +227,9 @@ class _Batch:
 
 @dataclass(frozen=True, kw_only=True)
 class _Moments:
-    """Moments (second, thumbnail, mel) and their points, (moments, 512)."""
+    """Moments (frame, thumbnail, mel) and their points, (moments, 512)."""
 
-    moments: list[tuple[float, bytes, bytes]]
+    moments: list[tuple[int, bytes, bytes]]
     points: Points
 
 
@@ -243,9 +243,12 @@ def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
         part = np.array(frames[start : start + _NETWORK_ROWS])
         pictures = torch.from_numpy(part).permute(0, 3, 1, 2)
         points = np.repeat(encoder.embed_pictures(list(pictures))[:, None], 2, axis=1)
-        seconds = [frame_centre_seconds(start + row + 1) for row in range(len(part))]
+        numbers = range(start + 1, start + 1 + len(part))
         mels = [b""] * len(part)
-        centres = [moment_centre(second, sound_seconds, mel.window_seconds) for second in seconds]
+        centres = [
+            moment_centre(frame_centre_seconds(number), sound_seconds, mel.window_seconds)
+            for number in numbers
+        ]
         heard = [row for row, centre in enumerate(centres) if centre is not None]
         if footage.sound is not None and heard:
             inside = [centre for centre in centres if centre is not None]
@@ -255,7 +258,7 @@ def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
                 mels[row] = _mel_picture(window)
         thumbnails = [simplejpeg.encode_jpeg(frame, _THUMBNAIL_QUALITY) for frame in part]
         yield _Moments(
-            moments=list(zip(seconds, thumbnails, mels, strict=True)),
+            moments=list(zip(numbers, thumbnails, mels, strict=True)),
             points=points.reshape(len(part), 2 * EMBEDDING_DIM),
         )
 
