@@ -109,7 +109,7 @@ def size_of(folder: Path) -> int:
 
 def build_lance(folder: Path) -> tuple[float, float, int]:
     """Seconds of writing, of all, and peak bytes above what there was before."""
-    points = np.load(folder / "points.npy", mmap_mode="r")
+    points = np.load(folder / "points.npy", mmap_mode="r", allow_pickle=False)
     before, began = peak_bytes(), time.perf_counter()
     store = MomentStore.create(str(folder / "LanceDB"), About(folder="", model=""), EMBEDDING_DIM)
     for start in range(0, len(points), CHUNK):
@@ -128,7 +128,7 @@ def build_lance(folder: Path) -> tuple[float, float, int]:
 
 def build_faiss(folder: Path) -> tuple[float, float, int]:
     """As :func:`build_lance`; its index holds the points, too, so they are not written."""
-    points = np.load(folder / "points.npy", mmap_mode="r")
+    points = np.load(folder / "points.npy", mmap_mode="r", allow_pickle=False)
     before, began = peak_bytes(), time.perf_counter()
     kind = f"HNSW{HNSW_LINKS}_SQ8"
     index = faiss.index_factory(points.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
@@ -151,7 +151,7 @@ def first_answer(folder: Path, question: Points, exact: bool) -> float:
 def ask(folder: Path, questions: Points) -> None:
     """All in turn, question by question; the first ten do not count."""
     asked = np.concatenate([(1 - AUDIO_WEIGHT) * questions, AUDIO_WEIGHT * questions], axis=1)
-    points = np.load(folder / "points.npy")
+    points = np.load(folder / "points.npy", allow_pickle=False)
     table = open_for_questions(str(folder / "LanceDB"))
     index = faiss.read_index(str(folder / "faiss/index"))
     faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
+from trimodal import experiments
 from trimodal.experiments import ExperimentError, compare_revisions, run_at, run_table1
 from trimodal.significance import PairingError
 
@@ -29,8 +30,6 @@ import json, pathlib, yaml
 import pyarrow.parquet as pq
 from comparison_fixtures import audit, ranks_table, run
 params = yaml.safe_load(open("params.yaml"))
-if params["train"]["seed"] == 13:
-    raise SystemExit("an unlucky seed")
 variable = params["loss"]["margin_mode"] == "variable"
 made = run("x", 10 * params["train"]["seed"] + variable, better=0.5 * variable)
 pathlib.Path("data/evaluation").mkdir(parents=True, exist_ok=True)
@@ -81,8 +80,26 @@ def test_the_papers_comparison_is_run_and_read_back(project: Path) -> None:
     assert "| text to video | metric | table1-fixed-s1 | table1-variable-s1 | difference |" in told
     one, other = (run_at(f"table1-fixed-s{seed}").ranks["image"] for seed in (1, 2))
     assert (one != other).any()
-    with pytest.raises(ExperimentError, match=r"failed: table1-fixed-s13.*dvc queue logs"):
-        run_table1([1, 13])
+
+
+def test_experiments_that_failed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+
+    def dvc(*words: str, **_: float) -> str:
+        asked.append(words)
+        return "table1-fixed-s1\ntable1-variable-s1\ntable1-variable-s13\n"
+
+    monkeypatch.setattr(experiments, "_dvc", dvc)
+    with pytest.raises(ExperimentError, match=r"failed: table1-fixed-s13; see `dvc queue logs"):
+        run_table1([13, 1, 13])
+    assert ("exp", "remove", "table1-fixed-s1") in asked
+    assert sum(words[:3] == ("exp", "run", "--queue") for words in asked) == 4
+
+
+@pytest.mark.usefixtures("project")
+def test_what_dvc_refuses_is_told() -> None:
+    with pytest.raises(ExperimentError, match="dvc exp remove nothing failed"):
+        experiments._dvc("exp", "remove", "nothing")
 
 
 def test_what_has_no_results_is_told(project: Path) -> None:
@@ -91,5 +108,8 @@ def test_what_has_no_results_is_told(project: Path) -> None:
     (project / "data/evaluation/ranks.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         run_at("workspace")
+
+
+def test_one_seed_is_refused_before_anything_runs() -> None:
     with pytest.raises(PairingError, match="two different seeds"):
         run_table1([1, 1])

@@ -1,15 +1,17 @@
 """Moments are found by what is asked, grouped by video, and told in words and in JSON."""
 
 import json
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from media_fixtures import write_steps
 from model_fixtures import Tool
 
+from trimodal import cli
 from trimodal.encoder import Points, QueryError, UnknownWordWarning
 from trimodal.search import Moment, VideoHit, as_text
 from trimodal.store import About, MomentStore, StoredFile
@@ -121,30 +123,49 @@ def test_results_as_text() -> None:
     assert as_text([hit]) == "  1  0.500 at 1:15.5  a/b.mp4  [silent]  (also 0.250 at 0:03.5)"
 
 
-def command(tool: Tool, *words: str) -> "subprocess.CompletedProcess[str]":
+class Command(NamedTuple):
+    """What a command came to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(
+    tool: Tool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
+) -> Command:
     name, *rest = words
     model = ["--model", str(tool.path), "--vocabulary", str(tool.vocabulary)]
-    return subprocess.run(
-        [sys.executable, "-m", "trimodal.cli", name, *model, *rest],
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["trimodal", name, *model, *rest])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as end:
+        code = int(end.code or 0)
+    return Command(code, *capsys.readouterr())
 
 
-def test_the_commands(tool: Tool, tmp_path: Path) -> None:
+def test_the_commands(
+    tool: Tool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = partial(command, tool, capsys, monkeypatch)
     folder, store = tmp_path / "videos", str(tmp_path / "store")
     folder.mkdir()
     write_steps(folder / "a.mp4", seconds=4)
     (folder / "bad.mp4").write_bytes(b"rubbish")
-    done = command(tool, "search", "--text", "a dog", "--store", store)
+    done = run("search", "--text", "a dog", "--store", store)
     assert (done.returncode, done.stdout) == (1, "")
     assert "no index; make one with `trimodal index FOLDER`" in done.stderr
-    done = command(tool, "index", str(folder), "--store", store)
+    done = run("index", str(folder), "--store", store)
     assert done.returncode == 0, done.stderr
     problem, total = done.stdout.splitlines()
     assert problem.startswith("bad.mp4: corrupt: ")
     assert total.startswith("4 moments; videos: 2 new, 0 changed, 0 as they were, 0 gone, 1 with")
-    done = command(
-        tool, "search", "--store", store, "--json", "--text", "a dog and a zebra", "--and",
+    done = run(
+        "search", "--store", store, "--json", "--text", "a dog and a zebra", "--and",
         "--audio", str(folder / "a.mp4"),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -152,7 +173,7 @@ def test_the_commands(tool: Tool, tmp_path: Path) -> None:
     (hit,) = json.loads(done.stdout)
     assert hit["path"] == "a.mp4"
     assert hit["moments"][0].keys() == {"second", "score"}
-    done = command(tool, "search", "--store", store, "--text", "zebra")
+    done = run("search", "--store", store, "--text", "zebra")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "trimodal: 'zebra' says nothing to the model: words without a vector: zebra\n"

@@ -24,7 +24,7 @@ def ranks_of(rng: np.random.Generator, hardness: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Enough to count how often a test fires."""
-    monkeypatch.setattr(significance, "RESAMPLES", 999)
+    monkeypatch.setattr(significance, "RESAMPLES", 499)
 
 
 @pytest.mark.usefixtures("few_resamples")

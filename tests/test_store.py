@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from s3_server import new_bucket, s3_server
 
 from trimodal.store import About, Found, MomentStore, StoredFile, StoreError, build_index
 
@@ -158,3 +159,18 @@ def overlap(exact: list[list[Found]], near: list[list[Found]]) -> float:
     """The share of the exact results that are among the near ones."""
     places = [[{one.second for one in found} for found in results] for results in (exact, near)]
     return float(np.mean([len(a & b) / len(a) for a, b in zip(*places, strict=True)]))
+
+
+def test_a_store_may_lie_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")  # the server on loopback has no certificate
+    with s3_server():
+        place = f"{new_bucket('search')}/store"
+        store, rows = filled(place, 2)
+        store.drop([0])
+        store.settle()
+        again = MomentStore.open(place)
+        assert again.files() == [stored(1)]
+        assert {one.file for one in again.search(rows[0, :256], 0.2, 9)} == {1}
+        assert again.pictures(1, 2.5) == (b"t1", b"m2")
+        with pytest.raises(StoreError, match="no index"):
+            MomentStore.open(f"{place}-elsewhere")

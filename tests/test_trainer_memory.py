@@ -80,7 +80,7 @@ def step_by_hand(
 
     def loss_of(pictures: Tensor, others: Tensor) -> Tensor:
         return pair_loss(
-            pictures, others, margin=0.2, image_margin_scale=loss.image_margin_scale
+            pictures, others, margin=0.2, image_margin_scale=loss.margin_scales(0.0).image
         )  # fmt: skip
 
     optimiser = net.optimiser

@@ -47,7 +47,10 @@ KEYWORDS: dict[str, tuple[str, bool]] = {
     ".get_state_dict": ("weights_only", True),
 }
 # Loaders of plain data; any other `.load` and `.loads` may unpickle (gensim's does).
-LOADERS = {"json.load", "json.loads", "librosa.load", *KEYWORDS}
+LOADERS = {
+    "json.load", "json.loads", "librosa.load", *KEYWORDS,
+    "trimodal.search.Trimodal.load", "trimodal.encoder.Encoder.load",  # safetensors and JSON
+}  # fmt: skip
 
 
 UNKNOWN = ast.Constant(None)

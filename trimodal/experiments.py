@@ -16,6 +16,7 @@ from trimodal.comparison import Run, compare, run_from, table1
 from trimodal.comparison_table import comparison_table
 from trimodal.files import git_revision, write_json
 from trimodal.records import DataError
+from trimodal.significance import PairingError
 
 RANKS = "data/evaluation/ranks.parquet"
 AUDIT = "metrics/audit.json"
@@ -71,6 +72,8 @@ def run_table1(seeds: Sequence[int]) -> str:
 
     Raises ExperimentError if DVC cannot run one, PairingError for fewer than two seeds.
     """
+    if len(set(seeds)) < 2:
+        raise PairingError("an interval over seeds takes at least two different seeds")
     names = {
         (mode, seed): f"table1-{mode}-s{seed}" for seed in sorted(set(seeds)) for mode in MODES
     }

@@ -55,10 +55,11 @@ class WorkerError(RuntimeError):
         """Of a worker that ended before it could take a job."""
         error = cls(exit_code)
         error.crashed = False
-        error.args = (
-            f"a worker process {error.how} before it could begin; a script that starts workers "
-            'does so under `if __name__ == "__main__":`',
-        )
+        if exit_code == 1:  # an exception, where nothing of ours runs yet
+            error.args = (
+                "a worker process could not begin; a script that starts workers does so under "
+                '`if __name__ == "__main__":`',
+            )
         return error
 
     @classmethod

@@ -14,6 +14,7 @@ import numpy as np
 import yaml
 from data_fixtures import write_vectors
 from test_checkpoint import CHECKPOINT
+from training_fixtures import PAPERS_LOSS
 
 from trimodal.av_index import read_index
 from trimodal.checkpoint import FORMAT, read_checkpoint
@@ -184,8 +185,7 @@ _MEL = MelConfig(
 
 
 def _params_seed(_: Path) -> list[bytes]:
-    loss = {"margin_mode": "fixed", "margin": 0.2, "variable_scale": 0.4, "reduction": "mean"}
-    return [yaml.safe_dump({"mel": asdict(_MEL), "loss": loss}).encode()]
+    return [yaml.safe_dump({"mel": asdict(_MEL), "loss": asdict(PAPERS_LOSS)}).encode()]
 
 
 def _checkpoint_seed(folder: Path) -> list[bytes]:
