@@ -10,6 +10,8 @@ def main() -> None:
     parser.add_argument("--metrics", type=Path, required=True, help="in: the metrics folder")
     parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint's JSON")
     parser.add_argument("--params", type=Path, required=True, help="in: params.yaml")
+    parser.add_argument("--evaluation", type=Path, required=True, help="in: embeddings and ranks")
+    parser.add_argument("--av", type=Path, required=True, help="in: the shards, for pictures")
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
 
@@ -17,7 +19,7 @@ def main() -> None:
     from trimodal.report import write_report
 
     with stage("report"):
-        write_report(args.metrics, args.model, args.params, args.out)
+        write_report(args.metrics, args.model, args.params, args.evaluation, args.av, args.out)
 
 
 if __name__ == "__main__":

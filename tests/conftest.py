@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 from model_fixtures import Tool, make_tool
+from report_fixtures import Evaluated, make_evaluated
 from training_fixtures import TinyData, make_tiny_data
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
@@ -30,3 +31,8 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
 @pytest.fixture(scope="session")
 def tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
     return make_tool(tiny_data, tmp_path_factory.mktemp("model") / "trimodal.safetensors")
+
+
+@pytest.fixture(scope="session")
+def evaluated(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+    return make_evaluated(tiny_data, tmp_path_factory.mktemp("evaluated"))

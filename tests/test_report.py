@@ -9,6 +9,7 @@ import pytest
 from comparison_fixtures import run
 from data_fixtures import contents
 from model_fixtures import FACTS
+from report_fixtures import Evaluated
 from repository import ROOT
 
 from trimodal.comparison import table1
@@ -76,8 +77,18 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
     return folder
 
 
+_evaluated: list[Evaluated] = []
+
+
+@pytest.fixture(autouse=True)
+def _tested(evaluated: Evaluated) -> None:
+    _evaluated[:] = [evaluated]
+
+
 def report_on(metrics: Path, out: Path) -> None:
-    write_report(metrics, metrics / "model.json", ROOT / "params.yaml", out)
+    (of,) = _evaluated
+    model, params = metrics / "model.json", ROOT / "params.yaml"
+    write_report(metrics, model, params, of.folder, of.av_dir, out)
 
 
 def report(tmp_path: Path, retrieval: dict[str, Any], comparison: Any = None) -> str:
@@ -162,7 +173,7 @@ def test_same_metrics_give_the_same_bytes(metrics: dict[str, Any], tmp_path: Pat
     one = contents(tmp_path / "one")
     assert one == contents(tmp_path / "two")
     assert set(one) == {
-        "report.md", "table.md", "model_card.md", "audio_weight.svg", "training.svg"
+        "report.md", "report.html", "table.md", "model_card.md", "audio_weight.svg", "training.svg"
     }  # fmt: skip
     assert all(one[name].startswith(b"<?xml") for name in one if name.endswith(".svg"))
 
@@ -176,7 +187,8 @@ def test_plots_see_the_numbers(metrics: dict[str, Any], tmp_path: Path) -> None:
     losses.write_text(losses.read_text().replace("0.25", "0.75"))
     report_on(folder, tmp_path / "two")
     one, two = contents(tmp_path / "one"), contents(tmp_path / "two")
-    assert {name for name in one if one[name] != two[name]} == {"audio_weight.svg", "training.svg"}
+    changed = {name for name in one if one[name] != two[name]}
+    assert changed == {"audio_weight.svg", "training.svg", "report.html"}
 
 
 def test_report_is_written_over_an_older_one(metrics: dict[str, Any], tmp_path: Path) -> None:

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from trimodal.comparison_table import comparison_table
 from trimodal.config import read_yaml
+from trimodal.figures import BLUE, GREY, INK, ORANGE, axes, loss_curves
 from trimodal.files import atomic_path, read_json, write_text
 from trimodal.model_card import model_card
 from trimodal.progress import log
+from trimodal.report_page import report_page
+from trimodal.tested import read_tested
 
 Metrics = dict[str, Any]
 
@@ -32,7 +34,6 @@ _PAPER = (
     ("the paper: + VM-ranking loss", "VGGSound + COCO + Flickr30k, 550+ h", 6.1, 15.8, 24.2, 48),
 )
 _COLUMNS = ("R@1", "R@5", "R@10", "MedR")
-_INK, _BLUE, _ORANGE = "#24292f", "#1f6feb", "#d1570b"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,22 +47,30 @@ class Results:
     comparison: Metrics
 
 
-def write_report(metrics_dir: Path, model: Path, params: Path, out_dir: Path) -> None:
-    """Reads the metrics, the checkpoint's JSON and params.yaml, and writes ``report.md``, its first
-    table alone as ``table.md``, ``model_card.md``, and the plots ``audio_weight.svg`` and
-    ``training.svg``.
+def write_report(
+    metrics_dir: Path, model: Path, params: Path, evaluation: Path, av_dir: Path, out_dir: Path
+) -> None:
+    """Reads the metrics, the checkpoint's JSON, params.yaml, what ``evaluate`` left in
+    ``evaluation`` and the shards, and writes ``report.md``, its first table alone as ``table.md``,
+    ``report.html``, ``model_card.md``, and the plots ``audio_weight.svg`` and ``training.svg``.
     """
     results = _read(metrics_dir)
     card = model_card(read_json(model), read_yaml(params), results.retrieval, results.audit)
+    page = report_page(
+        _main_table(results), results.retrieval, results.audit, results.curve, results.losses,
+        read_tested(evaluation / "embeddings.parquet", evaluation / "ranks.parquet"), av_dir,
+    )  # fmt: skip
     with atomic_path(out_dir) as temporary:
         temporary.mkdir()
         write_text(temporary / "report.md", markdown(results))
         write_text(temporary / "table.md", _main_table(results) + "\n")
         write_text(temporary / "model_card.md", card)
+        write_text(temporary / "report.html", page)
         with mpl.rc_context({"svg.hashsalt": "trimodal", "font.size": 10}):
             _save(_plot_audio_weight(results), temporary / "audio_weight.svg")
-            _save(_plot_training(results), temporary / "training.svg")
-    log.info(f"report: {out_dir / 'report.md'}, model_card.md and 2 plots; nothing left out")
+            losses = loss_curves(results.losses, results.audit["epoch"])
+            _save(losses, temporary / "training.svg")
+    log.info(f"report: {out_dir / 'report.html'}, report.md, model_card.md; nothing left out")
 
 
 def _read(metrics_dir: Path) -> Results:
@@ -218,45 +227,21 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *rows))
 
 
-def _axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", color=_INK)
-    axes.set_xlabel(xlabel)
-    axes.set_ylabel(ylabel)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#d0d7de", linewidth=0.6)
-    return figure, axes
-
-
 def _plot_audio_weight(results: Results) -> Figure:
-    figure, axes = _axes("Text to video by audio weight", "audio weight", "recall, %")
+    figure, found = axes("Text to video by audio weight", "audio weight", "recall, %")
     weights = [row["audio_weight"] for row in results.curve]
-    for key, colour in (("R@10", _BLUE), ("R@5", _ORANGE), ("R@1", _INK)):
+    for key, colour in (("R@10", BLUE), ("R@5", ORANGE), ("R@1", INK)):
         values = [row[key] for row in results.curve]
-        axes.plot(weights, values, color=colour)
-        axes.annotate(
+        found.plot(weights, values, color=colour)
+        found.annotate(
             key, (weights[0], values[0]), (-4, 0), textcoords="offset points",
             ha="right", va="center", color=colour,
         )  # fmt: skip
     used = results.audit["audio_weight"]
-    axes.axvline(used, color="#8c959f", linewidth=0.8, linestyle=":")
-    axes.annotate(f"used: {used:g}", (used, 0), (4, 4), textcoords="offset points", color="#57606a")
-    axes.set_xlim(-0.13, 1.0)
-    axes.set_ylim(bottom=0)
-    return figure
-
-
-def _plot_training(results: Results) -> Figure:
-    figure, axes = _axes("Loss by epoch, both streams added", "epoch", "loss")
-    for part, colour in (("train", _INK), ("val", _BLUE)):
-        losses = results.losses[part]
-        axes.plot(range(1, len(losses) + 1), losses, color=colour, label=part)
-    axes.axvline(
-        results.audit["epoch"], color="#8c959f", linewidth=0.8, linestyle=":", label="kept"
-    )
-    axes.legend(frameon=False)
-    axes.set_ylim(bottom=0)
+    found.axvline(used, color=GREY, linewidth=0.8, linestyle=":")
+    found.annotate(f"used: {used:g}", (used, 0), (4, 4), textcoords="offset points", color=GREY)
+    found.set_xlim(-0.13, 1.0)
+    found.set_ylim(bottom=0)
     return figure
 
 

@@ -1,0 +1,60 @@
+"""What ``evaluate`` leaves of a few test videos, with shards that hold their pictures."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from training_fixtures import TinyData
+
+from trimodal.embedding import Embeddings, write_embeddings
+from trimodal.files import write_table
+from trimodal.measures import video_ranks
+from trimodal.records import Query
+
+AUDIO_WEIGHT = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """The folder of embeddings and ranks, the shards, and the embeddings."""
+
+    folder: Path
+    av_dir: Path
+    embeddings: Embeddings
+
+
+def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
+    """Two sentences a video, the last video silent, points at random."""
+    index = pq.read_table(data.av_dir / "index.parquet", columns=["clip_id"])
+    videos = index["clip_id"].to_pylist()[:6]
+    rng = np.random.default_rng(4)
+    queries = tuple(
+        Query(query_id=f"q{number}", video_id=videos[number // 2], sentence=f"<b>{number}</b> dogs")
+        for number in range(2 * len(videos))
+    )
+
+    def points(rows: int) -> np.ndarray:
+        drawn = rng.standard_normal((rows, 256)).astype(np.float32)
+        return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
+
+    audio, heard = points(len(videos)), np.arange(len(videos)) < len(videos) - 1
+    audio[~heard] = 0
+    embeddings = Embeddings(
+        queries=queries, image=points(len(videos)), audio=audio, text=points(len(queries)),
+        has_audio=heard, padded_points=0,
+    )  # fmt: skip
+    write_embeddings(folder / "embeddings.parquet", embeddings)
+    image, both = video_ranks(embeddings, (0.0, AUDIO_WEIGHT))
+    order = rng.permutation(len(queries))  # rows are found by their ids
+    table = pa.table(
+        {
+            "query_id": [query.query_id for query in queries],
+            "sentence": [query.sentence for query in queries],
+            "rank_image": image,
+            "rank_image_audio": both,
+        }
+    )
+    write_table(folder / "ranks.parquet", table.take(order))
+    return Evaluated(folder=folder, av_dir=data.av_dir, embeddings=embeddings)
