@@ -4,7 +4,8 @@ Makes a project in which every stage is up to date: this repository's code, dvc.
 a stand-in file for every file that dvc.lock counts after a run of the demo, taken as the stages'
 results by ``dvc commit``. Then runs ``dvc repro`` there, which has nothing to do, and ``dvc
 status`` in an empty project with the same settings; and ``trimodal --help`` beside Python that does
-nothing. Prints a Markdown table: median seconds, and medians of the ratios within a round.
+nothing; and the first answer of ``trimodal search`` in an index of this repository's test videos,
+made here with the model that ``make repro`` left, beside ``import torch``. Prints a Markdown table: median seconds, and medians of the ratios within a round.
 """
 
 import argparse
@@ -34,7 +35,9 @@ ALLOWED = (
     ("dvc repro", "dvc status", "2"),
     ("dvc repro, one stage that copies a file", "dvc status", ""),
     ("trimodal --help", "python -c ''", "8"),
+    ("trimodal search --text ...", "python -c 'import torch'", "2.5"),
 )
+VIDEOS = 40  # indexed, to ask for
 
 
 def main() -> None:
@@ -47,6 +50,7 @@ def main() -> None:
         files = finished_project(folder / "finished")
         empty_project(folder / "empty")
         one_stage_project(folder / "one")
+        index_of_videos(folder)
         timings = side_by_side(
             {
                 "dvc status": command(folder / "empty", str(TOOLS / "dvc"), "status"),
@@ -56,6 +60,16 @@ def main() -> None:
                 ),
                 "python -c ''": command(folder, sys.executable, "-c", ""),
                 "trimodal --help": command(folder, str(TOOLS / "trimodal"), "--help"),
+                "python -c 'import torch'": command(folder, sys.executable, "-c", "import torch"),
+                "trimodal search --text ...": command(
+                    ROOT,
+                    str(TOOLS / "trimodal"),
+                    "search",
+                    "--store",
+                    str(folder / "store"),
+                    "--text",
+                    "an owl hoots over a clock",
+                ),
             },
             rounds,
         )
@@ -95,6 +109,17 @@ def one_stage_project(folder: Path) -> None:
     stage = {"cmd": "cp from.txt to.txt", "deps": ["from.txt"], "outs": ["to.txt"]}
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"copy": stage}}))
     command(folder, str(TOOLS / "dvc"), "repro", "--quiet")()
+
+
+def index_of_videos(folder: Path) -> None:
+    """An index of some of the demo's videos in ``folder``."""
+    (folder / "videos").mkdir()
+    for video in sorted((ROOT / "data/clips/demo").glob("video*.mp4"))[:VIDEOS]:
+        shutil.copy(video, folder / "videos")
+    command(
+        ROOT, str(TOOLS / "trimodal"), "index", str(folder / "videos"),
+        "--store", str(folder / "store"),
+    )()  # fmt: skip
 
 
 def finished_project(folder: Path) -> int:
