@@ -1,11 +1,12 @@
-"""How soon the commands are there: ``python -m benchmarks.startup``.
+"""How soon the commands are there: ``python -m benchmarks.startup`` (needs `make repro` before).
 
 Makes a project in which every stage is up to date: this repository's code, dvc.yaml and params, and
 a stand-in file for every file that dvc.lock counts after a run of the demo, taken as the stages'
 results by ``dvc commit``. Then runs ``dvc repro`` there, which has nothing to do, and ``dvc
-status`` in an empty project with the same settings; and ``trimodal --help`` beside Python that does
-nothing; and the first answer of ``trimodal search`` in an index of this repository's test videos,
-made here with the model that ``make repro`` left, beside ``import torch``. Prints a Markdown table: median seconds, and medians of the ratios within a round.
+status`` in an empty project with the same settings; ``trimodal --help`` beside Python that does
+nothing; and the first answer of ``trimodal search``, in an index made here of some of the demo's
+videos, beside ``import torch``. Prints a Markdown table: median seconds, and medians of the ratios
+within a round.
 """
 
 import argparse
