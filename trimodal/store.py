@@ -234,7 +234,7 @@ class MomentStore:
 
 def build_index(moments: Table) -> None:
     """An approximate index over the points: a graph of neighbours (HNSW), the points in full."""
-    config = HnswFlat(distance_type="dot")
+    config = HnswFlat(distance_type="dot", m=20, ef_construction=150)
     moments.create_index("point", config=config, replace=True)
 
 
