@@ -14,6 +14,7 @@ from trimodal.places import place
 def s3_server() -> Iterator[None]:
     """A server that runs as long as the block, in which the environment says where it is."""
     from moto.server import ThreadedMotoServer
+    from s3fs import S3FileSystem
 
     started = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     started.start()
@@ -26,6 +27,7 @@ def s3_server() -> Iterator[None]:
             patch.setenv(name, value)
         # Workers have the environment of the server that forks them: let it start anew.
         forkserver._forkserver._stop()  # type: ignore[attr-defined]
+        S3FileSystem.clear_instance_cache()  # those of an earlier server
         yield
     started.stop()
 

@@ -73,7 +73,9 @@ class Encoder:
     @cached_property
     def networks(self) -> TrimodalNet:
         """All three. Sentences do with their own, which is read in a moment."""
-        return load_model(self._path, self.checkpoint, self._vocabulary).to(self.device)
+        # Weights that are made in inference mode could neither be exported nor trained.
+        with torch.inference_mode(False):
+            return load_model(self._path, self.checkpoint, self._vocabulary).to(self.device)
 
     def embed_text(self, sentences: Sequence[str]) -> Points:
         """(N, 256). The first 16 words that are no stop words count (paper.md, Data). Warns of
