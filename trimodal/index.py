@@ -20,7 +20,7 @@ from trimodal.media import DecodingLimits
 from trimodal.model import EMBEDDING_DIM
 from trimodal.moments import Footage, VideoFile, footage_of
 from trimodal.progress import bar
-from trimodal.store import About, MomentStore, StoredFile, StoreError
+from trimodal.store import About, MomentStore, NoStoreError, StoredFile, StoreError
 from trimodal.timing import frame_centre_seconds
 
 SUFFIXES = frozenset(
@@ -120,9 +120,7 @@ def _store(place: str, about: About) -> MomentStore:
     """The store as it is if it is of this folder and this model; else an empty one."""
     try:
         store = MomentStore.open(place)
-    except StoreError as error:
-        if "no index" not in str(error):
-            raise
+    except NoStoreError:
         return MomentStore.create(place, about, EMBEDDING_DIM)
     if store.about.folder != about.folder:
         raise StoreError(

@@ -38,6 +38,10 @@ class StoreError(ValueError):
     """No store of moments, one of another folder or of another format."""
 
 
+class NoStoreError(StoreError):
+    """Nothing has been indexed at this place."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class About:
     """What a store holds: whose moments, as which model sees and hears them."""
@@ -101,10 +105,10 @@ class MomentStore:
 
     @classmethod
     def open(cls, place: str) -> Self:
-        """Raises StoreError if there is none that can be read."""
+        """Raises NoStoreError if there is none, StoreError if it cannot be read."""
         database = lancedb.connect(place, read_consistency_interval=_FRESH)
         if "about" not in database.list_tables().tables:
-            raise StoreError(f"{place}: no index; make one with `trimodal index FOLDER`")
+            raise NoStoreError(f"{place}: no index; make one with `trimodal index FOLDER`")
         try:
             about = database.open_table("about").to_arrow().to_pylist()
             if len(about) != 1 or about[0].get("format") != FORMAT:
