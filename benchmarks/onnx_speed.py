@@ -6,6 +6,7 @@ a Markdown table: median milliseconds and medians of the ratios within a round.
 """
 
 import argparse
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -53,10 +54,7 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
     """An encoder of this scale's size that has learned nothing."""
     params = params_at(scale, folder)
     model = load_section(params, "model", ModelConfig)
-    blank = ModelConfig(
-        image_backbone=model.image_backbone, image_weights="none", audio_weights="none",
-        width=model.width,
-    )  # fmt: skip
+    blank = replace(model, image_weights="none", audio_weights="none")
     vectors = np.random.default_rng(1).standard_normal((WORDS, VECTOR_DIM)).astype(np.float32)
     vectors[:2] = 0
     words = ("<padding>", "<unknown>", *(f"word{'ab'[n % 2]}{n}" for n in range(WORDS - 2)))

@@ -11,7 +11,13 @@ from trimodal.model import ModelConfig, TrimodalNet
 from trimodal.search import Trimodal
 from trimodal.text import read_vocabulary
 
-MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
+MODEL = ModelConfig(
+    image_backbone="resnet18",
+    image_weights="none",
+    audio_weights="none",
+    width=2,
+    text_pooling="all",
+)
 
 
 # The checkpoint's JSON, as far as reports read it.

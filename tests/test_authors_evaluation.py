@@ -103,7 +103,7 @@ def test_a_videos_embedding_is_the_mean_of_four_and_no_unit_vector(
         build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}),
         queries_of(2),
         [clip("video0"), clip("video1")],
-        points=4, mel=PAPER, augment=None, ranks=Ranks(),  # type: ignore[arg-type]
+        points=4, renormalise=False, mel=PAPER, augment=None, ranks=Ranks(),  # type: ignore[arg-type]
     )  # fmt: skip
     for row, numbers in enumerate(angles.values()):
         for rows, turn in ((found.image, 0.0), (found.audio, 1.0)):

@@ -27,14 +27,17 @@ def vocabulary_of(*words: str) -> Vocabulary:
 VOCABULARY = vocabulary_of("cat", "dog")
 CHECKPOINT = Checkpoint(
     model=ModelConfig(
-        image_backbone="resnet18", image_weights="none", audio_weights="none", width=2
+        image_backbone="resnet18", image_weights="none", audio_weights="none", width=2,
+        text_pooling="all",
     ),
     loss=PAPERS_LOSS,
     mel=MelConfig(
         sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
         window_seconds=3.0, decibel="power",
     ),
-    augment=AugmentConfig(crop_px=24, flip=True, brightness=0.1, saturation=0.1),
+    augment=AugmentConfig(
+        crop_px=24, flip=True, brightness=0.1, saturation=0.1, mask_seconds=0.0, mask_mels=0,
+    ),
     frame_px=32,
     vocabulary=VOCABULARY.fingerprint,
     front_end="0123456789abcdef",

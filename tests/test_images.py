@@ -22,7 +22,9 @@ from trimodal.images import (
 )
 from trimodal.records import DataError
 
-PLAIN = AugmentConfig(crop_px=5, flip=False, brightness=0.0, saturation=0.0)
+PLAIN = AugmentConfig(
+    crop_px=5, flip=False, brightness=0.0, saturation=0.0, mask_seconds=0.0, mask_mels=0
+)
 
 
 def picture(height: int = 8, width: int = 9) -> Tensor:
@@ -106,7 +108,9 @@ def test_crops_lie_everywhere_in_the_picture() -> None:
 
 
 def test_half_of_the_chances_flip() -> None:
-    config = AugmentConfig(crop_px=8, flip=True, brightness=0.0, saturation=0.0)
+    config = AugmentConfig(
+        crop_px=8, flip=True, brightness=0.0, saturation=0.0, mask_seconds=0.0, mask_mels=0
+    )
     pixels = picture(8, 8)
     for chance in (0.0, 0.49):
         flipped = view_of(pixels, config, [0.0, 0.0, chance, 0.0, 0.0])
@@ -116,7 +120,9 @@ def test_half_of_the_chances_flip() -> None:
 
 
 def test_jitter_spans_the_given_shares() -> None:
-    config = AugmentConfig(crop_px=64, flip=False, brightness=0.2, saturation=0.3)
+    config = AugmentConfig(
+        crop_px=64, flip=False, brightness=0.2, saturation=0.3, mask_seconds=0.0, mask_mels=0
+    )
     pixels = every_level()
     for chance, brightness, saturation in [(0.0, 0.8, 0.7), (0.5, 1.0, 1.0), (0.75, 1.1, 1.15)]:
         view = view_of(pixels, config, [0.0, 0.0, 0.9, chance, chance])

@@ -28,7 +28,9 @@ MEL = MelConfig(
     sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=2,
     window_seconds=3.0, decibel="power",
 )  # fmt: skip
-AUGMENT = AugmentConfig(crop_px=8, flip=True, brightness=0.1, saturation=0.1)
+AUGMENT = AugmentConfig(
+    crop_px=8, flip=True, brightness=0.1, saturation=0.1, mask_seconds=0.0, mask_mels=0
+)
 
 
 def write_shard_of_one(path: Path) -> int:

@@ -27,7 +27,11 @@ from trimodal.model import ModelConfig, TextNet, TrimodalNet
 def network(*, width: int = 4, words: int = 20) -> TrimodalNet:
     torch.manual_seed(0)
     config = ModelConfig(
-        image_backbone="resnet18", image_weights="none", audio_weights="none", width=width
+        image_backbone="resnet18",
+        image_weights="none",
+        audio_weights="none",
+        width=width,
+        text_pooling="all",
     )
     vectors = torch.randn(words, 300)
     vectors[:2] = 0
@@ -287,9 +291,16 @@ def test_imagenet_weights_need_the_full_width() -> None:
             image_weights="imagenet",
             audio_weights="imagenet",
             width=32,
+            text_pooling="all",
         )
 
 
 def test_width_must_be_positive() -> None:
     with pytest.raises(ValueError, match=r"model\.width"):
-        ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=0)
+        ModelConfig(
+            image_backbone="resnet18",
+            image_weights="none",
+            audio_weights="none",
+            width=0,
+            text_pooling="all",
+        )

@@ -29,13 +29,19 @@ from trimodal.training import TrainingError, open_streams, run_epochs, train
 CONFIG = TrainConfig(
     seed=1, batch_size=3, epochs=2, steps_per_epoch=2, checkpoint_every=3, update="joint",
     learning_rate=1e-3,
-    weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1, image_rate_factor=0.5,
+    weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1, warmup_steps=0, image_rate_factor=0.5,
     audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8, validation_frame=4,
     loader_workers=0, device="cpu", chunk_size=None, precision="auto",
     devices=1, batch_norm="local",
 )  # fmt: skip
 LOSS = PAPERS_LOSS
-MODEL = ModelConfig(image_backbone="resnet18", image_weights="none", audio_weights="none", width=2)
+MODEL = ModelConfig(
+    image_backbone="resnet18",
+    image_weights="none",
+    audio_weights="none",
+    width=2,
+    text_pooling="all",
+)
 CPU = Ranks()
 
 

@@ -33,7 +33,7 @@ SECONDS = 10
 # The variable margin of the paper, with the authors' numbers.
 PAPERS_LOSS = LossConfig(
     kind="hinges", margin_mode="variable", margin=0.2, variable_scale=0.4, final_scale=None,
-    reduction="mean", temperature=0.07,
+    margin_temperature=1.0, reduction="mean", temperature=0.07,
 )  # fmt: skip
 
 
@@ -58,7 +58,9 @@ def make_tiny_data(folder: Path) -> TinyData:
             sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16,
             window_seconds=3.0, decibel="power",
         ),
-        augment=AugmentConfig(crop_px=24, flip=True, brightness=0.1, saturation=0.1),
+        augment=AugmentConfig(
+            crop_px=24, flip=True, brightness=0.1, saturation=0.1, mask_seconds=0.0, mask_mels=0,
+        ),
     )  # fmt: skip
     manifest = folder / "manifest.parquet"
     write_manifest(manifest, [_clip(folder, number) for number in range(11)])

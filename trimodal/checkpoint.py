@@ -1,6 +1,6 @@
 """The trained model on disk: weights as safetensors, the facts about them as JSON; no pickle."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,7 @@ from trimodal.model import ModelConfig, TextNet, TrimodalNet
 from trimodal.records import DataError
 from trimodal.text import Vocabulary
 
-FORMAT = 3
+FORMAT = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,12 +76,7 @@ def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> Tr
     broken or of another model.
     """
     _check_vocabulary(path, checkpoint, vocabulary)
-    blank = ModelConfig(
-        image_backbone=checkpoint.model.image_backbone,
-        image_weights="none",
-        audio_weights="none",
-        width=checkpoint.model.width,
-    )
+    blank = replace(checkpoint.model, image_weights="none", audio_weights="none")
     network = TrimodalNet(blank, torch.from_numpy(vocabulary.vectors.copy()))
     _fill(network, path)
     return network.eval()
@@ -92,7 +87,8 @@ def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary
     read.
     """
     _check_vocabulary(path, checkpoint, vocabulary)
-    network = TextNet(torch.from_numpy(vocabulary.vectors.copy()))
+    vectors = torch.from_numpy(vocabulary.vectors.copy())
+    network = TextNet(vectors, checkpoint.model.text_pooling)
     _fill(network, path, "text.")
     return network.eval()
 

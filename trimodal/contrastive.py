@@ -27,6 +27,7 @@ def mined_loss(
     margin: float,
     image_margin_scale: float | None = None,
     other_margin_scale: float | None = None,
+    margin_temperature: float = 1.0,
     whole: WholeBatch | None = None,
 ) -> Float[Tensor, ""]:
     """One negative an anchor: the mean over anchors i of max(0, s(x_i, y_j) - s(x_i, y_i) + m).
@@ -39,7 +40,9 @@ def mined_loss(
     whole = _checked(whole or WholeBatch(image, other, 0))
 
     def one_way(anchors: Tensor, others: Tensor, alike: Tensor, scale: float | None) -> Tensor:
-        margins = margin if scale is None else variable_margin(anchors @ alike.T, scale)
+        margins: Tensor | float = margin
+        if scale is not None:
+            margins = variable_margin(anchors @ alike.T, scale, margin_temperature)
         similarity = anchors @ others.T
         own = similarity.diagonal(whole.first)[:, None]
         hinges = similarity - own + margins

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from trimodal.av_index import AvClip
@@ -95,7 +96,7 @@ class Embeddings:
     (videos, 256), and of ``has_audio`` to the k-th video that the queries name, in the order of
     their first query.
 
-    Image and audio rows are means over the video's points, not normalised again. Audio rows of
+    Image and audio rows are means over the video's points. Audio rows of
     silent videos are zero and not ``has_audio``.
     """
 
@@ -172,13 +173,15 @@ def embed_test_set(
     clips: Sequence[AvClip],
     *,
     points: int,
+    renormalise: bool,
     mel: MelConfig,
     augment: AugmentConfig,
     ranks: Ranks,
 ) -> Embeddings:
-    """Embeds sentences and videos, the mean of ``points`` frames and sounds a video. The clips are
-    those of the queries, each once, in the order of their first query. Each of several ranks embeds
-    its share of the videos, one at a time as one process would, and has all in the end.
+    """Embeds sentences and videos, the mean of ``points`` frames and sounds a video, with
+    ``renormalise`` made a unit vector. The clips are those of the queries, each once, in the order
+    of their first query. Each of several ranks embeds its share of the videos, one at a time as one
+    process would, and has all in the end.
     """
     device = ranks.device
     network = network.to(device).eval()
@@ -191,7 +194,8 @@ def embed_test_set(
         if views.windows is not None:
             vectors[1, row] = network.audio(views.windows.to(device)).mean(dim=0)
         padded += views.padded
-    image, audio = ranks.total(vectors).cpu().numpy()
+    means = ranks.total(vectors)
+    image, audio = (F.normalize(means, dim=2) if renormalise else means).cpu().numpy()
     return Embeddings(
         queries=tuple(queries),
         image=image,

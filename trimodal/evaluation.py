@@ -38,13 +38,16 @@ class EvaluateConfig:
     its image alone; ``authors`` leaves silent videos out. ``audio_weight`` mixes text->video
     (paper.md: 0.2), ``text_weight`` audio->image (0.3). The curve has ``curve_steps`` intervals.
     At least ``min_coverage`` of the videos asked for must be there. Embeddings of an effective rank
-    below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have collapsed.
+    below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have collapsed. A
+    video's image and audio are means over its ``points``; with ``renormalise`` they are made unit
+    vectors again (the authors' code does not).
     ``devices`` processes of this machine (``all``: one for each GPU) share the embedding.
     """
 
     test_csv: str
     protocol: Protocol
     points: int
+    renormalise: bool
     audio_weight: float
     text_weight: float
     curve_steps: int
@@ -119,6 +122,7 @@ def evaluate(
         test.queries,
         test.clips,
         points=config.points,
+        renormalise=config.renormalise,
         mel=checkpoint.mel,
         augment=checkpoint.augment,
         ranks=ranks,

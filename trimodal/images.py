@@ -23,18 +23,24 @@ _LEVELS_AT_ONCE = 2**17  # so that what is computed of them stays in the process
 class AugmentConfig:
     """Section ``augment``. Training crops of ``crop_px`` lie anywhere in the stored image, are
     flipped half the time, and have brightness and saturation scaled by 1 -+ the given shares.
+    Windows of sound lose a piece of up to ``mask_seconds`` and a band of up to ``mask_mels``
+    (:func:`~trimodal.mel.mask_windows`).
     """
 
     crop_px: int
     flip: bool
     brightness: float
     saturation: float
+    mask_seconds: float
+    mask_mels: int
 
     def __post_init__(self) -> None:
         if self.crop_px < 1:
             raise ValueError("augment.crop_px must be positive")
         if not (0.0 <= self.brightness < 1.0 and 0.0 <= self.saturation < 1.0):
             raise ValueError("augment: brightness and saturation lie in [0, 1)")
+        if min(self.mask_seconds, self.mask_mels) < 0:
+            raise ValueError("augment: mask_seconds and mask_mels are not negative")
 
 
 def decode_jpeg(content: bytes) -> Tensor:

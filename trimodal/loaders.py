@@ -27,7 +27,9 @@ from trimodal.images import (
     training_views,
 )
 from trimodal.mel import (
+    MASK_CHANCES,
     MelConfig,
+    mask_windows,
     missing_columns,
     scale_windows,
     window_decibels,
@@ -132,6 +134,7 @@ class AudioVisualPairs(Dataset[Pair]):
         self._mel = mel
         self._augment = augment
         self._chances = Chances(seed, 0, len(clips), 1 + VIEW_CHANCES)
+        self._mask_chances = Chances(seed, 2, len(clips), MASK_CHANCES)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -167,7 +170,18 @@ class AudioVisualPairs(Dataset[Pair]):
         windows, _ = read_windows(clips, [point.centre_seconds for point in chosen], self._mel)
         if draws[0].round < 0:
             return centre_views(pictures, self._augment), windows
+        self._mask(windows, draws)
         return training_views(pictures, self._augment, chances[:, 1:]), windows
+
+    def _mask(self, windows: Tensor, draws: Sequence[Draw]) -> None:
+        columns = round(self._augment.mask_seconds / self._mel.hop_seconds)
+        if columns or self._augment.mask_mels:
+            mask_windows(
+                windows[:, 0].numpy(),
+                self._mask_chances.of(draws),
+                most_columns=columns,
+                most_mels=self._augment.mask_mels,
+            )
 
     def _from_validation_frame(self, point: Point) -> int:
         return abs(point.frame - self._rule.validation_frame)

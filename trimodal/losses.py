@@ -17,7 +17,8 @@ class LossConfig:
     """Section ``loss``. ``hinges`` are the paper's, over all negatives; the other kinds are in
     :mod:`trimodal.contrastive`. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
     ``variable_scale`` on image anchors (paper.md, Losses), ``variable_all`` on all. With
-    ``final_scale`` m' moves to it, evenly from the first epoch to the last. ``reduction`` is over
+    ``final_scale`` m' moves to it, evenly from the first epoch to the last. Similarities are
+    divided by ``margin_temperature`` in the margin's sigmoid (the paper: 1). ``reduction`` is over
     the hinges' negatives, ``temperature`` where InfoNCE's, which is learned, begins.
     """
 
@@ -26,12 +27,15 @@ class LossConfig:
     margin: float
     variable_scale: float
     final_scale: float | None
+    margin_temperature: float
     reduction: Reduction
     temperature: float
 
     def __post_init__(self) -> None:
         if min(self.margin, self.variable_scale, self.final_scale or 0.0) < 0:
             raise ValueError("loss: margin, variable_scale and final_scale are not negative")
+        if self.margin_temperature <= 0:
+            raise ValueError("loss.margin_temperature must be positive")
         if self.temperature < 0.01:
             raise ValueError("loss.temperature must be at least 0.01")
 
@@ -67,6 +71,7 @@ def pair_loss(
     margin: float,
     image_margin_scale: float | None,
     other_margin_scale: float | None = None,
+    margin_temperature: float = 1.0,
     reduction: Reduction = "mean",
     whole: WholeBatch | None = None,
 ) -> Float[Tensor, ""]:
@@ -80,8 +85,9 @@ def pair_loss(
 
     each averaged over all (i, j != i) with ``mean``, the authors' code, or over i alone with
     ``sum``, the paper's formula. With None for m', L(v, x) has the margin m too; with a number for
-    ``other_margin_scale`` L(x, v) has a variable one of that scale. No gradient flows through the
-    margin. Raises ValueError for fewer than two pairs: there is no negative.
+    ``other_margin_scale`` L(x, v) has a variable one of that scale. ``margin_temperature`` is
+    :func:`variable_margin`'s. No gradient flows through the margin. Raises ValueError for fewer
+    than two pairs: there is no negative.
 
     With ``whole`` the rows are the anchors i, all of the batch the negatives j, and the value is
     the rows' share: over all rows of the batch the shares add up to its loss. Memory grows with the
@@ -95,7 +101,7 @@ def pair_loss(
     def margin_of(alike: Tensor, scale: float | None) -> Callable[[Tensor], Tensor | float]:
         if scale is None:
             return lambda _anchors: margin
-        return lambda anchors: variable_margin(anchors @ alike.T, scale)
+        return lambda anchors: variable_margin(anchors @ alike.T, scale, margin_temperature)
 
     image_margin = margin_of(whole.image, image_margin_scale)
     forth = _hinges(image, whole.other, whole.first, image_margin)
@@ -105,13 +111,16 @@ def pair_loss(
 
 
 def variable_margin(
-    anchor_similarity: Float[Tensor, "anchors batch"], scale: float
+    anchor_similarity: Float[Tensor, "anchors batch"], scale: float, temperature: float = 1.0
 ) -> Float[Tensor, "anchors batch"]:
-    """The margin of each anchor i and negative j: scale * sigmoid(-s(x_i, x_j)), no gradient.
+    """The margin of each anchor i and negative j: scale * sigmoid(-s(x_i, x_j) / temperature), no
+    gradient.
 
     Similar anchors get a small margin, dissimilar ones a large one (paper.md, Losses, "variable").
+    At the paper's temperature, 1, it lies between 0.27 and 0.73 of the scale; a lower one spreads
+    it to 0 and 1.
     """
-    return torch.sigmoid(-anchor_similarity.detach()).mul_(scale)
+    return torch.sigmoid(anchor_similarity.detach() / -temperature).mul_(scale)
 
 
 def _hinges(

@@ -19,6 +19,7 @@ _AMPLITUDE_FLOOR_DB = -50.0  # librosa's amin of amplitude_to_db, 1e-5, met by a
 FLOOR_DB = -100.0  # librosa's amin of power_to_db, 1e-10
 _DEPTH_DB = 80.0  # of a window below its loudest (paper.md, Data, row 'mel')
 STEP_DB = _DEPTH_DB / 255
+MASK_CHANCES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,3 +121,25 @@ def scale_windows(
     decibels += np.float32(_DEPTH_DB / 2)
     decibels /= np.float32(_DEPTH_DB / 2)
     return decibels.swapaxes(1, 2)
+
+
+def mask_windows(
+    windows: Float[np.ndarray, "windows mels columns"],
+    chances: Float[np.ndarray, "windows MASK_CHANCES"],
+    *,
+    most_columns: int,
+    most_mels: int,
+) -> None:
+    """Sets up to so many successive columns and mels of each window, in place, to its mean (Park et
+    al. 2019, SpecAugment, 2: one mask of time and one of frequency, no warping). The numbers in
+    [0, 1) decide both masks' widths and places.
+    """
+    mels, columns = windows.shape[1:]
+    for window, (width, start, height, low) in zip(windows, chances.tolist(), strict=True):
+        mean = window.mean()
+        wide = int(width * (min(most_columns, columns) + 1))
+        first = int(start * (columns - wide + 1))
+        window[:, first : first + wide] = mean
+        high = int(height * (min(most_mels, mels) + 1))
+        bottom = int(low * (mels - high + 1))
+        window[bottom : bottom + high] = mean

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +12,21 @@ from torch import Tensor, nn
 from trimodal.backbones import Backbone, Weights, audio_backbone, image_backbone
 
 EMBEDDING_DIM = 256
+Pooling = Literal["all", "words"]
+_PADDING = 0  # the word id of padding (trimodal.text)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Section ``model``. ``width`` is the ResNets' first-stage channel count: 64 is ResNet-18."""
+    """Section ``model``. ``width`` is the ResNets' first-stage channel count: 64 is ResNet-18. The
+    text network's last mean is over ``all`` positions (the paper's) or those of ``words`` alone.
+    """
 
     image_backbone: Backbone
     image_weights: Weights
     audio_weights: Weights
     width: int
+    text_pooling: Pooling
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -61,14 +67,16 @@ class TextNet(nn.Module):
     """A 1-D CNN on frozen word vectors (paper.md, Model, row 'text').
 
     Six convolutions of kernel 2 without bias, each followed by batch norm, ReLU and one zero on
-    the right, so that the length stays; max-pool 2 after the fourth and the sixth; mean over time.
+    the right, so that the length stays; max-pool 2 after the fourth and the sixth; mean over time:
+    over all four positions that are left, or with ``pooling`` words over those that hold a word.
     The vectors are not part of the state dict: they belong to the vocabulary.
     """
 
     vectors: Tensor
 
-    def __init__(self, vectors: Float[Tensor, "words dim"]) -> None:
+    def __init__(self, vectors: Float[Tensor, "words dim"], pooling: Pooling) -> None:
         super().__init__()
+        self._pooling = pooling
         self.register_buffer("vectors", vectors, persistent=False)
         widths = [vectors.shape[1], 128, 128, 256, 256, 512, 512]
         self.convolutions = nn.ModuleList(
@@ -83,12 +91,17 @@ class TextNet(nn.Module):
     def forward(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 256"]:
         """Unit vectors of captions given as rows of word ids."""
         out = self.vectors[token_ids].transpose(1, 2)  # (batch, dim, words)
+        held = (token_ids != _PADDING).to(out.dtype)[:, None]
         layers = zip(self.convolutions, self.norms, strict=True)
         for number, (convolution, norm) in enumerate(layers, start=1):
             out = F.pad(torch.relu(norm(convolution(out))), (0, 1))
             if number in (4, 6):
-                out = F.max_pool1d(out, 2)
-        return _unit_vectors(self.head(out.mean(dim=2)))
+                out, held = F.max_pool1d(out, 2), F.max_pool1d(held, 2)
+        if self._pooling == "words":
+            pooled = (out * held).sum(dim=2) / held.sum(dim=2).clamp(min=1)
+        else:
+            pooled = out.mean(dim=2)
+        return _unit_vectors(self.head(pooled))
 
 
 class TrimodalNet(nn.Module):
@@ -102,4 +115,4 @@ class TrimodalNet(nn.Module):
         audio = audio_backbone(config.width, config.audio_weights)
         self.image = VisionNet(image, image.features)
         self.audio = VisionNet(audio, audio.features)
-        self.text = TextNet(vectors)
+        self.text = TextNet(vectors, config.text_pooling)

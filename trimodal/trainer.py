@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.optim.lr_scheduler import StepLR
+from torch.optim.lr_scheduler import LinearLR, StepLR
 
 from trimodal.batch_norm import synchronise_batch_norm
 from trimodal.batches import validation_batches
@@ -24,8 +24,9 @@ from trimodal.model import TrimodalNet
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
-    shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``;
-    a network's own rate is ``learning_rate`` times its factor. The run is saved every
+    shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``
+    and grows evenly from nothing in the first ``warmup_steps``; a network's own rate is
+    ``learning_rate`` times its factor. The run is saved every
     ``checkpoint_every`` steps: if it is killed, it goes on from there. The networks compute in
     ``precision``; embeddings and losses are float32. With ``chunk_size`` they take that many rows
     at a time, and the loss still sees the batch (:func:`~trimodal.grad_cache.embed_in_chunks`).
@@ -46,6 +47,7 @@ class TrainConfig:
     weight_decay: float
     rate_step_epochs: int
     rate_decay: float
+    warmup_steps: int
     image_rate_factor: float
     audio_rate_factor: float
     text_rate_factor: float
@@ -74,9 +76,12 @@ class TrainConfig:
             raise ValueError("train: need first_frame <= validation_frame <= last_frame")
         if self.learning_rate <= 0 or self.rate_decay <= 0:
             raise ValueError("train.learning_rate and train.rate_decay must be positive")
+        counts = (self.warmup_steps, self.loader_workers)
         factors = (self.image_rate_factor, self.audio_rate_factor, self.text_rate_factor)
-        if min(*factors, self.weight_decay, self.loader_workers) < 0:
-            raise ValueError("train: rate factors, weight_decay, loader_workers are not negative")
+        if min(*factors, self.weight_decay, *counts) < 0:
+            raise ValueError(
+                "train: rate factors, weight_decay, warmup_steps, loader_workers are not negative"
+            )
 
     @property
     def shaping(self) -> dict[str, Any]:
@@ -131,6 +136,8 @@ class Trainer:
             fused=True,
         )
         self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
+        steps = max(1, config.warmup_steps)
+        self._warmup = LinearLR(self._optimiser, 1 / steps, total_iters=steps - 1)
 
     def step(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
         """One step on a batch of each stream: ``joint`` adds the streams' losses for one update
@@ -144,6 +151,7 @@ class Trainer:
             self._update(image_audio)
             image_text = self._text_loss(text_batch)
             self._update(image_text)
+        self._warmup.step()
         shares = torch.stack([image_audio.detach(), image_text.detach()])
         return StepLosses(*self._ranks.total(shares).unbind())
 
@@ -154,8 +162,11 @@ class Trainer:
         optimiser = self._optimiser.state_dict()
         for number, moments in optimiser["state"].items():
             tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
-        facts = {"groups": optimiser["param_groups"], "schedule": self._schedule.state_dict()}
-        return tensors, facts
+        schedules = {
+            "schedule": self._schedule.state_dict(),
+            "warmup": self._warmup.state_dict(),
+        }
+        return tensors, {"groups": optimiser["param_groups"], **schedules}
 
     def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         """Sets the trainer to what :meth:`state` gave."""
@@ -177,6 +188,7 @@ class Trainer:
         self._scale.load_state_dict(scale)
         self._optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
         self._schedule.load_state_dict(dict(facts["schedule"]))
+        self._warmup.load_state_dict(dict(facts["warmup"]))
 
     def end_epoch(self) -> None:
         """Moves the learning-rate schedule on."""
@@ -271,11 +283,13 @@ class Trainer:
         if self._loss.kind != "hinges":
             return mined_loss(
                 images, others, mining=self._loss.kind, margin=self._loss.margin,
-                image_margin_scale=scales.image, other_margin_scale=scales.other, whole=whole,
+                image_margin_scale=scales.image, other_margin_scale=scales.other,
+                margin_temperature=self._loss.margin_temperature, whole=whole,
             )  # fmt: skip
         return pair_loss(
             images, others, margin=self._loss.margin, image_margin_scale=scales.image,
-            other_margin_scale=scales.other, reduction=self._loss.reduction, whole=whole,
+            other_margin_scale=scales.other, margin_temperature=self._loss.margin_temperature,
+            reduction=self._loss.reduction, whole=whole,
         )  # fmt: skip
 
     @property

@@ -1,0 +1,170 @@
+"""What the paper leaves open: text pooling, SpecAugment, warm-up, the margin's temperature, unit
+means. Each is off by default, and then nothing differs.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from evaluation_fixtures import queries_of
+from model_fixtures import Tool
+from test_training import CONFIG, MODEL
+from training_fixtures import PAPERS_LOSS, TinyData
+
+from trimodal.av_index import read_index
+from trimodal.contrastive import mined_loss
+from trimodal.distributed import ALONE
+from trimodal.embedding import Embeddings, embed_test_set
+from trimodal.loaders import AudioVisualPairs, Draw, PointRule
+from trimodal.losses import pair_loss, variable_margin
+from trimodal.mel import mask_windows
+from trimodal.model import TextNet, TrimodalNet
+from trimodal.text import read_vocabulary
+from trimodal.trainer import Trainer
+
+
+def text_network(pooling: str) -> TextNet:
+    torch.manual_seed(0)
+    vectors = torch.randn(9, 300)
+    vectors[:2] = 0
+    return TextNet(vectors, pooling).eval()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("words", [1, 4, 5, 9, 13, 16])
+def test_pooling_over_words_is_the_mean_of_the_positions_that_hold_any(words: int) -> None:
+    net, paper = text_network("words"), text_network("all")
+    ids = torch.zeros(1, 16, dtype=torch.int64)
+    ids[0, :words] = torch.randint(1, 9, (words,), generator=torch.Generator().manual_seed(words))
+    held = -(-words // 4)  # a position stands for four words
+    seen: list[torch.Tensor] = []
+    for one in (net, paper):
+        one.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        one(ids)
+    positions: list[torch.Tensor] = []
+    paper.norms[5].register_forward_hook(lambda *args: positions.append(args[2]))
+    paper(ids)
+    last = torch.nn.functional.pad(torch.relu(positions[0]), (0, 1))
+    four = torch.nn.functional.max_pool1d(last, 2)
+    torch.testing.assert_close(seen[0], four[..., :held].mean(dim=2))
+    torch.testing.assert_close(seen[1], four.mean(dim=2))
+
+
+def test_full_captions_and_empty_ones_pool_as_the_paper_does() -> None:
+    full = torch.full((2, 16), 3)
+    torch.testing.assert_close(text_network("words")(full), text_network("all")(full))
+    empty = text_network("words")(torch.zeros(1, 16, dtype=torch.int64))
+    assert torch.isfinite(empty).all()
+
+
+def test_masks_lie_where_the_chances_say_and_hold_the_mean() -> None:
+    windows = np.random.default_rng(0).random((3, 8, 20)).astype(np.float32)
+    before = windows.copy()
+    chances = np.array([[0.99, 0.0, 0.0, 0.0], [0.0, 0.5, 0.99, 0.99], [0.0, 0.9, 0.0, 0.9]])
+    mask_windows(windows, chances, most_columns=5, most_mels=2)
+    np.testing.assert_allclose(windows[0, :, :5], before[0].mean(), rtol=1e-6)
+    np.testing.assert_array_equal(windows[0, :, 5:], before[0, :, 5:])
+    np.testing.assert_allclose(windows[1, 6:], before[1].mean(), rtol=1e-6)
+    np.testing.assert_array_equal(windows[1, :6], before[1, :6])
+    np.testing.assert_array_equal(windows[2], before[2])
+
+
+def test_masks_have_every_width_and_place() -> None:
+    windows = np.arange(2000 * 6 * 10, dtype=np.float32).reshape(2000, 6, 10)
+    before = windows.copy()
+    chances = np.random.default_rng(1).random((2000, 4))
+    mask_windows(windows, chances, most_columns=3, most_mels=99)
+    columns = (windows != before).all(axis=1)
+    whole = (windows != before).all(axis=(1, 2))
+    assert 200 < whole.sum() < 400  # a seventh: all six mels
+    widths = columns[~whole].sum(axis=1)
+    assert set(widths) == {0, 1, 2, 3}
+    assert (np.bincount(widths) > 300).all()
+    assert columns[~whole].any(axis=0).all()
+
+
+def sounds(data: TinyData, **masks: float) -> AudioVisualPairs:
+    augment = replace(data.augment, **masks)  # type: ignore[arg-type]
+    rule = PointRule(first_frame=2, last_frame=8, validation_frame=4)
+    return AudioVisualPairs(read_index(data.av_dir, "train", data.mel), rule, data.mel, augment, 1)
+
+
+def test_training_windows_are_masked_anew_each_round_and_validation_is_not(
+    tiny_data: TinyData,
+) -> None:
+    masked, plain = sounds(tiny_data, mask_seconds=1.0, mask_mels=4), sounds(tiny_data)
+    draws = [[Draw(round=number, sample=sample) for sample in range(7)] for number in (0, 1)]
+    hidden = []
+    for drawn in draws:
+        (seen, heard), (same, whole) = masked.__getitems__(drawn), plain.__getitems__(drawn)
+        assert torch.equal(seen, same)
+        hidden.append(heard != whole)
+        assert hidden[-1].any()
+    assert not torch.equal(*hidden)
+    again = masked.__getitems__(draws[0])[1]
+    assert torch.equal(again != plain.__getitems__(draws[0])[1], hidden[0])
+    first = Draw(round=-1, sample=0)
+    assert torch.equal(masked[first][1], plain[first][1])
+
+
+def random_batch(columns: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
+    pixels = torch.randint(0, 255, (4, 3, 24, 24), dtype=torch.uint8)
+    windows, ids = torch.rand(4, 1, 16, columns), torch.randint(0, 5, (4, 16))
+    return (pixels, windows), (pixels.flip(0), ids)
+
+
+@pytest.mark.parametrize("warmup", [0, 1, 4])
+def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
+    config = replace(CONFIG, warmup_steps=warmup, rate_step_epochs=1, rate_decay=0.1)
+    trainer = Trainer(TrimodalNet(MODEL, torch.randn(5, 300)), config, PAPERS_LOSS, ALONE)
+    rates = []
+    for epoch in range(3):
+        for _ in range(3):
+            rates.append(trainer._optimiser.param_groups[0]["lr"] / config.image_rate_factor)
+            trainer.step(*random_batch(30))
+        del epoch
+        trainer.end_epoch()
+    decay = [10.0 ** -(step // 3) for step in range(9)]
+    ramp = [min(1.0, (step + 1) / max(1, warmup)) for step in range(9)]
+    expected = [config.learning_rate * d * r for d, r in zip(decay, ramp, strict=True)]
+    assert rates == pytest.approx(expected)
+
+
+def test_a_cold_margin_tells_similar_anchors_from_others_sharply() -> None:
+    similarity = torch.tensor([[0.9, 0.0, -0.9]])
+    paper, cold = variable_margin(similarity, 0.4), variable_margin(similarity, 0.4, 0.1)
+    assert paper[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s)) for s in (0.9, 0, -0.9)])
+    assert cold[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s * 10)) for s in (0.9, 0, -0.9)])
+
+
+def test_losses_pass_the_margins_temperature_on() -> None:
+    rows = torch.nn.functional.normalize(torch.randn(2, 6, 5, dtype=torch.float64), dim=2)
+    image, other = rows
+    margins = 0.4 * torch.sigmoid(-(image @ image.T) / 0.2)
+    scores = image @ other.T
+    forth = torch.relu(scores - scores.diagonal()[:, None] + margins)
+    back = torch.relu(scores.T - scores.diagonal()[:, None] + 0.2)
+    for hinges in (forth, back):
+        hinges.fill_diagonal_(0)
+    options = {"margin": 0.2, "image_margin_scale": 0.4, "margin_temperature": 0.2}
+    everywhere = pair_loss(image, other, reduction="sum", **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(everywhere, (forth.sum() + back.sum()) / 6)
+    hardest = mined_loss(image, other, mining="hardest", **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(hardest, (forth.amax(1).sum() + back.amax(1).sum()) / 6)
+
+
+def test_means_are_made_unit_vectors_on_request(tool: Tool, tiny_data: TinyData) -> None:
+    clips = list(read_index(tiny_data.av_dir, "test", tiny_data.mel))
+
+    def embed(*, renormalise: bool) -> Embeddings:
+        return embed_test_set(
+            tool.network, read_vocabulary(tool.vocabulary), queries_of(len(clips)), clips,
+            points=4, renormalise=renormalise, mel=tiny_data.mel, augment=tiny_data.augment,
+            ranks=ALONE,
+        )  # fmt: skip
+
+    means, units = embed(renormalise=False), embed(renormalise=True)
+    for before, after in ((means.image, units.image), (means.audio, units.audio)):
+        lengths = np.linalg.norm(before, axis=1, keepdims=True)
+        assert (lengths < 0.9999).any()
+        np.testing.assert_allclose(after, before / np.maximum(lengths, 1e-12), rtol=1e-5)
