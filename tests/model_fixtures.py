@@ -16,7 +16,11 @@ MODEL = ModelConfig(
     image_weights="none",
     audio_weights="none",
     width=2,
+    head="two_layer",
+    dropout=0.0,
+    text_network="cnn",
     text_pooling="all",
+    word_vectors="frozen",
 )
 
 
@@ -25,7 +29,7 @@ FACTS = {
     "weights": "w1", "code": "c1", "epoch": 7, "validation_loss": 0.25, "vocabulary": "v1",
     "data": {"av": "a1", "images": "i1", "captions": "t1"},
     "model": {"image_backbone": "resnet18", "image_weights": "none", "audio_weights": "imagenet",
-              "width": 16},
+              "width": 16, "text_network": "cnn", "word_vectors": "frozen"},
     "loss": {"margin_mode": "variable", "margin": 0.2},
     "mel": {"mels": 64, "sample_rate_hz": 16000, "window_seconds": 3.0},
     "augment": {"crop_px": 64},

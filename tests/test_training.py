@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from model_fixtures import MODEL
 from safetensors.torch import load_file
 from torch import Tensor
 from training_fixtures import PAPERS_LOSS, TinyData
@@ -20,7 +21,7 @@ from trimodal.distributed import Ranks
 from trimodal.images import normalise
 from trimodal.leaks import LeaksConfig
 from trimodal.losses import pair_loss
-from trimodal.model import ModelConfig, TrimodalNet
+from trimodal.model import TrimodalNet
 from trimodal.resume import Run
 from trimodal.text import read_vocabulary
 from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
@@ -35,13 +36,6 @@ CONFIG = TrainConfig(
     devices=1, batch_norm="local",
 )  # fmt: skip
 LOSS = PAPERS_LOSS
-MODEL = ModelConfig(
-    image_backbone="resnet18",
-    image_weights="none",
-    audio_weights="none",
-    width=2,
-    text_pooling="all",
-)
 CPU = Ranks()
 
 

@@ -13,7 +13,7 @@ from trimodal.files import atomic_path, file_fingerprint, read_json, write_json
 from trimodal.images import AugmentConfig
 from trimodal.losses import LossConfig
 from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TextNet, TrimodalNet
+from trimodal.model import ModelConfig, TextNet, TrimodalNet, text_network
 from trimodal.records import DataError
 from trimodal.text import Vocabulary
 
@@ -88,7 +88,7 @@ def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary
     """
     _check_vocabulary(path, checkpoint, vocabulary)
     vectors = torch.from_numpy(vocabulary.vectors.copy())
-    network = TextNet(vectors, checkpoint.model.text_pooling)
+    network = text_network(vectors, checkpoint.model)
     _fill(network, path, "text.")
     return network.eval()
 

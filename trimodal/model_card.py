@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Facts = Mapping[str, Any]
+_TEXT_NETWORKS = {"cnn": "a convolutional network", "mean": "the mean"}
 _COLUMNS = ("R@1", "R@5", "R@10", "MedR", "MeanR")
 _DOWNLOADS = {
     "demo": "the demo's rendered world: drawings and synthetic sounds, made by the project itself",
@@ -62,7 +63,8 @@ def _training(model: Facts, params: Facts) -> list[str]:
         f"Sound: ResNet-18, weights before training: {network['audio_weights']}; a log-mel of "
         f"{mel['mels']} bands from {mel['sample_rate_hz']:,} Hz, {mel['window_seconds']:g} s. Its "
         f"first stage has {network['width']} channels.",
-        "Sentences: a convolutional network over 16 words, their vectors fixed.",
+        f"Sentences: {_TEXT_NETWORKS[network['text_network']]} of 16 words, their vectors "
+        f"{network['word_vectors']}.",
         "Loss: " + ", ".join(f"{name} {value}" for name, value in loss.items()) + ".",
         f"{train['epochs']} epochs, batches of {train['batch_size']} of each stream, Adam at "
         f"{train['learning_rate']:g}, seed {train['seed']}; epoch {model['epoch']} was kept "
