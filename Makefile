@@ -2,6 +2,9 @@
 # make test    install if need be, lint, types, tests
 # make table   the paper's comparison: fixed and variable margins, three seeds each, as DVC
 #              experiments; writes metrics/comparison.json (ten minutes)
+# make real    Flickr8k and 60 clips with sound, of ../shared/data: the paper's recipe and ours, with
+#              intervals; writes metrics/real (an hour at most)
+# make choices what the paper leaves open, each against the default, on the demo (an hour)
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
 # make growth  what a clip costs with 1,000, 10,000 and 100,000 of them (2 h)
@@ -17,7 +20,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test table bench growth nightly audit fuzz licences clean
+.PHONY: repro test table real choices bench growth nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -31,6 +34,12 @@ test: $(VENV)/.installed
 
 table: $(VENV)/.installed
 	trimodal experiments table1 --seeds 1 2 3
+
+real: $(VENV)/.installed
+	python -m benchmarks.real
+
+choices: $(VENV)/.installed
+	python -m benchmarks.choices
 
 nightly: $(VENV)/.installed
 	pytest -m nightly

@@ -18,9 +18,15 @@ _DATA = Path("data")
 _PARAMS = Path("params.yaml")
 
 
-def train_into(out: Path, config: TrainConfig, loss: LossConfig) -> Path:
-    """Trains on the data that `dvc repro` left, with params.yaml's other sections, and returns the
-    weights' path, in ``out``.
+def train_into(
+    out: Path,
+    config: TrainConfig,
+    loss: LossConfig,
+    model: ModelConfig | None = None,
+    augment: AugmentConfig | None = None,
+) -> Path:
+    """Trains on the data that `dvc repro` left, sections that are not given as in params.yaml, and
+    returns the weights' path, in ``out``.
     """
     weights = out / "model.safetensors"
     train(
@@ -32,9 +38,9 @@ def train_into(out: Path, config: TrainConfig, loss: LossConfig) -> Path:
         out / "run.safetensors",
         config=config,
         loss=loss,
-        model=load_section(_PARAMS, "model", ModelConfig),
+        model=model or load_section(_PARAMS, "model", ModelConfig),
         mel=load_section(_PARAMS, "mel", MelConfig),
-        augment=load_section(_PARAMS, "augment", AugmentConfig),
+        augment=augment or load_section(_PARAMS, "augment", AugmentConfig),
         leaks=load_section(_PARAMS, "leaks", LeaksConfig),
     )
     return weights

@@ -13,10 +13,37 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trimodal.losses import WholeBatch, variable_margin
+from trimodal.losses import LossConfig, WholeBatch, pair_loss, variable_margin
 
 Mining = Literal["hardest", "semi_hard"]
 LARGEST_SCALE = 100.0  # of InfoNCE's similarities, as CLIP cuts it (Radford et al. 2021, 2.5)
+
+
+def configured_loss(
+    image: Float[Tensor, "rows dim"],
+    other: Float[Tensor, "rows dim"],
+    config: LossConfig,
+    *,
+    progress: float,
+    scale: Float[Tensor, ""],
+    whole: WholeBatch | None = None,
+) -> Float[Tensor, ""]:
+    """The loss that section ``loss`` names, when the share ``progress`` of the epochs' way is gone;
+    ``scale`` is InfoNCE's alone. Raises ValueError for fewer than two pairs.
+    """
+    if config.kind == "info_nce":
+        return info_nce(image, other, scale, whole=whole)
+    scales = config.margin_scales(progress)
+    if config.kind == "hinges":
+        return pair_loss(
+            image, other, margin=config.margin, image_margin_scale=scales.image,
+            other_margin_scale=scales.other, margin_temperature=config.margin_temperature,
+            reduction=config.reduction, whole=whole,
+        )  # fmt: skip
+    return mined_loss(
+        image, other, mining=config.kind, margin=config.margin, image_margin_scale=scales.image,
+        other_margin_scale=scales.other, margin_temperature=config.margin_temperature, whole=whole,
+    )  # fmt: skip
 
 
 def mined_loss(

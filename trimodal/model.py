@@ -77,7 +77,13 @@ class VisionNet(nn.Module):
         self, pixels: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 256"]:
         """Unit vectors; images are normalised with ImageNet's mean and deviation before."""
-        return _unit_vectors(self.head(self.dropout(self.backbone(pixels))))
+        return self.from_features(self.backbone(pixels))
+
+    def from_features(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch 256"]:
+        """Unit vectors of what the backbone has made of pixels."""
+        return _unit_vectors(self.head(self.dropout(features)))
 
 
 class TextNet(nn.Module):

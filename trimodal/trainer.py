@@ -11,13 +11,13 @@ from torch.optim.lr_scheduler import LinearLR, StepLR
 
 from trimodal.batch_norm import synchronise_batch_norm
 from trimodal.batches import validation_batches
-from trimodal.contrastive import LearnedScale, info_nce, mined_loss
+from trimodal.contrastive import LearnedScale, configured_loss
 from trimodal.devices import Device, Devices, Precision, pick_dtype
 from trimodal.distributed import Ranks
 from trimodal.grad_cache import embed_in_chunks
 from trimodal.images import normalise
 from trimodal.loaders import AudioVisualPairs, CaptionedImages, Pair, Streams
-from trimodal.losses import LossConfig, WholeBatch, pair_loss
+from trimodal.losses import LossConfig, WholeBatch
 from trimodal.model import TrimodalNet
 
 
@@ -277,20 +277,9 @@ class Trainer:
         if self.network.training:
             gathered = self._ranks.gather(images), self._ranks.gather(others)
             whole = WholeBatch(*gathered, self._ranks.rank * len(images))
-        scales = self._loss.margin_scales(self._progress)
-        if self._loss.kind == "info_nce":
-            return info_nce(images, others, self._scale(), whole=whole)
-        if self._loss.kind != "hinges":
-            return mined_loss(
-                images, others, mining=self._loss.kind, margin=self._loss.margin,
-                image_margin_scale=scales.image, other_margin_scale=scales.other,
-                margin_temperature=self._loss.margin_temperature, whole=whole,
-            )  # fmt: skip
-        return pair_loss(
-            images, others, margin=self._loss.margin, image_margin_scale=scales.image,
-            other_margin_scale=scales.other, margin_temperature=self._loss.margin_temperature,
-            reduction=self._loss.reduction, whole=whole,
-        )  # fmt: skip
+        return configured_loss(
+            images, others, self._loss, progress=self._progress, scale=self._scale(), whole=whole
+        )
 
     @property
     def _progress(self) -> float:

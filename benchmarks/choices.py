@@ -1,0 +1,181 @@
+"""What helps, of all that the paper leaves open: ``python -m benchmarks.choices``.
+
+Trains the demo's model with each choice and several seeds on the data that ``make repro`` left in
+``data``, and tests each against the same recipe without it: over sentences (ranks are means over
+seeds) and over seeds. Processes of one thread, two at a time. Text to video, image + audio, unless
+the table says otherwise; the numbers go to ``metrics/choices.json``.
+"""
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from benchmarks.measuring import machine, say
+from trimodal.files import write_json
+from trimodal.significance import PER_QUERY, paired_over_queries, paired_over_seeds
+
+Changes = Mapping[str, Mapping[str, Any]]
+RESULT = Path("metrics/choices.json")
+METRICS = ("R@1", "R@10", "MeanR")
+SEARCHES = {"image": "image alone", "image_audio": "image + audio"}
+DEFAULT, VARIABLE = "as params.yaml says", "variable margin"
+_VARIABLE = {"margin_mode": "variable"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Values of params.yaml's sections, and the choice it is set against. With only ``evaluate``
+    changed nothing is trained: it is that choice's model, tested otherwise.
+    """
+
+    against: str
+    changes: Changes
+
+
+CHOICES: dict[str, Choice] = {
+    VARIABLE: Choice(against=DEFAULT, changes={"loss": _VARIABLE}),
+    "... of temperature 0.2": Choice(
+        against=VARIABLE, changes={"loss": {**_VARIABLE, "margin_temperature": 0.2}}
+    ),
+    "... on all anchors": Choice(
+        against=VARIABLE, changes={"loss": {"margin_mode": "variable_all"}}
+    ),
+    "InfoNCE": Choice(against=DEFAULT, changes={"loss": {"kind": "info_nce"}}),
+    "hardest negatives": Choice(against=DEFAULT, changes={"loss": {"kind": "hardest"}}),
+    "semi-hard negatives": Choice(against=DEFAULT, changes={"loss": {"kind": "semi_hard"}}),
+    "alternating updates": Choice(against=DEFAULT, changes={"train": {"update": "alternating"}}),
+    "warm-up, 60 steps": Choice(against=DEFAULT, changes={"train": {"warmup_steps": 60}}),
+    "SpecAugment, 1 s and 12 mels": Choice(
+        against=DEFAULT, changes={"augment": {"mask_seconds": 1.0, "mask_mels": 12}}
+    ),
+    "text pooled over words": Choice(against=DEFAULT, changes={"model": {"text_pooling": "words"}}),
+    "text: the mean of the words": Choice(
+        against=DEFAULT, changes={"model": {"text_network": "mean"}}
+    ),
+    "word vectors trained": Choice(against=DEFAULT, changes={"model": {"word_vectors": "trained"}}),
+    "heads of one layer": Choice(against=DEFAULT, changes={"model": {"head": "linear"}}),
+    "dropout, 0.3": Choice(against=DEFAULT, changes={"model": {"dropout": 0.3}}),
+    "means made unit vectors": Choice(against=DEFAULT, changes={"evaluate": {"renormalise": True}}),
+    "8 moments a test video": Choice(against=DEFAULT, changes={"evaluate": {"points": 8}}),
+}
+
+
+def main() -> None:
+    """Trains what is not trained yet, and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--processes", type=int, default=2)
+    args = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes below
+    with (
+        TemporaryDirectory() as folder,
+        ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool,
+    ):
+        trained = {DEFAULT: {}, **{n: c.changes for n, c in CHOICES.items() if _trains(c)}}
+        jobs = {
+            (name, seed): pool.submit(_run, Path(folder) / f"{number}", seed, changes)
+            for number, (seed, (name, changes)) in enumerate(product(args.seeds, trained.items()))
+        }
+        places = {}
+        for key, job in jobs.items():
+            places[key] = job.result()
+            say(f"{key[0]}, seed {key[1]}: done")
+        found = {key: _ranks(place) for key, place in places.items()}
+        for name, choice in CHOICES.items():
+            if not _trains(choice):
+                for seed in args.seeds:
+                    place = places[choice.against, seed]
+                    pool.submit(_evaluate, place, choice.changes).result()
+                    found[name, seed] = _ranks(place)
+    results = {name: _compared(name, choice, found, args.seeds) for name, choice in CHOICES.items()}
+    _say(results)
+    write_json(RESULT, {"machine": machine(), "seeds": args.seeds, "choices": results})
+
+
+def _trains(choice: Choice) -> bool:
+    return set(choice.changes) != {"evaluate"}
+
+
+def _run(out: Path, seed: int, changes: Changes) -> Path:
+    from benchmarks.trained import train_into
+    from trimodal.config import load_section
+    from trimodal.images import AugmentConfig
+    from trimodal.losses import LossConfig
+    from trimodal.model import ModelConfig
+    from trimodal.progress import hush
+    from trimodal.trainer import TrainConfig
+
+    hush()
+    out.mkdir()
+    params = Path("params.yaml")
+    train_into(
+        out,
+        replace(load_section(params, "train", TrainConfig), seed=seed, **changes.get("train", {})),
+        replace(load_section(params, "loss", LossConfig), **changes.get("loss", {})),
+        replace(load_section(params, "model", ModelConfig), **changes.get("model", {})),
+        replace(load_section(params, "augment", AugmentConfig), **changes.get("augment", {})),
+    )
+    _evaluate(out, changes)
+    return out
+
+
+def _evaluate(out: Path, changes: Changes) -> None:
+    from benchmarks.trained import evaluate_in
+    from trimodal.config import load_section
+    from trimodal.evaluation import EvaluateConfig
+
+    config = load_section(Path("params.yaml"), "evaluate", EvaluateConfig)
+    evaluate_in(out, replace(config, **changes.get("evaluate", {})))
+
+
+def _ranks(out: Path) -> dict[str, np.ndarray]:
+    """Search: the rank of each sentence's video."""
+    table = pq.read_table(out / "ranks.parquet")
+    return {search: table[f"rank_{search}"].to_numpy() for search in SEARCHES}
+
+
+def _compared(
+    name: str,
+    choice: Choice,
+    found: Mapping[tuple[str, int], Mapping[str, np.ndarray]],
+    seeds: Sequence[int],
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"against": choice.against}
+    for search, metric in product(SEARCHES, METRICS):
+        without, with_it = (
+            np.stack([PER_QUERY[metric](found[which, seed][search]) for seed in seeds])
+            for which in (choice.against, name)
+        )
+        told[f"{search} {metric}"] = {
+            "without": float(without.mean()),
+            "with": float(with_it.mean()),
+            "over_queries": str(paired_over_queries(without.mean(axis=0), with_it.mean(axis=0))),
+            "over_seeds": str(paired_over_seeds(without.mean(axis=1), with_it.mean(axis=1))),
+        }
+    return told
+
+
+def _say(results: Mapping[str, Mapping[str, Any]]) -> None:
+    say("\n| choice | against | search | metric | without | with | over sentences | over seeds |")
+    say("| --- | --- | --- | --- | ---: | ---: | --- | --- |")
+    for name, told in results.items():
+        for (search, words), metric in product(SEARCHES.items(), METRICS):
+            one = told[f"{search} {metric}"]
+            say(
+                f"| {name} | {told['against']} | {words} | {metric} | {one['without']:.1f} | "
+                f"{one['with']:.1f} | {one['over_queries']} | {one['over_seeds']} |"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Results on real media: Flickr8k's captions, and 60 clips with sound beside them."""

@@ -1,0 +1,225 @@
+"""Real data through the pipeline's own stages; then every picture as the features of the frozen
+image network, once as it is and once mirrored, which is what makes an hour on two cores enough.
+"""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+
+from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, params_at
+from trimodal.av_index import AvClip, read_index
+from trimodal.backbones import Backbone, image_backbone
+from trimodal.config import load_section
+from trimodal.files import atomic_path, file_fingerprint, read_table, write_json
+from trimodal.images import normalise
+from trimodal.loaders import read_frame, read_picture
+from trimodal.mel import MelConfig
+from trimodal.progress import bar
+from trimodal.records import Query, Split
+from trimodal.scale import apply_overlay
+from trimodal.sources.flickr30k import read_flickr30k
+from trimodal.sources.msrvtt import read_queries
+from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA
+from trimodal.text import read_vocabulary
+
+BACKBONE: Backbone = "efficientnet_lite0"
+PICTURE_PX = 224
+_PICTURES_AT_ONCE = 64
+
+Features = npt.NDArray[np.float16]  # (pictures, 2, features): as they are, and mirrored
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captioned:
+    """Images of one split: their features and their captions' word ids, (captions, 16); those of
+    image i are ``first[i]`` to ``first[i + 1]``.
+    """
+
+    features: Features
+    token_ids: npt.NDArray[np.int64]
+    first: npt.NDArray[np.int64]
+
+    @property
+    def owner(self) -> npt.NDArray[np.int64]:
+        """(captions,): the image of each caption."""
+        return np.repeat(np.arange(len(self.features)), np.diff(self.first))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeenClip:
+    """A clip, the sentence that describes it, and its frames' features."""
+
+    clip: AvClip
+    query: Query
+    features: Features
+
+
+@dataclass(frozen=True, kw_only=True)
+class RealData:
+    """What both experiments train and test on."""
+
+    train: Captioned
+    dev: Captioned
+    clips: list[SeenClip]
+    vectors: npt.NDArray[np.float32]
+    vocabulary: Path
+    mel: MelConfig
+
+
+def prepare(shared: Path, folder: Path) -> RealData:
+    """Runs download, extract and captions on ``shared`` (laid out as docs/results.md says) into
+    ``folder`` and computes features; what is there from an earlier run is kept.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    params = _params(shared, folder)
+    for stage, outputs in (
+        ("download", {"clips": "clips", "world": "world"}),
+        ("extract", {"clips": "clips", "out": "av"}),
+        ("captions", {"captions": "captions", "images": "images"}),
+    ):
+        places = [word for key, name in outputs.items() for word in (f"--{key}", folder / name)]
+        subprocess.run(
+            [sys.executable, "-m", f"pipeline.{stage}", "--params", params, *places],
+            cwd=ROOT, check=True, timeout=TIMEOUT_SECONDS, env=os.environ | {"PYTHONPATH": "."},
+        )  # fmt: skip
+    vocabulary = folder / "captions" / "vocabulary.parquet"
+    mel = load_section(params, "mel", MelConfig)
+    return RealData(
+        train=_captioned(folder, "train"),
+        dev=_captioned(folder, "val"),
+        clips=_clips(folder, shared / "msrvtt_style_test.csv", mel),
+        vectors=read_vocabulary(vocabulary).vectors,
+        vocabulary=vocabulary,
+        mel=mel,
+    )
+
+
+def _params(shared: Path, folder: Path) -> Path:
+    """params/real.yaml's, for these places, with Flickr8k's official split and larger pictures."""
+    _write_split(shared / "flickr8k", folder / "flickr8k")
+    overlay = {
+        "download": {
+            "vggsound_csv": f"{shared}/vggsound.csv",
+            "vggsound_media": f"{shared}/clips",
+            "msrvtt_csv": f"{shared}/msrvtt_style_test.csv",
+            "msrvtt_media": f"{shared}/clips",
+        },
+        "extract": {"frame_px": PICTURE_PX},
+        "captions": {
+            "coco": f"{shared}/coco",
+            "flickr30k": f"{folder}/flickr8k",
+            "flickr30k_annotations": "karpathy",
+            "vectors": f"{shared}/word2vec/glove300-1576.bin",
+            "image_px": PICTURE_PX,
+        },
+    }
+    (folder / "overlay.yaml").write_text(json.dumps(overlay))  # JSON is YAML
+    params = params_at("real", folder)
+    apply_overlay(params, folder / "overlay.yaml")
+    return params
+
+
+def _write_split(flickr8k: Path, folder: Path) -> None:
+    """Flickr8k in the form of Karpathy's Flickr30k, which knows splits: dev validates."""
+    folder.mkdir(exist_ok=True)
+    with (flickr8k / "splits.csv").open(newline="") as file:
+        splits = {row["image_name"]: row["split"] for row in csv.DictReader(file)}
+    images, _ = read_flickr30k(flickr8k)
+    entries = [
+        {
+            "filename": image.file_name,
+            "split": {"train": "train", "dev": "val"}[splits[image.file_name]],
+            "sentences": [{"raw": caption} for caption in image.captions],
+        }
+        for image in images
+    ]
+    write_json(folder / "dataset_flickr30k.json", {"images": entries})
+    if not (folder / "images").exists():
+        (folder / "images").symlink_to((flickr8k / "images").resolve())
+
+
+def _captioned(folder: Path, split: Split) -> Captioned:
+    """Flickr8k's images alone: the handful of COCO's is none of its benchmark."""
+    index = folder / "images" / "index.parquet"
+    of_split = pc.field("split") == split
+    images = read_table(index, IMAGE_SCHEMA, filters=of_split)
+    captions = read_table(folder / "captions" / "captions.parquet", CAPTION_SCHEMA)
+    token_ids = np.load(folder / "captions" / "token_ids.npy", allow_pickle=False)
+    rows: dict[str, list[int]] = {}
+    for row, image_id in enumerate(captions["image_id"].to_pylist()):
+        rows.setdefault(image_id, []).append(row)
+
+    def pictures() -> Iterator[Tensor]:
+        for image in images.to_pylist():
+            yield read_picture(folder / "images" / image["shard"], image["offset"], image["size"])
+
+    name = f"features-{split}-{file_fingerprint(index)}.npy"
+    features = _kept(folder / name, lambda: _features(pictures(), len(images)))
+    names = images["image_id"].to_pylist()
+    wanted = [place for place, name in enumerate(names) if name.startswith("flickr_")]
+    of_image = [rows[names[place]] for place in wanted]
+    return Captioned(
+        features=features[wanted],
+        token_ids=token_ids[np.concatenate(of_image)].astype(np.int64),
+        first=np.cumsum([0, *map(len, of_image)]),
+    )
+
+
+def _clips(folder: Path, test_csv: Path, mel: MelConfig) -> list[SeenClip]:
+    clips = {clip.clip_id: clip for clip in read_index(folder / "av", "test", mel)}
+    queries, _ = read_queries(test_csv)
+    found = [(clips[query.video_id], query) for query in queries]
+
+    def frames() -> Iterator[Tensor]:
+        for clip, _ in found:
+            for number in range(1, clip.frames + 1):
+                yield read_frame(clip, number)
+
+    counts = [clip.frames for clip, _ in found]
+    name = f"features-clips-{file_fingerprint(folder / 'av' / 'index.parquet')}.npy"
+    features = _kept(folder / name, lambda: _features(frames(), sum(counts)))
+    parts = np.split(features, np.cumsum(counts)[:-1])
+    return [
+        SeenClip(clip=clip, query=query, features=part)
+        for (clip, query), part in zip(found, parts, strict=True)
+    ]
+
+
+def _kept(path: Path, compute: Callable[[], Features]) -> Features:
+    if not path.exists():
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, compute(), allow_pickle=False)
+    kept: Features = np.load(path, allow_pickle=False)
+    return kept
+
+
+@torch.inference_mode()
+def _features(pictures: Iterator[Tensor], count: int) -> Features:
+    network = image_backbone(BACKBONE, 64, "imagenet").eval()
+    network.to(memory_format=torch.channels_last)
+    parts: list[Sequence[Tensor]] = []
+    batch: list[Tensor] = []
+    for picture in bar(pictures, task="features", unit="pictures", total=count):
+        batch.append(picture)
+        if len(batch) == _PICTURES_AT_ONCE:
+            parts.append(_both_ways(network, batch))
+            batch = []
+    if batch:
+        parts.append(_both_ways(network, batch))
+    return torch.cat([torch.stack(tuple(part), dim=1) for part in parts]).half().numpy()
+
+
+def _both_ways(network: torch.nn.Module, pictures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    pixels = normalise(torch.stack(tuple(pictures))).contiguous(memory_format=torch.channels_last)
+    return network(pixels), network(pixels.flip(3))

@@ -1,0 +1,158 @@
+"""What benchmarks/real and benchmarks/choices.py do with their numbers, on a made-up world."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.choices import CHOICES, DEFAULT, Choice, _compared
+from benchmarks.real import clips, flickr8k
+from benchmarks.real.prepared import Captioned
+from benchmarks.real.recipes import (
+    Moments,
+    Recipe,
+    best_recipe,
+    ladder,
+    papers_recipe,
+    train,
+    with_margin,
+)
+from trimodal.config import load_section
+from trimodal.model import ModelConfig
+
+WORDS, FEATURES = 40, 1280
+
+
+def world(images: int, seed: int, captions: int = 3) -> tuple[Captioned, np.ndarray]:
+    """Pictures show three of forty things; each caption names them, in some order."""
+    rng = np.random.default_rng(seed)
+    looks = np.random.default_rng(0).standard_normal((WORDS, FEATURES))
+    vectors = np.random.default_rng(1).standard_normal((WORDS + 2, 300)).astype(np.float32)
+    vectors[:2] = 0
+    things = np.stack([rng.choice(WORDS, 3, replace=False) for _ in range(images)])
+    ids = np.zeros((images * captions, 16), np.int64)
+    for row in range(len(ids)):
+        ids[row, :3] = rng.permutation(things[row // captions]) + 2
+    features = looks[things].mean(axis=1)[:, None].repeat(2, axis=1).astype(np.float16)
+    first = np.arange(0, len(ids) + 1, captions)
+    return Captioned(features=features, token_ids=ids, first=first), vectors
+
+
+def test_the_owner_of_a_caption_is_its_image() -> None:
+    images = replace(world(3, 1)[0], first=np.array([0, 2, 3, 9]))
+    assert images.owner.tolist() == [0, 0, 1, 2, 2, 2, 2, 2, 2]
+
+
+def test_each_rung_changes_one_thing() -> None:
+    rungs = ladder()
+    assert rungs[0] == papers_recipe()
+    assert replace(rungs[-1], name="ours") == best_recipe()
+    for before, after in pairwise(rungs):
+        changed = [
+            key
+            for part in ("model", "loss")
+            for key in getattr(before, part).__dataclass_fields__
+            if getattr(getattr(before, part), key) != getattr(getattr(after, part), key)
+        ]
+        assert len(changed) == 1
+        assert before.mirrored == after.mirrored
+
+
+def test_a_margin_mode_comes_with_hinges() -> None:
+    recipe = with_margin(best_recipe(), "variable")
+    assert (recipe.loss.kind, recipe.loss.margin_mode) == ("hinges", "variable")
+    assert recipe.model == best_recipe().model
+
+
+@pytest.mark.parametrize("recipe", [papers_recipe(), best_recipe()], ids=["paper's", "ours"])
+def test_a_recipe_learns_and_the_same_seed_repeats_it(recipe: Recipe) -> None:
+    images, vectors = world(600, 2)
+    unseen, _ = world(50, 3)
+    short = replace(recipe, epochs=10)
+    tested = flickr8k.test(train(short, images, vectors, 5), unseen)
+    assert tested["text_to_image"].shape == (150,)
+    assert tested["image_to_text"].shape == (50,)
+    assert np.median(tested["text_to_image"]) < 10  # by chance: 25.5
+    again = flickr8k.test(train(short, images, vectors, 5), unseen)
+    np.testing.assert_array_equal(again["text_to_image"], tested["text_to_image"])
+
+
+def test_captions_are_ranked_among_images_and_images_among_captions() -> None:
+    images, vectors = world(20, 4)
+    network = train(replace(best_recipe(), epochs=1), world(512, 2)[0], vectors, 1)
+    found = flickr8k.test(network, images)
+    with torch.inference_mode():
+        pictures = network.image.from_features(torch.from_numpy(images.features[:, 0]).float())
+        captions = network.text(torch.from_numpy(images.token_ids))
+    scores = (captions @ pictures.T).tolist()
+    by_hand = [1 + sum(s > row[i // 3] for s in row) for i, row in enumerate(scores)]
+    assert found["text_to_image"].tolist() == by_hand
+    columns = list(zip(*scores, strict=True))
+    best = [max(c[3 * i : 3 * i + 3]) for i, c in enumerate(columns)]
+    by_hand = [1 + sum(s > best[i] for s in column) for i, column in enumerate(columns)]
+    assert found["image_to_text"].tolist() == by_hand
+
+
+def test_clips_train_the_audio_network_beside_captions() -> None:
+    images, vectors = world(512, 2)
+    rng = torch.Generator().manual_seed(1)
+    moments = [
+        Moments(
+            features=torch.randn(2, 2, FEATURES, generator=rng),
+            windows=torch.rand(2, 1, 16, 40, generator=rng),
+        )
+        for _ in range(6)
+    ]
+    recipe = replace(papers_recipe(), epochs=1)
+    alone, beside = (train(recipe, images, vectors, 1, seen) for seen in ((), moments))
+    torch.manual_seed(1)
+    for name, weights in alone.audio.named_parameters():
+        assert not torch.equal(weights, beside.audio.state_dict()[name]), name
+
+
+def test_folds_share_no_clip_and_hold_all() -> None:
+    dealt = clips.folds(60, seed=3)
+    assert [len(fold) for fold in dealt] == [12] * 5
+    assert sorted(np.concatenate(dealt)) == list(range(60))
+    assert not all(np.array_equal(a, b) for a, b in zip(dealt, clips.folds(60, 4), strict=True))
+
+
+def test_a_mean_over_divisions_is_a_clips_own() -> None:
+    first, second = (
+        {search: np.array(ranks, float) for search in clips.SEARCHES}
+        for ranks in ([1, 4, 12], [3, 1, 12])
+    )
+    means = clips._mean_over([first, second])["text_to_audio"]
+    assert means["R@1"].tolist() == [50, 50, 0]
+    assert means["R@5"].tolist() == [100, 100, 0]
+    assert means["MeanR"].tolist() == [2, 2.5, 12]
+    interval = clips._interval(means["MeanR"])
+    assert interval["low"] < interval["mean"] == 5.5 < interval["high"]
+
+
+def test_choices_are_values_that_params_can_have() -> None:
+    for name, choice in CHOICES.items():
+        assert choice.against in {DEFAULT, *CHOICES}, name
+        assert set(choice.changes) <= {"loss", "train", "augment", "model", "evaluate"}
+
+
+def test_a_choice_is_told_against_what_it_changes() -> None:
+    rng = np.random.default_rng(0)
+    before = [rng.integers(5, 40, 80).astype(float) for _ in range(2)]
+    found = {(DEFAULT, seed): {"image": r, "image_audio": r} for seed, r in enumerate(before)}
+    found |= {("x", seed): {"image": r - 4, "image_audio": r} for seed, r in enumerate(before)}
+    told = _compared("x", Choice(against=DEFAULT, changes={}), found, [0, 1])
+    assert told["image MeanR"]["with"] == pytest.approx(told["image MeanR"]["without"] - 4)
+    assert told["image MeanR"]["over_queries"].endswith("p < 0.001")
+    assert told["image_audio R@1"]["over_queries"].endswith("p = 1")
+
+
+def test_the_models_of_choices_are_checked_as_params_are(tmp_path: object) -> None:
+    del tmp_path
+    from repository import ROOT
+
+    model = load_section(ROOT / "params.yaml", "model", ModelConfig)
+    for choice in CHOICES.values():
+        replace(model, **choice.changes.get("model", {}))
