@@ -14,7 +14,7 @@ from benchmarks.real.prepared import prepare
 from trimodal.files import write_json
 from trimodal.progress import start_logging
 
-EXPERIMENTS = {"flickr8k": flickr8k.run, "clips": clips.run}
+EXPERIMENTS = {"flickr8k": (flickr8k.run, "seeds"), "clips": (clips.run, "divisions")}
 
 
 def main() -> None:
@@ -25,6 +25,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("data/real"))
     parser.add_argument("--out", type=Path, default=Path("metrics/real"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--divisions", type=int, nargs="+", default=[1, 2], help="seeds of folds")
     args = parser.parse_args()
     start_logging()
     began = time.monotonic()
@@ -32,7 +33,8 @@ def main() -> None:
     say(f"{machine()}; data prepared in {time.monotonic() - began:.0f} s")
     args.out.mkdir(parents=True, exist_ok=True)
     for name in args.experiments or EXPERIMENTS:
-        write_json(args.out / f"{name}.json", EXPERIMENTS[name](data, args.seeds))
+        run, seeds = EXPERIMENTS[name]
+        write_json(args.out / f"{name}.json", run(data, getattr(args, seeds)))
     say(f"\nIn all {(time.monotonic() - began) / 60:.0f} min")
 
 
