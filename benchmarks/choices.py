@@ -1,9 +1,9 @@
-"""What helps, of all that the paper leaves open: ``python -m benchmarks.choices``.
+"""What helps, of all that the paper leaves open: ``python -m benchmarks.choices``, ``make choices``.
 
 Trains the demo's model with each choice and several seeds on the data that ``make repro`` left in
-``data``, and tests each against the same recipe without it: over sentences (ranks are means over
-seeds) and over seeds. Processes of one thread, two at a time. Text to video, image + audio, unless
-the table says otherwise; the numbers go to ``metrics/choices.json``.
+``data``, and tests each against the same recipe without it: over sentences (means over seeds) and
+over seeds. Processes of one thread, two at a time; trained models are kept in ``data/choices``. The
+numbers go to ``metrics/choices.json``.
 """
 
 import argparse
@@ -75,49 +75,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--folder", type=Path, default=Path("data/choices"), help="of the runs")
+    parser.add_argument("--leave-out", nargs="*", choices=CHOICES, default=[])
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes below
-    with (
-        TemporaryDirectory() as folder,
-        ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool,
-    ):
-        trained = {DEFAULT: {}, **{n: c.changes for n, c in CHOICES.items() if _trains(c)}}
-        jobs = {
-            (name, seed): pool.submit(_run, Path(folder) / f"{number}", seed, changes)
-            for number, (seed, (name, changes)) in enumerate(product(args.seeds, trained.items()))
+    asked = {name: choice for name, choice in CHOICES.items() if name not in args.leave_out}
+    changes = {DEFAULT: {}, **{name: choice.changes for name, choice in asked.items()}}
+    training = {name: _of_training(asked_for) for name, asked_for in changes.items()}
+    keys = list(product(args.seeds, changes))
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
+        # The same training is asked for once; what an earlier call finished is taken as it is.
+        trained = {
+            (seed, str(what)): pool.submit(_train, args.folder, seed, what)
+            for seed, what in product(args.seeds, training.values())
         }
-        places = {}
-        for key, job in jobs.items():
-            places[key] = job.result()
-            say(f"{key[0]}, seed {key[1]}: done")
-        found = {key: _ranks(place) for key, place in places.items()}
-        for name, choice in CHOICES.items():
-            if not _trains(choice):
-                for seed in args.seeds:
-                    place = places[choice.against, seed]
-                    pool.submit(_evaluate, place, choice.changes).result()
-                    found[name, seed] = _ranks(place)
-    results = {name: _compared(name, choice, found, args.seeds) for name, choice in CHOICES.items()}
+        for job in trained.values():
+            say(f"trained: {job.result()}")
+        tested = {
+            (name, seed): pool.submit(
+                _ranks, trained[seed, str(training[name])].result(), changes[name]
+            )
+            for seed, name in keys
+        }
+        found = {key: job.result() for key, job in tested.items()}
+    results = {name: _compared(name, choice, found, args.seeds) for name, choice in asked.items()}
     _say(results)
     write_json(RESULT, {"machine": machine(), "seeds": args.seeds, "choices": results})
 
 
-def _trains(choice: Choice) -> bool:
-    return set(choice.changes) != {"evaluate"}
+def _of_training(changes: Changes) -> Changes:
+    return {section: values for section, values in changes.items() if section != "evaluate"}
 
 
-def _run(out: Path, seed: int, changes: Changes) -> Path:
+def _train(folder: Path, seed: int, changes: Changes) -> Path:
+    """Trains into a folder that is named by all that shapes the run; returns it."""
     from benchmarks.trained import train_into
     from trimodal.config import load_section
+    from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
     from trimodal.images import AugmentConfig
     from trimodal.losses import LossConfig
     from trimodal.model import ModelConfig
     from trimodal.progress import hush
     from trimodal.trainer import TrainConfig
+    from trimodal.training import SHAPING_MODULES
 
     hush()
-    out.mkdir()
     params = Path("params.yaml")
+    data = [file_fingerprint(Path(name)) for name in ("data/av/index.parquet", params)]
+    shaped_by = [seed, changes, data, code_fingerprint(*SHAPING_MODULES)]
+    out = folder / fingerprint(shaped_by)
+    if (out / "model.json").exists():
+        return out
+    out.mkdir(parents=True, exist_ok=True)
     train_into(
         out,
         replace(load_section(params, "train", TrainConfig), seed=seed, **changes.get("train", {})),
@@ -125,22 +134,23 @@ def _run(out: Path, seed: int, changes: Changes) -> Path:
         replace(load_section(params, "model", ModelConfig), **changes.get("model", {})),
         replace(load_section(params, "augment", AugmentConfig), **changes.get("augment", {})),
     )
-    _evaluate(out, changes)
     return out
 
 
-def _evaluate(out: Path, changes: Changes) -> None:
+def _ranks(out: Path, changes: Changes) -> dict[str, np.ndarray]:
+    """Search: the rank of each sentence's video."""
     from benchmarks.trained import evaluate_in
     from trimodal.config import load_section
     from trimodal.evaluation import EvaluateConfig
+    from trimodal.progress import hush
 
+    hush()
     config = load_section(Path("params.yaml"), "evaluate", EvaluateConfig)
-    evaluate_in(out, replace(config, **changes.get("evaluate", {})))
-
-
-def _ranks(out: Path) -> dict[str, np.ndarray]:
-    """Search: the rank of each sentence's video."""
-    table = pq.read_table(out / "ranks.parquet")
+    with TemporaryDirectory() as tested:
+        for name in ("model.safetensors", "model.json"):
+            (Path(tested) / name).symlink_to((out / name).resolve())
+        evaluate_in(Path(tested), replace(config, **changes.get("evaluate", {})))
+        table = pq.read_table(Path(tested) / "ranks.parquet")
     return {search: table[f"rank_{search}"].to_numpy() for search in SEARCHES}
 
 

@@ -1,4 +1,4 @@
-"""Losses to set beside the paper's: hardest and semi-hard negatives, and InfoNCE.
+"""Losses to set beside the paper's: hardest and semi-hard negatives, and InfoNCE; and the choice.
 
 As those of :mod:`trimodal.losses`: embeddings in, scalars out, both directions added; rows are unit
 vectors, row i of both is a pair, and with ``whole`` the rows are anchors among the whole batch.
