@@ -1,4 +1,4 @@
-"""What helps, of all that the paper leaves open: ``python -m benchmarks.choices``, ``make choices``.
+"""What helps, of what the paper leaves open: ``python -m benchmarks.choices``, ``make choices``.
 
 Trains the demo's model with each choice and several seeds on the data that ``make repro`` left in
 ``data``, and tests each against the same recipe without it: over sentences (means over seeds) and

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from repository import ROOT
 
 from benchmarks.choices import CHOICES, DEFAULT, Choice, _compared
 from benchmarks.real import clips, flickr8k
@@ -107,7 +108,6 @@ def test_clips_train_the_audio_network_beside_captions() -> None:
     ]
     recipe = replace(papers_recipe(), epochs=1)
     alone, beside = (train(recipe, images, vectors, 1, seen) for seen in ((), moments))
-    torch.manual_seed(1)
     for name, weights in alone.audio.named_parameters():
         assert not torch.equal(weights, beside.audio.state_dict()[name]), name
 
@@ -149,10 +149,7 @@ def test_a_choice_is_told_against_what_it_changes() -> None:
     assert told["image_audio R@1"]["over_queries"].endswith("p = 1")
 
 
-def test_the_models_of_choices_are_checked_as_params_are(tmp_path: object) -> None:
-    del tmp_path
-    from repository import ROOT
-
+def test_the_models_of_choices_are_checked_as_params_are() -> None:
     model = load_section(ROOT / "params.yaml", "model", ModelConfig)
     for choice in CHOICES.values():
         replace(model, **choice.changes.get("model", {}))

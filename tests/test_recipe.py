@@ -171,11 +171,10 @@ def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
     config = replace(CONFIG, warmup_steps=warmup, rate_step_epochs=1, rate_decay=0.1)
     trainer = Trainer(TrimodalNet(MODEL, torch.randn(5, 300)), config, PAPERS_LOSS, ALONE)
     rates = []
-    for epoch in range(3):
+    for _ in range(3):
         for _ in range(3):
             rates.append(trainer._optimiser.param_groups[0]["lr"] / config.image_rate_factor)
             trainer.step(*random_batch(30))
-        del epoch
         trainer.end_epoch()
     decay = [10.0 ** -(step // 3) for step in range(9)]
     ramp = [min(1.0, (step + 1) / max(1, warmup)) for step in range(9)]
