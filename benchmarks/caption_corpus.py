@@ -40,6 +40,7 @@ def make_corpus(
         flickr30k_annotations="official",
         vectors=str(folder / "vectors.bin"),
         frequent_words=FREQUENT_WORDS,
+        learned_words=0,
         image_px=256,
         jpeg_quality=90,
         images_per_shard=min(5000, max(1, images // 20)),  # every worker has its share

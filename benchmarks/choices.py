@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -121,19 +121,19 @@ def _train(folder: Path, seed: int, changes: Changes) -> Path:
 
     hush()
     params = Path("params.yaml")
-    data = [file_fingerprint(Path(name)) for name in ("data/av/index.parquet", params)]
-    shaped_by = [seed, changes, data, code_fingerprint(*SHAPING_MODULES)]
-    out = folder / fingerprint(shaped_by)
+    config = replace(load_section(params, "train", TrainConfig), **changes.get("train", {}))
+    loss = replace(load_section(params, "loss", LossConfig), **changes.get("loss", {}))
+    model = replace(load_section(params, "model", ModelConfig), **changes.get("model", {}))
+    augment = replace(load_section(params, "augment", AugmentConfig), **changes.get("augment", {}))
+    config = replace(config, seed=seed)
+    sections = {"train": config, "loss": loss, "model": model, "augment": augment}
+    data = [file_fingerprint(Path("data") / name / "index.parquet") for name in ("av", "images")]
+    shaped_by = [{name: asdict(part) for name, part in sections.items()}, data]
+    out = folder / fingerprint([*shaped_by, code_fingerprint(*SHAPING_MODULES)])
     if (out / "model.json").exists():
         return out
     out.mkdir(parents=True, exist_ok=True)
-    train_into(
-        out,
-        replace(load_section(params, "train", TrainConfig), seed=seed, **changes.get("train", {})),
-        replace(load_section(params, "loss", LossConfig), **changes.get("loss", {})),
-        replace(load_section(params, "model", ModelConfig), **changes.get("model", {})),
-        replace(load_section(params, "augment", AugmentConfig), **changes.get("augment", {})),
-    )
+    train_into(out, config, loss, model, augment)
     return out
 
 

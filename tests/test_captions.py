@@ -4,6 +4,7 @@ import io
 import json
 import logging
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ def config(tmp_path: Path) -> CaptionsConfig:
     vectors = write_vectors(tmp_path / "vectors.bin", ["dog", "cat", "bird", "sings", "unused"])
     return CaptionsConfig(
         coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
-        flickr30k_annotations="official", vectors=str(vectors), frequent_words=0, image_px=16,
-        jpeg_quality=90, images_per_shard=3, min_coverage=0.0, workers=1,
+        flickr30k_annotations="official", vectors=str(vectors), frequent_words=0,
+        learned_words=0, image_px=16, jpeg_quality=90, images_per_shard=3, min_coverage=0.0,
+        workers=1,
     )  # fmt: skip
 
 
@@ -127,6 +129,7 @@ def test_stats_count_everything_with_its_reason(config: CaptionsConfig, tmp_path
         "captions": {"coco": {"train": 4, "val": 2}, "flickr30k": {"train": 2}},
         "words": len(set(tokens)),
         "words_with_vector": 4,
+        "learned_words": 0,
         "further_words": 0,
         "unknown_word_share": pytest.approx(1 - 4 / len(set(tokens))),
         "unknown_token_share": pytest.approx(len(unknown) / len(tokens)),
@@ -179,6 +182,26 @@ def test_frequent_words_are_kept_behind_the_captions_own(
     assert vocabulary.words[2:] == ("dog", "cat", "bird", "sings", "unused")
     assert rows == before
     assert (stats["words_with_vector"], stats["further_words"]) == (4, 1)
+
+
+def test_words_without_a_vector_may_have_one_to_learn(
+    config: CaptionsConfig, tmp_path: Path
+) -> None:
+    before, stats = prepare(config, tmp_path / "before")
+    counts = Counter(word for row in before for word in row["tokens"])
+    known = {"dog", "cat", "bird", "sings"}
+    others = {word for word, count in counts.items() if count >= 1} - known
+    assert others
+    assert stats["learned_words"] == 0
+    assert prepare(replace(config, learned_words=99), tmp_path / "seldom")[1] == stats
+    rows, stats = prepare(replace(config, learned_words=1), tmp_path / "out")
+    vocabulary = read_vocabulary(tmp_path / "out" / "captions" / "vocabulary.parquet")
+    assert set(vocabulary.words[2:]) == known | others
+    assert (stats["learned_words"], stats["further_words"]) == (len(others), 0)
+    for word in others:
+        row = vocabulary.words.index(word)
+        assert not vocabulary.vectors[row].any()
+        assert any(row in caption["token_ids"] for caption in rows)
 
 
 def test_karpathys_splits(config: CaptionsConfig, tmp_path: Path) -> None:

@@ -129,8 +129,9 @@ def caption_sources(folder: Path) -> CaptionsConfig:
     vectors.save_word2vec_format(str(words), binary=True)
     return CaptionsConfig(
         coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
-        flickr30k_annotations="official", vectors=str(words), frequent_words=0, image_px=32,
-        jpeg_quality=90, images_per_shard=3, min_coverage=0.0, workers=1,
+        flickr30k_annotations="official", vectors=str(words), frequent_words=0,
+        learned_words=0, image_px=32, jpeg_quality=90, images_per_shard=3, min_coverage=0.0,
+        workers=1,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """From caption sets to Parquet and image shards: everything the image-text stream reads."""
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,9 @@ class CaptionsConfig:
     (image_sources.py has the names looked for), ``vectors`` is a file in word2vec's binary format.
     The annotations are the data set's own or Karpathy's. At least ``min_coverage`` of the images
     that they name must be usable. The first ``frequent_words`` rows of the
-    vector file are kept beside the captions' own words. Images are stored ``image_px`` square.
+    vector file are kept beside the captions' own words. Words without a vector that captions have
+    ``learned_words`` times or more get one of zeros, which only training gives a meaning
+    (``model.word_vectors: trained``); with 0 none does. Images are stored ``image_px`` square.
     """
 
     coco: str
@@ -36,6 +39,7 @@ class CaptionsConfig:
     flickr30k_annotations: Annotations
     vectors: str
     frequent_words: int
+    learned_words: int
     image_px: int
     jpeg_quality: int
     images_per_shard: int
@@ -45,8 +49,9 @@ class CaptionsConfig:
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise ValueError("captions.workers must be at least 1")
-        if self.frequent_words < 0:
-            raise ValueError("captions.frequent_words must be at least 0")
+        for key in ("frequent_words", "learned_words"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"captions.{key} must be at least 0")
         if self.image_px < 2 or self.images_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
             raise ValueError("captions: image_px >= 2, images_per_shard >= 1, jpeg_quality 1..95")
         check_share(self.min_coverage, "captions.min_coverage")
@@ -73,6 +78,7 @@ def prepare_captions(
     write_vocabulary(captions_dir / "vocabulary.parquet", vocabulary)
     image_counts = _by_source_and_split(images)
     occurrences = columns.word_counts()
+    learned = sum(w in vocabulary for w in columns.words) - int(has_vector.sum())
     unknown_words = 1 - float(has_vector.mean())
     unknown_tokens = int(occurrences[~has_vector].sum()) / int(occurrences.sum())
     write_json(
@@ -82,7 +88,8 @@ def prepare_captions(
             "captions": columns.split_counts(),
             "words": len(columns.words),
             "words_with_vector": int(has_vector.sum()),
-            "further_words": len(vocabulary.words) - 2 - int(has_vector.sum()),
+            "learned_words": learned,
+            "further_words": len(vocabulary.words) - 2 - int(has_vector.sum()) - learned,
             "unknown_word_share": unknown_words,
             "unknown_token_share": unknown_tokens,
             "left_out": dict(sorted(left_out.items())),
@@ -139,7 +146,10 @@ def _vocabulary(
     )
     counts = dict(zip(columns.words, columns.word_counts().tolist(), strict=True))
     has_vector = np.array([word in vectors for word in columns.words])
-    return build_vocabulary(counts, vectors), has_vector
+    nothing = np.zeros(VECTOR_DIM, np.float32)
+    often = config.learned_words or math.inf
+    learned = {w: nothing for w, count in counts.items() if w not in vectors and count >= often}
+    return build_vocabulary(counts, vectors | learned), has_vector
 
 
 def _by_source_and_split(images: Sequence[CaptionedImage]) -> dict[str, dict[str, int]]:

@@ -122,6 +122,7 @@ def _params(shared: Path, folder: Path) -> Path:
             "flickr30k_annotations": "karpathy",
             "vectors": f"{shared}/word2vec/glove300-1576.bin",
             "image_px": PICTURE_PX,
+            "learned_words": 4,
         },
     }
     (folder / "overlay.yaml").write_text(json.dumps(overlay))  # JSON is YAML

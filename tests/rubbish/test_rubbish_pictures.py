@@ -56,7 +56,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = CaptionsConfig(
         coco=str(root / "coco"), coco_annotations="official", flickr30k=str(root / "flickr"),
         flickr30k_annotations="official", vectors=str(root / "vectors.bin"), frequent_words=0,
-        image_px=16, jpeg_quality=90, images_per_shard=100, min_coverage=0.0, workers=1,
+        learned_words=0, image_px=16, jpeg_quality=90, images_per_shard=100, min_coverage=0.0,
+        workers=1,
     )  # fmt: skip
     # As outside of pytest, where it is no error.
     with warnings.catch_warnings(action="default", category=Image.DecompressionBombWarning):
