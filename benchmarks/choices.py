@@ -126,7 +126,7 @@ def _train(folder: Path, seed: int, changes: Changes) -> Path:
     model = replace(load_section(params, "model", ModelConfig), **changes.get("model", {}))
     augment = replace(load_section(params, "augment", AugmentConfig), **changes.get("augment", {}))
     config = replace(config, seed=seed)
-    sections = {"train": config, "loss": loss, "model": model, "augment": augment}
+    sections: dict[str, Any] = {"train": config, "loss": loss, "model": model, "augment": augment}
     data = [file_fingerprint(Path("data") / name / "index.parquet") for name in ("av", "images")]
     shaped_by = [{name: asdict(part) for name, part in sections.items()}, data]
     out = folder / fingerprint([*shaped_by, code_fingerprint(*SHAPING_MODULES)])

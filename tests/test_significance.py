@@ -95,6 +95,15 @@ def test_seeds_are_paired_by_student() -> None:
     assert (mean, half) == pytest.approx((11.0, 4.302653 / np.sqrt(3)), rel=1e-5)
 
 
+@pytest.mark.parametrize(("seeds", "p"), [(2, 0.5), (3, 0.25), (5, 0.0625)])
+def test_equal_differences_of_few_seeds_prove_little(seeds: int, p: float) -> None:
+    first = np.linspace(10.1, 11.3, seeds)
+    found = paired_over_seeds(first, first - 1.0)
+    assert found.p == p
+    assert (found.mean, found.low, found.high) == pytest.approx((-1.0, -1.0, -1.0))
+    assert paired_over_seeds(first, first).p == 1.0
+
+
 def test_what_cannot_be_paired_is_refused() -> None:
     with pytest.raises(PairingError, match="not pairs"):
         paired_over_queries(np.zeros(3), np.zeros(4))

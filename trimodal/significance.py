@@ -20,6 +20,7 @@ from scipy import stats
 Ranks = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float64]
 RESAMPLES = 10_000
+_ROUNDING = 1e-9  # of means of percents and ranks
 _SEED = 1  # of the resampling: the same runs always have the same p
 
 
@@ -79,7 +80,9 @@ def paired_over_queries(first: Values, second: Values) -> Difference:
 
 
 def paired_over_seeds(first: Values, second: Values) -> Difference:
-    """Of one value a run, (seeds,) both, in the order of their seeds.
+    """Of one value a run, (seeds,) both, in the order of their seeds. Where all differences are
+    equal, as recalls of few seeds can be, t knows no spread; p is then the sign test's,
+    2^(1 - seeds).
 
     Raises PairingError for different numbers of runs or fewer than two: there is no spread then.
     """
@@ -87,8 +90,9 @@ def paired_over_seeds(first: Values, second: Values) -> Difference:
         raise PairingError("an interval over seeds takes two or more runs of each, paired by seed")
     differences = second - first
     mean = float(differences.mean())
-    if not np.ptp(differences):
-        return Difference(mean=mean, low=mean, high=mean, p=1.0 if not mean else 0.0)
+    if np.ptp(differences) < _ROUNDING:
+        p = 2.0 ** (1 - len(differences)) if abs(mean) >= _ROUNDING else 1.0
+        return Difference(mean=mean, low=mean, high=mean, p=p)
     test = stats.ttest_1samp(differences, 0.0)
     interval = test.confidence_interval(0.95)
     return Difference(
