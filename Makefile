@@ -1,10 +1,11 @@
 # make repro   install if need be, run the pipeline, print the result table
 # make test    install if need be, lint, types, tests
 # make table   the paper's comparison: fixed and variable margins, three seeds each, as DVC
-#              experiments; writes metrics/comparison.json (ten minutes)
+#              experiments; writes metrics/comparison.json (ten to twenty minutes)
 # make real    Flickr8k and 60 clips with sound, of ../shared/data: the paper's recipe and ours, with
 #              intervals; writes metrics/real (an hour at most)
-# make choices what the paper leaves open, each against the default, on the demo (an hour)
+# make choices what the paper leaves open, each against the default, on the demo: 45
+#              trainings of one or two minutes
 # make bench   extraction, loading, training, start-up side by side with others; word vectors and
 #              the captions stage at the paper's size (12 GB of disk, 30 min)
 # make growth  what a clip costs with 1,000, 10,000 and 100,000 of them (2 h)

@@ -10,7 +10,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,10 +21,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import machine, say
-from trimodal.files import write_json
-from trimodal.significance import PER_QUERY, paired_over_queries, paired_over_seeds
+from trimodal.files import fingerprint, write_json
+from trimodal.significance import PER_QUERY, both_tests
 
 Changes = Mapping[str, Mapping[str, Any]]
+_PARAMS = Path("params.yaml")
 RESULT = Path("metrics/choices.json")
 METRICS = ("R@1", "R@10", "MeanR")
 SEARCHES = ("image", "image_audio")
@@ -80,22 +81,24 @@ def main() -> None:
     args = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # of the processes below
     asked = {name: choice for name, choice in CHOICES.items() if name not in args.leave_out}
-    changes = {DEFAULT: {}, **{name: choice.changes for name, choice in asked.items()}}
-    training = {name: _of_training(asked_for) for name, asked_for in changes.items()}
-    keys = list(product(args.seeds, changes))
+    changes = {
+        DEFAULT: {},
+        **{name: CHOICES[name].changes for name in sorted(_with_references(asked))},
+    }
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
-        # The same training is asked for once; what an earlier call finished is taken as it is.
         trained = {
-            (seed, str(what)): pool.submit(_train, args.folder, seed, what)
-            for seed, what in product(args.seeds, training.values())
+            (_training_of(what), seed): (what, seed)
+            for seed, what in product(args.seeds, changes.values())
         }
-        for job in trained.values():
+        jobs = {
+            key: pool.submit(_train, args.folder / "-".join(map(str, key)), seed, what)
+            for key, (what, seed) in trained.items()
+        }
+        for job in jobs.values():
             say(f"trained: {job.result()}")
         tested = {
-            (name, seed): pool.submit(
-                _ranks, trained[seed, str(training[name])].result(), changes[name]
-            )
-            for seed, name in keys
+            (name, seed): pool.submit(_ranks, jobs[_training_of(what), seed].result(), what)
+            for seed, (name, what) in product(args.seeds, changes.items())
         }
         found = {key: job.result() for key, job in tested.items()}
     results = {name: _compared(name, choice, found, args.seeds) for name, choice in asked.items()}
@@ -103,37 +106,38 @@ def main() -> None:
     write_json(RESULT, {"machine": machine(), "seeds": args.seeds, "choices": results})
 
 
-def _of_training(changes: Changes) -> Changes:
-    return {section: values for section, values in changes.items() if section != "evaluate"}
+def _with_references(asked: Mapping[str, Choice]) -> set[str]:
+    """The choices asked for and those that they are set against."""
+    return ({*asked} | {choice.against for choice in asked.values()}) - {DEFAULT}
 
 
-def _train(folder: Path, seed: int, changes: Changes) -> Path:
-    """Trains into a folder that is named by all that shapes the run; returns it."""
+def _training_of(changes: Changes) -> str:
+    """Names what is trained: choices that differ in ``evaluate`` alone share it."""
+    return fingerprint({name: values for name, values in changes.items() if name != "evaluate"})
+
+
+def _train(out: Path, seed: int, changes: Changes) -> Path:
+    """Trains into ``out`` and returns it. What an earlier call finished there is not trained again,
+    unless params, data or code are others now: training knows (trimodal.resume).
+    """
     from benchmarks.trained import train_into
     from trimodal.config import load_section
-    from trimodal.files import code_fingerprint, file_fingerprint, fingerprint
     from trimodal.images import AugmentConfig
     from trimodal.losses import LossConfig
     from trimodal.model import ModelConfig
     from trimodal.progress import hush
     from trimodal.trainer import TrainConfig
-    from trimodal.training import SHAPING_MODULES
 
     hush()
-    params = Path("params.yaml")
-    config = replace(load_section(params, "train", TrainConfig), **changes.get("train", {}))
-    loss = replace(load_section(params, "loss", LossConfig), **changes.get("loss", {}))
-    model = replace(load_section(params, "model", ModelConfig), **changes.get("model", {}))
-    augment = replace(load_section(params, "augment", AugmentConfig), **changes.get("augment", {}))
-    config = replace(config, seed=seed)
-    sections: dict[str, Any] = {"train": config, "loss": loss, "model": model, "augment": augment}
-    data = [file_fingerprint(Path("data") / name / "index.parquet") for name in ("av", "images")]
-    shaped_by = [{name: asdict(part) for name, part in sections.items()}, data]
-    out = folder / fingerprint([*shaped_by, code_fingerprint(*SHAPING_MODULES)])
-    if (out / "model.json").exists():
-        return out
     out.mkdir(parents=True, exist_ok=True)
-    train_into(out, config, loss, model, augment)
+    config = load_section(_PARAMS, "train", TrainConfig)
+    train_into(
+        out,
+        replace(config, seed=seed, **changes.get("train", {})),
+        replace(load_section(_PARAMS, "loss", LossConfig), **changes.get("loss", {})),
+        replace(load_section(_PARAMS, "model", ModelConfig), **changes.get("model", {})),
+        replace(load_section(_PARAMS, "augment", AugmentConfig), **changes.get("augment", {})),
+    )
     return out
 
 
@@ -145,7 +149,7 @@ def _ranks(out: Path, changes: Changes) -> dict[str, np.ndarray]:
     from trimodal.progress import hush
 
     hush()
-    config = load_section(Path("params.yaml"), "evaluate", EvaluateConfig)
+    config = load_section(_PARAMS, "evaluate", EvaluateConfig)
     with TemporaryDirectory() as tested:
         for name in ("model.safetensors", "model.json"):
             (Path(tested) / name).symlink_to((out / name).resolve())
@@ -163,14 +167,13 @@ def _compared(
     told: dict[str, Any] = {"against": choice.against}
     for search, metric in product(SEARCHES, METRICS):
         without, with_it = (
-            np.stack([PER_QUERY[metric](found[which, seed][search]) for seed in seeds])
-            for which in (choice.against, name)
+            [found[which, seed][search] for seed in seeds] for which in (choice.against, name)
         )
+        tests = both_tests(without, with_it, metric)
         told[f"{search} {metric}"] = {
-            "without": float(without.mean()),
-            "with": float(with_it.mean()),
-            "over_queries": str(paired_over_queries(without.mean(axis=0), with_it.mean(axis=0))),
-            "over_seeds": str(paired_over_seeds(without.mean(axis=1), with_it.mean(axis=1))),
+            "without": float(PER_QUERY[metric](np.stack(without)).mean()),
+            "with": float(PER_QUERY[metric](np.stack(with_it)).mean()),
+            **{test: str(difference) for test, difference in tests._asdict().items()},
         }
     return told
 

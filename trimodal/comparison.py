@@ -12,9 +12,9 @@ from trimodal.significance import (
     PER_QUERY,
     PairingError,
     Ranks,
+    both_tests,
     false_alarms,
     paired_over_queries,
-    paired_over_seeds,
 )
 
 SEARCHES = {"image": "image alone", "image_audio": "image + audio"}
@@ -120,16 +120,15 @@ def _differences(
     runs: Mapping[tuple[str, int], Run], seeds: list[int], first: Any, second: Any
 ) -> dict[str, Any]:
     """Of two rows: by metric, over queries (each query's mean over seeds) and over seeds."""
-    tests = {}
-    for metric, value in PER_QUERY.items():
-        one, other = (
-            np.stack([value(runs[mode, seed].ranks[search]) for seed in seeds])
-            for mode, search in (first, second)
-        )  # (seeds, queries)
-        tests[metric] = {
-            "over_queries": asdict(paired_over_queries(one.mean(axis=0), other.mean(axis=0))),
-            "over_seeds": asdict(paired_over_seeds(one.mean(axis=1), other.mean(axis=1))),
+    one, other = (
+        [runs[mode, seed].ranks[search] for seed in seeds] for mode, search in (first, second)
+    )
+    tests = {
+        metric: {
+            name: asdict(test) for name, test in both_tests(one, other, metric)._asdict().items()
         }
+        for metric in PER_QUERY
+    }
     return {"first": list(first), "second": list(second), "tests": tests}
 
 

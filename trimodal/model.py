@@ -14,9 +14,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from trimodal.backbones import Backbone, Weights, audio_backbone, image_backbone
+from trimodal.text import PADDING_ID
 
 EMBEDDING_DIM = 256
-_PADDING = 0  # the word id of padding (trimodal.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +137,7 @@ class TextCnn(TextNet):
     def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 512"]:
         """The mean over time."""
         out = self.vectors[token_ids].transpose(1, 2)  # (batch, dim, words)
-        held = (token_ids != _PADDING).to(out.dtype)[:, None]
+        held = (token_ids != PADDING_ID).to(out.dtype)[:, None]
         layers = zip(self.convolutions, self.norms, strict=True)
         for number, (convolution, norm) in enumerate(layers, start=1):
             out = F.pad(torch.relu(norm(convolution(out))), (0, 1))
@@ -158,7 +158,7 @@ class WordMean(TextNet):
 
     def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch dim"]:
         """The mean; zeros for a caption without a word."""
-        held = (token_ids != _PADDING).to(self.vectors.dtype)[..., None]
+        held = (token_ids != PADDING_ID).to(self.vectors.dtype)[..., None]
         return (self.vectors[token_ids] * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
 
 

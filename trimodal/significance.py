@@ -12,6 +12,7 @@ paired by seed have one difference each, and Student's t (paired) takes it from 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -97,6 +98,26 @@ def paired_over_seeds(first: Values, second: Values) -> Difference:
     interval = test.confidence_interval(0.95)
     return Difference(
         mean=mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue)
+    )
+
+
+class BothTests(NamedTuple):
+    """A difference between two recipes, for either question."""
+
+    over_queries: Difference
+    over_seeds: Difference
+
+
+def both_tests(first: Sequence[Ranks], second: Sequence[Ranks], metric: str) -> BothTests:
+    """Of two recipes' runs, paired by seed: of each query's mean over seeds, and of each run's over
+    queries. Raises PairingError as :func:`paired_over_queries` and :func:`paired_over_seeds` do.
+    """
+    one, other = (
+        np.stack([PER_QUERY[metric](ranks) for ranks in runs]) for runs in (first, second)
+    )  # (seeds, queries)
+    return BothTests(
+        over_queries=paired_over_queries(one.mean(axis=0), other.mean(axis=0)),
+        over_seeds=paired_over_seeds(one.mean(axis=1), other.mean(axis=1)),
     )
 
 

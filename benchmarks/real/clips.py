@@ -30,10 +30,11 @@ from trimodal.loaders import read_windows
 from trimodal.model import TrimodalNet
 from trimodal.retrieval import mix, ranks, similarity
 from trimodal.significance import PER_QUERY, paired_over_queries
-from trimodal.text import Vocabulary, read_vocabulary, tokenise
+from trimodal.text import Vocabulary, tokenise
 from trimodal.timing import spread_points
 
-Values = npt.NDArray[np.float64]
+Values = npt.NDArray[np.float64]  # (clips,)
+Points = npt.NDArray[np.float32]
 FOLDS = 5
 _POINTS = 4
 _AUDIO_WEIGHT = 0.2  # the paper's, for text to video
@@ -86,7 +87,7 @@ def _cross_validated(
     ranked = {search: np.zeros(len(data.clips)) for search in SEARCHES}
     for tested in folds(len(data.clips), seed):
         seen = [clip for row, clip in enumerate(moments) if row not in tested]
-        network = train(recipe, data.train, data.vectors, seed, seen)
+        network = train(recipe, data.train, data.vocabulary.vectors, seed, seen)
         for search, values in _test(network, data, [data.clips[row] for row in tested]).items():
             ranked[search][tested] = values
     return ranked
@@ -94,8 +95,7 @@ def _cross_validated(
 
 @torch.inference_mode()
 def _test(network: TrimodalNet, data: RealData, clips: Sequence[SeenClip]) -> dict[str, Values]:
-    vocabulary = read_vocabulary(data.vocabulary)
-    text = network.text(_word_ids(clips, vocabulary)).numpy()
+    text = network.text(_word_ids(clips, data.vocabulary)).numpy()
     means = [_means(network, seen, data) for seen in clips]
     image, audio = (np.stack(rows) for rows in zip(*means, strict=True))
     by_image, by_audio = similarity(text, image), similarity(text, audio)
@@ -113,16 +113,15 @@ def _word_ids(clips: Sequence[SeenClip], vocabulary: Vocabulary) -> torch.Tensor
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def _means(network: TrimodalNet, seen: SeenClip, data: RealData) -> tuple[Values, Values]:
+def _means(network: TrimodalNet, seen: SeenClip, data: RealData) -> tuple[Points, Points]:
     """The mean image and the mean audio embedding of moments spread over a clip, as evaluate's."""
     clip, mel = seen.clip, data.mel
     duration = min(clip.sound_s, clip.duration_s)
     points = spread_points(clip.frames, duration, mel.window_seconds, _POINTS)
     windows, _ = read_windows([clip] * len(points), [p.centre_seconds for p in points], mel)
     features = torch.from_numpy(seen.features[[p.frame - 1 for p in points], 0]).float()
-    return network.image.from_features(features).mean(0).numpy(), network.audio(windows).mean(
-        0
-    ).numpy()
+    image, audio = network.image.from_features(features), network.audio(windows)
+    return image.mean(dim=0).numpy(), audio.mean(dim=0).numpy()
 
 
 def _mean_over(divisions: Sequence[Mapping[str, Values]]) -> dict[str, dict[str, Values]]:
@@ -175,8 +174,8 @@ def _tests(found: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int
 
 
 def _say(found: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int) -> None:
-    say(f"\nAmong {gallery} clips (chance: R@1 {100 / gallery:.1f}, R@5 {500 / gallery:.1f}, ")
-    say(f"MeanR {(gallery + 1) / 2}); 95 % intervals over clips:\n")
+    chance = f"R@1 {100 / gallery:.1f}, R@5 {500 / gallery:.1f}, MeanR {(gallery + 1) / 2}"
+    say(f"\nAmong {gallery} clips (chance: {chance}); 95 % intervals over clips:\n")
     say(f"| recipe | search | {' | '.join(METRICS)} |\n| --- | --- |{' ---: |' * len(METRICS)}")
     for name, values in found.items():
         for search, by_metric in _intervals(values).items():

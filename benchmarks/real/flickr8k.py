@@ -18,7 +18,7 @@ from benchmarks.real.prepared import Captioned, RealData
 from benchmarks.real.recipes import Recipe, best_recipe, ladder, papers_recipe, train, with_margin
 from trimodal.model import TrimodalNet
 from trimodal.retrieval import best_ranks, ranks, similarity, summarise
-from trimodal.significance import PER_QUERY, mean_over_seeds, paired_over_queries, paired_over_seeds
+from trimodal.significance import both_tests, mean_over_seeds
 
 Ranks = npt.NDArray[np.float64]
 METRICS = ("R@1", "R@5", "R@10", "MedR")
@@ -53,7 +53,9 @@ def run(data: RealData, seeds: Sequence[int]) -> dict[str, Any]:
 
 def _of_seeds(recipe: Recipe, data: RealData, seeds: Sequence[int]) -> list[dict[str, Ranks]]:
     began = time.monotonic()
-    runs = [test(train(recipe, data.train, data.vectors, seed), data.dev) for seed in seeds]
+    runs = [
+        test(train(recipe, data.train, data.vocabulary.vectors, seed), data.dev) for seed in seeds
+    ]
     medians = [float(np.median(run["text_to_image"])) for run in runs]
     say(f"{recipe.name}: {len(seeds)} runs, {time.monotonic() - began:.0f} s, MedR {medians}")
     return runs
@@ -86,17 +88,11 @@ def _tests(
     first: Sequence[Mapping[str, Ranks]], second: Sequence[Mapping[str, Ranks]]
 ) -> dict[str, dict[str, str]]:
     """Of text to image: the difference over queries (means over seeds) and over seeds."""
-    told = {}
-    for metric in _TESTED:
-        a, b = (
-            np.stack([PER_QUERY[metric](run["text_to_image"]) for run in runs])
-            for runs in (first, second)
-        )
-        told[metric] = {
-            "over_queries": str(paired_over_queries(a.mean(axis=0), b.mean(axis=0))),
-            "over_seeds": str(paired_over_seeds(a.mean(axis=1), b.mean(axis=1))),
-        }
-    return told
+    one, other = ([run["text_to_image"] for run in runs] for runs in (first, second))
+    return {
+        metric: {name: str(test) for name, test in both_tests(one, other, metric)._asdict().items()}
+        for metric in _TESTED
+    }
 
 
 def _say_table(title: str, found: Mapping[str, Sequence[Mapping[str, Ranks]]]) -> None:

@@ -31,7 +31,7 @@ from trimodal.scale import apply_overlay
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.msrvtt import read_queries
 from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA
-from trimodal.text import read_vocabulary
+from trimodal.text import Vocabulary, read_vocabulary
 
 BACKBONE: Backbone = "efficientnet_lite0"
 PICTURE_PX = 224
@@ -72,8 +72,7 @@ class RealData:
     train: Captioned
     dev: Captioned
     clips: list[SeenClip]
-    vectors: npt.NDArray[np.float32]
-    vocabulary: Path
+    vocabulary: Vocabulary
     mel: MelConfig
 
 
@@ -93,14 +92,12 @@ def prepare(shared: Path, folder: Path) -> RealData:
             [sys.executable, "-m", f"pipeline.{stage}", "--params", params, *places],
             cwd=ROOT, check=True, timeout=TIMEOUT_SECONDS, env=os.environ | {"PYTHONPATH": "."},
         )  # fmt: skip
-    vocabulary = folder / "captions" / "vocabulary.parquet"
     mel = load_section(params, "mel", MelConfig)
     return RealData(
         train=_captioned(folder, "train"),
         dev=_captioned(folder, "val"),
         clips=_clips(folder, shared / "msrvtt_style_test.csv", mel),
-        vectors=read_vocabulary(vocabulary).vectors,
-        vocabulary=vocabulary,
+        vocabulary=read_vocabulary(folder / "captions" / "vocabulary.parquet"),
         mel=mel,
     )
 

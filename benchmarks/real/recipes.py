@@ -4,6 +4,7 @@ features: the library's networks behind the image backbone, its losses, Adam.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,18 +22,18 @@ from trimodal.timing import training_points
 
 _BATCH = 512  # the paper's
 _RATE, _WEIGHT_DECAY = 0.001, 0.00001  # the paper's rate is a tenth, for whole networks
-_STEPS_SHARE = 0.75  # of the epochs, after which the rate is a tenth, as in the paper
+_FULL_RATE_SHARE = 0.75  # of the epochs; then the rate is a tenth, as in the paper
+_VIEWS = 2  # of a picture's features: as it is, and mirrored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """``mirrored``: half of the pictures are shown mirrored."""
+    """A model's parts, its loss, and for how many epochs its heads are trained."""
 
     name: str
     model: ModelConfig
     loss: LossConfig
     epochs: int
-    mirrored: bool
 
 
 _PAPERS_MODEL = ModelConfig(
@@ -45,38 +46,26 @@ _PAPERS_LOSS = LossConfig(
 )  # fmt: skip
 
 
-def with_margin(recipe: Recipe, mode: str) -> Recipe:
+def with_margin(recipe: Recipe, mode: Literal["fixed", "variable"]) -> Recipe:
     """The recipe with hinges of this margin mode."""
-    loss = replace(recipe.loss, kind="hinges", margin_mode=mode)  # type: ignore[arg-type]
+    loss = replace(recipe.loss, kind="hinges", margin_mode=mode)
     return replace(recipe, loss=loss, name=f"{recipe.name}, {mode} margin")
 
 
 def ladder() -> list[Recipe]:
     """From the paper's recipe (hinges, fixed margin) to ours, each with one change more."""
-    steps = [
-        Recipe(
-            name="the paper's, on frozen features",
-            model=_PAPERS_MODEL,
-            loss=_PAPERS_LOSS,
-            epochs=20,
-            mirrored=True,
-        )
-    ]
+    papers = "the paper's, on frozen features"
+    first = Recipe(name=papers, model=_PAPERS_MODEL, loss=_PAPERS_LOSS, epochs=20)
+    mean = _but(first, "text: the mean of the words", text_network="mean")
+    mean = replace(mean, epochs=40)
+    linear = _but(mean, "heads of one layer", head="linear")
+    soft = replace(linear, name="InfoNCE", loss=replace(_PAPERS_LOSS, kind="info_nce"))
+    dropped = _but(soft, "half of the image features dropped", dropout=0.5)
+    return [first, mean, linear, soft, dropped, _but(dropped, "ours", word_vectors="trained")]
 
-    def then(name: str, **changes: object) -> None:
-        last = steps[-1]
-        model = {k: v for k, v in changes.items() if k in ModelConfig.__dataclass_fields__}
-        rest = {k: v for k, v in changes.items() if k not in model}
-        steps.append(
-            replace(last, name=name, model=replace(last.model, **model), **rest)  # type: ignore[arg-type]
-        )
 
-    then("text: the mean of the words", text_network="mean", epochs=40)
-    then("heads of one layer", head="linear")
-    then("InfoNCE", loss=replace(_PAPERS_LOSS, kind="info_nce"))
-    then("half of the image features dropped", dropout=0.5)
-    then("word vectors trained", word_vectors="trained")
-    return steps
+def _but(recipe: Recipe, name: str, **model: Any) -> Recipe:
+    return replace(recipe, name=name, model=replace(recipe.model, **model))
 
 
 def papers_recipe() -> Recipe:
@@ -86,7 +75,7 @@ def papers_recipe() -> Recipe:
 
 def best_recipe() -> Recipe:
     """The last of the ladder."""
-    return replace(ladder()[-1], name="ours")
+    return ladder()[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,14 +114,14 @@ def train(
     optimiser = Adam(network.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
     for scale in scales:
         optimiser.add_param_group({"params": scale.parameters(), "weight_decay": 0.0})
-    schedule = StepLR(optimiser, round(_STEPS_SHARE * recipe.epochs), 0.1)
+    schedule = StepLR(optimiser, round(_FULL_RATE_SHARE * recipe.epochs), 0.1)
     for _ in range(recipe.epochs):
         order = rng.permutation(len(images.features))
         for rows in order[: len(order) // _BATCH * _BATCH].reshape(-1, _BATCH):
-            features, token_ids = _captioned_batch(images, rows, rng, mirrored=recipe.mirrored)
+            features, token_ids = _captioned_batch(images, rows, rng)
             pairs = [(network.image.from_features(features), network.text(token_ids))]
             if clips:
-                frames, windows = _moments_batch(clips, rng, mirrored=recipe.mirrored)
+                frames, windows = _moments_batch(clips, rng)
                 pairs.append((network.image.from_features(frames), network.audio(windows)))
             losses = [
                 configured_loss(*pair, recipe.loss, progress=0.0, scale=scale())
@@ -146,18 +135,16 @@ def train(
 
 
 def _captioned_batch(
-    images: Captioned, rows: np.ndarray, rng: np.random.Generator, *, mirrored: bool
+    images: Captioned, rows: np.ndarray, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    views = rng.integers(0, 1 + mirrored, len(rows))
+    views = rng.integers(0, _VIEWS, len(rows))
     captions = rng.integers(images.first[rows], images.first[rows + 1])
     features = torch.from_numpy(images.features[rows, views]).float()
     return features, torch.from_numpy(images.token_ids[captions])
 
 
-def _moments_batch(
-    clips: Sequence[Moments], rng: np.random.Generator, *, mirrored: bool
-) -> tuple[Tensor, Tensor]:
+def _moments_batch(clips: Sequence[Moments], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
     chosen = [(clip, int(rng.integers(len(clip.windows)))) for clip in clips]
-    views = rng.integers(0, 1 + mirrored, len(clips)).tolist()
+    views = rng.integers(0, _VIEWS, len(clips)).tolist()
     frames = [clip.features[at, view] for (clip, at), view in zip(chosen, views, strict=True)]
     return torch.stack(frames), torch.stack([clip.windows[at] for clip, at in chosen])
