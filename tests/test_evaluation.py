@@ -156,7 +156,15 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for name, value in stubs.items():
             monkeypatch.setattr(module, name, lambda *_, _value=value, **__: _value)
 
-        def embed(_network: Any, _vocabulary: Any, queries: Any, *_: Any, **__: Any) -> Embeddings:
+        settings = config(
+            test_csv=str(tmp_path / "test.csv"), protocol=protocol, points=3, renormalise=True
+        )
+
+        def embed(
+            _network: Any, _vocabulary: Any, queries: Any, *_: Any,
+            points: int, renormalise: bool, **__: Any,
+        ) -> Embeddings:  # fmt: skip
+            assert (points, renormalise) == (settings.points, settings.renormalise)
             asked = {query.video_id for query in queries}
             order = dict.fromkeys(query.video_id for query in e.queries)
             return e.select(np.array([video in asked for video in order]))
@@ -171,7 +179,6 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             embeddings=tmp_path / "e.parquet", ranks=tmp_path / "r.parquet",
             metrics=tmp_path / "m.json", audit=tmp_path / "a.json", curve=tmp_path / "c.csv",
         )  # fmt: skip
-        settings = config(test_csv=str(tmp_path / "test.csv"), protocol=protocol)
         evaluate(
             tmp_path / "model", tmp_path, tmp_path, tmp_path, tmp_path / "world", out,
             config=settings, leaks=LeaksConfig(test_in_training=policy),

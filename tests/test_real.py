@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -124,6 +125,23 @@ def test_folds_share_no_clip_and_hold_all() -> None:
     assert [len(fold) for fold in dealt] == [12] * 5
     assert sorted(np.concatenate(dealt)) == list(range(60))
     assert not all(np.array_equal(a, b) for a, b in zip(dealt, clips.folds(60, 4), strict=True))
+
+
+def test_a_clip_is_ranked_by_a_model_that_never_saw_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that remember the clips they were trained on, and clips that are their own rank."""
+    monkeypatch.setattr(clips, "train", lambda *given: list(given[-1]))
+
+    def ranked(seen: list[int], _: object, tested: list[int]) -> dict[str, np.ndarray]:
+        assert sorted([*seen, *tested]) == list(range(60))
+        return {search: np.array(tested, float) for search in clips.SEARCHES}
+
+    monkeypatch.setattr(clips, "_test", ranked)
+    data = SimpleNamespace(
+        clips=list(range(60)), train=None, vocabulary=SimpleNamespace(vectors=None)
+    )
+    found = clips._cross_validated(best_recipe(), data, range(60), 1)  # type: ignore[arg-type]
+    for values in found.values():
+        assert values.tolist() == list(range(60))
 
 
 def test_a_mean_over_divisions_is_a_clips_own() -> None:

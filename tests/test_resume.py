@@ -138,9 +138,10 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
         ({"chunk_size": 2}, MODEL),
         ({"loader_workers": 1}, MODEL),
         ({"checkpoint_every": 3}, MODEL),
+        ({"warmup_steps": 9}, MODEL),
         ({"image_rate_factor": 0.05, "epochs": 1, "steps_per_epoch": STEPS}, RANDOM_MODEL),
     ],
-    ids=["alternating", "chunks", "worker", "every third step", "random network"],
+    ids=["alternating", "chunks", "worker", "every third step", "warm-up", "random network"],
 )
 def test_whatever_the_settings(
     changes: dict[str, Any], model: ModelConfig, tiny_data: TinyData, tmp_path: Path, killer: Killer

@@ -144,9 +144,9 @@ def test_alternating_step_updates_after_each_stream() -> None:
 @pytest.mark.parametrize(
     "change",
     [{"margin_mode": "fixed"}, {"margin_mode": "variable_all"}, {"reduction": "sum"},
-     {"kind": "hardest"}, {"kind": "semi_hard"}, {"kind": "info_nce"}],
+     {"margin_temperature": 0.1}, {"kind": "hardest"}, {"kind": "semi_hard"}, {"kind": "info_nce"}],
 )  # fmt: skip
-def test_loss_section_reaches_the_loss(change: dict[str, str]) -> None:
+def test_loss_section_reaches_the_loss(change: dict[str, Any]) -> None:
     audio, text = batches()
     plain = Trainer(network(), CONFIG, LOSS, CPU).step(audio, text)
     other = Trainer(network(), CONFIG, replace(LOSS, **change), CPU).step(audio, text)
