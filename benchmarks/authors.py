@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measuring import ffmpeg
-from trimodal.mel import MelConfig
+from trimodal.media.mel import MelConfig
 
 RATE_HZ = 44_100
 FRAME_PX = 256

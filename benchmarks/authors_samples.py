@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import transforms
 
 from benchmarks.authors import RATE_HZ, authors_mel, power_mel
-from trimodal.mel import MelConfig
+from trimodal.media.mel import MelConfig
 
 
 def authors_view(crop_px: int, resized_px: int | None = None) -> transforms.Compose:

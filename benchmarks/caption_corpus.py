@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from trimodal.captions import CaptionsConfig
-from trimodal.progress import bar
+from trimodal.core.progress import bar
+from trimodal.preprocess.captions import CaptionsConfig
 
 SHARED = Path(__file__).parents[1].parent / "shared" / "data"
 CAPTIONS_PER_IMAGE = 5

@@ -25,8 +25,8 @@ import psutil
 
 from benchmarks.caption_corpus import make_corpus, photographs, thumbnails
 from benchmarks.measuring import in_child, say
-from trimodal.captions import CaptionsConfig, prepare_captions
-from trimodal.image_shards import write_images
+from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
+from trimodal.preprocess.images import write_images
 
 PICTURES = 2_000
 
@@ -109,7 +109,7 @@ def run_stage(config: CaptionsConfig, out: Path) -> Measured:
     """The stage in this process, with stopwatches around its pictures."""
     watch: dict[str, float] = {}
     began, cpu_began = time.perf_counter(), time.process_time()
-    with patch("trimodal.captions.write_images", stopped(write_images, watch)):
+    with patch("trimodal.preprocess.captions.write_images", stopped(write_images, watch)):
         prepare_captions(config, out / "captions", out / "images")
     return Measured(
         image_seconds=watch["seconds"],

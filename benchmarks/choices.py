@@ -21,8 +21,9 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import machine, say
-from trimodal.files import fingerprint, write_json
-from trimodal.significance import PER_QUERY, both_tests
+from trimodal.core.files import write_json
+from trimodal.core.fingerprint import fingerprint
+from trimodal.report.significance import PER_QUERY, both_tests
 
 Changes = Mapping[str, Mapping[str, Any]]
 _PARAMS = Path("params.yaml")
@@ -118,15 +119,15 @@ def _training_of(changes: Changes) -> str:
 
 def _train(out: Path, seed: int, changes: Changes) -> Path:
     """Trains into ``out`` and returns it. What an earlier call finished there is not trained again,
-    unless params, data or code are others now: training knows (trimodal.resume).
+    unless params, data or code are others now: training knows (trimodal.training.resume).
     """
     from benchmarks.trained import train_into
-    from trimodal.config import load_section
-    from trimodal.images import AugmentConfig
-    from trimodal.losses import LossConfig
-    from trimodal.model import ModelConfig
-    from trimodal.progress import hush
-    from trimodal.trainer import TrainConfig
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import hush
+    from trimodal.losses.config import LossConfig
+    from trimodal.models.networks import ModelConfig
+    from trimodal.models.preprocessing import AugmentConfig
+    from trimodal.training.config import TrainConfig
 
     hush()
     out.mkdir(parents=True, exist_ok=True)
@@ -144,9 +145,9 @@ def _train(out: Path, seed: int, changes: Changes) -> Path:
 def _ranks(out: Path, changes: Changes) -> dict[str, np.ndarray]:
     """Search: the rank of each sentence's video."""
     from benchmarks.trained import evaluate_in
-    from trimodal.config import load_section
-    from trimodal.evaluation import EvaluateConfig
-    from trimodal.progress import hush
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import hush
+    from trimodal.evaluation.evaluate import EvaluateConfig
 
     hush()
     config = load_section(_PARAMS, "evaluate", EvaluateConfig)

@@ -26,16 +26,17 @@ from benchmarks.measuring import (
     say,
     side_by_side,
 )
-from trimodal.acquire.inspection import inspect
-from trimodal.archives import StoredFile
-from trimodal.config import load_section
-from trimodal.extract import ClipShard, ExtractConfig, extract, extract_shard
-from trimodal.manifest import ClipOutcome, write_manifest
-from trimodal.mel import MelConfig, scale_windows, window_decibels, window_first_column
-from trimodal.records import Clip
-from trimodal.sound import decode_audio
-from trimodal.spectrogram import log_mel
-from trimodal.timing import frame_centre_seconds, frame_count
+from trimodal.core.archives import StoredFile
+from trimodal.core.config import load_section
+from trimodal.core.manifest import ClipOutcome, write_manifest
+from trimodal.core.records import Clip
+from trimodal.core.timing import frame_centre_seconds, frame_count
+from trimodal.download.probe import inspect
+from trimodal.media.audio import decode_audio
+from trimodal.media.mel import MelConfig, scale_windows, window_decibels, window_first_column
+from trimodal.media.spectrogram import log_mel
+from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
+from trimodal.preprocess.extract import extract
 
 REAL_CLIPS = Path("../shared/data/clips")
 STANDARD = "10 s, 454 x 340, 25 fps"

@@ -15,7 +15,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,13 +25,13 @@ import torch
 import yaml
 
 from benchmarks.measuring import ROOT, machine, say
-from trimodal.checkpoint import Checkpoint, save_checkpoint
-from trimodal.config import load_section
-from trimodal.images import AugmentConfig
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TrimodalNet
-from trimodal.text import read_vocabulary
+from trimodal.core.config import load_section
+from trimodal.core.text import read_vocabulary
+from trimodal.losses.config import LossConfig
+from trimodal.media.mel import MelConfig
+from trimodal.models.checkpoint import Checkpoint, save_checkpoint
+from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.preprocessing import AugmentConfig
 
 SMALL: dict[str, dict[str, Any]] = {
     "demo": {
@@ -130,7 +130,7 @@ def write_model(folder: Path) -> None:
     torch.manual_seed(1)
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     facts = Checkpoint(
-        model=model, loss=load_section(params, "loss", LossConfig), mel=mel,
+        model=model, loss=asdict(load_section(params, "loss", LossConfig)), mel=mel,
         augment=load_section(params, "augment", AugmentConfig),
         frame_px=SMALL["extract"]["frame_px"], vocabulary=vocabulary.fingerprint,
         front_end=mel.front_end_fingerprint(), data={}, code="", epoch=1, validation_loss=1.0,

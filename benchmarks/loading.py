@@ -26,17 +26,18 @@ from benchmarks.authors_samples import authors_pair, authors_pictures, authors_v
 from benchmarks.caption_corpus import SHARED, make_corpus, photographs
 from benchmarks.extraction import outcome, standard_clips
 from benchmarks.measuring import forget, machine, params_at, ratio, say, side_by_side
-from trimodal.av_index import read_index
-from trimodal.batches import EndlessBatches
-from trimodal.captions import prepare_captions
-from trimodal.config import load_section
-from trimodal.extract import ExtractConfig, extract
-from trimodal.image_shards import stored_jpeg
-from trimodal.images import AugmentConfig, decode_jpeg, normalise
-from trimodal.loaders import AudioVisualPairs, CaptionedImages, Draw, Pair, PointRule
-from trimodal.manifest import write_manifest
-from trimodal.mel import MelConfig
-from trimodal.trainer import TrainConfig
+from trimodal.core.config import load_section
+from trimodal.core.manifest import write_manifest
+from trimodal.media.mel import MelConfig
+from trimodal.models.preprocessing import AugmentConfig, decode_jpeg, normalise
+from trimodal.preprocess.captions import prepare_captions
+from trimodal.preprocess.clip_shards import ExtractConfig
+from trimodal.preprocess.extract import extract
+from trimodal.preprocess.image_shards import stored_jpeg
+from trimodal.training.clip_index import read_index
+from trimodal.training.config import TrainConfig
+from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Draw, Pair, PointRule
+from trimodal.training.sampler import EndlessBatches
 
 IMAGES = 120
 VGGSOUND_CLIPS = 170_000  # for training
@@ -207,7 +208,7 @@ def bytes_read(
     for shard in shards.glob("*.tar"):
         forget(shard)
     before = read_so_far()
-    with patch("trimodal.loaders.decode_jpeg", counting):
+    with patch("trimodal.training.datasets.decode_jpeg", counting):
         for sample in range(len(samples)):
             samples[Draw(0, sample)]
     after = read_so_far()

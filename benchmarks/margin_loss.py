@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import in_child, machine, peak_bytes, ratio, say, side_by_side
-from trimodal.losses import pair_loss
-from trimodal.model import EMBEDDING_DIM
+from trimodal.losses.ranking import pair_loss
+from trimodal.models.networks import EMBEDDING_DIM
 
 MARGIN = 0.2
 SCALES = {"fixed": None, "variable": 2 * MARGIN}

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from trimodal.media import ffmpeg_executable
-from trimodal.scale import apply_overlay
+from trimodal.media.container import ffmpeg_executable
+from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
 TIMEOUT_SECONDS = 1800  # of a command that a benchmark runs

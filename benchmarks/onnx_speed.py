@@ -6,7 +6,7 @@ a Markdown table: median milliseconds and medians of the ratios within a round.
 """
 
 import argparse
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,16 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measuring import machine, params_at, ratio, say, side_by_side
-from trimodal.checkpoint import Checkpoint, save_checkpoint
-from trimodal.config import load_section
-from trimodal.encoder import Encoder
-from trimodal.export import Part, example, export_encoders, parts_of
-from trimodal.images import AugmentConfig
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TrimodalNet
-from trimodal.tables import VECTOR_DIM
-from trimodal.text import Vocabulary, write_vocabulary
+from trimodal.core.config import load_section
+from trimodal.core.schemas import VECTOR_DIM
+from trimodal.core.text import Vocabulary, write_vocabulary
+from trimodal.losses.config import LossConfig
+from trimodal.media.mel import MelConfig
+from trimodal.models.checkpoint import Checkpoint, save_checkpoint
+from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.search.encoder import Encoder
+from trimodal.search.export import Part, example, export_encoders, parts_of
 
 WORDS = 1000
 
@@ -62,7 +62,7 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
     write_vocabulary(folder / "vocabulary.parquet", vocabulary)
     mel = load_section(params, "mel", MelConfig)
     checkpoint = Checkpoint(
-        model=blank, loss=load_section(params, "loss", LossConfig), mel=mel,
+        model=blank, loss=asdict(load_section(params, "loss", LossConfig)), mel=mel,
         augment=load_section(params, "augment", AugmentConfig), frame_px=256,
         vocabulary=vocabulary.fingerprint, front_end=mel.front_end_fingerprint(), data={}, code="",
         epoch=1, validation_loss=1.0,

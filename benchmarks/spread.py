@@ -119,10 +119,10 @@ def do(folder: Path, job: Job) -> Outcome:
     import torch
 
     from benchmarks.trained import evaluate_in, train_into
-    from trimodal.config import load_section
-    from trimodal.evaluation import EvaluateConfig
-    from trimodal.losses import LossConfig
-    from trimodal.trainer import TrainConfig
+    from trimodal.core.config import load_section
+    from trimodal.evaluation.evaluate import EvaluateConfig
+    from trimodal.losses.config import LossConfig
+    from trimodal.training.config import TrainConfig
 
     params = Path("params.yaml")
     loss = load_section(params, "loss", LossConfig)

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-from trimodal.config import load_section
-from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
-from trimodal.images import AugmentConfig
-from trimodal.leaks import LeaksConfig
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig
-from trimodal.trainer import TrainConfig
-from trimodal.training import train
+from trimodal.core.config import load_section
+from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
+from trimodal.losses.config import LossConfig
+from trimodal.media.mel import MelConfig
+from trimodal.models.networks import ModelConfig
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.training.config import TrainConfig
+from trimodal.training.leaks import LeaksConfig
+from trimodal.training.train import train
 
 _DATA = Path("data")
 _PARAMS = Path("params.yaml")

@@ -22,21 +22,21 @@ import psutil
 import torch
 
 from benchmarks.measuring import ROOT, machine, params_at, ratio, say
-from trimodal.acquire.rendering import render_world
-from trimodal.captions import prepare_captions
-from trimodal.config import load_section
-from trimodal.demo.world import DemoConfig
-from trimodal.devices import pick_device
-from trimodal.distributed import Ranks
+from trimodal.core.config import load_section
+from trimodal.core.manifest import write_manifest
+from trimodal.core.schemas import VECTOR_DIM, WORDS
 from trimodal.doctor import read_sections
+from trimodal.download.demo.world import DemoConfig
+from trimodal.download.demo_clips import render_world
 from trimodal.estimate import Sections
-from trimodal.extract import extract
-from trimodal.loaders import Pair, Streams
-from trimodal.manifest import write_manifest
-from trimodal.model import TrimodalNet
-from trimodal.tables import VECTOR_DIM, WORDS
-from trimodal.trainer import Trainer
-from trimodal.training import open_streams, paired_batches
+from trimodal.models.devices import pick_device
+from trimodal.models.networks import TrimodalNet
+from trimodal.preprocess.captions import prepare_captions
+from trimodal.preprocess.extract import extract
+from trimodal.training.datasets import Pair
+from trimodal.training.distributed import Ranks
+from trimodal.training.streams import Streams, open_streams, paired_batches
+from trimodal.training.trainer import Trainer
 
 KEPT_BATCHES = 4
 RESTING_SHARE = 0.05  # of a core: loaders that use less have filled their queues

@@ -23,8 +23,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import ROOT, in_child, machine, peak_bytes, ratio, say, side_by_side
-from trimodal.model import EMBEDDING_DIM
-from trimodal.store import (
+from trimodal.models.networks import EMBEDDING_DIM
+from trimodal.search.store import (
     FRAME_BITS,
     About,
     MomentStore,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measuring import forget, in_child, peak_bytes, say
-from trimodal.progress import bar
+from trimodal.core.progress import bar
 from trimodal.sources.word2vec import read_vectors
 
 DIMENSIONS = 300

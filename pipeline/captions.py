@@ -12,10 +12,10 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="out: shards, index")
     args = parser.parse_args()
 
-    from trimodal.captions import CaptionsConfig, prepare_captions
-    from trimodal.config import load_section
-    from trimodal.engine import EngineConfig
-    from trimodal.progress import stage
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import stage
+    from trimodal.parallel.executor import EngineConfig
+    from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 
     with stage("captions"):
         prepare_captions(

@@ -14,13 +14,13 @@ def main() -> None:
     parser.add_argument("--world", type=Path, required=True, help="out: the demo's annotations")
     args = parser.parse_args()
 
-    from trimodal.acquire.youtube import YoutubeConfig
-    from trimodal.config import load_section
-    from trimodal.demo.world import DemoConfig
-    from trimodal.download import DownloadConfig, download
-    from trimodal.engine import EngineConfig
-    from trimodal.places import place
-    from trimodal.progress import stage
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import stage
+    from trimodal.core.storage import place
+    from trimodal.download.demo.world import DemoConfig
+    from trimodal.download.download import DownloadConfig, download
+    from trimodal.download.youtube import YoutubeConfig
+    from trimodal.parallel.executor import EngineConfig
 
     with stage("download"):
         download(

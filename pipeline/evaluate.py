@@ -20,12 +20,12 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")
     args = parser.parse_args()
 
-    from trimodal.config import load_section
-    from trimodal.distributed import joined
-    from trimodal.evaluation import EvaluateConfig, Outputs, evaluate
-    from trimodal.launch import run_on_devices
-    from trimodal.leaks import LeaksConfig
-    from trimodal.progress import stage
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import stage
+    from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
+    from trimodal.training.distributed import joined
+    from trimodal.training.launch import run_on_devices
+    from trimodal.training.leaks import LeaksConfig
 
     with stage("evaluate"):
         config = load_section(args.params, "evaluate", EvaluateConfig)

@@ -14,12 +14,13 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from trimodal.config import load_section
-    from trimodal.engine import EngineConfig
-    from trimodal.extract import ExtractConfig, extract
-    from trimodal.mel import MelConfig
-    from trimodal.places import place
-    from trimodal.progress import stage
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import stage
+    from trimodal.core.storage import place
+    from trimodal.media.mel import MelConfig
+    from trimodal.parallel.executor import EngineConfig
+    from trimodal.preprocess.clip_shards import ExtractConfig
+    from trimodal.preprocess.extract import extract
 
     with stage("extract"):
         extract(

@@ -15,8 +15,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
 
-    from trimodal.progress import stage
-    from trimodal.report import write_report
+    from trimodal.core.progress import stage
+    from trimodal.report.report import write_report
 
     with stage("report"):
         write_report(args.metrics, args.model, args.params, args.evaluation, args.av, args.out)

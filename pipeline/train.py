@@ -18,17 +18,17 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from trimodal.config import load_section
-    from trimodal.distributed import joined
-    from trimodal.images import AugmentConfig
-    from trimodal.launch import run_on_devices
-    from trimodal.leaks import LeaksConfig
-    from trimodal.losses import LossConfig
-    from trimodal.mel import MelConfig
-    from trimodal.model import ModelConfig
-    from trimodal.progress import stage
-    from trimodal.trainer import TrainConfig
-    from trimodal.training import train
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import stage
+    from trimodal.losses.config import LossConfig
+    from trimodal.media.mel import MelConfig
+    from trimodal.models.networks import ModelConfig
+    from trimodal.models.preprocessing import AugmentConfig
+    from trimodal.training.config import TrainConfig
+    from trimodal.training.distributed import joined
+    from trimodal.training.launch import run_on_devices
+    from trimodal.training.leaks import LeaksConfig
+    from trimodal.training.train import train
 
     with stage("train"):
         config = load_section(args.params, "train", TrainConfig)

@@ -8,7 +8,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from trimodal.archives import ArchiveError, StoredFile, members_of
+from trimodal.core.archives import ArchiveError, StoredFile, members_of
 
 KINDS = (".zip", ".tar", ".tar.gz", ".tgz")
 FILES = {f"{name}.jpg": name.encode() * 999 for name in ("c", "a", "-b", "_d")}

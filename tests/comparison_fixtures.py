@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from trimodal.comparison import Run, run_from
+from trimodal.report.comparison import Run, run_from
 
 
 def ranks_table(image: np.ndarray, image_audio: np.ndarray) -> pa.Table:

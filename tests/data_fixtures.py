@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from trimodal.journal import FOLDER
-from trimodal.media import encode_video
-from trimodal.records import DataError
+from trimodal.core.records import DataError
+from trimodal.media.container import encode_video
+from trimodal.parallel.journal import FOLDER
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimodal.av_index import AvClip
-from trimodal.embedding import Embeddings
-from trimodal.evaluation import EvaluateConfig
-from trimodal.records import Query
+from trimodal.core.records import Query
+from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.training.clip_index import AvClip
 
 KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.frames import decode_frames
-from trimodal.media import DecodingLimits, encode_video, ffmpeg_executable
-from trimodal.sound import decode_audio
+from trimodal.media.audio import decode_audio
+from trimodal.media.container import DecodingLimits, encode_video, ffmpeg_executable
+from trimodal.media.video import decode_frames
 
 RATE_HZ = 16_000
 TONES_HZ = [300 + 400 * second for second in range(10)]

@@ -1,15 +1,15 @@
 """A model of moved weights on disk, with the tiny data's vocabulary."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from training_fixtures import PAPERS_LOSS, TinyData
 
-from trimodal.checkpoint import Checkpoint, load_model, save_checkpoint
-from trimodal.model import ModelConfig, TrimodalNet
-from trimodal.search import Trimodal
-from trimodal.text import read_vocabulary
+from trimodal.core.text import read_vocabulary
+from trimodal.models.checkpoint import Checkpoint, load_model, save_checkpoint
+from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.search.api import Trimodal
 
 MODEL = ModelConfig(
     image_backbone="resnet18",
@@ -55,7 +55,7 @@ def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
     network.audio(torch.randn(4, 1, 16, 151))
     network.text(torch.randint(0, 5, (4, 16)))
     checkpoint = Checkpoint(
-        model=MODEL, loss=PAPERS_LOSS, mel=data.mel, augment=data.augment, frame_px=32,
+        model=MODEL, loss=asdict(PAPERS_LOSS), mel=data.mel, augment=data.augment, frame_px=32,
         vocabulary=vocabulary.fingerprint, front_end=data.mel.front_end_fingerprint(),
         data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip

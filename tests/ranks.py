@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from trimodal.distributed import Ranks
+from trimodal.training.distributed import Ranks
 
 
 def free_port() -> int:

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from training_fixtures import TinyData
 
-from trimodal.embedding import Embeddings, write_embeddings
-from trimodal.files import write_table
-from trimodal.measures import video_ranks
-from trimodal.records import Query
+from trimodal.core.files import write_table
+from trimodal.core.records import Query
+from trimodal.evaluation.embedding import Embeddings, write_embeddings
+from trimodal.evaluation.metrics import video_ranks
 
 AUDIO_WEIGHT = 0.2
 

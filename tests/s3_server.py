@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimodal.places import place
+from trimodal.core.storage import place
 
 
 @contextmanager

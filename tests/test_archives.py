@@ -24,10 +24,10 @@ from archive_fixtures import (
     store,
 )
 
-from trimodal import archives as module
-from trimodal.archives import ArchiveError, StoredFile, as_path, files_by_name, members_of
-from trimodal.archives import read_file as read
-from trimodal.records import DataError
+from trimodal.core import archives as module
+from trimodal.core.archives import ArchiveError, StoredFile, as_path, files_by_name, members_of
+from trimodal.core.archives import read_file as read
+from trimodal.core.records import DataError
 
 needs_open_files = pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="no /proc")
 

@@ -7,14 +7,20 @@ import numpy as np
 import pytest
 from evaluation_fixtures import embeddings_of, several_sentences
 
-from trimodal.audit import audit_counts, check_rows, check_spread, geometry, identical_videos
-from trimodal.embedding import Embeddings
-from trimodal.embedding import MatchedVideos as VideosToTest
-from trimodal.geometry import effective_rank, mean_cosine
-from trimodal.leaks import Leaks
-from trimodal.records import Query
-from trimodal.retrieval import EmbeddingError
-from trimodal.text import build_vocabulary
+from trimodal.core.records import Query
+from trimodal.core.text import build_vocabulary
+from trimodal.evaluation.audit import (
+    audit_counts,
+    check_rows,
+    check_spread,
+    geometry,
+    identical_videos,
+)
+from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.embedding import MatchedVideos as VideosToTest
+from trimodal.evaluation.geometry import effective_rank, mean_cosine
+from trimodal.evaluation.retrieval import EmbeddingError
+from trimodal.training.leaks import Leaks
 
 
 def test_audit_counts_by_hand() -> None:

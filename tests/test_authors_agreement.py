@@ -21,10 +21,10 @@ import pytest
 import torch
 from mel_fixtures import scaled
 
-from trimodal.losses import pair_loss
-from trimodal.mel import MelConfig, window_decibels, window_first_column
-from trimodal.spectrogram import log_mel
-from trimodal.text import build_vocabulary, stop_words, tokenise
+from trimodal.core.text import build_vocabulary, stop_words, tokenise
+from trimodal.losses.ranking import pair_loss
+from trimodal.media.mel import MelConfig, window_decibels, window_first_column
+from trimodal.media.spectrogram import log_mel
 
 Array = npt.NDArray[np.float64]
 

@@ -16,13 +16,13 @@ import pytest
 import torch
 from evaluation_fixtures import clip, queries_of
 
-from trimodal import embedding
-from trimodal.distributed import Ranks
-from trimodal.embedding import VideoViews, embed_test_set
-from trimodal.mel import MelConfig, window_first_column
-from trimodal.retrieval import EmbeddingError, mix, ranks, similarity, summarise
-from trimodal.text import build_vocabulary
-from trimodal.timing import spread_points
+from trimodal.core.text import build_vocabulary
+from trimodal.core.timing import spread_points
+from trimodal.evaluation.embedding import VideoViews, embed_test_set
+from trimodal.evaluation.evaluate import embedding
+from trimodal.evaluation.retrieval import EmbeddingError, mix, ranks, similarity, summarise
+from trimodal.media.mel import MelConfig, window_first_column
+from trimodal.training.distributed import Ranks
 
 Array = npt.NDArray[np.float64]
 PAPER = MelConfig(

@@ -9,9 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 from training_fixtures import TinyData
 
-from trimodal.av_index import ClipTable, read_index
-from trimodal.records import DataError
-from trimodal.tables import AV_SCHEMA
+from trimodal.core.records import DataError
+from trimodal.core.schemas import AV_SCHEMA
+from trimodal.training.clip_index import ClipTable, read_index
 
 
 def rows(count: int) -> list[dict[str, Any]]:

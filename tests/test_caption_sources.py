@@ -13,7 +13,7 @@ from data_fixtures import REAL, needs_real_data, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimodal.records import DataError
+from trimodal.core.records import DataError
 from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import trimodal.caption_table
-from trimodal.caption_table import caption_columns, padded_ids, write_captions
-from trimodal.records import CaptionedImage
-from trimodal.tables import CAPTION_SCHEMA
-from trimodal.text import Vocabulary, build_vocabulary, tokenise
+import trimodal.preprocess.caption_table
+from trimodal.core.records import CaptionedImage
+from trimodal.core.schemas import CAPTION_SCHEMA
+from trimodal.core.text import Vocabulary, build_vocabulary, tokenise
+from trimodal.preprocess.caption_table import caption_columns, padded_ids, write_captions
 
 THINGS = ["dog", "cat", "bird", "drum", "tree", "house", "street", "water", "guitar", "rain"]
 
@@ -59,7 +59,7 @@ def rows_one_by_one(captioned: list[CaptionedImage]) -> list[dict[str, Any]]:
 def test_table_is_that_of_the_rows_one_by_one(
     group_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trimodal.caption_table, "GROUP_ROWS", group_rows)
+    monkeypatch.setattr(trimodal.preprocess.caption_table, "GROUP_ROWS", group_rows)
     captioned = images(40)
     columns, empty = caption_columns(captioned)
     write_captions(tmp_path, columns, vocabulary())

@@ -17,10 +17,10 @@ from archive_fixtures import KINDS, pack
 from data_fixtures import contents, write_vectors
 from PIL import Image
 
-from trimodal.captions import CaptionsConfig, prepare_captions
-from trimodal.image_shards import stored_jpeg
-from trimodal.records import DataError
-from trimodal.text import read_vocabulary
+from trimodal.core.records import DataError
+from trimodal.core.text import read_vocabulary
+from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
+from trimodal.preprocess.image_shards import stored_jpeg
 
 
 def picture(path: Path, size: tuple[int, int], mode: str = "RGB", form: str = "JPEG") -> None:

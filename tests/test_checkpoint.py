@@ -3,7 +3,7 @@
 import json
 import pickle
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,12 @@ import torch
 from model_fixtures import MODEL
 from training_fixtures import PAPERS_LOSS
 
-from trimodal.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
-from trimodal.images import AugmentConfig
-from trimodal.mel import MelConfig
-from trimodal.model import TrimodalNet
-from trimodal.records import DataError
-from trimodal.text import Vocabulary, build_vocabulary
+from trimodal.core.records import DataError
+from trimodal.core.text import Vocabulary, build_vocabulary
+from trimodal.media.mel import MelConfig
+from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import AugmentConfig
 
 
 def vocabulary_of(*words: str) -> Vocabulary:
@@ -28,7 +28,7 @@ def vocabulary_of(*words: str) -> Vocabulary:
 VOCABULARY = vocabulary_of("cat", "dog")
 CHECKPOINT = Checkpoint(
     model=MODEL,
-    loss=PAPERS_LOSS,
+    loss=asdict(PAPERS_LOSS),
     mel=MelConfig(
         sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
         window_seconds=3.0, decibel="power",
@@ -92,7 +92,7 @@ def test_pretrained_weights_are_not_fetched_to_be_overwritten(
     def fail(*_: object) -> None:
         raise AssertionError("asked for pretrained weights")
 
-    monkeypatch.setattr("trimodal.backbones._resnet_weights", fail)
+    monkeypatch.setattr("trimodal.models.backbones._resnet_weights", fail)
     model = replace(CHECKPOINT.model, image_weights="imagenet")
     load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
 

@@ -14,13 +14,13 @@ import pytest
 from archive_fixtures import KINDS, add_file, cut, overwrite, pack, store
 from data_fixtures import REAL, needs_real_data, write_clip
 
-from trimodal.acquire import inspection
-from trimodal.acquire.collection import look_through
-from trimodal.archives import read_file
-from trimodal.extract import ClipShard, ExtractConfig, extract_shard
-from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.mel import MelConfig
-from trimodal.records import Clip, DataError
+from trimodal.core.archives import read_file
+from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.download import probe as inspection
+from trimodal.download.local import look_through
+from trimodal.media.mel import MelConfig
+from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
 
 IDS = ["-a_000010", "_b_000010", "--_000010", "__", "video7010", "0c_000120"]
 CLIPS = [Clip(clip_id=name, source="vggsound", split="train", label="a dog") for name in IDS]

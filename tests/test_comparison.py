@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from comparison_fixtures import audit, ranks_table, run
 
-from trimodal.comparison import Run, compare, run_from, table1
-from trimodal.comparison_table import comparison_table
-from trimodal.significance import PairingError, paired_over_queries
+from trimodal.report.comparison import Run, compare, run_from, table1
+from trimodal.report.comparison_table import comparison_table
+from trimodal.report.significance import PairingError, paired_over_queries
 
 
 def grid(better: float, seeds: int = 3) -> dict[tuple[str, int], Run]:

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 import yaml
 
-from trimodal.acquire.youtube import YoutubeConfig
-from trimodal.captions import CaptionsConfig
-from trimodal.config import ConfigError, load_section
-from trimodal.demo.world import DemoConfig
-from trimodal.download import DownloadConfig
-from trimodal.engine import EngineConfig
-from trimodal.evaluation import EvaluateConfig
-from trimodal.extract import ExtractConfig
-from trimodal.images import AugmentConfig
-from trimodal.leaks import LeaksConfig
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig
-from trimodal.trainer import TrainConfig
+from trimodal.core.config import ConfigError, load_section
+from trimodal.download.demo.world import DemoConfig
+from trimodal.download.download import DownloadConfig
+from trimodal.download.youtube import YoutubeConfig
+from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.losses.config import LossConfig
+from trimodal.media.mel import MelConfig
+from trimodal.models.networks import ModelConfig
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.parallel.executor import EngineConfig
+from trimodal.preprocess.captions import CaptionsConfig
+from trimodal.preprocess.clip_shards import ExtractConfig
+from trimodal.training.config import TrainConfig
+from trimodal.training.leaks import LeaksConfig
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
 SECTIONS: dict[str, type] = {

@@ -8,8 +8,9 @@ import torch
 from test_losses import dot, gradients, oracle_margin, units
 from torch import Tensor
 
-from trimodal.contrastive import LearnedScale, Mining, info_nce, mined_loss
-from trimodal.losses import WholeBatch
+from trimodal.losses.info_nce import LearnedScale, info_nce
+from trimodal.losses.mined import Mining, mined_loss
+from trimodal.losses.ranking import WholeBatch
 
 MININGS: tuple[Mining, ...] = ("hardest", "semi_hard")
 

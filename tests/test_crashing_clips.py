@@ -13,12 +13,14 @@ import pytest
 from data_fixtures import contents, write_clip
 from test_extract import CONFIG, MEL, TRAIN, index, outcome, stats
 
-from trimodal import extract as module
-from trimodal.extract import ClipShard, extract, extract_shard
-from trimodal.journal import ShardDone
-from trimodal.manifest import write_manifest
-from trimodal.records import DataError
-from trimodal.workers import WorkerError, ending_if_hung
+from trimodal.core.manifest import write_manifest
+from trimodal.core.records import DataError
+from trimodal.core.shards import ShardDone
+from trimodal.parallel.pool import WorkerError
+from trimodal.parallel.watchdog import ending_if_hung
+from trimodal.preprocess import extract as module
+from trimodal.preprocess.clip_shards import ClipShard, extract_shard
+from trimodal.preprocess.extract import extract
 
 try_alone = module._try
 POISON = "clip3"

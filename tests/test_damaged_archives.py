@@ -20,9 +20,9 @@ from archive_fixtures import (
     store,
 )
 
-from trimodal import archives as module
-from trimodal.archives import ArchiveError, StoredFile, files_by_name, members_of
-from trimodal.archives import read_file as read
+from trimodal.core import archives as module
+from trimodal.core.archives import ArchiveError, StoredFile, files_by_name, members_of
+from trimodal.core.archives import read_file as read
 
 # Too much
 

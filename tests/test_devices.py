@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from trimodal.devices import pick_device, pick_dtype
+from trimodal.models.devices import pick_device, pick_dtype
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,14 @@ from ranks import on_ranks
 from test_training import CONFIG, CPU, LOSS, MODEL
 from torch import Tensor, nn
 
-from trimodal import trainer as module
-from trimodal.batch_norm import synchronise_batch_norm
-from trimodal.distributed import Ranks
-from trimodal.images import normalise
-from trimodal.losses import LossConfig
-from trimodal.model import TrimodalNet
-from trimodal.trainer import TrainConfig, Trainer
+from trimodal.losses.config import LossConfig
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import normalise
+from trimodal.training.batch_norm import synchronise_batch_norm
+from trimodal.training.config import TrainConfig
+from trimodal.training.distributed import Ranks
+from trimodal.training.train import trainer as module
+from trimodal.training.trainer import Trainer
 
 CLOSE = {"rtol": 0.0, "atol": 1e-10}
 ROWS = 12

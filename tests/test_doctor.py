@@ -10,10 +10,10 @@ import yaml
 
 from trimodal import doctor as module
 from trimodal.cli import main
-from trimodal.config import ConfigError
+from trimodal.core.config import ConfigError
 from trimodal.doctor import Diagnosis, as_text, diagnose, read_sections
 from trimodal.estimate import Sizes, StageCost, estimate
-from trimodal.scale import apply_overlay
+from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
 SIZES = Sizes(train_clips=1000, test_videos=10, images=500)

@@ -15,11 +15,11 @@ import video_server as serve
 from data_fixtures import contents, write_clip
 from test_youtube import CONFIG as YOUTUBE
 
-from trimodal.acquire import inspection as module
-from trimodal.demo.world import DemoConfig
-from trimodal.download import DownloadConfig, download
-from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.records import Clip, DataError
+from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.download import probe as module
+from trimodal.download.demo.world import DemoConfig
+from trimodal.download.download import DownloadConfig, download
 
 DEMO = DemoConfig(
     clips=6, seed=1, clip_seconds=3.0, frame_px=32, fps=2, audio_rate_hz=16_000, images_per_clip=2

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from evaluation_fixtures import clip, embeddings_of, queries_of, several_sentences
 
-from trimodal.embedding import match_videos, write_embeddings
-from trimodal.records import DataError, Query
+from trimodal.core.records import DataError, Query
+from trimodal.evaluation.embedding import match_videos, write_embeddings
 
 
 def test_missing_videos_and_those_to_leave_out_are_counted() -> None:

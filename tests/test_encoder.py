@@ -13,17 +13,17 @@ import torch
 from model_fixtures import Tool
 from training_fixtures import RATE_HZ, TinyData
 
-from trimodal.av_index import AvClip, read_index
-from trimodal.distributed import Ranks
-from trimodal.embedding import embed_test_set
-from trimodal.encoder import QueryError, UnknownWordWarning
-from trimodal.hearing import sound_windows
-from trimodal.images import centre_views, normalise
-from trimodal.loaders import read_frame, read_windows
-from trimodal.media import LimitError, MediaError
-from trimodal.records import DataError, Query
-from trimodal.search import Trimodal
-from trimodal.text import read_vocabulary
+from trimodal.core.records import DataError, Query
+from trimodal.core.text import read_vocabulary
+from trimodal.evaluation.embedding import embed_test_set
+from trimodal.media.container import LimitError, MediaError
+from trimodal.models.preprocessing import centre_views, normalise
+from trimodal.search.api import Trimodal
+from trimodal.search.audio_windows import sound_windows
+from trimodal.search.encoder import QueryError, UnknownWordWarning
+from trimodal.training.clip_index import AvClip, read_index
+from trimodal.training.datasets import read_frame, read_windows
+from trimodal.training.distributed import Ranks
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_files_that_cannot_be_heard_are_named(
 
 
 def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
-    from trimodal.text import Vocabulary, write_vocabulary
+    from trimodal.core.text import Vocabulary, write_vocabulary
 
     known = read_vocabulary(tool.vocabulary)
     other = Vocabulary(known.words, known.vectors + (known.vectors != 0))
@@ -178,7 +178,7 @@ def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
 def test_a_sentence_needs_neither_torchvision_nor_the_readers_of_media(tool: Tool) -> None:
     """Which take longer to import than PyTorch."""
     code = (
-        "import sys; from trimodal.search import Trimodal; "
+        "import sys; from trimodal.search.api import Trimodal; "
         f"m = Trimodal.load({str(tool.path)!r}, {str(tool.vocabulary)!r}, device='cpu'); "
         "print(m.embed_text(['a dog']).shape, "
         "sorted({'torchvision', 'librosa', 'av', 'PIL'} & sys.modules.keys()))"

@@ -24,14 +24,14 @@ from evaluation_fixtures import (
     slow_text_to_video,
 )
 
-from trimodal import evaluation as module
-from trimodal.embedding import Embeddings
-from trimodal.evaluation import Outputs, evaluate
-from trimodal.leaks import Leaks, LeaksConfig
-from trimodal.measures import audio_weight_curve, measure, text_to_video
-from trimodal.records import DataError
-from trimodal.retrieval import EmbeddingError
-from trimodal.text import build_vocabulary
+from trimodal.core.records import DataError
+from trimodal.core.text import build_vocabulary
+from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.evaluate import Outputs, evaluate
+from trimodal.evaluation.evaluate import evaluate as module
+from trimodal.evaluation.metrics import audio_weight_curve, measure, text_to_video
+from trimodal.evaluation.retrieval import EmbeddingError
+from trimodal.training.leaks import Leaks, LeaksConfig
 
 # Metrics
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
-from trimodal import experiments
-from trimodal.experiments import ExperimentError, compare_revisions, run_at, run_table1
-from trimodal.significance import PairingError
+from trimodal.report.experiments import ExperimentError, compare_revisions, run_at, run_table1
+from trimodal.report.report import experiments
+from trimodal.report.significance import PairingError
 
 PARAMS = "loss:\n  margin_mode: fixed\ntrain:\n  seed: 1\n"
 STAGE = """

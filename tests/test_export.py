@@ -7,10 +7,10 @@ import pytest
 import torch
 from model_fixtures import Tool
 
-from trimodal import export
-from trimodal.encoder import Encoder
-from trimodal.export import ExportError, Part, example, export_encoders, parts_of, run
-from trimodal.files import read_json
+from trimodal.core.files import read_json
+from trimodal.search.api import export
+from trimodal.search.encoder import Encoder
+from trimodal.search.export import ExportError, Part, example, export_encoders, parts_of, run
 
 
 @pytest.fixture(scope="module")

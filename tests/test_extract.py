@@ -17,22 +17,23 @@ from archive_fixtures import KINDS, cut, overwrite, pack
 from data_fixtures import REAL, brightness, contents, needs_real_data, write_clip
 from PIL import Image
 
-from trimodal import extract as module
-from trimodal import journal
-from trimodal.acquire.collection import look_through
-from trimodal.acquire.inspection import inspect
-from trimodal.archives import StoredFile, as_path
-from trimodal.extract import ClipShard, ExtractConfig, extract, extract_shard
-from trimodal.files import file_fingerprint
-from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.media import MediaError
-from trimodal.mel import MelConfig
-from trimodal.records import Clip, DataError
-from trimodal.sound import decode_audio
-from trimodal.spectrogram import log_mel
-from trimodal.splits import hold_out
-from trimodal.tables import AV_SCHEMA
-from trimodal.timing import frame_count
+from trimodal.core.archives import StoredFile, as_path
+from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.core.schemas import AV_SCHEMA
+from trimodal.core.timing import frame_count
+from trimodal.download.local import look_through
+from trimodal.download.probe import inspect
+from trimodal.media.audio import decode_audio
+from trimodal.media.container import MediaError
+from trimodal.media.mel import MelConfig
+from trimodal.media.spectrogram import log_mel
+from trimodal.parallel import journal
+from trimodal.preprocess import extract as module
+from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
+from trimodal.preprocess.extract import extract
+from trimodal.preprocess.splits import hold_out
 
 MEL = MelConfig(
     sample_rate_hz=8000, n_fft=256, window_samples=256, hop_samples=128, mels=16,
@@ -180,7 +181,7 @@ def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
     def broken(path: Path, *_: object) -> None:
         raise MediaError(path, "corrupt", "its sound does not decode")
 
-    monkeypatch.setattr("trimodal.extract.decode_audio", broken)
+    monkeypatch.setattr("trimodal.preprocess.extract.decode_audio", broken)
     with pytest.raises(DataError, match="'corrupt': 6"):
         extract(manifest, tmp_path / "out", CONFIG, MEL)
     job = ClipShard(

@@ -16,9 +16,9 @@ from media_fixtures import COLOURS, ffmpeg, frames_of
 from mel_fixtures import PAPER
 from PIL import Image
 
-from trimodal.extract import ClipShard, ExtractConfig, extract_shard
-from trimodal.manifest import ClipOutcome
-from trimodal.records import Clip
+from trimodal.core.manifest import ClipOutcome
+from trimodal.core.records import Clip
+from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
 
 CONFIG = ExtractConfig(
     frame_px=64, jpeg_quality=90, clips_per_shard=9, validation_share=0.1, validation_seed=2020,
@@ -95,10 +95,10 @@ def test_stored_pictures_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> N
 PEAK = """
 import json, re, sys
 from pathlib import Path
-from trimodal.extract import ExtractConfig, ClipShard, extract_shard
-from trimodal.manifest import ClipOutcome
-from trimodal.mel import MelConfig
-from trimodal.records import Clip
+from trimodal.preprocess.clip_shards import ExtractConfig, ClipShard, extract_shard
+from trimodal.core.manifest import ClipOutcome
+from trimodal.media.mel import MelConfig
+from trimodal.core.records import Clip
 path = Path(sys.argv[1])
 clip = Clip(clip_id="a", source="vggsound", split="train", label="")
 outcome = ClipOutcome(clip=clip, path=str(path), status="ok", duration_s=1.0, has_audio=True)

@@ -7,15 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trimodal.files import (
-    atomic_path,
-    file_fingerprint,
-    fingerprint,
-    sha256_of,
-    write_json,
-    write_table,
-    write_text,
-)
+from trimodal.core.files import atomic_path, write_json, write_table, write_text
+from trimodal.core.fingerprint import file_fingerprint, fingerprint, sha256_of
 
 
 class Halfway(Exception):  # noqa: N818 - an interruption, not an error

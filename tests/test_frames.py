@@ -20,10 +20,10 @@ from media_fixtures import (
     write_steps,
 )
 
-from trimodal import frames as module
-from trimodal.frames import decode_frames
-from trimodal.media import LimitError, MediaError, encode_video
-from trimodal.timing import frame_count
+from trimodal.core.timing import frame_count
+from trimodal.media.container import LimitError, MediaError, encode_video
+from trimodal.media.container import video as module
+from trimodal.media.video import decode_frames
 
 STEPS = [20 + 22 * n for n in range(10)]
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p")
@@ -204,7 +204,9 @@ def test_a_clip_that_takes_too_long_is_refused(
     with av.open(str(path)) as container:
         assert sum(1 for packet in container.demux(video=0) if packet.size) == 150
     clock = iter(range(10_000))
-    monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(
+        "trimodal.media.container.time", SimpleNamespace(monotonic=lambda: next(clock))
+    )
     with pytest.raises(LimitError, match="its pictures took over 100 s") as caught:
         frames_of(path, 8, 8, replace(LIMITS, timeout_seconds=100.0))
     assert caught.value.reason == "too_slow"

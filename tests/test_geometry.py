@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimodal.geometry import effective_rank, mean_cosine
+from trimodal.evaluation.geometry import effective_rank, mean_cosine
 
 
 def slow_effective_rank(rows: Any) -> float:

@@ -11,11 +11,11 @@ from data_fixtures import write_clip
 from test_youtube import CONFIG
 from video_server import VideoServer
 
-from trimodal.acquire import harvest as module
-from trimodal.acquire.harvest import harvest
-from trimodal.acquire.youtube import YoutubeConfig
-from trimodal.manifest import read_manifest
-from trimodal.records import Clip, DataError
+from trimodal.core.manifest import read_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.download import crawl as module
+from trimodal.download.crawl import harvest
+from trimodal.download.youtube import YoutubeConfig
 
 NAMES = [f"video{number:06d}" for number in range(6)]
 CLIPS = [

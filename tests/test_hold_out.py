@@ -8,12 +8,12 @@ import pytest
 from data_fixtures import write_clip
 from training_fixtures import TinyData, storing
 
-from trimodal.acquire.inspection import inspect
-from trimodal.archives import StoredFile
-from trimodal.extract import extract
-from trimodal.manifest import write_manifest
-from trimodal.records import Clip
-from trimodal.splits import hold_out, keep_videos_whole
+from trimodal.core.archives import StoredFile
+from trimodal.core.manifest import write_manifest
+from trimodal.core.records import Clip
+from trimodal.download.probe import inspect
+from trimodal.preprocess.extract import extract
+from trimodal.preprocess.splits import hold_out, keep_videos_whole
 
 
 def authors_split(names: list[str], share: float) -> tuple[list[str], list[str]]:

@@ -16,10 +16,10 @@ from test_download import DEMO, DEMO_SOURCE
 from test_youtube import CONFIG as YOUTUBE
 from training_fixtures import caption_sources
 
-from trimodal.captions import prepare_captions
-from trimodal.download import DownloadConfig, download
-from trimodal.manifest import read_manifest
-from trimodal.records import DataError
+from trimodal.core.manifest import read_manifest
+from trimodal.core.records import DataError
+from trimodal.download.download import DownloadConfig, download
+from trimodal.preprocess.captions import prepare_captions
 
 # {outside} is the folder that holds the folders of media; "secret" lies in it.
 NAMES = [

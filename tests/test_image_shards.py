@@ -8,17 +8,12 @@ import pytest
 from archive_fixtures import KINDS, overwrite, pack
 from PIL import Image
 
-import trimodal.image_shards
-from trimodal.archives import StoredFile, files_by_name
-from trimodal.image_shards import (
-    ImageShard,
-    StoredForm,
-    stored_jpeg,
-    write_image_shard,
-    write_images,
-)
-from trimodal.image_sources import ImageFile
-from trimodal.records import CaptionedImage
+import trimodal.preprocess.image_shards
+from trimodal.core.archives import StoredFile, files_by_name
+from trimodal.core.records import CaptionedImage
+from trimodal.preprocess.image_shards import ImageShard, StoredForm, stored_jpeg, write_image_shard
+from trimodal.preprocess.images import write_images
+from trimodal.sources.image_files import ImageFile
 
 FORM = StoredForm(px=16, jpeg_quality=90, images_per_shard=2)
 
@@ -137,7 +132,7 @@ def test_one_picture_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
         sizes.append(temporary.stat().st_size if temporary.exists() else 0)
         return jpeg(int(file.path.stem), (400, 300))
 
-    monkeypatch.setattr(trimodal.image_shards, "read_file", read)
+    monkeypatch.setattr(trimodal.preprocess.image_shards, "read_file", read)
     images = tuple((f"i{n}", StoredFile(path=Path(f"{n}.jpg"))) for n in range(40))
     form = StoredForm(px=256, jpeg_quality=95, images_per_shard=40)
     write_image_shard(form, ImageShard(path=path, split="train", images=images))

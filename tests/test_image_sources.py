@@ -9,8 +9,8 @@ import pytest
 from archive_fixtures import KINDS, cut, pack
 from data_fixtures import refused
 
-from trimodal.archives import read_file
-from trimodal.image_sources import (
+from trimodal.core.archives import read_file
+from trimodal.sources.image_files import (
     Annotations,
     ImageFile,
     read_coco_files,

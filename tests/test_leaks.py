@@ -15,15 +15,15 @@ import pytest
 from test_training import run_training
 from training_fixtures import TinyData, storing
 
-from trimodal.acquire.inspection import inspect
-from trimodal.archives import StoredFile
-from trimodal.extract import extract
-from trimodal.files import write_table
-from trimodal.leaks import Leaks, LeaksConfig, check_leaks, find_leaks
-from trimodal.manifest import write_manifest
-from trimodal.records import Clip, DataError
-from trimodal.tables import AV_SCHEMA, IMAGE_SCHEMA
-from trimodal.trainer import Trainer
+from trimodal.core.archives import StoredFile
+from trimodal.core.files import write_table
+from trimodal.core.manifest import write_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.core.schemas import AV_SCHEMA, IMAGE_SCHEMA
+from trimodal.download.probe import inspect
+from trimodal.preprocess.extract import extract
+from trimodal.training.leaks import Leaks, LeaksConfig, check_leaks, find_leaks
+from trimodal.training.trainer import Trainer
 
 FAIL, LEAVE_OUT, KEEP = (
     LeaksConfig(test_in_training=policy) for policy in ("fail", "leave_out", "keep")

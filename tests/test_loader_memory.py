@@ -12,14 +12,14 @@ from PIL import Image
 from torch.utils.data import Dataset
 from training_fixtures import RATE_HZ
 
-from trimodal.av_index import ClipTable
-from trimodal.batches import EndlessBatches, training_loader
-from trimodal.files import write_table
-from trimodal.images import AugmentConfig
-from trimodal.loaders import AudioVisualPairs, CaptionedImages, Pair, PointRule
-from trimodal.mel import MelConfig
-from trimodal.shards import Sample, write_shard
-from trimodal.tables import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
+from trimodal.core.files import write_table
+from trimodal.core.schemas import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
+from trimodal.core.shards import Sample, write_shard
+from trimodal.media.mel import MelConfig
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.training.clip_index import ClipTable
+from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Pair, PointRule
+from trimodal.training.sampler import EndlessBatches, training_loader
 
 SAMPLES = 20_000
 BATCH = 50

@@ -20,10 +20,11 @@ from PIL import Image
 from torch import Tensor
 from training_fixtures import TinyData
 
-from trimodal.av_index import AvClip, read_index
-from trimodal.batches import EndlessBatches, training_loader, validation_batches
-from trimodal.images import centre_views
-from trimodal.loaders import (
+from trimodal.core.records import DataError
+from trimodal.media.mel import FLOOR_DB, MelConfig
+from trimodal.models.preprocessing import centre_views
+from trimodal.training.clip_index import AvClip, read_index
+from trimodal.training.datasets import (
     AudioVisualPairs,
     CaptionedImages,
     Chances,
@@ -32,8 +33,7 @@ from trimodal.loaders import (
     read_frame,
     read_windows,
 )
-from trimodal.mel import FLOOR_DB, MelConfig
-from trimodal.records import DataError
+from trimodal.training.sampler import EndlessBatches, training_loader, validation_batches
 
 RULE = PointRule(first_frame=2, last_frame=8, validation_frame=4)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from training_fixtures import PAPERS_LOSS, LiveBytes
 
-from trimodal.losses import Reduction, WholeBatch, pair_loss, variable_margin
+from trimodal.losses.ranking import Reduction, WholeBatch, pair_loss, variable_margin
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
 

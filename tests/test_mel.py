@@ -22,7 +22,7 @@ from mel_fixtures import (
     sound,
 )
 
-from trimodal.mel import (
+from trimodal.media.mel import (
     FLOOR_DB,
     MelConfig,
     missing_columns,
@@ -30,7 +30,7 @@ from trimodal.mel import (
     window_decibels,
     window_first_column,
 )
-from trimodal.spectrogram import log_mel
+from trimodal.media.spectrogram import log_mel
 
 
 def view(stored: npt.NDArray[np.void], first: int, config: MelConfig) -> Decibels:

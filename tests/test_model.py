@@ -17,13 +17,13 @@ from model_fixtures import MODEL
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
-from trimodal.backbones import (
+from trimodal.models.backbones import (
     ResNet18,
     WeightsUnavailableError,
     audio_backbone,
     image_backbone,
 )
-from trimodal.model import TextNet, TrimodalNet
+from trimodal.models.networks import TextNet, TrimodalNet
 
 
 def network(*, width: int = 4, words: int = 20) -> TrimodalNet:

@@ -7,7 +7,7 @@ import yaml
 from model_fixtures import FACTS
 from repository import ROOT
 
-from trimodal.model_card import model_card
+from trimodal.report.model_card import model_card
 
 
 def read(name: str) -> dict:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from evaluation_fixtures import KEYS, queries_of
 
-from trimodal.demo.oracle import TruthRow
-from trimodal.embedding import Embeddings
-from trimodal.measures import against_oracle, text_to_video
+from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.metrics import against_oracle, text_to_video
+from trimodal.evaluation.oracle import TruthRow
 
 
 def truth_and_a_model_that_knows_it(count: int) -> tuple[tuple[TruthRow, ...], Embeddings]:

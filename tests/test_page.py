@@ -13,8 +13,8 @@ from media_fixtures import write_steps
 from model_fixtures import Tool
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from trimodal.server import build_app
-from trimodal.store import About, MomentStore
+from trimodal.search.server import build_app
+from trimodal.search.store import About, MomentStore
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")

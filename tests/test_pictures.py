@@ -11,12 +11,12 @@ from data_fixtures import write_clip
 from PIL import Image
 from training_fixtures import TinyData, storing
 
-from trimodal.acquire.inspection import inspect
-from trimodal.archives import StoredFile
-from trimodal.extract import ClipShard, extract_shard
-from trimodal.image_shards import ImageShard, StoredForm, write_image_shard
-from trimodal.pictures import SAYS_NOTHING, picture_fingerprint
-from trimodal.records import Clip
+from trimodal.core.archives import StoredFile
+from trimodal.core.records import Clip
+from trimodal.download.probe import inspect
+from trimodal.media.image import SAYS_NOTHING, picture_fingerprint
+from trimodal.preprocess.clip_shards import ClipShard, extract_shard
+from trimodal.preprocess.image_shards import ImageShard, StoredForm, write_image_shard
 
 
 def picture(low: int, high: int, channel: int = 0) -> npt.NDArray[np.uint8]:

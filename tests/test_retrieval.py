@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trimodal import retrieval
-from trimodal.measures import audio_weight_curve, measure, video_ranks
-from trimodal.retrieval import EmbeddingError, mix, ranks, similarity, summarise, tied_queries
+from trimodal.evaluation.evaluate import retrieval
+from trimodal.evaluation.metrics import audio_weight_curve, measure, video_ranks
+from trimodal.evaluation.retrieval import (
+    EmbeddingError,
+    mix,
+    ranks,
+    similarity,
+    summarise,
+    tied_queries,
+)
 
 Scores = npt.NDArray[np.float64]
 

@@ -7,8 +7,8 @@ import pytest
 import yaml
 from test_config import SECTIONS
 
-from trimodal.config import ConfigError, load_section
-from trimodal.scale import apply_overlay
+from trimodal.core.config import ConfigError, load_section
+from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
 

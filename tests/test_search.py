@@ -12,9 +12,9 @@ from media_fixtures import write_steps
 from model_fixtures import Tool
 
 from trimodal import cli
-from trimodal.encoder import Points, QueryError, UnknownWordWarning
-from trimodal.search import Moment, VideoHit, as_text
-from trimodal.store import About, MomentStore, StoredFile
+from trimodal.search.api import Moment, VideoHit, as_text
+from trimodal.search.encoder import Points, QueryError, UnknownWordWarning
+from trimodal.search.store import About, MomentStore, StoredFile
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from media_fixtures import write_steps
 from model_fixtures import Tool
 from PIL import Image
 
-from trimodal import server
-from trimodal.server import build_app
-from trimodal.store import MomentStore
+from trimodal.search.api import server
+from trimodal.search.server import build_app
+from trimodal.search.store import MomentStore
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,15 @@ from evaluation_fixtures import close, dot, several_sentences, slow_summary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimodal.embedding import Embeddings
-from trimodal.measures import audio_weight_curve, measure, text_to_video
-from trimodal.retrieval import EmbeddingError, best_of_owners, best_ranks, ranks, tied_queries
+from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.metrics import audio_weight_curve, measure, text_to_video
+from trimodal.evaluation.retrieval import (
+    EmbeddingError,
+    best_of_owners,
+    best_ranks,
+    ranks,
+    tied_queries,
+)
 
 COUNT, VIDEOS, SILENT = 40, 11, (1, 4)
 

@@ -9,8 +9,8 @@ import pytest
 import webdataset as wds
 from data_fixtures import contents
 
-from trimodal.records import DataError
-from trimodal.shards import Sample, read_extent, write_shard
+from trimodal.core.records import DataError
+from trimodal.core.shards import Sample, read_extent, write_shard
 
 SAMPLES = [
     Sample(key="b_000010", members={"mel.npy": b"\x93NUMPY...", "01.jpg": b"first", "json": b"{}"}),

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from trimodal import significance
-from trimodal.significance import (
+from trimodal.report.report import significance
+from trimodal.report.significance import (
     PER_QUERY,
     Difference,
     PairingError,

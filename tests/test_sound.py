@@ -23,11 +23,11 @@ from media_fixtures import (
     write_steps,
 )
 
-from trimodal import sound as module
-from trimodal.media import LimitError, MediaError, encode_video
-from trimodal.mel import MelConfig, window_first_column
-from trimodal.sound import decode_audio
-from trimodal.spectrogram import log_mel
+from trimodal.media.audio import decode_audio
+from trimodal.media.container import LimitError, MediaError, encode_video
+from trimodal.media.container import audio as module
+from trimodal.media.mel import MelConfig, window_first_column
+from trimodal.media.spectrogram import log_mel
 
 Samples = npt.NDArray[np.float32]
 PICTURES = ("-f", "lavfi", "-i", "color=black:size=32x32:rate=5:duration=4")
@@ -277,7 +277,9 @@ def test_too_much_sound_is_refused(clip: Path) -> None:
 
 def test_sound_that_takes_too_long_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
-    monkeypatch.setattr("trimodal.media.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(
+        "trimodal.media.container.time", SimpleNamespace(monotonic=lambda: next(clock))
+    )
     with pytest.raises(LimitError, match="its sound took over 5 s") as caught:
         samples_of(clip, limits=replace(LIMITS, timeout_seconds=5.0))
     assert caught.value.reason == "too_slow"

@@ -11,7 +11,7 @@ from data_fixtures import REAL, needs_real_data, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimodal.records import DataError
+from trimodal.core.records import DataError
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
 

@@ -24,8 +24,8 @@ from mel_fixtures import (
     sound,
 )
 
-from trimodal.mel import FLOOR_DB, MelConfig
-from trimodal.spectrogram import log_mel
+from trimodal.media.mel import FLOOR_DB, MelConfig
+from trimodal.media.spectrogram import log_mel
 
 SMALL = replace(DEMO, n_fft=64, window_samples=40, hop_samples=16, mels=8)
 

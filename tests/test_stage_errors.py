@@ -20,7 +20,7 @@ import pytest
 import yaml
 from repository import ROOT, TINY
 
-from trimodal import media
+from trimodal.media.container import container as media
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 
@@ -177,7 +177,7 @@ def test_a_folder_that_may_not_be_written(stage: str, place: str, copy: Path) ->
 def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedProcess[str]":
     """The stage's entry, where reading the manifest raises ``error`` (Python)."""
     script = (
-        "import runpy, trimodal.extract as e\n"
+        "import runpy, trimodal.preprocess.extract as e\n"
         f"def raising(*_, **__): raise {error}\n"
         "e.read_manifest = raising\n"
         "runpy.run_module('pipeline.extract', run_name='__main__')\n"

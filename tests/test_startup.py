@@ -40,12 +40,12 @@ def test_help_and_a_wrong_command_line_load_nothing(module: str, words: tuple[st
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [
-        ("trimodal.shards", {"torch", "webdataset", "nltk", "scipy"}),
-        ("trimodal.image_shards", {"torch", "webdataset", "nltk", "scipy"}),
-        ("trimodal.captions", {"torch", "webdataset", "nltk", "scipy"}),
-        ("trimodal.acquire.collection", {"torch", "webdataset", "nltk"}),
-        ("trimodal.acquire.rendering", {"torch", "webdataset", "nltk"}),
-        ("trimodal.extract", {"torch", "webdataset", "nltk"}),
+        ("trimodal.core.shards", {"torch", "webdataset", "nltk", "scipy"}),
+        ("trimodal.preprocess.image_shards", {"torch", "webdataset", "nltk", "scipy"}),
+        ("trimodal.preprocess.captions", {"torch", "webdataset", "nltk", "scipy"}),
+        ("trimodal.download.local", {"torch", "webdataset", "nltk"}),
+        ("trimodal.download.demo_clips", {"torch", "webdataset", "nltk"}),
+        ("trimodal.preprocess.extract", {"torch", "webdataset", "nltk"}),
     ],
 )
 def test_workers_stay_small(module: str, unwanted: set[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import new_bucket, s3_server
 
-from trimodal.store import About, Found, MomentStore, StoredFile, StoreError, build_index
+from trimodal.search.store import About, Found, MomentStore, StoredFile, StoreError, build_index
 
 ABOUT = About(folder="videos", model="m1")
 Points = npt.NDArray[np.float32]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tokenize import RegexpTokenizer
 
-from trimodal.files import write_table
-from trimodal.records import DataError
-from trimodal.text import (
+from trimodal.core.files import write_table
+from trimodal.core.records import DataError
+from trimodal.core.text import (
     Vocabulary,
     build_vocabulary,
     read_vocabulary,

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trimodal.timing import (
+from trimodal.core.timing import (
     Point,
     first_column,
     frame_centre_seconds,

@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from training_fixtures import LiveBytes, TinyData
 
-from trimodal import trainer as trainer_module
-from trimodal.config import ConfigError, parse_section
-from trimodal.grad_cache import embed_in_chunks
-from trimodal.images import normalise
-from trimodal.losses import LossConfig, pair_loss
-from trimodal.model import TrimodalNet
-from trimodal.trainer import TrainConfig, Trainer, memory_layout
-from trimodal.training import open_streams
+from trimodal.core.config import ConfigError, parse_section
+from trimodal.losses.config import LossConfig
+from trimodal.losses.ranking import pair_loss
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import normalise
+from trimodal.training.config import TrainConfig
+from trimodal.training.grad_cache import embed_in_chunks
+from trimodal.training.streams import open_streams
+from trimodal.training.train import trainer as trainer_module
+from trimodal.training.trainer import Trainer, memory_layout
 
 CHUNKED = replace(CONFIG, chunk_size=3)
 CHUNKS = {10: 4, 5: 2}  # of at most 3 rows: both streams' images, one stream's

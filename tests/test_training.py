@@ -15,17 +15,20 @@ from safetensors.torch import load_file
 from torch import Tensor
 from training_fixtures import PAPERS_LOSS, TinyData
 
-from trimodal.batches import validation_batches
-from trimodal.checkpoint import load_model, read_checkpoint
-from trimodal.distributed import Ranks
-from trimodal.images import normalise
-from trimodal.leaks import LeaksConfig
-from trimodal.losses import pair_loss
-from trimodal.model import TrimodalNet
-from trimodal.resume import Run
-from trimodal.text import read_vocabulary
-from trimodal.trainer import StepLosses, TrainConfig, Trainer, mean_losses
-from trimodal.training import TrainingError, open_streams, run_epochs, train
+from trimodal.core.text import read_vocabulary
+from trimodal.losses.ranking import pair_loss
+from trimodal.models.checkpoint import load_model, read_checkpoint
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import normalise
+from trimodal.training.config import TrainConfig
+from trimodal.training.distributed import Ranks
+from trimodal.training.leaks import LeaksConfig
+from trimodal.training.loop import TrainingError, run_epochs
+from trimodal.training.resume import Run
+from trimodal.training.sampler import validation_batches
+from trimodal.training.streams import open_streams
+from trimodal.training.train import train
+from trimodal.training.trainer import StepLosses, Trainer, mean_losses
 
 CONFIG = TrainConfig(
     seed=1, batch_size=3, epochs=2, steps_per_epoch=2, checkpoint_every=3, update="joint",

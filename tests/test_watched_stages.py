@@ -16,7 +16,7 @@ import yaml
 from data_fixtures import write_clip
 from repository import ROOT, TINY
 
-from trimodal.media import ffmpeg_executable
+from trimodal.media.container import ffmpeg_executable
 
 TESTS = Path(__file__).parent
 # Every one of them reads as an option.

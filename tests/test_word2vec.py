@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trimodal.records import DataError
+from trimodal.core.records import DataError
 from trimodal.sources import word2vec
 from trimodal.sources.word2vec import MAX_WORD_BYTES, read_vectors
 

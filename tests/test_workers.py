@@ -12,8 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trimodal.media import MediaError
-from trimodal.workers import WorkerError, ending_if_hung, map_in_order
+from trimodal.media.container import MediaError
+from trimodal.parallel.pool import WorkerError, map_in_order
+from trimodal.parallel.watchdog import ending_if_hung
 
 ROOT = Path(__file__).parents[1]
 # A module that notes who imports it, with jobs of so many seconds.
@@ -32,8 +33,9 @@ RUN = """
 import time
 from functools import partial
 import jobs
-from trimodal.media import MediaError
-from trimodal.workers import WorkerError, ending_if_hung, map_in_order
+from trimodal.media.container import MediaError
+from trimodal.parallel.pool import WorkerError, map_in_order
+from trimodal.parallel.watchdog import ending_if_hung
 
 if __name__ == "__main__":
     for number, worker in enumerate(map_in_order(partial(jobs.nap, "hello"), {seconds}, 2)):

@@ -10,16 +10,16 @@ import video_server as serve
 from media_fixtures import frames_of, samples_of
 from video_server import VideoServer
 
-from trimodal.acquire import youtube as module
-from trimodal.acquire.youtube import FetchError, YoutubeConfig, fetch_clip
-from trimodal.media import (
+from trimodal.core.records import Clip, DataError
+from trimodal.download import youtube as module
+from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
+from trimodal.media.container import (
     RemoteStream,
     SectionError,
     cut_section,
     encode_video,
     probe,
 )
-from trimodal.records import Clip, DataError
 
 FPS = 25
 CONFIG = YoutubeConfig(

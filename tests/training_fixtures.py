@@ -16,14 +16,15 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from trimodal.captions import CaptionsConfig, prepare_captions
-from trimodal.extract import ExtractConfig, extract
-from trimodal.images import AugmentConfig
-from trimodal.losses import LossConfig
-from trimodal.manifest import ClipOutcome, write_manifest
-from trimodal.media import encode_video
-from trimodal.mel import MelConfig
-from trimodal.records import Clip
+from trimodal.core.manifest import ClipOutcome, write_manifest
+from trimodal.core.records import Clip
+from trimodal.losses.config import LossConfig
+from trimodal.media.container import encode_video
+from trimodal.media.mel import MelConfig
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
+from trimodal.preprocess.clip_shards import ExtractConfig
+from trimodal.preprocess.extract import extract
 
 RATE_HZ = 8000
 FPS = 4

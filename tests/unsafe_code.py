@@ -49,7 +49,8 @@ KEYWORDS: dict[str, tuple[str, bool]] = {
 # Loaders of plain data; any other `.load` and `.loads` may unpickle (gensim's does).
 LOADERS = {
     "json.load", "json.loads", "librosa.load", *KEYWORDS,
-    "trimodal.search.Trimodal.load", "trimodal.encoder.Encoder.load",  # safetensors and JSON
+    # safetensors and JSON
+    "trimodal.search.api.Trimodal.load", "trimodal.search.encoder.Encoder.load",
 }  # fmt: skip
 
 

@@ -56,7 +56,7 @@ def run_stages(*names: str) -> None:
 
     import yaml
 
-    from trimodal import workers
+    from trimodal.parallel import pool as workers
 
     workers.map_in_order = lambda work, jobs, *_, **__: map(work, jobs)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

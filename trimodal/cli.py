@@ -81,7 +81,7 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _index(args: argparse.Namespace) -> None:
-    from trimodal.search import Trimodal
+    from trimodal.search.api import Trimodal
 
     report = Trimodal.load(args.model, args.vocabulary).index(
         args.folder, args.store, workers=args.workers
@@ -95,7 +95,7 @@ def _index(args: argparse.Namespace) -> None:
 
 
 def _search(args: argparse.Namespace) -> None:
-    from trimodal.search import Trimodal, as_text
+    from trimodal.search.api import Trimodal, as_text
 
     model = Trimodal.load(args.model, args.vocabulary)
     with warnings.catch_warnings(record=True) as told:
@@ -112,7 +112,7 @@ def _search(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     import webbrowser
 
-    from trimodal.server import serve
+    from trimodal.search.server import serve
 
     def ready(address: str) -> None:
         print(f"Search your videos at {address} (Ctrl-C ends it)", flush=True)
@@ -123,8 +123,8 @@ def _serve(args: argparse.Namespace) -> None:
 
 
 def _export(args: argparse.Namespace) -> None:
-    from trimodal.encoder import Encoder
-    from trimodal.export import export_encoders
+    from trimodal.search.encoder import Encoder
+    from trimodal.search.export import export_encoders
 
     model = Encoder.load(args.model, args.vocabulary, device="cpu")
     for done in export_encoders(model, args.folder):
@@ -132,7 +132,7 @@ def _export(args: argparse.Namespace) -> None:
 
 
 def _scale(name: str) -> None:
-    from trimodal.scale import apply_overlay
+    from trimodal.overlay import apply_overlay
 
     changed = apply_overlay(Path("params.yaml"), Path("params") / f"{name}.yaml")
     for key, (before, after) in changed.items():
@@ -150,13 +150,13 @@ def _doctor() -> None:
 
 
 def _compare(first: str, second: str) -> None:
-    from trimodal.experiments import compare_revisions
+    from trimodal.report.experiments import compare_revisions
 
     print(compare_revisions(first, second))
 
 
 def _experiments(seeds: list[int]) -> None:
-    from trimodal.experiments import run_table1
+    from trimodal.report.experiments import run_table1
 
     print(run_table1(seeds))
 

@@ -10,17 +10,17 @@ from typing import Any, Literal
 
 import torch
 
-from trimodal.config import load_section
-from trimodal.demo.world import DemoConfig, sample_world
-from trimodal.devices import pick_device, pick_dtype
+from trimodal.core.config import load_section
+from trimodal.core.progress import clock, quantity
+from trimodal.core.records import DataError
+from trimodal.download.demo.world import DemoConfig, sample_world
 from trimodal.estimate import Sections, Sizes, StageCost, estimate
-from trimodal.image_sources import read_coco_files, read_flickr30k_files
-from trimodal.leaks import LeaksConfig
-from trimodal.media import missing_encoders
-from trimodal.progress import clock, quantity
-from trimodal.records import DataError
+from trimodal.media.container import missing_encoders
+from trimodal.models.devices import pick_device, pick_dtype
+from trimodal.sources.image_files import read_coco_files, read_flickr30k_files
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
+from trimodal.training.leaks import LeaksConfig
 
 Verdict = Literal["ok", "note", "missing"]
 _STALE_DAYS = 60

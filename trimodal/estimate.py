@@ -11,26 +11,27 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from trimodal.acquire.inspection import inspect
-from trimodal.acquire.youtube import YoutubeConfig
-from trimodal.archives import StoredFile
-from trimodal.captions import CaptionsConfig
-from trimodal.devices import count_devices, pick_device
-from trimodal.distributed import Ranks
-from trimodal.download import DownloadConfig
-from trimodal.evaluation import EvaluateConfig
-from trimodal.extract import ClipShard, ExtractConfig, extract_shard
-from trimodal.files import temporary_folder
-from trimodal.image_shards import stored_jpeg
-from trimodal.images import AugmentConfig
-from trimodal.losses import LossConfig
-from trimodal.media import encode_video
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TrimodalNet
-from trimodal.records import Clip
+from trimodal.core.archives import StoredFile
+from trimodal.core.files import temporary_folder
+from trimodal.core.records import Clip
+from trimodal.core.schemas import VECTOR_DIM, WORDS
+from trimodal.download.download import DownloadConfig
+from trimodal.download.probe import inspect
+from trimodal.download.youtube import YoutubeConfig
+from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.losses.config import LossConfig
+from trimodal.media.container import encode_video
+from trimodal.media.mel import MelConfig
+from trimodal.models.devices import count_devices, pick_device
+from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.preprocess.captions import CaptionsConfig
+from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
+from trimodal.preprocess.image_shards import stored_jpeg
 from trimodal.sources.vggsound import CLIP_SECONDS
-from trimodal.tables import VECTOR_DIM, WORDS
-from trimodal.trainer import TrainConfig, Trainer
+from trimodal.training.config import TrainConfig
+from trimodal.training.distributed import Ranks
+from trimodal.training.trainer import Trainer
 
 _PATIENCE_SECONDS = 3.0  # a step that would take longer is scaled up from four rows
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from benchmarks.measuring import machine, say
 from benchmarks.real import clips, flickr8k
 from benchmarks.real.prepared import prepare
-from trimodal.files import write_json
-from trimodal.progress import start_logging
+from trimodal.core.files import write_json
+from trimodal.core.progress import start_logging
 
 EXPERIMENTS = {"flickr8k": (flickr8k.run, "seeds"), "clips": (clips.run, "divisions")}
 

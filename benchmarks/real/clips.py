@@ -26,12 +26,12 @@ from benchmarks.real.recipes import (
     train,
     with_margin,
 )
-from trimodal.loaders import read_windows
-from trimodal.model import TrimodalNet
-from trimodal.retrieval import mix, ranks, similarity
-from trimodal.significance import PER_QUERY, paired_over_queries
-from trimodal.text import Vocabulary, tokenise
-from trimodal.timing import spread_points
+from trimodal.core.text import Vocabulary, tokenise
+from trimodal.core.timing import spread_points
+from trimodal.evaluation.retrieval import mix, ranks, similarity
+from trimodal.models.networks import TrimodalNet
+from trimodal.report.significance import PER_QUERY, paired_over_queries
+from trimodal.training.datasets import read_windows
 
 Values = npt.NDArray[np.float64]  # (clips,)
 Points = npt.NDArray[np.float32]

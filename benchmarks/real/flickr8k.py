@@ -16,9 +16,9 @@ import torch
 from benchmarks.measuring import say
 from benchmarks.real.prepared import Captioned, RealData
 from benchmarks.real.recipes import Recipe, best_recipe, ladder, papers_recipe, train, with_margin
-from trimodal.model import TrimodalNet
-from trimodal.retrieval import best_ranks, ranks, similarity, summarise
-from trimodal.significance import both_tests, mean_over_seeds
+from trimodal.evaluation.retrieval import best_ranks, ranks, similarity, summarise
+from trimodal.models.networks import TrimodalNet
+from trimodal.report.significance import both_tests, mean_over_seeds
 
 Ranks = npt.NDArray[np.float64]
 METRICS = ("R@1", "R@5", "R@10", "MedR")

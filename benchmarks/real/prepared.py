@@ -18,20 +18,21 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, params_at
-from trimodal.av_index import AvClip, read_index
-from trimodal.backbones import Backbone, image_backbone
-from trimodal.config import load_section
-from trimodal.files import atomic_path, file_fingerprint, read_table, write_json
-from trimodal.images import normalise
-from trimodal.loaders import read_frame, read_picture
-from trimodal.mel import MelConfig
-from trimodal.progress import bar
-from trimodal.records import Query, Split
-from trimodal.scale import apply_overlay
+from trimodal.core.config import load_section
+from trimodal.core.files import atomic_path, read_table, write_json
+from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.progress import bar
+from trimodal.core.records import Query, Split
+from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA
+from trimodal.core.text import Vocabulary, read_vocabulary
+from trimodal.media.mel import MelConfig
+from trimodal.models.backbones import Backbone, image_backbone
+from trimodal.models.preprocessing import normalise
+from trimodal.overlay import apply_overlay
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.msrvtt import read_queries
-from trimodal.tables import CAPTION_SCHEMA, IMAGE_SCHEMA
-from trimodal.text import Vocabulary, read_vocabulary
+from trimodal.training.clip_index import AvClip, read_index
+from trimodal.training.datasets import read_frame, read_picture
 
 BACKBONE: Backbone = "efficientnet_lite0"
 PICTURE_PX = 224

@@ -13,12 +13,12 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
 
 from benchmarks.real.prepared import BACKBONE, Captioned, SeenClip
-from trimodal.contrastive import LearnedScale, configured_loss
-from trimodal.loaders import read_windows
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.model import ModelConfig, TrimodalNet
-from trimodal.timing import training_points
+from trimodal.core.timing import training_points
+from trimodal.losses.config import LossConfig, configured_loss
+from trimodal.losses.info_nce import LearnedScale
+from trimodal.media.mel import MelConfig
+from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.training.datasets import read_windows
 
 _BATCH = 512  # the paper's
 _RATE, _WEIGHT_DECAY = 0.001, 0.00001  # the paper's rate is a tenth, for whole networks

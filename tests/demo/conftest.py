@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from trimodal.demo.annotations import write_annotations
-from trimodal.demo.world import DemoConfig, World, sample_world
+from trimodal.download.demo.annotations import write_annotations
+from trimodal.download.demo.world import DemoConfig, World, sample_world
 
 
 @pytest.fixture(scope="session")

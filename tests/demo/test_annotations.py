@@ -14,16 +14,16 @@ import numpy as np
 from gensim.models import KeyedVectors
 from PIL import Image
 
-from trimodal.demo.captions import RARE_WORDS
-from trimodal.demo.oracle import Oracle, TruthRow, load_truth
-from trimodal.demo.scenes import heard_facts, seen_facts
-from trimodal.demo.world import DemoConfig, World
+from trimodal.download.demo.captions import RARE_WORDS
+from trimodal.download.demo.scenes import heard_facts, seen_facts
+from trimodal.download.demo.world import DemoConfig, World
+from trimodal.evaluation.oracle import Oracle, TruthRow, load_truth
 
 WRITE_AGAIN = """
 import json, sys
 from pathlib import Path
-from trimodal.demo.annotations import write_annotations
-from trimodal.demo.world import DemoConfig, sample_world
+from trimodal.download.demo.annotations import write_annotations
+from trimodal.download.demo.world import DemoConfig, sample_world
 cfg = DemoConfig(**json.loads(sys.argv[2]))
 write_annotations(sample_world(cfg), Path(sys.argv[1]), cfg)
 """

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trimodal.demo.draw import clip_frames, draw_scene
-from trimodal.demo.render import render_clip
-from trimodal.demo.scenes import BACKGROUNDS, COLOURS, KINDS, Heard, Scene, Size, Thing
-from trimodal.demo.sound import RECIPES, scene_sound
-from trimodal.demo.sprites import PALETTE, sprite
-from trimodal.demo.world import DemoConfig, World
+from trimodal.download.demo.audio import RECIPES, scene_sound
+from trimodal.download.demo.draw import clip_frames, draw_scene
+from trimodal.download.demo.render import render_clip
+from trimodal.download.demo.scenes import BACKGROUNDS, COLOURS, KINDS, Heard, Scene, Size, Thing
+from trimodal.download.demo.sprites import PALETTE, sprite
+from trimodal.download.demo.world import DemoConfig, World
 
 RATE_HZ = 16_000
 

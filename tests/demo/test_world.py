@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from trimodal.demo.captions import COLOUR_WORDS, NOUNS, PLACES, SIZE_WORDS, VERBS
-from trimodal.demo.scenes import Scene, heard_facts, seen_facts
-from trimodal.demo.world import (
+from trimodal.download.demo.captions import COLOUR_WORDS, NOUNS, PLACES, SIZE_WORDS, VERBS
+from trimodal.download.demo.scenes import Scene, heard_facts, seen_facts
+from trimodal.download.demo.world import (
     DemoConfig,
     World,
     image_captions,

@@ -16,24 +16,25 @@ from data_fixtures import write_vectors
 from test_checkpoint import CHECKPOINT
 from training_fixtures import PAPERS_LOSS
 
-from trimodal.av_index import read_index
-from trimodal.checkpoint import FORMAT, read_checkpoint
-from trimodal.config import ConfigError, load_section
-from trimodal.demo.annotations import write_annotations
-from trimodal.demo.world import DemoConfig, sample_world
-from trimodal.files import file_fingerprint, write_json, write_table
-from trimodal.losses import LossConfig
-from trimodal.mel import MelConfig
-from trimodal.records import DataError
-from trimodal.scale import apply_overlay
-from trimodal.shards import Sample, write_shard
+from trimodal.core.config import ConfigError, load_section
+from trimodal.core.files import write_json, write_table
+from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.records import DataError
+from trimodal.core.schemas import AV_SCHEMA
+from trimodal.core.shards import Sample, write_shard
+from trimodal.download.demo.annotations import write_annotations
+from trimodal.download.demo.world import DemoConfig, sample_world
+from trimodal.losses.config import LossConfig
+from trimodal.media.mel import MelConfig
+from trimodal.models.checkpoint import FORMAT, read_checkpoint
+from trimodal.overlay import apply_overlay
 from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.sources.word2vec import read_vectors
-from trimodal.tables import AV_SCHEMA
+from trimodal.training.clip_index import read_index
 
 CLEAR = (DataError, ConfigError)
 _WIDTH = 3

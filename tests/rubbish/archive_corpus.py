@@ -12,7 +12,7 @@ from pathlib import Path
 
 from archive_fixtures import add_file, cut, overwrite, pack
 
-from trimodal.records import ClipStatus
+from trimodal.core.records import ClipStatus
 
 
 @dataclass(frozen=True, kw_only=True)

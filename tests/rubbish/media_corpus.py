@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from media_fixtures import ffmpeg
 
-from trimodal.records import ClipStatus
+from trimodal.core.records import ClipStatus
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from test_checkpoint import CHECKPOINT
 from training_fixtures import TinyData
 
-from trimodal.av_index import read_index
-from trimodal.checkpoint import read_checkpoint, save_checkpoint
-from trimodal.loaders import CaptionedImages
-from trimodal.manifest import read_manifest
-from trimodal.text import read_vocabulary
+from trimodal.core.manifest import read_manifest
+from trimodal.core.text import read_vocabulary
+from trimodal.models.checkpoint import read_checkpoint, save_checkpoint
+from trimodal.training.clip_index import read_index
+from trimodal.training.datasets import CaptionedImages
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from data_fixtures import contents, write_clip
 from test_download import DEMO
 from test_youtube import CONFIG as YOUTUBE
 
-from trimodal.download import DownloadConfig, download
-from trimodal.manifest import ClipOutcome, read_manifest
+from trimodal.core.manifest import ClipOutcome, read_manifest
+from trimodal.download.download import DownloadConfig, download
 
 from .archive_corpus import ARCHIVES, BadArchive
 

@@ -10,10 +10,11 @@ from archive_fixtures import pack
 from test_download import DEMO
 from test_youtube import CONFIG as YOUTUBE
 
-from trimodal.download import DownloadConfig, download
-from trimodal.extract import ExtractConfig, extract
-from trimodal.manifest import ClipOutcome, read_manifest
-from trimodal.mel import MelConfig
+from trimodal.core.manifest import ClipOutcome, read_manifest
+from trimodal.download.download import DownloadConfig, download
+from trimodal.media.mel import MelConfig
+from trimodal.preprocess.clip_shards import ExtractConfig
+from trimodal.preprocess.extract import extract
 
 from .media_corpus import CLIPS, BadClip, clip_id
 

@@ -13,7 +13,7 @@ from archive_fixtures import pack
 from data_fixtures import write_vectors
 from PIL import Image
 
-from trimodal.captions import CaptionsConfig, prepare_captions
+from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 
 from .picture_corpus import CAPTIONS, PICTURES, BadCaption, BadPicture
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from training_fixtures import TinyData
 
-from trimodal.config import ConfigError
-from trimodal.records import DataError
+from trimodal.core.config import ConfigError
+from trimodal.core.records import DataError
 
 from .store_corpus import READERS, STORES, BadStore, copied
 

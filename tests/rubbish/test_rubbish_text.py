@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from trimodal.config import ConfigError
-from trimodal.records import DataError
+from trimodal.core.config import ConfigError
+from trimodal.core.records import DataError
 
 from .text_corpus import READERS, ROWS, BadText
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from trimodal.config import load_section
-from trimodal.losses import LossConfig
-from trimodal.scale import apply_overlay
+from trimodal.core.config import load_section
+from trimodal.losses.config import LossConfig
+from trimodal.overlay import apply_overlay
 from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy

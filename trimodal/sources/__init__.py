@@ -1,1 +1,4 @@
-"""Readers of the official annotation files, one file a data set: text in, checked records out."""
+"""Readers of the data sets' official annotation files: text in, checked records out.
+
+One file a format. A bad row is counted by its reason; what comes in opens no media.
+"""

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from trimodal.files import read_json
-from trimodal.records import CaptionedImage
+from trimodal.core.files import read_json
+from trimodal.core.records import CaptionedImage
 from trimodal.sources.rows import (
     BadRowError,
     RowTally,

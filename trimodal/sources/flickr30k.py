@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from trimodal.records import CaptionedImage, DataError, reading_text
+from trimodal.core.records import CaptionedImage, DataError, reading_text
 from trimodal.sources.rows import BadRowError, RowTally, flickr_image_id, plain_file_name
 
 _ROW = re.compile(

@@ -4,8 +4,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from trimodal.files import read_json
-from trimodal.records import CaptionedImage, Split
+from trimodal.core.files import read_json
+from trimodal.core.records import CaptionedImage, Split
 from trimodal.sources.rows import (
     BadRowError,
     RowTally,

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from trimodal.files import read_json
-from trimodal.records import Clip, DataError, Query, is_youtube_id, reading_text
+from trimodal.core.files import read_json
+from trimodal.core.records import Clip, DataError, Query, is_youtube_id, reading_text
 from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from trimodal.records import DataError, check_file_name, check_name
+from trimodal.core.records import DataError, check_file_name, check_name
 
 MAX_BAD_SHARE = 0.01
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from pathlib import Path
 
-from trimodal.records import Clip, is_youtube_id, reading_text
+from trimodal.core.records import Clip, is_youtube_id, reading_text
 from trimodal.sources.rows import BadRowError, RowTally, csv_rows
 
 _SPLITS = ("train", "test")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.progress import bar
-from trimodal.records import DataError
+from trimodal.core.progress import bar
+from trimodal.core.records import DataError
 
 BLOCK_BYTES = 16 * 2**20  # read at a time
 MAX_WORD_BYTES = 4096  # a file of another kind must not be read into memory as one word

@@ -1,1 +1,0 @@
-"""The ways to clips: render a world, take files that one has, ask YouTube."""

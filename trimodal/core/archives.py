@@ -1,0 +1,239 @@
+"""Files in a folder, in zips and in tars under one roof: listed once, then read one at a time.
+
+Nothing is unpacked: a member is only ever looked up by its bare name, so that no path in an archive
+can lead anywhere, and is read into memory up to a limit.
+"""
+
+import gzip
+import stat
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from trimodal.core.files import temporary_folder
+from trimodal.core.records import DataError
+from trimodal.core.storage import download, files_in, is_remote
+
+MAX_MEMBER_BYTES = 2**30
+_GZIPPED = (".tar.gz", ".tgz")
+_ENDINGS = (".zip", ".tar", *_GZIPPED)
+_MAX_NAME_BYTES = 2**20
+_LONG_NAMES = (
+    tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+    tarfile.GNUTYPE_LONGLINK,
+)  # fmt: skip
+# What the standard library raises for damaged (and encrypted) archives; ValueError has the names
+# that are not text, RuntimeError the headers nested without end.
+_BROKEN = (
+    OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error, tarfile.TarError,
+    zipfile.BadZipFile,
+)  # fmt: skip
+
+
+class ArchiveError(OSError):
+    """An archive or a member of it that cannot be read; the message names both."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """The file ``path``, or the ``member`` of the archive ``path``; ``size`` in bytes. ``offset``
+    is where a tar member begins in the (unzipped) tar; zips find their members by name.
+    """
+
+    path: Path
+    member: str = ""
+    offset: int = 0
+    size: int = 0
+
+    @classmethod
+    def plain(cls, path: Path) -> Self:
+        """A file of its own, as large as it is now."""
+        return cls(path=path, size=path.stat().st_size)
+
+    @property
+    def name(self) -> str:
+        """The bare file name, without any folder."""
+        return PurePosixPath(self.member).name if self.member else self.path.name
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file's name is that of an archive read here: .zip, .tar, .tar.gz, .tgz."""
+    return path.name.endswith(_ENDINGS)
+
+
+def places_in(place: Path) -> list[Path]:
+    """What to look through at ``place``: the archive itself, or a folder's files and archives in
+    the order of their names, without the hidden ones. Raises DataError if it is neither.
+    """
+    if place.is_dir():
+        return sorted(p for p in files_in(place) if not p.name.startswith("."))
+    if place.is_file() and is_archive(place):
+        return [place]
+    raise DataError(f"{place} is neither a folder nor a .zip, .tar, .tar.gz or .tgz")
+
+
+def members_of(archive: Path) -> Iterator[StoredFile]:
+    """The regular files of an archive in storage order; links, folders, hidden files and members
+    beyond 1 GiB are passed over. Raises ArchiveError where it is broken; what came before it holds.
+    """
+    try:
+        listing = _zip_members(archive) if archive.suffix == ".zip" else _tar_members(archive)
+        for file in listing:
+            if file.member and file.size <= MAX_MEMBER_BYTES and not file.name.startswith("."):
+                yield file
+    except _BROKEN as error:
+        raise ArchiveError(f"{archive}: a broken archive: {error}") from error
+
+
+def files_by_name(place: Path, endings: Sequence[str]) -> tuple[dict[str, StoredFile], list[str]]:
+    """All files of ``place`` (a folder, with the archives in it, or an archive) whose names have
+    one of the endings, by bare name, the first of a name; and what a person must know: broken
+    archives and second files of a name.
+    """
+    found: dict[str, StoredFile] = {}
+    notes: list[str] = []
+    repeated = 0
+    for path in places_in(place):
+        files = members_of(path) if is_archive(path) else iter([StoredFile.plain(path)])
+        try:
+            for file in files:
+                if file.name.lower().endswith(tuple(endings)):
+                    repeated += found.setdefault(file.name, file) is not file
+        except ArchiveError as error:
+            notes.append(str(error))
+    if repeated:
+        notes.append(f"{place}: {repeated} files of a name already seen are not used")
+    return found, notes
+
+
+def reading_order(file: StoredFile | None) -> tuple[str, int]:
+    """Sorts members of zipped tars as they lie there, since those are read forwards; leaves all
+    else in its order.
+    """
+    if file is None or not file.member or not file.path.name.endswith(_GZIPPED):
+        return "", 0
+    return file.path.as_posix(), file.offset
+
+
+def read_file(file: StoredFile) -> bytes:
+    """A file's bytes. Raises OSError if it is gone, for a member ArchiveError if it is damaged.
+
+    Members of a ``.tar.gz`` are cheap to read in storage order only: the stream moves forwards.
+    """
+    if not file.member:
+        return file.path.read_bytes()
+    try:
+        if file.path.suffix == ".zip":
+            content = _unzip(file)
+        elif file.path.name.endswith(_GZIPPED):
+            stream = _open_gzip(file.path, _state(file.path))
+            stream.seek(file.offset)
+            content = stream.read(file.size)
+        else:
+            with file.path.open("rb") as tar:
+                tar.seek(file.offset)
+                content = tar.read(file.size)
+    except (*_BROKEN, KeyError) as error:
+        raise ArchiveError(f"{file.path}: {file.member}: {error}") from error
+    if len(content) != file.size:
+        raise ArchiveError(f"{file.path}: {file.member}: the archive ends before")
+    return content
+
+
+@contextmanager
+def as_path(file: StoredFile) -> Iterator[Path]:
+    """A path that ffmpeg can open: the file's own, or for a member and for a file on an object
+    store that of a temporary copy, which lives as long as the block. Raises OSError as
+    :func:`read_file` does.
+    """
+    if not file.member and not is_remote(file.path):
+        yield file.path
+        return
+    with temporary_folder() as folder:
+        path = folder / "member"
+        if file.member:
+            path.write_bytes(read_file(file))
+        else:
+            download(file.path, path)
+        yield path
+
+
+def _zip_members(archive: Path) -> Iterator[StoredFile]:
+    opened = _open_zip(archive, _state(archive))
+    for info in opened.infolist():
+        # A path that is there twice is read as unzip would leave it: the last.
+        if opened.NameToInfo.get(info.filename) is info and _is_zipped_file(info):
+            yield StoredFile(path=archive, member=info.filename, size=info.file_size)
+
+
+def _unzip(file: StoredFile) -> bytes:
+    opened = _open_zip(file.path, _state(file.path))
+    if opened.getinfo(file.member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError("neither stored nor deflated")
+    with opened.open(file.member) as unzipped:
+        return unzipped.read(file.size)  # and never what a bomb would unzip to
+
+
+def _is_zipped_file(info: zipfile.ZipInfo) -> bool:
+    return not info.filename.endswith("/") and not stat.S_ISLNK(info.external_attr >> 16)
+
+
+def _tar_members(archive: Path) -> Iterator[StoredFile]:
+    kind = "r:gz" if archive.name.endswith(_GZIPPED) else "r:"
+    with (
+        archive.open("rb") as stored,
+        tarfile.open(  # type: ignore[call-overload]
+            None, kind, stored, errors="replace", tarinfo=_TarHeader
+        ) as tar,
+    ):
+        for member in tar:
+            tar.members = []  # an archive of a million files must not pile up here
+            if member.size < 0:
+                raise tarfile.ReadError("a size below zero")  # it would be read for ever
+            if member.isreg() and not member.issparse():
+                yield StoredFile(
+                    path=archive, member=member.name, offset=member.offset_data, size=member.size
+                )
+
+
+class _TarHeader(tarfile.TarInfo):
+    """A broken header is an error; tarfile alone takes it for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tar)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(str(error)) from error
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.type in _LONG_NAMES and not 0 <= header.size <= _MAX_NAME_BYTES:
+            raise tarfile.ReadError(f"a name of {header.size} bytes")
+        return header
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """Another one for another file of the same name, so that no handle outlives its file."""
+    state = path.stat()
+    return state.st_ino, state.st_size, int(state.st_mtime * 1e9)
+
+
+@lru_cache(maxsize=4)
+def _open_zip(path: Path, _version: tuple[int, ...]) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path.open("rb") if is_remote(path) else path)
+
+
+@lru_cache(maxsize=1)
+def _open_gzip(path: Path, _version: tuple[int, ...]) -> gzip.GzipFile:
+    return gzip.open(path.open("rb") if is_remote(path) else path)

@@ -1,0 +1,107 @@
+"""The clip manifest ``data/clips/manifest.parquet``: what became of every clip that was wanted."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trimodal.core.archives import StoredFile
+from trimodal.core.files import read_table, write_table
+from trimodal.core.records import Clip, ClipStatus, DataError, Split, check_name
+from trimodal.core.storage import place
+
+SCHEMA = pa.schema(
+    {
+        "clip_id": pa.string(),
+        "source": pa.string(),
+        "split": pa.string(),
+        "label": pa.string(),
+        "youtube_id": pa.string(),  # empty where nobody knows
+        "path": pa.string(),
+        "member": pa.string(),  # within the archive ``path``; empty for a file of its own
+        "offset": pa.int64(),
+        "status": pa.string(),
+        "reason": pa.string(),
+        "duration_s": pa.float64(),
+        "has_audio": pa.bool_(),
+        "bytes": pa.int64(),
+        "attempts": pa.int32(),
+        "updated_at": pa.timestamp("s", tz="UTC"),
+    }
+)
+
+
+_ROWS_AT_ONCE = 10_000  # that are in memory as dictionaries
+# Parquet has no seconds.
+_TIME = SCHEMA.get_field_index("updated_at")
+_STORED = SCHEMA.set(_TIME, pa.field("updated_at", pa.timestamp("ms", tz="UTC")))
+_KNOWN = {
+    "status": get_args(ClipStatus),
+    "source": ("vggsound", "msrvtt"),
+    "split": get_args(Split),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipOutcome:
+    """A row of the manifest. ``path`` is relative to the repository's root where it can be; for a
+    clip in an archive it is the archive's, and ``member`` and ``offset`` say where in it.
+
+    ``updated_at`` is the file's (or archive's) own time (seconds since 1970), so that a second look
+    at the same files gives the same manifest; None where there is no file or the demo rendered it.
+    """
+
+    clip: Clip
+    path: str
+    member: str = ""
+    offset: int = 0
+    status: ClipStatus
+    reason: str = ""
+    duration_s: float = 0.0
+    has_audio: bool = False
+    bytes: int = 0
+    attempts: int = 1
+    updated_at: int | None = None
+
+    @property
+    def file(self) -> StoredFile:
+        """Where the clip's bytes are."""
+        return StoredFile(
+            path=place(self.path), member=self.member, offset=self.offset, size=self.bytes
+        )
+
+
+def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
+    """Writes the rows in the given order."""
+    parts = [SCHEMA.empty_table()]
+    for first in range(0, len(outcomes), _ROWS_AT_ONCE):
+        rows = [asdict(outcome) for outcome in outcomes[first : first + _ROWS_AT_ONCE]]
+        parts.append(pa.Table.from_pylist([row | row.pop("clip") for row in rows], SCHEMA))
+    write_table(path, pa.concat_tables(parts).combine_chunks())
+
+
+def read_manifest(path: Path) -> list[ClipOutcome]:
+    """Reads the manifest back, in its order. Raises DataError, naming the file, for another table
+    and for values that no row can have.
+    """
+    table = read_table(path, _STORED, nullable=["updated_at"])
+    seconds = pc.divide(table["updated_at"].cast(pa.int64()), 1000)
+    table = table.set_column(_TIME, "updated_at", seconds)
+    for name, known in _KNOWN.items():
+        if strange := set(table[name].unique().to_pylist()) - set(known):
+            raise DataError(f"{path}: {name} {min(strange)!r} is none of {', '.join(known)}")
+    for name in ("offset", "duration_s", "bytes", "attempts"):
+        values = table[name].to_numpy()
+        if not ((values >= 0) & (values < np.inf)).all():
+            raise DataError(f"{path}: a {name} is below zero or not finite")
+    for name in table["clip_id"].to_pylist():
+        check_name(name, str(path))
+    clip_fields = ("clip_id", "source", "split", "label", "youtube_id")
+    return [
+        ClipOutcome(clip=Clip(**{name: row.pop(name) for name in clip_fields}), **row)
+        for part in table.to_batches(_ROWS_AT_ONCE)
+        for row in part.to_pylist()
+    ]

@@ -1,0 +1,90 @@
+"""Files and folders of this machine, or at the URLs of an object store (s3://bucket/folder).
+
+A place on a store behaves as a Path does (universal_pathlib), but costs a request at every look: it
+is read and written whole, by way of a temporary file. Who may read and write there is told to the
+store's own library, in its environment variables and files.
+"""
+
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+from trimodal.core.records import DataError
+
+
+def place(text: str) -> Path:
+    """The file or folder that a path or a URL names; a file:// URL is a path of this machine.
+    Raises DataError for other protocols, and where the store's library is not installed.
+    """
+    protocol, mark, rest = text.partition("://")
+    if not mark:
+        return Path(text)
+    if protocol == "file":
+        return Path(unquote(urlsplit(text).path))
+    if protocol != "s3" or not rest.strip("/"):
+        raise DataError(f"{text!r} is neither a path nor a URL that begins with s3:// or file://")
+    try:
+        from upath import UPath
+
+        # Not cached: other machines write here too.
+        found = UPath(text, use_listings_cache=False, skip_instance_cache=False)
+        _ = found.fs
+    except ImportError as error:
+        raise DataError(f"{text}: {error}; pip install 'trimodal[s3]'") from error
+    return cast(Path, found)
+
+
+def is_remote(path: Path) -> bool:
+    """Whether a place is on an object store."""
+    return not isinstance(path, Path)
+
+
+def is_store_error(error: BaseException) -> bool:
+    """Whether the store's library raises this of its own: it is not reached, or says no."""
+    return type(error).__module__.partition(".")[0] in ("aiobotocore", "botocore")
+
+
+def state_at_store(path: Path) -> list[Any]:
+    """Size and entity tag of a file of a store, which change with its content. Raises OSError."""
+    remote = cast(Any, path)
+    info = remote.fs.info(remote.path)
+    return [info["size"], info["ETag"]]
+
+
+def file_state(path: Path) -> list[Any] | None:
+    """Size and time of a file (on an object store its entity tag), which tell whether it has
+    changed; None if it is not there.
+    """
+    try:
+        if is_remote(path):
+            return state_at_store(path)
+        state = path.stat()
+    except OSError:
+        return None
+    return [state.st_size, state.st_mtime_ns]
+
+
+def download(path: Path, local: Path) -> None:
+    """Copies a file of a store to this machine. Raises OSError."""
+    remote = cast(Any, path)
+    remote.fs.get_file(remote.path, str(local))
+
+
+def upload(local: Path, path: Path) -> None:
+    """Copies a file to a store, where it appears when it is whole. Raises OSError."""
+    remote = cast(Any, path)
+    remote.fs.put_file(str(local), remote.path)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """The files of a folder, in any order. Raises OSError; a folder of a store that is not there
+    has none.
+    """
+    if not is_remote(folder):
+        return [path for path in folder.iterdir() if path.is_file()]
+    remote = cast(Any, folder)
+    if not remote.fs.isdir(remote.path):
+        return []
+    rows = remote.fs.ls(remote.path, detail=True)
+    names = (row["name"].rpartition("/")[2] for row in rows if row["type"] == "file")
+    return [folder / name for name in names if name]

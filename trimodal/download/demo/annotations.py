@@ -1,0 +1,188 @@
+"""The demo's annotation files, in the formats of the real data sets."""
+
+import csv
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from trimodal.core.files import atomic_path
+from trimodal.download.demo.captions import (
+    NOUNS,
+    VERBS,
+    VideoCaption,
+    image_captions,
+    video_caption,
+)
+from trimodal.download.demo.draw import draw_scene
+from trimodal.download.demo.scenes import Scene, heard_facts, seen_facts
+from trimodal.download.demo.world import DemoConfig, World
+
+JPEG_QUALITY = 90
+VECTOR_DIMENSIONS = 300
+_STREAMS = ("coco_train", "coco_val", "flickr", "test", "seconds")
+_STRINGS = pa.list_(pa.string())
+TRUTH_SCHEMA = pa.schema(
+    [
+        ("video_id", pa.string()),
+        ("video_seen", _STRINGS),
+        ("video_heard", _STRINGS),
+        ("caption_seen", _STRINGS),
+        ("caption_heard", _STRINGS),
+        ("has_audio", pa.bool_()),
+    ]
+)
+
+
+def write_annotations(world: World, directory: Path, cfg: DemoConfig) -> None:
+    """Writes the clip lists, captions, pictures, word vectors and truth into `directory`.
+
+    Equal `world` and `cfg` give equal bytes. The word vectors know training captions only.
+    """
+    coco, flickr = directory / "coco", directory / "flickr30k"
+    train = _captions_of(world.images_coco_train, "coco_train", cfg)
+    val = _captions_of(world.images_coco_val, "coco_val", cfg)
+    photos = _captions_of(world.images_flickr, "flickr", cfg)
+    _write_images(world.images_coco_train, coco / "train2017.zip", cfg)
+    _write_images(world.images_coco_val, coco / "val2017.zip", cfg)
+    _write_images(world.images_flickr, flickr / "images.zip", cfg)
+    (coco / "annotations").mkdir(parents=True, exist_ok=True)
+    for split, scenes, captions in (
+        ("train", world.images_coco_train, train),
+        ("val", world.images_coco_val, val),
+    ):
+        text = json.dumps(_coco(scenes, captions, cfg.frame_px))
+        (coco / "annotations" / f"captions_{split}2017.json").write_text(text, encoding="utf-8")
+    _write_flickr(world.images_flickr, photos, flickr / "results.csv")
+    _write_vggsound(world.train, directory / "vggsound.csv")
+    test = [video_caption(scene, _rng(cfg, "test", i)) for i, scene in enumerate(world.test)]
+    _write_msrvtt(world.test, test, directory / "MSRVTT_JSFUSION_test.csv")
+    _write_truth(world.test, test, directory / "truth.parquet")
+    _write_word2vec([*train, *photos], directory / "word2vec.bin", cfg.seed)
+
+
+def _rng(cfg: DemoConfig, stream: str, number: int) -> np.random.Generator:
+    return np.random.default_rng([cfg.seed, 100 + _STREAMS.index(stream), number])
+
+
+def _captions_of(scenes: Sequence[Scene], stream: str, cfg: DemoConfig) -> list[list[str]]:
+    return [image_captions(scene, _rng(cfg, stream, i)) for i, scene in enumerate(scenes)]
+
+
+def _write_images(scenes: Iterable[Scene], path: Path, cfg: DemoConfig) -> None:
+    """A zip, as COCO comes: DVC looks at every file of a folder again before each run."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as pack:
+        for number, scene in enumerate(scenes):
+            second = cfg.clip_seconds * (number * 37 % 100) / 100
+            content = io.BytesIO()
+            Image.fromarray(draw_scene(scene, second, cfg.frame_px)).save(
+                content, "JPEG", quality=JPEG_QUALITY
+            )
+            member = zipfile.ZipInfo(f"{path.stem}/{scene.name}")  # of 1980, whenever written
+            pack.writestr(member, content.getvalue())
+
+
+def _coco(
+    scenes: Sequence[Scene], captions: Sequence[Sequence[str]], frame_px: int
+) -> dict[str, Any]:
+    images = [
+        {"license": 1, "file_name": scene.name, "height": frame_px, "width": frame_px,
+         "id": int(scene.name.removesuffix(".jpg"))}
+        for scene in scenes
+    ]  # fmt: skip
+    rows = [
+        (image["id"], text) for image, five in zip(images, captions, strict=True) for text in five
+    ]
+    annotations = [
+        {"image_id": image_id, "id": number, "caption": text}
+        for number, (image_id, text) in enumerate(rows, start=1)
+    ]
+    return {
+        "info": {"description": "rendered scenes in the format of COCO 2017", "version": "1.0"},
+        "licenses": [{"id": 1, "name": "rendered by this project", "url": ""}],
+        "images": images,
+        "annotations": annotations,
+    }
+
+
+def _write_flickr(scenes: Sequence[Scene], captions: Sequence[Sequence[str]], path: Path) -> None:
+    """The real file's separators, and its one row whose last separator is missing."""
+    lines = ["image_name| comment_number| comment"]
+    for number, (scene, five) in enumerate(zip(scenes, captions, strict=True)):
+        for comment, caption in enumerate(five):
+            text = caption.rstrip(".") + " ."
+            broken = comment == 4 and number == len(scenes) // 2
+            lines.append(f"{scene.name}| {comment}{'   ' if broken else '| '}{text}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _label(scene: Scene) -> str:
+    main = scene.things[0].kind
+    heard = next((s for s in scene.sounds if s.on_screen), None) or next(iter(scene.sounds), None)
+    if heard is None:
+        return f"{NOUNS[main][0]}, quiet"
+    label = f"{NOUNS[heard.kind][0]} {VERBS[heard.kind][0].ongoing}"
+    return label if heard.on_screen else f"{label}, off screen"
+
+
+def _write_vggsound(scenes: Iterable[Scene], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        for scene in scenes:
+            youtube_id, _, start = scene.name.rpartition("_")
+            writer.writerow([youtube_id, int(start), _label(scene), "train"])
+
+
+def _write_msrvtt(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["key", "vid_key", "video_id", "sentence"])
+        for number, (scene, caption) in enumerate(zip(scenes, captions, strict=True)):
+            msr = "msr" + scene.name.removeprefix("video")
+            writer.writerow([f"ret{number}", msr, scene.name, caption.text])
+
+
+def _write_truth(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path: Path) -> None:
+    rows = [
+        {
+            "video_id": scene.name,
+            "video_seen": list(seen_facts(scene)),
+            "video_heard": list(heard_facts(scene)),
+            "caption_seen": list(caption.seen_facts),
+            "caption_heard": list(caption.heard_facts),
+            "has_audio": not scene.silent,
+        }
+        for scene, caption in zip(scenes, captions, strict=True)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=TRUTH_SCHEMA), path)
+
+
+def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) -> None:
+    """300-d vectors of words that occur at least twice, the same in every process.
+
+    A picture's captions are one text and the window spans it: only what keeps company across
+    captions tells red from blue, since within one sentence any colour fits.
+    """
+    texts = [re.findall(r"[a-z]+", " ".join(five).lower()) for five in captions]
+    from gensim.models import Word2Vec  # heavy: workers that render do without
+
+    model = Word2Vec(
+        texts,
+        vector_size=VECTOR_DIMENSIONS,
+        window=60,
+        shrink_windows=False,
+        min_count=2,
+        negative=10,
+        epochs=12,
+        seed=seed,
+        workers=1,
+    )
+    model.wv.save_word2vec_format(str(path), binary=True)

@@ -1,0 +1,288 @@
+"""Sampling the demo's world: which scenes exist, seen and heard, from one seed."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from trimodal.download.demo.captions import VideoCaption, image_captions, video_caption
+from trimodal.download.demo.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    KINDS,
+    MOTIONS,
+    SIZES,
+    Heard,
+    Scene,
+    Thing,
+)
+
+__all__ = [
+    "DemoConfig",
+    "Heard",
+    "Scene",
+    "Thing",
+    "VideoCaption",
+    "World",
+    "image_captions",
+    "sample_world",
+    "unseen_in_training",
+    "video_caption",
+]
+
+TEST_SHARE = 1 / 7
+COCO_TRAIN_SHARE, COCO_VAL_SHARE = 0.7, 0.1
+MAIN_SOUNDS_SHARE, TRAIN_OFF_SCREEN_SHARE = 0.95, 0.1
+CLIP_SECOND_THING_SHARE, IMAGE_SECOND_THING_SHARE = 0.5, 0.3
+SECOND_SOUNDS_SHARE = 0.7
+TEST_OFF_SCREEN_SHARE, TEST_TWIN_SHARE, TEST_SILENT_SHARE = 0.6, 0.4, 0.06
+
+YOUTUBE_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_STREAMS = ("train", "test", "coco_train", "coco_val", "flickr", "names", "order")
+_DICE_PER_SCENE = 24
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoConfig:
+    """The demo's scale; a value out of range raises ValueError naming `demo.<key>`."""
+
+    clips: int
+    seed: int
+    clip_seconds: float
+    frame_px: int
+    fps: int
+    audio_rate_hz: int
+    images_per_clip: int
+
+    def __post_init__(self) -> None:
+        ranges: dict[str, tuple[float, float]] = {
+            "clips": (6, 100_000),
+            "seed": (0, 2**32 - 1),
+            "clip_seconds": (3, 60),
+            "frame_px": (32, 1024),
+            "fps": (1, 60),
+            "audio_rate_hz": (8_000, 48_000),
+            "images_per_clip": (1, 50),
+        }
+        for key, (low, high) in ranges.items():
+            value = getattr(self, key)
+            if not low <= value <= high:
+                raise ValueError(f"demo.{key} must be between {low} and {high}, not {value}")
+        if self.frame_px % 2:
+            raise ValueError(f"demo.frame_px must be even, not {self.frame_px}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """All scenes; `twins` are index pairs into `test` that look the same and sound different."""
+
+    train: tuple[Scene, ...]
+    test: tuple[Scene, ...]
+    images_coco_train: tuple[Scene, ...]
+    images_coco_val: tuple[Scene, ...]
+    images_flickr: tuple[Scene, ...]
+    twins: tuple[tuple[int, int], ...]
+
+
+def sample_world(cfg: DemoConfig) -> World:
+    """The world of `cfg`, in time linear in `cfg.clips`; equal configs give equal worlds."""
+    tests = max(2, round(cfg.clips * TEST_SHARE))
+    images = cfg.clips * cfg.images_per_clip
+    coco_train, coco_val = round(images * COCO_TRAIN_SHARE), round(images * COCO_VAL_SHARE)
+    test, twins = _test_scenes(cfg.seed, tests)
+    return World(
+        train=_train_scenes(cfg.seed, cfg.clips - tests),
+        test=test,
+        images_coco_train=_images(cfg.seed, "coco_train", coco_train),
+        images_coco_val=_images(cfg.seed, "coco_val", coco_val),
+        images_flickr=_images(cfg.seed, "flickr", images - coco_train - coco_val),
+        twins=twins,
+    )
+
+
+def unseen_in_training(kind: str, background: str) -> bool:
+    """Whether a kind never stands before a background outside the test videos, at any scale."""
+    return KINDS.index(kind) * 3 % len(BACKGROUNDS) == BACKGROUNDS.index(background)
+
+
+_SHOWN_KINDS = {b: [k for k in KINDS if not unseen_in_training(k, b)] for b in BACKGROUNDS}
+_ALL_KINDS = {b: list(KINDS) for b in BACKGROUNDS}
+
+
+class _Dice:
+    """The random choices of one scene, from one row of uniform numbers."""
+
+    def __init__(self, row: list[float]) -> None:
+        self._row = iter(row)
+
+    def unit(self) -> float:
+        return next(self._row)
+
+    def chance(self, share: float) -> bool:
+        return next(self._row) < share
+
+    def pick(self, options: Sequence[T]) -> T:
+        return options[int(next(self._row) * len(options))]
+
+    def pick_kind(self, options: Sequence[str], without: Sequence[str]) -> str:
+        return self.pick([kind for kind in options if kind not in without])
+
+    def seed(self) -> int:
+        return int(next(self._row) * 2**31)
+
+
+def _rng(seed: int, stream: str) -> np.random.Generator:
+    return np.random.default_rng([seed, _STREAMS.index(stream)])
+
+
+def _dice(seed: int, stream: str) -> Iterator[_Dice]:
+    rng = _rng(seed, stream)
+    while True:
+        for row in rng.random((256, _DICE_PER_SCENE)).tolist():
+            yield _Dice(row)
+
+
+def _things(
+    dice: _Dice, kinds_before: dict[str, list[str]], second_share: float
+) -> tuple[str, tuple[Thing, ...]]:
+    """A background and the one or two things before it."""
+    background = dice.pick(BACKGROUNDS)
+    kinds = [dice.pick(kinds_before[background])]
+    if dice.chance(second_share):
+        kinds.append(dice.pick_kind(kinds_before[background], kinds))
+    left_first = dice.chance(0.5)
+    things = []
+    for number, kind in enumerate(kinds):
+        if len(kinds) == 1:
+            x = 0.34 + 0.32 * dice.unit()
+        else:
+            x = (0.26 if (number == 0) == left_first else 0.74) + 0.04 * (dice.unit() - 0.5)
+        thing = Thing(
+            kind=kind,
+            colour=dice.pick(COLOURS),
+            size=dice.pick(SIZES),
+            position=(round(x, 4), round(0.46 + 0.2 * dice.unit(), 4)),
+            motion=dice.pick(MOTIONS),
+        )
+        things.append(thing)
+    return background, tuple(things)
+
+
+def _on_screen(thing: Thing) -> Heard:
+    return Heard(kind=thing.kind, size=thing.size, on_screen=True)
+
+
+def _off_screen(dice: _Dice, without: Sequence[str]) -> Heard:
+    return Heard(kind=dice.pick_kind(KINDS, without), size=dice.pick(SIZES), on_screen=False)
+
+
+def _train_scenes(seed: int, count: int) -> tuple[Scene, ...]:
+    dice_rows = _dice(seed, "train")
+    scenes = []
+    for name in _clip_names(seed, count):
+        dice = next(dice_rows)
+        background, things = _things(dice, _SHOWN_KINDS, CLIP_SECOND_THING_SHARE)
+        sounds = [_on_screen(things[0])] if dice.chance(MAIN_SOUNDS_SHARE) else []
+        sounds += [_on_screen(thing) for thing in things[1:] if dice.chance(SECOND_SOUNDS_SHARE)]
+        if dice.chance(TRAIN_OFF_SCREEN_SHARE):
+            sounds.append(_off_screen(dice, [thing.kind for thing in things]))
+        scenes.append(
+            Scene(
+                name=name,
+                background=background,
+                things=things,
+                sounds=tuple(sounds),
+                silent=False,
+                seed=dice.seed(),
+            )
+        )
+    return tuple(scenes)
+
+
+def _test_scenes(seed: int, count: int) -> tuple[tuple[Scene, ...], tuple[tuple[int, int], ...]]:
+    """Test videos in mixed order: twins, other off-screen sounds, silent ones, plain ones."""
+    pairs = round(count * TEST_TWIN_SHARE / 2)
+    off_screen = max(0, round(count * TEST_OFF_SCREEN_SHARE) - 2 * pairs)
+    silent = max(1, round(count * TEST_SILENT_SHARE))
+    places = _rng(seed, "order").permutation(count).tolist()
+    scenes: dict[int, Scene] = {}
+    dice_rows = _dice(seed, "test")
+
+    def add(background: str, things: tuple[Thing, ...], sounds: list[Heard], dice: _Dice) -> int:
+        place = int(places[len(scenes)])
+        scenes[place] = Scene(
+            name=f"video{7000 + place}",
+            background=background,
+            things=things,
+            sounds=tuple(sounds),
+            silent=not sounds,
+            seed=dice.seed(),
+        )
+        return place
+
+    twins = []
+    for number in range(pairs):
+        dice = next(dice_rows)
+        background, things = _things(dice, _ALL_KINDS, IMAGE_SECOND_THING_SHARE)
+        visible = [thing.kind for thing in things]
+        seen_sounds = [_on_screen(things[0])] if number % 2 == 0 else []
+        one = _off_screen(dice, visible)
+        other = _off_screen(dice, [*visible, one.kind])
+        first = add(background, things, [*seen_sounds, one], dice)
+        twins.append((first, add(background, things, [*seen_sounds, other], dice)))
+    for number in range(count - 2 * pairs):
+        dice = next(dice_rows)
+        background, things = _things(dice, _ALL_KINDS, IMAGE_SECOND_THING_SHARE)
+        sounds = [_on_screen(things[0])]
+        if number < off_screen:
+            heard = _off_screen(dice, [thing.kind for thing in things])
+            sounds = [*sounds[: number % 2], heard]
+        elif number < off_screen + silent:
+            sounds = []
+        add(background, things, sounds, dice)
+    return tuple(scenes[place] for place in range(count)), tuple(twins)
+
+
+def _images(seed: int, stream: str, count: int) -> tuple[Scene, ...]:
+    dice_rows = _dice(seed, stream)
+    scenes = []
+    for number in range(count):
+        dice = next(dice_rows)
+        background, things = _things(dice, _SHOWN_KINDS, IMAGE_SECOND_THING_SHARE)
+        scenes.append(
+            Scene(
+                name=_image_name(stream, number, dice),
+                background=background,
+                things=things,
+                sounds=(),
+                silent=True,
+                seed=dice.seed(),
+            )
+        )
+    return tuple(scenes)
+
+
+def _image_name(stream: str, number: int, dice: _Dice) -> str:
+    if stream == "flickr":
+        photo, suffix = 1_000_092_795 + 5_417 * number, int(dice.unit() * 16**10)
+        return f"{photo}.jpg" if dice.chance(0.2) else f"{photo}_{suffix:010x}.jpg"
+    parity = int(stream == "coco_val")
+    return f"{2 * (9 + 7 * number + int(dice.unit() * 7)) + parity:012d}.jpg"
+
+
+def _clip_names(seed: int, count: int) -> list[str]:
+    """`<11 characters>_<start, 6 digits>`; in each 20, ids with `-`, with `_`, and one twice."""
+    rng = _rng(seed, "names")
+    ids = ["".join(YOUTUBE_ALPHABET[c] for c in row) for row in rng.integers(0, 64, (count, 11))]
+    starts = (10 * rng.integers(0, 60, count)).tolist()
+    for number in range(count):
+        if number % 20 == 1:
+            ids[number] = "-" + ids[number][1:]
+        elif number % 20 == 2:
+            ids[number] = "_" + ids[number][1:]
+        elif number % 20 == 3:
+            ids[number], starts[number] = ids[number - 1], starts[number - 1] + 30
+    return [f"{name}_{start:06d}" for name, start in zip(ids, starts, strict=True)]

@@ -1,0 +1,134 @@
+"""From annotations to clips on disk: every wanted clip gets a typed outcome in the manifest."""
+
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from trimodal.core.coverage import check_coverage, check_share
+from trimodal.core.files import write_json
+from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.core.progress import closing_line, log
+from trimodal.core.storage import place
+from trimodal.download.crawl import harvest
+from trimodal.download.demo.world import DemoConfig
+from trimodal.download.demo_clips import render_world
+from trimodal.download.local import look_through
+from trimodal.download.youtube import YoutubeConfig
+from trimodal.parallel.executor import LOCAL, EngineConfig
+from trimodal.sources.msrvtt import wanted_videos
+from trimodal.sources.vggsound import read_vggsound
+
+
+@dataclass(frozen=True, kw_only=True)
+class DownloadConfig:
+    """Section ``download``. ``demo`` renders a world; ``files`` takes clips that one has;
+    ``youtube`` asks for VGGSound's clips (section ``youtube``). ``vggsound_media`` and
+    ``msrvtt_media`` are folders of clips (``<clip id>.mp4``, .mkv, .webm, .mov, .avi), of tars and
+    zips, or one tar or zip. At least ``min_coverage`` of each data set's clips must be usable.
+    """
+
+    source: Literal["demo", "files", "youtube"]
+    vggsound_csv: str
+    vggsound_media: str
+    vggsound_splits: tuple[Literal["train", "test"], ...]
+    msrvtt_csv: str
+    msrvtt_media: str
+    min_coverage: float
+    workers: int
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError("download.workers must be at least 1")
+        check_share(self.min_coverage, "download.min_coverage")
+        needed = {
+            "demo": (),
+            "files": ("vggsound_csv", "vggsound_media", "msrvtt_csv", "msrvtt_media"),
+            "youtube": ("vggsound_csv", "msrvtt_csv", "msrvtt_media"),
+        }[self.source]
+        for key in needed:
+            if not getattr(self, key):
+                raise ValueError(f"download.{key} is needed when download.source is {self.source}")
+
+
+def download(
+    config: DownloadConfig,
+    youtube: YoutubeConfig,
+    demo: DemoConfig,
+    clips_dir: Path,
+    world_dir: Path,
+    engine: EngineConfig = LOCAL,
+) -> None:
+    """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and the media that were made or
+    fetched, in a folder for each source) and ``world_dir`` (the demo's annotations; otherwise
+    empty). What an earlier run finished is kept.
+
+    Raises DataError, with the manifest written, where a data set's coverage is too low.
+    """
+    bad_rows: Counter[str] = Counter()
+    if config.source == "demo":
+        outcomes = render_world(demo, clips_dir / "demo", world_dir, config.workers, engine)
+    else:
+        shutil.rmtree(world_dir, ignore_errors=True)
+        world_dir.mkdir(parents=True)
+        outcomes, bad_rows = _collect(config, youtube, clips_dir, engine)
+    write_manifest(clips_dir / "manifest.parquet", outcomes)
+    stats = {name: _stats(rows) for name, rows in _by_source(outcomes).items()}
+    write_json(clips_dir / "stats.json", {"clips": stats, "bad_rows": dict(bad_rows)})
+    usable = [outcome for outcome in outcomes if outcome.status == "ok"]
+    lost = Counter[str](outcome.status for outcome in outcomes if outcome.status != "ok")
+    hours = sum(outcome.duration_s for outcome in usable) / 3600
+    silent = sum(not outcome.has_audio for outcome in usable)
+    made = f"download: {len(usable)} clips, {hours:.2f} h, {silent} without sound"
+    log.info(closing_line(made, lost + bad_rows))
+    _check_coverage(outcomes, config.min_coverage)
+
+
+def _collect(
+    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path, engine: EngineConfig
+) -> tuple[list[ClipOutcome], Counter[str]]:
+    manifest = clips_dir / "manifest.parquet"
+    earlier = read_manifest(manifest) if manifest.exists() else []
+    clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
+    videos, bad_rows_too = wanted_videos(Path(config.msrvtt_csv))
+    bad_rows += bad_rows_too
+    tests = look_through(place(config.msrvtt_media), videos, earlier, config.workers, engine)
+    if config.source == "youtube":
+        return [*harvest(youtube, clips, clips_dir / "youtube", engine), *tests], bad_rows
+    media = place(config.vggsound_media)
+    return [*look_through(media, clips, earlier, config.workers, engine), *tests], bad_rows
+
+
+def _by_source(outcomes: Sequence[ClipOutcome]) -> dict[str, list[ClipOutcome]]:
+    rows: dict[str, list[ClipOutcome]] = {}
+    for outcome in outcomes:
+        rows.setdefault(outcome.clip.source, []).append(outcome)
+    return rows
+
+
+def _stats(rows: Sequence[ClipOutcome]) -> dict[str, int | float | dict[str, int]]:
+    usable = [row for row in rows if row.status == "ok"]
+    return {
+        "wanted": len(rows),
+        "found": sum(row.bytes > 0 for row in rows),
+        "usable": len(usable),
+        "with_sound": sum(row.has_audio for row in usable),
+        "hours": round(sum(row.duration_s for row in usable) / 3600, 4),
+        "by_status": dict(sorted(Counter(row.status for row in rows).items())),
+    }
+
+
+def _check_coverage(outcomes: Sequence[ClipOutcome], min_coverage: float) -> None:
+    for source, rows in _by_source(outcomes).items():
+        lost = [row for row in rows if row.status != "ok"]
+        check_coverage(
+            "download",
+            f"{source} clips",
+            len(rows) - len(lost),
+            Counter(row.status for row in lost),
+            needed=min_coverage,
+            param="download.min_coverage",
+            examples={row.status: f"{row.clip.clip_id}: {row.reason}" for row in reversed(lost)},
+        )

@@ -1,0 +1,246 @@
+"""One clip from YouTube: yt-dlp finds the streams, ffmpeg cuts exactly the seconds asked for.
+
+The cut is re-encoded, so that it begins at the second asked for and not at a key frame near it. A
+failure carries the status that tells whether asking again can help.
+"""
+
+import io
+import random
+import re
+import time
+from dataclasses import dataclass
+from http.cookiejar import LoadError
+from pathlib import Path
+from typing import Any, Literal
+
+import yt_dlp
+from yt_dlp.cookies import CookieLoadError
+from yt_dlp.networking.exceptions import HTTPError, TransportError
+from yt_dlp.utils import GeoRestrictedError, UnsupportedError
+
+from trimodal.core.records import Clip, ClipStatus, DataError
+from trimodal.media.container import (
+    MediaError,
+    RemoteStream,
+    SectionError,
+    cut_section,
+    ffmpeg_executable,
+    probe,
+)
+from trimodal.sources.vggsound import CLIP_SECONDS, youtube_section
+
+_STATUS_OF_HTTP: dict[int, ClipStatus] = {
+    404: "unavailable",
+    410: "unavailable",
+    429: "rate_limited",
+}
+_SAYS: tuple[tuple[ClipStatus, str], ...] = (
+    ("bot_check", r"not a bot|captcha"),
+    ("rate_limited", r"rate-limited|HTTP Error 429|too many requests|429 Too Many"),
+    ("private", r"private video|video is private"),
+    ("geo_blocked", r"in your country|from your location|geo.?restrict"),
+    (
+        "unavailable",
+        r"video unavailable|video is not available|no longer available|has been removed"
+        r"|been terminated|does not exist|members-only|join this channel|confirm your age"
+        r"|age-restricted|live event|premieres in|DRM|HTTP Error (404|410)|404 Not Found|410 Gone",
+    ),
+    ("network", r"timed out|ends prematurely"),
+    ("corrupt", r"invalid data found"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class YoutubeConfig:
+    """Section ``youtube``. ``page`` is where a video is, with ``{id}`` for its YouTube id;
+    ``height_px`` the picture height aimed at; a cut is encoded with H.264's quality ``crf`` (lower
+    is better) and ``audio_kbps`` of AAC. Each worker waits ``pause_seconds`` to twice that
+    before a clip; a clip is tried again ``retries`` times, the wait doubling from
+    ``backoff_seconds``. No answer for ``stall_seconds``, or ``clip_timeout_seconds`` for a clip,
+    counts as the network's failure. ``stop_after`` such failures in a row stop the stage; a bot
+    check or a rate limit does at once.
+    """
+
+    page: str
+    height_px: int
+    crf: int
+    audio_kbps: int
+    workers: int
+    pause_seconds: float
+    retries: int
+    backoff_seconds: float
+    stall_seconds: float
+    clip_timeout_seconds: float
+    stop_after: int
+    cookies_file: str
+    js_runtime: Literal["deno", "node", "bun", "quickjs"]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"https?://[^\s{}]+\{id\}[^\s{}]*", self.page):
+            raise ValueError("youtube.page must be an http(s) address with {id} in it")
+        if min(self.height_px, self.audio_kbps, self.workers, self.stop_after) < 1:
+            raise ValueError(
+                "youtube: height_px, audio_kbps, workers, stop_after must be at least 1"
+            )
+        if not 0 <= self.crf <= 51:
+            raise ValueError("youtube.crf lies between 0 and 51")
+        if min(self.pause_seconds, self.backoff_seconds, self.retries) < 0:
+            raise ValueError("youtube: pause_seconds, backoff_seconds, retries are not negative")
+        if min(self.stall_seconds, self.clip_timeout_seconds) <= 0:
+            raise ValueError("youtube: stall_seconds, clip_timeout_seconds must be positive")
+
+
+class FetchError(Exception):
+    """Why a clip did not come; ``status`` is its status in the manifest."""
+
+    def __init__(self, status: ClipStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status: ClipStatus = status
+
+
+def fetch_clip(config: YoutubeConfig, clip: Clip, path: Path) -> None:
+    """Writes the clip's 10 s to ``path`` (MP4), trying again what a moment may heal.
+
+    Raises FetchError with the last try's status, DataError for a cookies file that is none.
+    """
+    for attempt in range(config.retries + 1):
+        wait = config.pause_seconds if attempt == 0 else config.backoff_seconds * 2 ** (attempt - 1)
+        time.sleep(wait * random.uniform(1, 2))  # noqa: S311 - spreads requests
+        try:
+            return _fetch_once(config, clip, path)
+        except FetchError as error:
+            if error.status not in ("network", "rate_limited") or attempt == config.retries:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _fetch_once(config: YoutubeConfig, clip: Clip, path: Path) -> None:
+    youtube_id, start = youtube_section(clip)
+    video = _resolve(config, config.page.replace("{id}", youtube_id))
+    length = video.get("duration")
+    if length is not None and length <= start:
+        raise FetchError("too_short", f"the video has {length:g} s and ends before second {start}")
+    try:
+        cut_section(
+            _streams(video),
+            path,
+            start_seconds=start,
+            seconds=CLIP_SECONDS,
+            crf=config.crf,
+            audio_kbps=config.audio_kbps,
+            stall_seconds=config.stall_seconds,
+            timeout_seconds=config.clip_timeout_seconds,
+        )
+    except SectionError as error:
+        status = _status_of(str(error))
+        # Only the video's page can say that it is gone; a stream's address may have run out.
+        final = status in ("private", "geo_blocked", "unavailable")
+        raise FetchError("network" if final else status, str(error)) from error
+    try:
+        came = probe(path).duration_seconds
+    except MediaError as error:
+        path.unlink()
+        raise FetchError("corrupt", f"nothing in what was cut: {error.detail}") from error
+    asked = 0.0 if length is None else min(CLIP_SECONDS, length - start)
+    if came < asked - 1:
+        path.unlink()
+        raise FetchError("network", f"{came:.1f} of {asked:.1f} s came")
+
+
+def _resolve(config: YoutubeConfig, page: str) -> dict[str, Any]:
+    cookies = Path(config.cookies_file).read_text() if config.cookies_file else None
+    options = {
+        "format": "bv*+ba/b",
+        "format_sort": [f"res:{config.height_px}"],
+        "noplaylist": True,
+        "socket_timeout": config.stall_seconds,
+        "extractor_retries": 0,
+        # A copy for each clip: yt-dlp writes cookies back, and workers share the file.
+        "cookiefile": io.StringIO(cookies) if cookies is not None else None,
+        "js_runtimes": {config.js_runtime: {}},
+        "ffmpeg_location": ffmpeg_executable(),
+        "logger": _Silent(),
+        "noprogress": True,
+    }
+    try:
+        with yt_dlp.YoutubeDL(options) as downloader:
+            video = downloader.sanitize_info(downloader.extract_info(page, download=False))
+            for stream in _chosen(video):
+                if cookie := downloader.cookiejar.get_cookie_header(stream["url"]):
+                    stream["http_headers"] = {**stream.get("http_headers", {}), "Cookie": cookie}
+            return dict(video)
+    except yt_dlp.utils.DownloadError as error:
+        if any(isinstance(cause, CookieLoadError | LoadError) for cause in _causes(error)):
+            where = f"youtube.cookies_file: {config.cookies_file}"
+            raise DataError(f"{where} is not in Netscape's format") from error
+        raise FetchError(_status_of_error(error), _one_line(str(error))) from error
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        # One page that yt-dlp stumbles over must not end the run; many in a row open the breaker.
+        reason = f"yt-dlp failed: {type(error).__name__}: {error}"
+        raise FetchError("network", _one_line(reason)) from error
+
+
+def _chosen(video: dict[str, Any]) -> list[dict[str, Any]]:
+    """What yt-dlp chose: one stream, or one of pictures and one of sound; none for a playlist."""
+    return video.get("requested_formats") or ([video] if "url" in video else [])
+
+
+def _streams(video: dict[str, Any]) -> list[RemoteStream]:
+    chosen = _chosen(video)
+    if not chosen or video.get("is_live"):
+        raise FetchError("unavailable", "a playlist or a live stream, not a video")
+    streams = [
+        RemoteStream(url=stream["url"], headers=stream.get("http_headers") or {})
+        for stream in chosen
+    ]
+    if not all(stream.url.startswith(("http://", "https://")) for stream in streams):
+        raise FetchError("unavailable", "its streams are not served over HTTP")
+    return streams
+
+
+def _status_of_error(error: BaseException) -> ClipStatus:
+    for cause in _causes(error):
+        if isinstance(cause, GeoRestrictedError):
+            return "geo_blocked"
+        if isinstance(cause, HTTPError):
+            return _STATUS_OF_HTTP.get(cause.status, "network")
+        if isinstance(cause, TransportError):
+            return "network"
+        if isinstance(cause, UnsupportedError):
+            return "unavailable"
+    return _status_of(str(error))
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    causes: list[BaseException] = []
+    while error is not None and error not in causes:
+        causes.append(error)
+        info = getattr(error, "exc_info", None)
+        inner = info[1] if info else None
+        error = getattr(error, "cause", None) or inner or error.__cause__
+    return causes
+
+
+def _status_of(message: str) -> ClipStatus:
+    """What an error's words say; words that nobody knows never make a clip count as gone."""
+    for status, pattern in _SAYS:
+        if re.search(pattern, message, re.IGNORECASE):
+            return status
+    return "network"
+
+
+def _one_line(message: str) -> str:
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", message).removeprefix("ERROR: ")
+    return " ".join(plain.split())[:300]
+
+
+class _Silent:
+    """Takes yt-dlp's messages; what matters comes as exceptions."""
+
+    def debug(self, message: str) -> None: ...
+
+    def info(self, message: str) -> None: ...
+
+    def warning(self, message: str) -> None: ...
+
+    def error(self, message: str) -> None: ...

@@ -1,0 +1,113 @@
+"""The trained model on disk: weights as safetensors, the facts about them as JSON; no pickle."""
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from trimodal.core.config import parse_section
+from trimodal.core.files import atomic_path, read_json, write_json
+from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.records import DataError
+from trimodal.core.text import Vocabulary
+from trimodal.media.mel import MelConfig
+from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, text_network
+from trimodal.models.preprocessing import AugmentConfig
+
+FORMAT = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What must be known to use the weights, and where they come from. Pictures were stored
+    ``frame_px`` square before their crops were cut.
+
+    ``data`` holds the fingerprints of the training data, ``code`` that of the code that trained.
+    The commit is not here, so that the same code makes the same bytes in any commit: dvc.lock ties
+    the two.
+    """
+
+    model: ModelConfig
+    loss: dict[str, Any]
+    mel: MelConfig
+    augment: AugmentConfig
+    frame_px: int
+    vocabulary: str
+    front_end: str
+    data: dict[str, str]
+    code: str
+    epoch: int
+    validation_loss: float
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
+    """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last. The JSON holds
+    the weights' fingerprint, so that a pair of which one is older is noticed.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
+        except SafetensorError as error:
+            raise OSError(f"{path}: {error}") from error
+    facts = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
+    write_json(path.with_suffix(".json"), facts)
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Reads the JSON beside the weights; raises DataError if it is of another format or belongs to
+    other weights.
+    """
+    sidecar = path.with_suffix(".json")
+    content = read_json(sidecar)
+    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+        raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
+    if content.pop("weights", None) != file_fingerprint(path):
+        raise DataError(f"{path}: not the weights that {sidecar.name} was written for")
+    return parse_section(content, str(sidecar), Checkpoint)
+
+
+def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TrimodalNet:
+    """The trained networks in evaluation mode.
+
+    Raises DataError if the vocabulary is not the one they were trained with, or the weights are
+    broken or of another model.
+    """
+    _check_vocabulary(path, checkpoint, vocabulary)
+    blank = replace(checkpoint.model, image_weights="none", audio_weights="none")
+    network = TrimodalNet(blank, torch.from_numpy(vocabulary.vectors.copy()))
+    _fill(network, path)
+    return network.eval()
+
+
+def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TextNet:
+    """The text network of :func:`load_model` alone, with its errors; the others' weights are not
+    read.
+    """
+    _check_vocabulary(path, checkpoint, vocabulary)
+    vectors = torch.from_numpy(vocabulary.vectors.copy())
+    network = text_network(vectors, checkpoint.model)
+    _fill(network, path, "text.")
+    return network.eval()
+
+
+def _check_vocabulary(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> None:
+    if vocabulary.fingerprint != checkpoint.vocabulary:
+        raise DataError(
+            f"{path}: trained with vocabulary {checkpoint.vocabulary}, this one is "
+            f"{vocabulary.fingerprint}; train again"
+        )
+
+
+def _fill(network: nn.Module, path: Path, part: str = "") -> None:
+    """Gives a network its weights: those whose names begin with ``part``."""
+    try:
+        with safe_open(path, "pt") as stored:
+            names = [name for name in stored.keys() if name.startswith(part)]  # noqa: SIM118
+            state = {name.removeprefix(part): stored.get_tensor(name) for name in names}
+        network.load_state_dict(state)
+    except (SafetensorError, RuntimeError) as error:
+        raise DataError(f"{path}: {error}") from error

@@ -1,0 +1,181 @@
+"""The three networks that map image, audio and text to one unit sphere (paper.md, Model).
+
+Parts of them have an alternative to the paper's: heads of one layer, captions as the mean of their
+words, word vectors that are trained, dropout (docs/results.md has what they give).
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from trimodal.core.text import PADDING_ID
+from trimodal.models.backbones import Backbone, Weights, audio_backbone, image_backbone
+
+EMBEDDING_DIM = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Section ``model``. ``width`` is the ResNets' first-stage channel count: 64 is ResNet-18.
+
+    ``head`` is what stands between features and the joint space: ``two_layer`` (the paper's) or
+    ``linear``. ``dropout`` is the share of image and audio features that a training step hides
+    before it. ``text_network`` is the paper's ``cnn``, whose last mean is (``text_pooling``) over
+    ``all`` positions as the paper's or those of ``words`` alone, or the ``mean`` of the words'
+    vectors. ``word_vectors`` are ``frozen`` (the paper's) or ``trained``.
+    """
+
+    image_backbone: Backbone
+    image_weights: Weights
+    audio_weights: Weights
+    width: int
+    head: Literal["two_layer", "linear"]
+    dropout: float
+    text_network: Literal["cnn", "mean"]
+    text_pooling: Literal["all", "words"]
+    word_vectors: Literal["frozen", "trained"]
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError("model.width must be positive")
+        if self.width != 64 and self.audio_weights == "imagenet":
+            raise ValueError("model.audio_weights: imagenet needs model.width 64")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ValueError("model.dropout lies in [0, 1)")
+
+
+def _head(features: int, config: ModelConfig) -> nn.Module:
+    if config.head == "linear":
+        return nn.Linear(features, EMBEDDING_DIM)
+    return nn.Sequential(
+        nn.Linear(features, EMBEDDING_DIM),
+        nn.ReLU(inplace=True),
+        nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM),
+    )
+
+
+def _unit_vectors(rows: Tensor) -> Tensor:
+    # Autocast's bfloat16 ends here: lengths, similarities and losses are float32.
+    return F.normalize(rows.to(torch.promote_types(rows.dtype, torch.float32)), dim=1)
+
+
+class VisionNet(nn.Module):
+    """A 2-D backbone and its head: the image network, and the audio network on mel windows."""
+
+    def __init__(self, backbone: nn.Module, features: int, config: ModelConfig) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = _head(features, config)
+
+    def forward(
+        self, pixels: Float[Tensor, "batch channels height width"]
+    ) -> Float[Tensor, "batch 256"]:
+        """Unit vectors; images are normalised with ImageNet's mean and deviation before."""
+        return self.from_features(self.backbone(pixels))
+
+    def from_features(
+        self, features: Float[Tensor, "batch features"]
+    ) -> Float[Tensor, "batch 256"]:
+        """Unit vectors of what the backbone has made of pixels."""
+        return _unit_vectors(self.head(self.dropout(features)))
+
+
+class TextNet(nn.Module):
+    """Captions, rows of word ids, to unit vectors by way of their words' vectors.
+
+    Frozen vectors are no part of the state dict: they belong to the vocabulary.
+    """
+
+    vectors: Tensor
+
+    def __init__(
+        self, vectors: Float[Tensor, "words dim"], features: int, config: ModelConfig
+    ) -> None:
+        super().__init__()
+        if config.word_vectors == "trained":
+            self.vectors = nn.Parameter(vectors)
+        else:
+            self.register_buffer("vectors", vectors, persistent=False)
+        self.head = _head(features, config)
+
+    def forward(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 256"]:
+        """Unit vectors of captions given as rows of word ids."""
+        return _unit_vectors(self.head(self.features(token_ids)))
+
+    def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch features"]:
+        """What the head is given."""
+        raise NotImplementedError
+
+
+class TextCnn(TextNet):
+    """A 1-D CNN on word vectors (paper.md, Model, row 'text').
+
+    Six convolutions of kernel 2 without bias, each followed by batch norm, ReLU and one zero on
+    the right, so that the length stays; max-pool 2 after the fourth and the sixth; mean over time:
+    over all four positions that are left, or over those that hold a word.
+    """
+
+    _WIDTHS = (128, 128, 256, 256, 512, 512)
+
+    def __init__(self, vectors: Float[Tensor, "words dim"], config: ModelConfig) -> None:
+        super().__init__(vectors, self._WIDTHS[-1], config)
+        self._over_words = config.text_pooling == "words"
+        self.convolutions = nn.ModuleList(
+            nn.Conv1d(before, after, kernel_size=2, bias=False)
+            for before, after in pairwise((vectors.shape[1], *self._WIDTHS))
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for width in self._WIDTHS)
+        for weight in self.convolutions.parameters():
+            nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 512"]:
+        """The mean over time."""
+        out = self.vectors[token_ids].transpose(1, 2)  # (batch, dim, words)
+        held = (token_ids != PADDING_ID).to(out.dtype)[:, None]
+        layers = zip(self.convolutions, self.norms, strict=True)
+        for number, (convolution, norm) in enumerate(layers, start=1):
+            out = F.pad(torch.relu(norm(convolution(out))), (0, 1))
+            if number in (4, 6):
+                out, held = F.max_pool1d(out, 2), F.max_pool1d(held, 2)
+        if not self._over_words:
+            return out.mean(dim=2)
+        return (out * held).sum(dim=2) / held.sum(dim=2).clamp(min=1)
+
+
+class WordMean(TextNet):
+    """The mean of a caption's word vectors, padding left out: no order, nothing to fit but the
+    head.
+    """
+
+    def __init__(self, vectors: Float[Tensor, "words dim"], config: ModelConfig) -> None:
+        super().__init__(vectors, vectors.shape[1], config)
+
+    def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch dim"]:
+        """The mean; zeros for a caption without a word."""
+        held = (token_ids != PADDING_ID).to(self.vectors.dtype)[..., None]
+        return (self.vectors[token_ids] * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
+
+
+def text_network(vectors: Float[Tensor, "words dim"], config: ModelConfig) -> TextNet:
+    """The text network that ``config`` names."""
+    return TextCnn(vectors, config) if config.text_network == "cnn" else WordMean(vectors, config)
+
+
+class TrimodalNet(nn.Module):
+    """The image, audio and text networks. Full size, the paper's have 11,373,632, 11,367,360 and
+    1,293,312 trainable parameters.
+    """
+
+    def __init__(self, config: ModelConfig, vectors: Float[Tensor, "words dim"]) -> None:
+        super().__init__()
+        image = image_backbone(config.image_backbone, config.width, config.image_weights)
+        audio = audio_backbone(config.width, config.audio_weights)
+        self.image = VisionNet(image, image.features, config)
+        self.audio = VisionNet(audio, audio.features, config)
+        self.text = text_network(vectors, config)

@@ -1,0 +1,79 @@
+"""Stored JPEGs to network inputs: decode, crop the centre, normalise (paper.md, Model, row
+'image').
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import simplejpeg
+import torch
+from torch import Tensor
+
+from trimodal.core.records import DataError
+
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+_MOST_PIXELS = 2**24  # of a stored picture; a damaged one may claim 2**32
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Section ``augment``. Training crops of ``crop_px`` lie anywhere in the stored image, are
+    flipped half the time, and have brightness and saturation scaled by 1 -+ the given shares.
+    Windows of sound lose a piece of up to ``mask_seconds`` and a band of up to ``mask_mels``
+    (:func:`~trimodal.media.mel.mask_windows`).
+    """
+
+    crop_px: int
+    flip: bool
+    brightness: float
+    saturation: float
+    mask_seconds: float
+    mask_mels: int
+
+    def __post_init__(self) -> None:
+        if self.crop_px < 1:
+            raise ValueError("augment.crop_px must be positive")
+        if not (0.0 <= self.brightness < 1.0 and 0.0 <= self.saturation < 1.0):
+            raise ValueError("augment: brightness and saturation lie in [0, 1)")
+        if min(self.mask_seconds, self.mask_mels) < 0:
+            raise ValueError("augment: mask_seconds and mask_mels are not negative")
+
+
+def decode_jpeg(content: bytes) -> Tensor:
+    """RGB pixels, uint8 (3, height, width); raises ValueError for what is no whole JPEG and for one
+    that is too large to be a stored picture.
+    """
+    height, width = simplejpeg.decode_jpeg_header(content)[:2]
+    if height * width > _MOST_PIXELS:
+        raise ValueError(f"{width} x {height} pixels")
+    return torch.from_numpy(simplejpeg.decode_jpeg(content, "RGB")).permute(2, 0, 1)
+
+
+def centre_views(pictures: Sequence[Tensor], config: AugmentConfig) -> Tensor:
+    """The middles of images, uint8 (images, 3, crop_px, crop_px)."""
+    side = config.crop_px
+    views = torch.empty((len(pictures), 3, side, side), dtype=torch.uint8)
+    for view, pixels in zip(views, pictures, strict=True):
+        height, width = checked_size(pixels, config)
+        top, left = round((height - side) / 2), round((width - side) / 2)
+        view.copy_(pixels[:, top : top + side, left : left + side])
+    return views
+
+
+def checked_size(pixels: Tensor, config: AugmentConfig) -> tuple[int, int]:
+    """Height and width of a stored image; raises DataError where the crop does not fit in."""
+    height, width = pixels.shape[1:]
+    if min(height, width) < config.crop_px:
+        raise DataError(
+            f"augment.crop_px {config.crop_px} exceeds the stored pictures, {width} x {height} "
+            "(extract.frame_px, captions.image_px)"
+        )
+    return height, width
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 (batch, 3, height, width) to float32 with ImageNet's mean 0 and deviation 1."""
+    mean = torch.tensor(_IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(_IMAGENET_STD, device=pixels.device).view(3, 1, 1)
+    return pixels.float().sub_(255.0 * mean).div_(255.0 * std)

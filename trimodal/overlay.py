@@ -1,0 +1,51 @@
+"""Writing an overlay into ``params.yaml`` so that comments stay and every later command sees it."""
+
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from trimodal.core.config import ConfigError, read_yaml
+from trimodal.core.files import atomic_path
+
+
+def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any, Any]]:
+    """Writes the overlay's values into the params file, keeping its comments and order.
+
+    Returns what changed: 'section.key' -> (before, after). Raises ConfigError for an overlay that
+    is not there or names a key that the params file has not.
+    """
+    if not overlay_path.is_file():
+        known = ", ".join(sorted(path.stem for path in overlay_path.parent.glob("*.yaml")))
+        raise ConfigError(f"{overlay_path}: no such overlay (known: {known or 'none'})")
+    params, overlay = _sections(params_path), _sections(overlay_path)
+    changed: dict[str, tuple[Any, Any]] = {}
+    for section, values in overlay.items():
+        if section not in params:
+            raise ConfigError(f"{overlay_path}: {params_path} has no section '{section}'")
+        for key, value in values.items():
+            if key not in params[section]:
+                raise ConfigError(f"{overlay_path}: {params_path} has no key '{section}.{key}'")
+            if params[section][key] != value:
+                changed[f"{section}.{key}"] = (params[section][key], value)
+                params[section][key] = value
+    yaml = YAML()
+    yaml.width = 4096
+    with atomic_path(params_path) as temporary:
+        yaml.dump(params, temporary)
+    return changed
+
+
+def _sections(path: Path) -> Any:
+    """A YAML file with its comments; raises ConfigError, naming it, if it is no such file."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    read_yaml(path)  # refuses what ruamel.yaml would choke on
+    try:
+        content = yaml.load(path)
+    except (YAMLError, ValueError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise ConfigError(f"{path}: not a mapping of sections to values")
+    return content

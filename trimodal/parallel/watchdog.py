@@ -1,0 +1,18 @@
+"""Ends a process that hangs in C code, where no exception and no timeout reaches it."""
+
+import faulthandler
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def ending_if_hung(seconds: float) -> Iterator[None]:
+    """Ends this process if the block takes longer, even where it hangs in a library's C code; what
+    it hung in is told on standard error.
+    """
+    faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()

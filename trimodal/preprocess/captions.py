@@ -1,0 +1,180 @@
+"""From caption sets to Parquet and image shards: everything the image-text stream reads."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from trimodal.core.coverage import check_coverage, check_share
+from trimodal.core.files import write_json
+from trimodal.core.progress import bar, closing_line, log
+from trimodal.core.records import CaptionedImage, DataError
+from trimodal.core.schemas import VECTOR_DIM
+from trimodal.core.text import Vocabulary, build_vocabulary, write_vocabulary
+from trimodal.parallel.executor import LOCAL, EngineConfig
+from trimodal.preprocess.caption_table import CaptionColumns, caption_columns, write_captions
+from trimodal.preprocess.image_shards import StoredForm
+from trimodal.preprocess.images import write_images
+from trimodal.sources.image_files import (
+    Annotations,
+    ImageFile,
+    read_coco_files,
+    read_flickr30k_files,
+)
+from trimodal.sources.word2vec import read_vectors
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionsConfig:
+    """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and pictures
+    (image_sources.py has the names looked for), ``vectors`` is a file in word2vec's binary format.
+    The annotations are the data set's own or Karpathy's. At least ``min_coverage`` of the images
+    that they name must be usable. The first ``frequent_words`` rows of the
+    vector file are kept beside the captions' own words. Words without a vector that captions have
+    ``learned_words`` times or more get one of zeros, which only training gives a meaning
+    (``model.word_vectors: trained``); with 0 none does. Images are stored ``image_px`` square.
+    """
+
+    coco: str
+    coco_annotations: Annotations
+    flickr30k: str
+    flickr30k_annotations: Annotations
+    vectors: str
+    frequent_words: int
+    learned_words: int
+    image_px: int
+    jpeg_quality: int
+    images_per_shard: int
+    min_coverage: float
+    workers: int
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError("captions.workers must be at least 1")
+        for key in ("frequent_words", "learned_words"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"captions.{key} must be at least 0")
+        if self.image_px < 2 or self.images_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
+            raise ValueError("captions: image_px >= 2, images_per_shard >= 1, jpeg_quality 1..95")
+        check_share(self.min_coverage, "captions.min_coverage")
+
+
+def prepare_captions(
+    config: CaptionsConfig, captions_dir: Path, images_dir: Path, engine: EngineConfig = LOCAL
+) -> None:
+    """Writes ``captions.parquet`` with ``token_ids.npy``, ``vocabulary.parquet`` and ``stats.json``
+    into ``captions_dir`` and the images' shards with ``index.parquet`` into ``images_dir``.
+
+    Left out and counted: bad rows, images without captions, of a test split and those whose file is
+    missing or broken, captions of stop words alone. Raises DataError where a split is left empty.
+    """
+    files, left_out = _read_sources(config)
+    images, size = _store_images(files, images_dir, config, left_out, engine)
+    del files
+    columns, empty = caption_columns(bar(images, task="reading captions", unit="images"))
+    if empty:
+        left_out["caption of stop words alone"] = empty
+    _check_splits("caption with words", columns.split_counts(), left_out)
+    vocabulary, has_vector = _vocabulary(config, columns)
+    write_captions(captions_dir, columns, vocabulary)
+    write_vocabulary(captions_dir / "vocabulary.parquet", vocabulary)
+    image_counts = _by_source_and_split(images)
+    occurrences = columns.word_counts()
+    learned = sum(w in vocabulary for w in columns.words) - int(has_vector.sum())
+    unknown_words = 1 - float(has_vector.mean())
+    unknown_tokens = int(occurrences[~has_vector].sum()) / int(occurrences.sum())
+    write_json(
+        captions_dir / "stats.json",
+        {
+            "images": image_counts,
+            "captions": columns.split_counts(),
+            "words": len(columns.words),
+            "words_with_vector": int(has_vector.sum()),
+            "learned_words": learned,
+            "further_words": len(vocabulary.words) - 2 - int(has_vector.sum()) - learned,
+            "unknown_word_share": unknown_words,
+            "unknown_token_share": unknown_tokens,
+            "left_out": dict(sorted(left_out.items())),
+        },
+    )
+    made = (
+        f"captions: {len(columns.captions)} captions of {len(images)} images "
+        f"({size / 1e6:.1f} MB; {_in_words(image_counts)}); "
+        f"{len(columns.words)} words; without a vector: {100 * unknown_words:.1f} % of words, "
+        f"{100 * unknown_tokens:.1f} % of tokens"
+    )
+    log.info(closing_line(made, left_out))
+
+
+def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]]:
+    coco, left_out = read_coco_files(Path(config.coco), config.coco_annotations)
+    flickr30k, left_out_too = read_flickr30k_files(
+        Path(config.flickr30k), config.flickr30k_annotations
+    )
+    return coco + flickr30k, left_out + left_out_too
+
+
+def _store_images(
+    files: Sequence[ImageFile],
+    images_dir: Path,
+    config: CaptionsConfig,
+    left_out: Counter[str],
+    engine: EngineConfig,
+) -> tuple[list[CaptionedImage], int]:
+    """The images that could be stored, in their order, and the bytes they take; counts the rest."""
+    form = StoredForm(
+        px=config.image_px,
+        jpeg_quality=config.jpeg_quality,
+        images_per_shard=config.images_per_shard,
+    )
+    done = write_images(files, images_dir, form, config.workers, engine)
+    check_coverage(
+        "captions", "images", len(done.rows), done.left_out, needed=config.min_coverage,
+        param="captions.min_coverage", examples=done.examples,
+    )  # fmt: skip
+    left_out.update(done.left_out)
+    stored = {row["image_id"] for row in done.rows}
+    images = [file.image for file in files if file.image.image_id in stored]
+    _check_splits("usable image", _by_source_and_split(images), left_out)
+    return images, done.bytes
+
+
+def _vocabulary(
+    config: CaptionsConfig, columns: CaptionColumns
+) -> tuple[Vocabulary, npt.NDArray[np.bool_]]:
+    """The vocabulary, and which of the captions' words have a vector, (words,)."""
+    vectors = read_vectors(
+        Path(config.vectors), set(columns.words), VECTOR_DIM, frequent_rows=config.frequent_words
+    )
+    counts = dict(zip(columns.words, columns.word_counts().tolist(), strict=True))
+    has_vector = np.array([word in vectors for word in columns.words])
+    nothing = np.zeros(VECTOR_DIM, np.float32)
+    often = config.learned_words or math.inf
+    learned = {w: nothing for w, count in counts.items() if w not in vectors and count >= often}
+    return build_vocabulary(counts, vectors | learned), has_vector
+
+
+def _by_source_and_split(images: Sequence[CaptionedImage]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for image in images:
+        counts.setdefault(image.source, Counter())[image.split] += 1
+    return {source: dict(by_split) for source, by_split in counts.items()}
+
+
+def _in_words(counts: dict[str, dict[str, int]]) -> str:
+    """'coco 5 train, 2 val; flickr30k 2 train'."""
+    parts = (
+        f"{source} " + ", ".join(f"{count} {split}" for split, count in by_split.items())
+        for source, by_split in counts.items()
+    )
+    return "; ".join(parts)
+
+
+def _check_splits(what: str, counts: dict[str, dict[str, int]], left_out: Counter[str]) -> None:
+    there = {split for by_split in counts.values() for split in by_split}
+    if missing := {"train", "val"} - there:
+        raise DataError(f"captions: not one {what} in {sorted(missing)}: {dict(left_out)}")

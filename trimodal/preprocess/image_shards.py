@@ -1,0 +1,105 @@
+"""One shard of images, as small square JPEGs.
+
+All that shapes a shard is here and in what this imports: another version of it makes shards anew.
+"""
+
+import io
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from trimodal.core.archives import StoredFile, read_file
+from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.records import Split
+from trimodal.core.shards import Sample, ShardDone, write_shard
+from trimodal.core.storage import file_state
+from trimodal.media.image import BOMBS, picture_fingerprint, square
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredForm:
+    """How images are stored: JPEGs of ``px`` square, so many a shard."""
+
+    px: int
+    jpeg_quality: int
+    images_per_shard: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageShard:
+    """The unit of work: these images (id, file) become this shard."""
+
+    path: Path
+    split: Split
+    images: tuple[tuple[str, StoredFile | None], ...]
+
+    def made_of(self) -> Any:
+        """What it depends on besides params and code: its images, their files as they are now."""
+        files = [file for _, file in self.images if file]
+        facts = [[name, file and [str(file.path), file.member]] for name, file in self.images]
+        return [self.split, facts, {str(file.path): file_state(file.path) for file in files}]
+
+
+def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
+    """Makes one shard: a pure function of its arguments and the pictures' bytes."""
+    left_out: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    pictures: dict[str, int] = {}
+    extents = write_shard(job.path, _samples(form, job, left_out, examples, pictures))
+    fingerprint = file_fingerprint(job.path)
+    rows = [
+        {
+            "image_id": key,
+            "split": job.split,
+            "shard": job.path.name,
+            "shard_fingerprint": fingerprint,
+            "offset": members["jpg"].offset,
+            "size": members["jpg"].size,
+            "picture_fingerprint": pictures[key],
+        }
+        for key, members in extents.items()
+    ]
+    return ShardDone(rows=rows, left_out=left_out, examples=examples, bytes=job.path.stat().st_size)
+
+
+def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
+    """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
+    return _jpeg(square(content, image_px), quality)
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def _samples(
+    form: StoredForm,
+    job: ImageShard,
+    left_out: Counter[str],
+    examples: dict[str, str],
+    pictures: dict[str, int],
+) -> Iterator[Sample]:
+    def without(reason: str, detail: str) -> None:
+        left_out[reason] += 1
+        examples.setdefault(reason, f"{image_id}: {detail}")
+
+    for image_id, file in job.images:
+        if file is None:
+            without("image file missing", "not among the pictures")
+            continue
+        try:
+            small = square(read_file(file), form.px)
+            jpeg = _jpeg(small, form.jpeg_quality)
+        except FileNotFoundError as error:
+            without("image file missing", str(error))
+        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+            without("image file broken", f"{file.name}: {error}")
+        else:
+            pictures[image_id] = picture_fingerprint(jpeg, np.asarray(small))
+            yield Sample(key=image_id, members={"jpg": jpeg})

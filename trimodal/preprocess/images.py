@@ -1,0 +1,73 @@
+"""Picture files to shards of small square JPEGs with their index."""
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from trimodal.core.archives import reading_order
+from trimodal.core.files import write_table
+from trimodal.core.fingerprint import code_fingerprint
+from trimodal.core.progress import counter
+from trimodal.core.records import Split
+from trimodal.core.schemas import IMAGE_SCHEMA
+from trimodal.core.shards import ShardDone
+from trimodal.parallel.executor import LOCAL, EngineConfig
+from trimodal.parallel.journal import make_shards
+from trimodal.preprocess.image_shards import ImageShard, StoredForm, write_image_shard
+from trimodal.sources.image_files import ImageFile
+
+
+def write_images(
+    files: Sequence[ImageFile],
+    images_dir: Path,
+    form: StoredForm,
+    workers: int,
+    engine: EngineConfig = LOCAL,
+) -> ShardDone:
+    """Writes ``{train,val}-%06d.tar`` and ``index.parquet``; returns what all shards are together.
+    Shards that an earlier run finished are kept (:mod:`trimodal.parallel.journal`).
+
+    A worker holds one picture at a time. Left out and counted: missing and broken files.
+    """
+    jobs = _plan(files, images_dir, form.images_per_shard)
+    rows: list[dict[str, Any]] = []
+    left_out: Counter[str] = Counter()
+    examples: dict[str, str] = {}
+    size = 0
+    shaping = {
+        "code": code_fingerprint("trimodal.preprocess.image_shards"),
+        "px": form.px,
+        "jpeg_quality": form.jpeg_quality,
+    }
+    with counter(task="storing images", unit="images", total=len(files)) as bar:
+        make = partial(write_image_shard, form)
+        done = make_shards(make, jobs, images_dir, form=shaping, workers=workers, engine=engine)
+        for job, shard in zip(jobs, done, strict=True):
+            rows += shard.rows
+            left_out += shard.left_out
+            examples = shard.examples | examples
+            size += shard.bytes
+            bar.update(len(job.images))
+    write_table(images_dir / "index.parquet", pa.Table.from_pylist(rows, IMAGE_SCHEMA))
+    return ShardDone(rows=rows, left_out=left_out, examples=examples, bytes=size)
+
+
+def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[ImageShard]:
+    jobs = []
+    splits: tuple[Split, ...] = ("train", "val")
+    for split in splits:
+        chosen = [file for file in files if file.image.split == split]
+        chosen.sort(key=lambda f: reading_order(f.file))
+        jobs += [
+            ImageShard(
+                path=images_dir / f"{split}-{start // step:06d}.tar",
+                split=split,
+                images=tuple((f.image.image_id, f.file) for f in chosen[start : start + step]),
+            )
+            for start in range(0, len(chosen), step)
+        ]
+    return jobs

@@ -1,0 +1,67 @@
+"""Random crop, flip and colour jitter of stored images (paper.md, Model, row 'image')."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from trimodal.models.preprocessing import AugmentConfig, checked_size
+
+_GREY = np.array((0.2989, 0.587, 0.114), np.float32)  # of red, green and blue (ITU-R 601)
+VIEW_CHANCES = 5
+_LEVELS_AT_ONCE = 2**17  # so that what is computed of them stays in the processor's cache
+
+
+def training_views(
+    pictures: Sequence[Tensor], config: AugmentConfig, chances: npt.NDArray[np.float32]
+) -> Tensor:
+    """Random crops of images, uint8 (images, 3, crop_px, crop_px). The ``VIEW_CHANCES`` numbers in
+    [0, 1) of each, (images, VIEW_CHANCES), decide everything: top, left, flip, brightness and
+    saturation.
+    """
+    side = config.crop_px
+    views = np.empty((len(pictures), 3, side, side), np.uint8)
+    for view, pixels, numbers in zip(views, pictures, chances.tolist(), strict=True):
+        height, width = checked_size(pixels, config)
+        top, left = int(numbers[0] * (height - side + 1)), int(numbers[1] * (width - side + 1))
+        crop = pixels.numpy()[:, top : top + side, left : left + side]
+        view[...] = crop[:, :, ::-1] if config.flip and numbers[2] < 0.5 else crop
+    if config.brightness or config.saturation:
+        around_one = 2 * chances[:, 3:].astype(np.float64) - 1
+        brightness = 1 + config.brightness * around_one[:, 0]
+        jitter(views, brightness, 1 + config.saturation * around_one[:, 1])
+    return torch.from_numpy(views)
+
+
+def jitter(
+    pixels: npt.NDArray[np.uint8],
+    brightness: npt.NDArray[np.float64],
+    saturation: npt.NDArray[np.float64],
+) -> None:
+    """Scales each image's brightness and then its saturation, in place, uint8 (images, 3, height,
+    width), by factors (images,).
+
+    Both as torchvision defines them: pixels times the factor; a blend with ITU-R 601's grey. At
+    most one level from torchvision, which cuts the grey to whole levels, too.
+    """
+    step = max(1, _LEVELS_AT_ONCE // pixels[0].size)
+    for first in range(0, len(pixels), step):
+        part = slice(first, first + step)
+        levels = pixels[part].astype(np.float32)
+        levels *= _by_image(brightness[part])
+        np.clip(levels, 0, 255, out=levels)
+        np.floor(levels, out=levels)
+        grey, share = levels[:, :1] * _GREY[0], levels[:, 1:2] * _GREY[1]
+        grey += share
+        grey += np.multiply(levels[:, 2:], _GREY[2], out=share)
+        grey *= _by_image(1 - saturation[part])
+        levels *= _by_image(saturation[part])
+        levels += grey
+        np.clip(levels, 0, 255, out=levels)
+        np.copyto(pixels[part], levels, casting="unsafe")
+
+
+def _by_image(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    return factors.astype(np.float32).reshape(-1, 1, 1, 1)

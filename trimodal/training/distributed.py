@@ -1,0 +1,138 @@
+"""Several processes that train one model or embed one test set: torchrun's ranks.
+
+Each rank takes the same number of rows of every batch. Its networks' gradients are averaged by
+DistributedDataParallel; embeddings are gathered, so that a loss sees the negatives of all ranks.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trimodal.core.progress import hush
+from trimodal.models.devices import Device, pick_device
+
+# A rank waits so long for the others: while one of them validates, saves or reads an index.
+_PATIENCE = timedelta(minutes=30)
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """This process's place ``rank`` among ``size`` that work together, and its device. Alone, every
+    method gives back what it got.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = _CPU
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the one that writes."""
+        return self.rank == 0
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The rows of all ranks, in their order: (rows, ...) -> (size * rows, ...). The gradient of
+        a rank's rows is the sum of what all ranks' losses give them.
+        """
+        if self.size == 1:
+            return rows
+        gathered: Tensor = _Gather.apply(rows, self)
+        return gathered
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over ranks, without gradient."""
+        values = values.detach().clone()
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def share_buffers(self, network: nn.Module) -> None:
+        """Gives all ranks the first one's buffers (a batch norm's running statistics)."""
+        if self.size > 1:
+            for buffer in network.state_dict(keep_vars=True).values():
+                if not isinstance(buffer, nn.Parameter):
+                    dist.broadcast(buffer, src=0)
+
+    def parallel(self, network: nn.Module) -> nn.Module:
+        """The network, whose gradients are then the mean of all ranks'; all begin with the weights
+        of the first.
+        """
+        if self.size == 1:
+            return network
+        # Buffers are shared where they are used (share_buffers), not at every pass.
+        return DistributedDataParallel(network, forward_sync_buffers=False)
+
+    def together(self) -> None:
+        """Waits for all ranks."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = Ranks()
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
+        ctx.ranks = ranks
+        parts = [rows.new_empty(rows.shape) for _ in range(ranks.size)]
+        dist.all_gather(parts, rows.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        total = ctx.ranks.total(gradient)
+        return total.tensor_split(ctx.ranks.size)[ctx.ranks.rank], None
+
+
+def under_torchrun() -> bool:
+    """Whether torchrun started this process."""
+    return "TORCHELASTIC_RUN_ID" in os.environ
+
+
+@contextmanager
+def joined(wanted: Device) -> Iterator[Ranks]:
+    """This process among those that torchrun started, each on a device of its own: GPUs of the
+    machine by local rank (NCCL), or the processor (Gloo). Without torchrun it is alone.
+
+    Only the first rank shows bars and log lines. Ranks end with the process that started them.
+    Raises DeviceError where ranks outnumber the machine's GPUs.
+    """
+    if not under_torchrun():
+        yield Ranks(device=pick_device(wanted))
+        return
+    _end_with_parent()
+    device = pick_device(wanted, int(os.environ["LOCAL_RANK"]))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
+    ranks = Ranks(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    if not ranks.first:
+        hush()
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """The ranks of a torchrun that was killed would wait for each other."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,123 @@
+"""The epochs of a training run, and which one is kept (paper.md, Training)."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from dvclive.live import Live
+
+from trimodal.core.progress import counter
+from trimodal.training.config import TrainConfig
+from trimodal.training.distributed import ALONE, Ranks
+from trimodal.training.resume import Run, Scores
+from trimodal.training.streams import Streams, paired_batches
+from trimodal.training.trainer import Trainer, mean_losses
+
+
+class TrainingError(RuntimeError):
+    """A training run that cannot go on: losses that are no numbers, memory or a loader lost."""
+
+
+def run_epochs(
+    trainer: Trainer,
+    streams: Streams,
+    config: TrainConfig,
+    log_dir: Path,
+    run: Run,
+    save: Callable[[], None],
+    ranks: Ranks = ALONE,
+) -> None:
+    """Takes the run to its end: logs each epoch through DVCLive (those of an earlier process once
+    more; the first rank does), keeps the best weights in ``run``, and calls ``save`` every
+    ``checkpoint_every`` steps and at the end. Raises TrainingError for losses that are not finite.
+    """
+    with ExitStack() as stack:
+        live = None
+        if ranks.first:
+            live = stack.enter_context(
+                Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None)
+            )
+        for scores in run.history:
+            _log_epoch(live, scores)
+        if len(run.history) < config.epochs:
+            with _memory_and_loaders():
+                _remaining_epochs(trainer, streams, config, live, run, save, ranks)
+        if not run.best_epoch:
+            raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
+        if live:
+            live.log_metric("best/epoch", run.best_epoch, plot=False)
+            live.log_metric("best/val_loss", run.best_loss, plot=False)
+
+
+def _remaining_epochs(
+    trainer: Trainer,
+    streams: Streams,
+    config: TrainConfig,
+    live: Live | None,
+    run: Run,
+    save: Callable[[], None],
+    ranks: Ranks,
+) -> None:
+    batches, steps = paired_batches(streams, config, run.step, ranks)
+    run.restore_random(ranks.rank)
+    with counter(task="training", unit="steps", total=config.epochs * steps) as progress:
+        progress.update(run.step)
+        for epoch in range(len(run.history) + 1, config.epochs + 1):
+            while run.step < epoch * steps:
+                run.losses.append(trainer.step(*next(batches)))
+                run.step += 1
+                progress.update()
+                if run.step % config.checkpoint_every == 0 and run.step < epoch * steps:
+                    save()
+            means = mean_losses(run.losses)
+            if not math.isfinite(means["loss"]):
+                raise TrainingError(f"train: the loss of epoch {epoch} is {means['loss']}")
+            scores = {"train": means, "val": trainer.validate(streams)}
+            trainer.end_epoch()
+            if scores["val"]["loss"] < run.best_loss:
+                run.keep(trainer.network.state_dict(), epoch, scores["val"]["loss"])
+            run.history.append(scores)
+            run.losses.clear()
+            _log_epoch(live, scores)
+            progress.set_postfix(val=f"{scores['val']['loss']:.4f}", best=run.best_epoch)
+            if run.step % config.checkpoint_every == 0 and epoch < config.epochs:
+                save()
+    save()
+
+
+@contextmanager
+def _memory_and_loaders() -> Iterator[None]:
+    """Says what can be done about a GPU without memory and about a loader that was killed, of which
+    PyTorch tells only by the words of a RuntimeError, raised anywhere: by a signal's handler, which
+    may come behind the error of a connection that the loader no longer answers.
+    """
+    try:
+        try:
+            yield
+        except (ConnectionError, EOFError):
+            time.sleep(5)  # until the handler raises
+            raise
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
+            "a smaller train.batch_size or train.chunk_size"
+        ) from error
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise TrainingError(
+            f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
+            "fewer train.loader_workers if memory ran out"
+        ) from error
+
+
+def _log_epoch(live: Live | None, scores: Scores) -> None:
+    if live is None:
+        return
+    for part, values in scores.items():
+        for name, value in values.items():
+            live.log_metric(f"{part}/{name}", value)
+    live.next_step()  # type: ignore[no-untyped-call]

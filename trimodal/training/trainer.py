@@ -1,0 +1,241 @@
+"""One model, its optimiser and its losses: what happens in a step (paper.md, Training)."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Adam
+from torch.optim.lr_scheduler import LinearLR, StepLR
+
+from trimodal.losses.config import LossConfig, configured_loss
+from trimodal.losses.info_nce import LearnedScale
+from trimodal.losses.ranking import WholeBatch
+from trimodal.models.devices import pick_dtype
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import normalise
+from trimodal.training.batch_norm import synchronise_batch_norm
+from trimodal.training.config import TrainConfig
+from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Pair
+from trimodal.training.distributed import Ranks
+from trimodal.training.grad_cache import embed_in_chunks
+from trimodal.training.sampler import validation_batches
+from trimodal.training.streams import Streams
+
+
+class StepLosses(NamedTuple):
+    """The loss of each stream, both directions added."""
+
+    image_audio: Tensor
+    image_text: Tensor
+
+
+class Trainer:
+    """One model, its optimiser and its losses. Of several ``ranks`` each has a trainer, takes its
+    part of every batch, and ends a step with the same weights as the others.
+    """
+
+    def __init__(
+        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, ranks: Ranks
+    ) -> None:
+        device = ranks.device
+        if config.batch_norm == "synchronised" and ranks.size > 1:
+            synchronise_batch_norm(network, ranks)
+        self.network = network.to(device)
+        self._layout = memory_layout(network, device)
+        self.network.to(memory_format=self._layout)
+        self._parallel = {name: ranks.parallel(part) for name, part in network.named_children()}
+        self._config = config
+        self._ranks = ranks
+        self._device = device
+        self._dtype = pick_dtype(config.precision, device)
+        self._loss = loss
+        self._scale = LearnedScale(loss.temperature).to(device)
+        rates = {
+            "image": config.image_rate_factor,
+            "audio": config.audio_rate_factor,
+            "text": config.text_rate_factor,
+        }
+        self._optimiser = Adam(
+            [
+                {
+                    "params": getattr(self.network, name).parameters(),
+                    "lr": config.learning_rate * factor,
+                }
+                for name, factor in rates.items()
+            ]
+            + [{"params": self._scale.parameters(), "lr": config.learning_rate, "weight_decay": 0}],
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
+        steps = max(1, config.warmup_steps)
+        self._warmup = LinearLR(self._optimiser, 1 / steps, total_iters=steps - 1)
+
+    def step(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
+        """One step on a batch of each stream: ``joint`` adds the streams' losses for one update
+        (the paper's sum), ``alternating`` updates after each (the authors' code).
+        """
+        if self._config.update == "joint":
+            image_audio, image_text = self._joint_losses(audio_batch, text_batch)
+            self._update(image_audio + image_text)
+        else:
+            image_audio = self._audio_loss(audio_batch)
+            self._update(image_audio)
+            image_text = self._text_loss(text_batch)
+            self._update(image_text)
+        self._warmup.step()
+        shares = torch.stack([image_audio.detach(), image_text.detach()])
+        return StepLosses(*self._ranks.total(shares).unbind())
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that steps change, as tensors and as JSON."""
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        tensors |= {f"scale/{name}": value for name, value in self._scale.state_dict().items()}
+        optimiser = self._optimiser.state_dict()
+        for number, moments in optimiser["state"].items():
+            tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
+        schedules = {
+            "schedule": self._schedule.state_dict(),
+            "warmup": self._warmup.state_dict(),
+        }
+        return tensors, {"groups": optimiser["param_groups"], **schedules}
+
+    def restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+        """Sets the trainer to what :meth:`state` gave."""
+        weights: dict[str, Tensor] = {}
+        scale: dict[str, Tensor] = {}
+        moments: dict[int, dict[str, Tensor]] = {}
+        parameters = [p for group in self._optimiser.param_groups for p in group["params"]]
+        for full_name, value in tensors.items():
+            kind, name = full_name.split("/", 1)
+            if kind in ("network", "scale"):
+                (weights if kind == "network" else scale)[name] = value
+                continue
+            number, name = name.split("/")
+            parameter = parameters[int(number)]
+            if value.shape == parameter.shape:  # in its memory layout, which fused Adam relies on
+                value = torch.empty_like(parameter).copy_(value)
+            moments.setdefault(int(number), {})[name] = value
+        self.network.load_state_dict(weights)
+        self._scale.load_state_dict(scale)
+        self._optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
+        self._schedule.load_state_dict(dict(facts["schedule"]))
+        self._warmup.load_state_dict(dict(facts["warmup"]))
+
+    def end_epoch(self) -> None:
+        """Moves the learning-rate schedule on."""
+        self._schedule.step()
+
+    @torch.inference_mode()
+    def validate(self, streams: Streams) -> dict[str, float]:
+        """Mean validation losses: ``image_audio``, ``image_text`` and their sum, ``loss``."""
+        self._ranks.share_buffers(self.network)
+        self.network.eval()
+        audio = self._validation_mean(self._audio_loss, streams.audio_validation)
+        text = self._validation_mean(self._text_loss, streams.text_validation)
+        self.network.train()
+        return {"image_audio": audio, "image_text": text, "loss": audio + text}
+
+    def _validation_mean(
+        self, loss: Callable[[Pair], Tensor], dataset: AudioVisualPairs | CaptionedImages
+    ) -> float:
+        """The mean over samples; ranks take turns at the batches."""
+        rank, ranks, size = self._ranks.rank, self._ranks.size, self._config.batch_size
+        table = torch.zeros(-(-len(dataset) // size), 2, dtype=torch.float64, device=self._device)
+        for turn, batch in enumerate(validation_batches(dataset, size, rank, ranks)):
+            samples = len(batch[0])
+            table[rank + turn * ranks] = torch.tensor([loss(batch).item() * samples, samples])
+        total, samples = self._ranks.total(table).cpu().cumsum(0)[-1].tolist()
+        return float(total / samples)
+
+    def _update(self, loss: Tensor) -> None:
+        self._optimiser.zero_grad(set_to_none=True)
+        # Ranks average their gradients; the batch's is the sum of what their shares of it give.
+        (self._ranks.size * loss).backward()  # type: ignore[no-untyped-call]
+        for parameter in self._scale.parameters():  # no part of a parallel network
+            if parameter.grad is not None:
+                parameter.grad = self._ranks.total(parameter.grad) / self._ranks.size
+        self._optimiser.step()
+
+    def _joint_losses(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
+        # One pass of the image network over both streams: its batch norm sees them together.
+        pixels = torch.cat([audio_batch[0], text_batch[0]])
+        embedded = self._embed_images(pixels)
+        frames, pictures = embedded.tensor_split([len(audio_batch[0])])
+        return StepLosses(
+            self._pair_loss(frames, self._embed_sounds(audio_batch[1])),
+            self._pair_loss(pictures, self._embed("text", text_batch[1])),
+        )
+
+    def _audio_loss(self, batch: Pair) -> Tensor:
+        sounds = self._embed_sounds(batch[1])
+        return self._pair_loss(self._embed_images(batch[0]), sounds)
+
+    def _text_loss(self, batch: Pair) -> Tensor:
+        captions = self._embed("text", batch[1])
+        return self._pair_loss(self._embed_images(batch[0]), captions)
+
+    def _embed_images(self, pixels: Tensor) -> Tensor:
+        return self._embed("image", pixels, lambda part: self._laid_out(normalise(part)))
+
+    def _embed_sounds(self, windows: Tensor) -> Tensor:
+        return self._embed("audio", windows, self._laid_out)
+
+    def _laid_out(self, inputs: Tensor) -> Tensor:
+        return inputs.contiguous(memory_format=self._layout)
+
+    def _embed(
+        self,
+        name: str,
+        inputs: Tensor,
+        prepare: Callable[[Tensor], Tensor] = lambda rows: rows,
+    ) -> Tensor:
+        half = self._dtype is torch.bfloat16
+        network = self._parallel[name] if self.network.training else getattr(self.network, name)
+
+        def encode(rows: Tensor) -> Tensor:
+            # Autocast for each chunk: its bfloat16 copies of the weights would add up the chunks'
+            # gradients in bfloat16.
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+                embedded: Tensor = network(prepare(rows))
+            return embedded
+
+        on_device = inputs.to(self._device, non_blocking=True)
+        return embed_in_chunks(encode, network, on_device, self._config.chunk_size)
+
+    def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
+        """The rows' share of the loss of all ranks' batch; in validation, of these rows alone."""
+        whole = None
+        if self.network.training:
+            gathered = self._ranks.gather(images), self._ranks.gather(others)
+            whole = WholeBatch(*gathered, self._ranks.rank * len(images))
+        return configured_loss(
+            images, others, self._loss, progress=self._progress, scale=self._scale(), whole=whole
+        )
+
+    @property
+    def _progress(self) -> float:
+        """The share of the way from the first epoch to the last, in [0, 1]."""
+        return min(1.0, self._schedule.last_epoch / max(1, self._config.epochs - 1))
+
+
+def memory_layout(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """Channels-last, the faster one; but not on a CPU for networks narrower than 16 channels, where
+    oneDNN's backward of a strided 1 x 1 convolution writes past its buffer (uxlfoundation/oneDNN
+    issue 6035).
+    """
+    narrow = any(
+        module.in_channels < 16 and module.kernel_size == (1, 1) and module.stride != (1, 1)
+        for module in network.modules()
+        if isinstance(module, nn.Conv2d)
+    )
+    avoid = narrow and device.type == "cpu"
+    return torch.contiguous_format if avoid else torch.channels_last
+
+
+def mean_losses(steps: list[StepLosses]) -> dict[str, float]:
+    """Means over steps: ``image_audio``, ``image_text`` and their sum, ``loss``."""
+    audio = torch.stack([step.image_audio for step in steps]).mean().item()
+    text = torch.stack([step.image_text for step in steps]).mean().item()
+    return {"image_audio": audio, "image_text": text, "loss": audio + text}
