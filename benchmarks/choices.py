@@ -123,13 +123,13 @@ def _train(out: Path, seed: int, changes: Changes) -> Path:
     """
     from benchmarks.trained import train_into
     from trimodal.core.config import load_section
-    from trimodal.core.progress import hush
+    from trimodal.core.progress import silence
     from trimodal.losses.config import LossConfig
     from trimodal.models.networks import ModelConfig
     from trimodal.models.preprocessing import AugmentConfig
     from trimodal.training.config import TrainConfig
 
-    hush()
+    silence()
     out.mkdir(parents=True, exist_ok=True)
     config = load_section(_PARAMS, "train", TrainConfig)
     train_into(
@@ -146,10 +146,10 @@ def _ranks(out: Path, changes: Changes) -> dict[str, np.ndarray]:
     """Search: the rank of each sentence's video."""
     from benchmarks.trained import evaluate_in
     from trimodal.core.config import load_section
-    from trimodal.core.progress import hush
+    from trimodal.core.progress import silence
     from trimodal.evaluation.evaluate import EvaluateConfig
 
-    hush()
+    silence()
     config = load_section(_PARAMS, "evaluate", EvaluateConfig)
     with TemporaryDirectory() as tested:
         for name in ("model.safetensors", "model.json"):

@@ -33,8 +33,9 @@ from trimodal.core.records import Clip
 from trimodal.core.timing import frame_centre_seconds, frame_count
 from trimodal.download.probe import inspect
 from trimodal.media.audio import decode_audio
-from trimodal.media.mel import MelConfig, scale_windows, window_decibels, window_first_column
+from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.windows import scale_windows, window_decibels, window_first_column
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
 from trimodal.preprocess.extract import extract
 

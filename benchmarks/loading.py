@@ -20,6 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
+from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Draw, FrameSampling, Pair
 
 from benchmarks.authors import authors_files
 from benchmarks.authors_samples import authors_pair, authors_pictures, authors_view
@@ -36,7 +37,6 @@ from trimodal.preprocess.extract import extract
 from trimodal.preprocess.image_shards import stored_jpeg
 from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
-from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Draw, Pair, PointRule
 from trimodal.training.sampler import EndlessBatches
 
 IMAGES = 120
@@ -98,7 +98,7 @@ def stored(params: Path, clips: Sequence[Path], folder: Path) -> Scale:
     test = replace(last, clip=replace(last.clip, source="msrvtt", split="test"))
     write_manifest(folder / "manifest.parquet", [*trained, test])
     extract(folder / "manifest.parquet", folder / "av", extraction, mel)
-    rule = PointRule(
+    rule = FrameSampling(
         first_frame=training.first_frame,
         last_frame=training.last_frame,
         validation_frame=training.validation_frame,

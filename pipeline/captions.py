@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``captions`` and ``engine``."""
+    """Reads the command line and the sections ``captions`` and ``machine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--captions", type=Path, required=True, help="out: Parquet, stats")
@@ -13,8 +13,8 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.parallel.executor import EngineConfig
     from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 
     with stage("captions"):
@@ -22,7 +22,7 @@ def main() -> None:
             load_section(args.params, "captions", CaptionsConfig),
             args.captions,
             args.images,
-            load_section(args.params, "engine", EngineConfig),
+            load_section(args.params, "machine", MachineConfig),
         )
 
 

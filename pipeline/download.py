@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``download, youtube, demo, engine``."""
+    """Reads the command line and the sections ``download, youtube, demo, machine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument(
@@ -15,21 +15,21 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.core.storage import place
+    from trimodal.core.storage import storage_path
     from trimodal.download.demo.world import DemoConfig
     from trimodal.download.download import DownloadConfig, download
     from trimodal.download.youtube import YoutubeConfig
-    from trimodal.parallel.executor import EngineConfig
 
     with stage("download"):
         download(
             load_section(args.params, "download", DownloadConfig),
             load_section(args.params, "youtube", YoutubeConfig),
             load_section(args.params, "demo", DemoConfig),
-            place(args.clips),
+            storage_path(args.clips),
             args.world,
-            load_section(args.params, "engine", EngineConfig),
+            load_section(args.params, "machine", MachineConfig),
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``evaluate`` and ``leaks``."""
+    """Reads the command line and the sections ``evaluate``, ``leaks`` and ``machine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint")
@@ -21,17 +21,18 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
-    from trimodal.training.distributed import joined
+    from trimodal.training.distributed import process_group
     from trimodal.training.launch import run_on_devices
     from trimodal.training.leaks import LeaksConfig
 
     with stage("evaluate"):
-        config = load_section(args.params, "evaluate", EvaluateConfig)
-        if run_on_devices(config.devices, config.device):
+        machine = load_section(args.params, "machine", MachineConfig)
+        if run_on_devices(machine.devices, machine.device):
             return
-        with joined(config.device) as ranks:
+        with process_group(machine.device) as world:
             evaluate(
                 args.model,
                 args.av,
@@ -45,8 +46,9 @@ def main() -> None:
                     audit=args.audit,
                     curve=args.curve,
                 ),
-                config=config,
-                ranks=ranks,
+                config=load_section(args.params, "evaluate", EvaluateConfig),
+                machine=machine,
+                world=world,
                 leaks=load_section(args.params, "leaks", LeaksConfig),
             )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``extract, mel, engine``."""
+    """Reads the command line and the sections ``extract, mel, machine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--clips", type=str, required=True, help="in: the clips' folder or URL")
@@ -15,20 +15,20 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.core.storage import place
+    from trimodal.core.storage import storage_path
     from trimodal.media.mel import MelConfig
-    from trimodal.parallel.executor import EngineConfig
     from trimodal.preprocess.clip_shards import ExtractConfig
     from trimodal.preprocess.extract import extract
 
     with stage("extract"):
         extract(
-            place(args.clips) / "manifest.parquet",
-            place(args.out),
+            storage_path(args.clips) / "manifest.parquet",
+            storage_path(args.out),
             load_section(args.params, "extract", ExtractConfig),
             load_section(args.params, "mel", MelConfig),
-            load_section(args.params, "engine", EngineConfig),
+            load_section(args.params, "machine", MachineConfig),
         )
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Reads the command line and the sections ``train, loss, model, mel, augment, leaks``."""
+    """Reads the command line and its sections of params.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
@@ -19,22 +19,24 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.losses.config import LossConfig
     from trimodal.media.mel import MelConfig
+    from trimodal.media.windows import AudioFrontEnd, WindowConfig
     from trimodal.models.networks import ModelConfig
     from trimodal.models.preprocessing import AugmentConfig
     from trimodal.training.config import TrainConfig
-    from trimodal.training.distributed import joined
+    from trimodal.training.distributed import process_group
     from trimodal.training.launch import run_on_devices
     from trimodal.training.leaks import LeaksConfig
     from trimodal.training.train import train
 
     with stage("train"):
-        config = load_section(args.params, "train", TrainConfig)
-        if run_on_devices(config.devices, config.device):
+        machine = load_section(args.params, "machine", MachineConfig)
+        if run_on_devices(machine.devices, machine.device):
             return
-        with joined(config.device) as ranks:
+        with process_group(machine.device) as world:
             train(
                 args.av,
                 args.captions,
@@ -42,13 +44,17 @@ def main() -> None:
                 args.model,
                 args.curves,
                 args.resume,
-                config=config,
+                config=load_section(args.params, "train", TrainConfig),
                 loss=load_section(args.params, "loss", LossConfig),
                 model=load_section(args.params, "model", ModelConfig),
-                mel=load_section(args.params, "mel", MelConfig),
+                front_end=AudioFrontEnd(
+                    mel=load_section(args.params, "mel", MelConfig),
+                    window=load_section(args.params, "window", WindowConfig),
+                ),
                 augment=load_section(args.params, "augment", AugmentConfig),
                 leaks=load_section(args.params, "leaks", LeaksConfig),
-                ranks=ranks,
+                machine=machine,
+                world=world,
             )
 
 

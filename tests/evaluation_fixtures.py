@@ -10,7 +10,7 @@ import pytest
 from trimodal.core.records import Query
 from trimodal.evaluation.embedding import Embeddings
 from trimodal.evaluation.evaluate import EvaluateConfig
-from trimodal.training.clip_index import AvClip
+from trimodal.training.clip_index import IndexedClip
 
 KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
 
@@ -93,8 +93,8 @@ def close(summary: dict[str, float]) -> Any:
     return pytest.approx(summary, abs=1e-6)
 
 
-def clip(name: str, *, sound: bool = True) -> AvClip:
-    return AvClip(
+def clip(name: str, *, sound: bool = True) -> IndexedClip:
+    return IndexedClip(
         shard=Path("test.tar"), clip_id=name, label="", duration_s=4.0, sound_s=4.0 * sound,
         frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, mel_columns=int(sound),
     )  # fmt: skip

@@ -5,7 +5,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from trimodal.media.mel import MelConfig, scale_windows, window_decibels
+from trimodal.media.mel import MelConfig
+from trimodal.media.windows import scale_windows, window_decibels
 
 Samples = npt.NDArray[np.float32]
 Decibels = npt.NDArray[np.float32]

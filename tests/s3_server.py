@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trimodal.core.storage import place
+from trimodal.core.storage import storage_path
 
 
 @contextmanager
@@ -35,16 +35,18 @@ def s3_server() -> Iterator[None]:
 def new_bucket(test: str) -> str:
     """The URL of a new bucket, named after a test."""
     name = "bucket-" + test.lower().replace("_", "-")[-40:].strip("-")
-    place(f"s3://{name}").fs.mkdir(name)  # type: ignore[attr-defined]
+    storage_path(f"s3://{name}").fs.mkdir(name)  # type: ignore[attr-defined]
     return f"s3://{name}"
 
 
 def put(folder: Path, url: str) -> None:
     """Copies a folder's files to a URL."""
     for path in folder.iterdir():
-        (place(url) / path.name).write_bytes(path.read_bytes())
+        (storage_path(url) / path.name).write_bytes(path.read_bytes())
 
 
 def stored(url: str) -> dict[str, bytes]:
     """The files at a URL by their name."""
-    return {path.name: path.read_bytes() for path in place(url).glob("*") if not path.is_dir()}
+    return {
+        path.name: path.read_bytes() for path in storage_path(url).glob("*") if not path.is_dir()
+    }

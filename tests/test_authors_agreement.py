@@ -23,8 +23,9 @@ from mel_fixtures import scaled
 
 from trimodal.core.text import build_vocabulary, stop_words, tokenise
 from trimodal.losses.ranking import pair_loss
-from trimodal.media.mel import MelConfig, window_decibels, window_first_column
+from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.windows import window_decibels, window_first_column
 
 Array = npt.NDArray[np.float64]
 

@@ -17,11 +17,12 @@ import torch
 from evaluation_fixtures import clip, queries_of
 
 from trimodal.core.text import build_vocabulary
-from trimodal.core.timing import spread_points
+from trimodal.core.timing import evenly_spaced_positions
 from trimodal.evaluation.embedding import VideoViews, embed_test_set
 from trimodal.evaluation.evaluate import embedding
 from trimodal.evaluation.retrieval import EmbeddingError, mix, ranks, similarity, summarise
-from trimodal.media.mel import MelConfig, window_first_column
+from trimodal.media.mel import MelConfig
+from trimodal.media.windows import window_first_column
 from trimodal.training.distributed import Ranks
 
 Array = npt.NDArray[np.float64]
@@ -46,7 +47,7 @@ def authors_positions(frames: int) -> list[float]:
 )  # fmt: skip
 def test_points_are_the_authors_to_half_a_column(frames: int, shown: list[int]) -> None:
     """They cut the sound at any sample, we at a column of the stored mel: up to 5 ms apart."""
-    points = spread_points(frames, frames - 0.2, 3.0, 4)
+    points = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
     assert [point.frame for point in points] == shown
     assert [int(position + 1e-9) for position in authors_positions(frames)] == shown
     for point, position in zip(points, authors_positions(frames), strict=True):
@@ -55,7 +56,7 @@ def test_points_are_the_authors_to_half_a_column(frames: int, shown: list[int]) 
 
 
 def test_windows_between_columns_begin_elsewhere_than_the_authors() -> None:
-    second = spread_points(11, 10.8, 3.0, 4)[1]
+    second = evenly_spaced_positions(11, 10.8, 3.0, 4)[1]
     assert int(44_100 * (authors_positions(11)[1] - 2)) == 102_900
     assert 441 * window_first_column(second.centre_seconds, PAPER) == 102_753
 
@@ -63,14 +64,14 @@ def test_windows_between_columns_begin_elsewhere_than_the_authors() -> None:
 def test_videos_of_more_than_99_frames_are_sampled_to_their_end() -> None:
     """The authors' stop at frame 97, as "99" sorts behind "100"; MSR-VTT's have 10 to 32."""
     assert authors_positions(150)[-1] == 97
-    assert spread_points(150, 150.0, 3.0, 4)[-1].frame == 148
+    assert evenly_spaced_positions(150, 150.0, 3.0, 4)[-1].frame == 148
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_short_videos_have_points_where_the_authors_fail(frames: int) -> None:
     """Their points go backwards to frames or sounds before the first."""
     assert min(authors_positions(frames)) - 2 < 0
-    assert all(point.frame >= 1 for point in spread_points(frames, frames, 3.0, 4))
+    assert all(point.frame >= 1 for point in evenly_spaced_positions(frames, frames, 3.0, 4))
 
 
 # The mean of their embeddings

@@ -18,7 +18,7 @@ from trimodal.core.archives import read_file
 from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.core.records import Clip, DataError
 from trimodal.download import probe as inspection
-from trimodal.download.local import look_through
+from trimodal.download.local import find_local_clips
 from trimodal.media.mel import MelConfig
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
 
@@ -58,7 +58,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def look(
     place: Path, earlier: Sequence[ClipOutcome] = (), workers: int = 1
 ) -> dict[str, ClipOutcome]:
-    outcomes = look_through(place, CLIPS, earlier, workers)
+    outcomes = find_local_clips(place, CLIPS, earlier, workers)
     assert [outcome.clip for outcome in outcomes] == CLIPS
     return {outcome.clip.clip_id: outcome for outcome in outcomes}
 
@@ -373,7 +373,7 @@ def test_real_clips_in_an_archive_become_the_shard_of_their_files(
     )  # fmt: skip
     shards = []
     for place in (folder, archive):
-        outcomes = look_through(place, clips, [], 1)
+        outcomes = find_local_clips(place, clips, [], 1)
         assert [o.status for o in outcomes] == ["ok"] * 5
         job = ClipShard(path=tmp_path / "s.tar", split="test", clips=tuple(outcomes))
         done = extract_shard(config, mel, job)

@@ -87,9 +87,9 @@ def test_a_table_needs_two_seeds_of_each_mode_on_the_same_data() -> None:
     with pytest.raises(PairingError, match="two different seeds"):
         table1(grid(0.0, seeds=1))
     runs = grid(0.0)
-    lacking = {key: one for key, one in runs.items() if key != ("variable", 2)}
+    preflight = {key: one for key, one in runs.items() if key != ("variable", 2)}
     with pytest.raises(PairingError, match=r"no runs of .*variable.*2"):
-        table1(lacking)
+        table1(preflight)
     runs["fixed", 1] = replace(runs["fixed", 1], data="d2")
     with pytest.raises(PairingError, match="different shards"):
         table1(runs)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from trimodal.losses.info_nce import LearnedScale, info_nce
 from trimodal.losses.mined import Mining, mined_loss
-from trimodal.losses.ranking import WholeBatch
+from trimodal.losses.ranking import FullBatch
 
 MININGS: tuple[Mining, ...] = ("hardest", "semi_hard")
 
@@ -84,12 +84,17 @@ def test_shares_of_the_rows_add_up_to_the_batch(kind: str) -> None:
     image, other = units(7, 4, 9), units(7, 4, 10)
 
     def loss(rows: slice) -> Tensor:
-        whole = WholeBatch(image, other, rows.start)
+        whole = FullBatch(image, other, rows.start)
         if kind == "info_nce":
-            return info_nce(image[rows], other[rows], 5.0, whole=whole)
+            return info_nce(image[rows], other[rows], 5.0, full_batch=whole)
         mining: Mining = "hardest" if kind == "hardest" else "semi_hard"
         return mined_loss(
-            image[rows], other[rows], mining=mining, margin=0.2, image_margin_scale=0.4, whole=whole
+            image[rows],
+            other[rows],
+            mining=mining,
+            margin=0.2,
+            image_margin_scale=0.4,
+            full_batch=whole,
         )
 
     parts = loss(slice(0, 3)) + loss(slice(3, 7))

@@ -15,7 +15,7 @@ from test_extract import CONFIG, MEL, TRAIN, index, outcome, stats
 
 from trimodal.core.manifest import write_manifest
 from trimodal.core.records import DataError
-from trimodal.core.shards import ShardDone
+from trimodal.core.shards import ShardResult
 from trimodal.parallel.pool import WorkerError
 from trimodal.parallel.watchdog import ending_if_hung
 from trimodal.preprocess import extract as module
@@ -39,7 +39,7 @@ def be_killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def poisoned_shard(die: Callable[[], None], config: Any, mel: Any, job: ClipShard) -> ShardDone:
+def poisoned_shard(die: Callable[[], None], config: Any, mel: Any, job: ClipShard) -> ShardResult:
     """Stands for a decoder with a fault: it dies of one clip."""
     if any(o.clip.clip_id == POISON for o in job.clips) and POISON not in job.crashing:
         die()

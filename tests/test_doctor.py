@@ -27,7 +27,7 @@ TINY = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def storage_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with tiny params, where the doctor looks."""
     shutil.copytree(ROOT / "params", tmp_path / "params")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())

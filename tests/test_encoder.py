@@ -12,6 +12,7 @@ import pytest
 import torch
 from model_fixtures import Tool
 from training_fixtures import RATE_HZ, TinyData
+from trimodal.training.datasets import read_frame, read_windows
 
 from trimodal.core.records import DataError, Query
 from trimodal.core.text import read_vocabulary
@@ -19,15 +20,14 @@ from trimodal.evaluation.embedding import embed_test_set
 from trimodal.media.container import LimitError, MediaError
 from trimodal.models.preprocessing import centre_views, normalise
 from trimodal.search.api import Trimodal
-from trimodal.search.audio_windows import sound_windows
+from trimodal.search.audio_windows import audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
-from trimodal.training.clip_index import AvClip, read_index
-from trimodal.training.datasets import read_frame, read_windows
+from trimodal.training.clip_index import IndexedClip, read_index
 from trimodal.training.distributed import Ranks
 
 
 @pytest.fixture(scope="module")
-def clip(tiny_data: TinyData) -> AvClip:
+def clip(tiny_data: TinyData) -> IndexedClip:
     return read_index(tiny_data.av_dir, "test", tiny_data.mel)[0]
 
 
@@ -42,7 +42,7 @@ def write_sound(path: Path, seconds: float) -> Path:
 
 
 def test_sentences_have_the_points_of_the_evaluation(
-    tool: Tool, tiny_data: TinyData, clip: AvClip
+    tool: Tool, tiny_data: TinyData, clip: IndexedClip
 ) -> None:
     sentences = ["A red dog.", "the bird drum and a zebra"]
     queries = [
@@ -87,7 +87,7 @@ def test_a_sentence_that_says_nothing_is_refused(tool: Tool, sentence: str, told
 
 
 def test_pictures_have_the_points_of_the_evaluation(
-    tool: Tool, tiny_data: TinyData, clip: AvClip
+    tool: Tool, tiny_data: TinyData, clip: IndexedClip
 ) -> None:
     frames = [read_frame(clip, number) for number in (1, 5, 9)]
     with torch.inference_mode():
@@ -119,10 +119,10 @@ def test_what_is_no_picture_is_named(tool: Tool, tmp_path: Path, content: bytes)
         tool.model.embed_images([tmp_path / "missing.jpg"])
 
 
-def test_windows_are_those_of_the_shards(tiny_data: TinyData, clip: AvClip) -> None:
+def test_windows_are_those_of_the_shards(tiny_data: TinyData, clip: IndexedClip) -> None:
     """A clip's own file, heard from outside, gives what extraction stored of it."""
     path = tiny_data.av_dir.parent / "clips" / f"{clip.clip_id.removeprefix('video')}.mp4"
-    heard = sound_windows(path, tiny_data.mel)
+    heard = audio_windows(path, tiny_data.mel)
     centres = [second + 0.5 for second in range(1, 9)]
     expected, missing = read_windows([clip] * 8, centres, tiny_data.mel)
     assert sum(missing) == 0
@@ -134,7 +134,7 @@ def test_a_long_sound_is_the_mean_of_its_windows(
 ) -> None:
     path = write_sound(tmp_path / "long.wav", 6.0)
     with torch.inference_mode():
-        each = tool.network.audio(sound_windows(path, tiny_data.mel)).numpy()
+        each = tool.network.audio(audio_windows(path, tiny_data.mel)).numpy()
     assert len(each) == 4
     mean = each.mean(axis=0)
     point = tool.model.embed_audio([path])[0]
@@ -145,7 +145,7 @@ def test_a_long_sound_is_the_mean_of_its_windows(
 def test_a_short_sound_lies_in_the_middle_of_its_window(
     tiny_data: TinyData, tmp_path: Path, seconds: float
 ) -> None:
-    windows = sound_windows(write_sound(tmp_path / "short.wav", seconds), tiny_data.mel)
+    windows = audio_windows(write_sound(tmp_path / "short.wav", seconds), tiny_data.mel)
     assert windows.shape == (1, 1, tiny_data.mel.mels, tiny_data.mel.columns)
     loud = (windows[0, 0].max(dim=0).values > -0.9).nonzero().flatten()
     before, behind = int(loud[0]), tiny_data.mel.columns - 1 - int(loud[-1])

@@ -23,7 +23,7 @@ from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.core.records import Clip, DataError
 from trimodal.core.schemas import AV_SCHEMA
 from trimodal.core.timing import frame_count
-from trimodal.download.local import look_through
+from trimodal.download.local import find_local_clips
 from trimodal.download.probe import inspect
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import MediaError
@@ -256,7 +256,7 @@ def packed_manifest(
     pack(archive, files, method=method)
     clips = [outcome.clip for outcome in outcomes.values()]
     path = archive.parent / "packed.parquet"
-    write_manifest(path, look_through(archive, clips, [], 1))
+    write_manifest(path, find_local_clips(archive, clips, [], 1))
     return path
 
 

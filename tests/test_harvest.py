@@ -14,7 +14,7 @@ from video_server import VideoServer
 from trimodal.core.manifest import read_manifest
 from trimodal.core.records import Clip, DataError
 from trimodal.download import crawl as module
-from trimodal.download.crawl import harvest
+from trimodal.download.crawl import crawl
 from trimodal.download.youtube import YoutubeConfig
 
 NAMES = [f"video{number:06d}" for number in range(6)]
@@ -50,7 +50,7 @@ def test_every_clip_has_an_outcome_in_the_order_asked_for(
 ) -> None:
     server.answers[NAMES[1]] = serve.status(404)
     server.answers[NAMES[3]] = serve.status(500)
-    outcomes = harvest(replace(config, workers=3), CLIPS, folder)
+    outcomes = crawl(replace(config, workers=3), CLIPS, folder)
     assert [outcome.clip for outcome in outcomes] == CLIPS
     statuses = [outcome.status for outcome in outcomes]
     assert statuses == ["ok", "unavailable", "ok", "network", "ok", "ok"]
@@ -66,10 +66,10 @@ def test_a_second_run_asks_only_for_what_may_heal(
     server.answers[NAMES[1]] = serve.status(404)
     server.answers[NAMES[3]] = serve.status(500)
     server.answers[NAMES[4]] = serve.html_as_mp4
-    harvest(config, CLIPS, folder)
+    crawl(config, CLIPS, folder)
     server.requests.clear()
     server.answers.clear()  # all is well now, also the one that was gone for good
-    outcomes = harvest(config, CLIPS, folder)
+    outcomes = crawl(config, CLIPS, folder)
     assert set(server.requests) == {NAMES[3], NAMES[4]}
     assert [o.status for o in outcomes] == ["ok", "unavailable", "ok", "ok", "ok", "ok"]
     assert [o.attempts for o in outcomes] == [1, 1, 1, 2, 2, 1]
@@ -78,10 +78,10 @@ def test_a_second_run_asks_only_for_what_may_heal(
 def test_a_run_with_nothing_left_to_do_leaves_the_same_ledger(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    first = harvest(config, CLIPS, folder)
+    first = crawl(config, CLIPS, folder)
     before = (folder / "ledger.parquet").read_bytes()
     server.requests.clear()
-    assert harvest(config, CLIPS, folder) == first
+    assert crawl(config, CLIPS, folder) == first
     assert (folder / "ledger.parquet").read_bytes() == before
     assert not server.requests
 
@@ -89,10 +89,10 @@ def test_a_run_with_nothing_left_to_do_leaves_the_same_ledger(
 def test_clips_on_disk_without_a_ledger_are_not_fetched_again(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    first = harvest(config, CLIPS, folder)
+    first = crawl(config, CLIPS, folder)
     (folder / "ledger.parquet").unlink()
     server.requests.clear()
-    assert harvest(config, CLIPS, folder) == first
+    assert crawl(config, CLIPS, folder) == first
     assert read_manifest(folder / "ledger.parquet") == first
     assert not server.requests
 
@@ -101,10 +101,10 @@ def test_the_ledger_keeps_clips_that_another_run_asked_for(
     config: YoutubeConfig, folder: Path, server: VideoServer
 ) -> None:
     server.answers[NAMES[0]] = serve.status(404)
-    harvest(config, CLIPS[:2], folder)
-    harvest(config, CLIPS[2:4], folder)
+    crawl(config, CLIPS[:2], folder)
+    crawl(config, CLIPS[2:4], folder)
     server.requests.clear()
-    outcomes = harvest(config, CLIPS[:4], folder)
+    outcomes = crawl(config, CLIPS[:4], folder)
     assert [o.status for o in outcomes] == ["unavailable", "ok", "ok", "ok"]
     assert not server.requests
 
@@ -115,12 +115,12 @@ def test_a_rate_limit_stops_the_stage_and_marks_no_clip_as_gone(
 ) -> None:
     server.answers |= {name: serve.status(code) for name in NAMES[2:]}
     with pytest.raises(DataError, match=words):
-        harvest(config, CLIPS, folder)
+        crawl(config, CLIPS, folder)
     ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
     assert list(ledger.values()) == ["ok", "ok", "rate_limited"]
     assert set(server.requests) == set(NAMES[:3])
     server.answers.clear()
-    assert all(outcome.status == "ok" for outcome in harvest(config, CLIPS, folder))
+    assert all(outcome.status == "ok" for outcome in crawl(config, CLIPS, folder))
 
 
 def test_a_bot_check_stops_the_stage(
@@ -131,7 +131,7 @@ def test_a_bot_check_stops_the_stage(
 
     monkeypatch.setattr(module, "fetch_clip", refuse)
     with pytest.raises(DataError, match="bot_check"):
-        harvest(config, CLIPS, folder)
+        crawl(config, CLIPS, folder)
     ledger = read_manifest(folder / "ledger.parquet")
     assert [row.status for row in ledger] == ["bot_check"]
     assert not server.requests
@@ -142,7 +142,7 @@ def test_a_lost_network_stops_the_stage_after_some_failures_in_a_row(
 ) -> None:
     server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
     with pytest.raises(DataError, match="3 clips in a row"):
-        harvest(replace(config, stop_after=3), CLIPS, folder)
+        crawl(replace(config, stop_after=3), CLIPS, folder)
     assert len(read_manifest(folder / "ledger.parquet")) == 6
 
 
@@ -151,8 +151,8 @@ def test_clips_that_fail_again_in_a_later_run_do_not_stop_it(
 ) -> None:
     server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
     with pytest.raises(DataError):
-        harvest(replace(config, stop_after=3), CLIPS, folder)
-    outcomes = harvest(replace(config, stop_after=3), CLIPS, folder)
+        crawl(replace(config, stop_after=3), CLIPS, folder)
+    outcomes = crawl(replace(config, stop_after=3), CLIPS, folder)
     assert [row.status for row in outcomes].count("network") == 5
     assert [row.attempts for row in outcomes] == [2, 2, 1, 2, 2, 2]
 
@@ -163,7 +163,7 @@ def test_clips_in_work_when_the_breaker_opens_are_kept(
     server.answers[NAMES[0]] = serve.status(429)
     server.answers[NAMES[1]] = serve.slow_start(0.5)
     with pytest.raises(DataError):
-        harvest(replace(config, workers=2, stall_seconds=10.0), CLIPS, folder)
+        crawl(replace(config, workers=2, stall_seconds=10.0), CLIPS, folder)
     ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
     assert ledger == {CLIPS[0].clip_id: "rate_limited", CLIPS[1].clip_id: "ok"}
 
@@ -184,18 +184,18 @@ def test_the_ledger_is_written_while_the_run_goes_on(
 
     monkeypatch.setattr(module, "fetch_clip", die_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        harvest(config, CLIPS, folder)
+        crawl(config, CLIPS, folder)
     assert len(read_manifest(folder / "ledger.parquet")) >= 2
 
 
 def test_a_file_that_changed_is_looked_into_again(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    harvest(config, CLIPS[:1], folder)
+    crawl(config, CLIPS[:1], folder)
     path = folder / f"{CLIPS[0].clip_id}.mp4"
     path.write_bytes(path.read_bytes()[:500])
     server.requests.clear()
-    assert harvest(config, CLIPS[:1], folder)[0].status == "corrupt"
+    assert crawl(config, CLIPS[:1], folder)[0].status == "corrupt"
 
 
 def test_a_killed_run_asks_for_nothing_twice(
@@ -203,7 +203,7 @@ def test_a_killed_run_asks_for_nothing_twice(
 ) -> None:
     """Also not for what failed for good since the ledger was written last."""
     server.answers[NAMES[1]] = serve.status(404)
-    undisturbed = harvest(config, CLIPS, folder.parent / "undisturbed")
+    undisturbed = crawl(config, CLIPS, folder.parent / "undisturbed")
     once = Counter(server.requests)
     server.requests.clear()
     settle = module._settle
@@ -223,13 +223,13 @@ def test_a_killed_run_asks_for_nothing_twice(
 
     monkeypatch.setattr(module, "_ask", asks_three_times)
     with pytest.raises(Killed):
-        harvest(config, CLIPS, folder)
+        crawl(config, CLIPS, folder)
     with (folder / "since.jsonl").open("a") as lines:
         lines.write('{"clip": {"clip_id": "vid')  # cut by the kill
     (folder / f".{CLIPS[3].clip_id}.mp4.tmp").touch()
     monkeypatch.setattr(module, "_settle", settle)
     monkeypatch.setattr(module, "_ask", ask)
-    resumed = harvest(config, CLIPS, folder)
+    resumed = crawl(config, CLIPS, folder)
     assert server.requests.keys() == once.keys() == set(NAMES)
     assert server.requests[NAMES[1]] == once[NAMES[1]] == 1
     times = {row.clip.clip_id: row.attempts for row in resumed}

@@ -11,11 +11,11 @@ from PIL import Image
 import trimodal.preprocess.image_shards
 from trimodal.core.archives import StoredFile, files_by_name
 from trimodal.core.records import CaptionedImage
-from trimodal.preprocess.image_shards import ImageShard, StoredForm, stored_jpeg, write_image_shard
+from trimodal.preprocess.image_shards import ImageFormat, ImageShard, stored_jpeg, write_image_shard
 from trimodal.preprocess.images import write_images
 from trimodal.sources.image_files import ImageFile
 
-FORM = StoredForm(px=16, jpeg_quality=90, images_per_shard=2)
+FORM = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)
 
 
 def jpeg(seed: int, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> bytes:
@@ -134,6 +134,6 @@ def test_one_picture_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(trimodal.preprocess.image_shards, "read_file", read)
     images = tuple((f"i{n}", StoredFile(path=Path(f"{n}.jpg"))) for n in range(40))
-    form = StoredForm(px=256, jpeg_quality=95, images_per_shard=40)
+    form = ImageFormat(px=256, jpeg_quality=95, images_per_shard=40)
     write_image_shard(form, ImageShard(path=path, split="train", images=images))
     assert sizes[20] > sizes[10] > sizes[1]

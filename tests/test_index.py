@@ -18,10 +18,10 @@ from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.search.api import index
 from trimodal.search.audio_windows import (
+    audio_windows,
     cut_windows,
     duration_seconds,
     moment_centre,
-    sound_windows,
 )
 from trimodal.search.index import LIMITS, index_folder
 from trimodal.search.store import FRAME_BITS, MomentStore, StoreError
@@ -78,7 +78,7 @@ def test_points_are_those_of_the_picture_and_the_sound_around_it(
     points = rows_of(store, "a.mp4")
     assert list(points) == [0.5, 1.5, 2.5, 3.5, 4.5]
     pictures = tool.model.embed_images(frames)
-    heard = tool.model.embed_windows(sound_windows(folder / "a.mp4", tool.model.checkpoint.mel))
+    heard = tool.model.embed_windows(audio_windows(folder / "a.mp4", tool.model.checkpoint.mel))
     np.testing.assert_allclose([p[:256] for p in points.values()], pictures, atol=1e-5)
     sounds = [p[256:] for p in points.values()]
     # Windows fit around 1.5, 2.5 and 3.5; at the edges they are moved inside.

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from data_fixtures import contents
 
-from trimodal.core.shards import ShardDone
+from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state
 from trimodal.parallel import journal
 from trimodal.parallel.journal import make_shards
@@ -29,7 +29,7 @@ class Letters:
         return [[source.name, file_state(source)] for source in self.sources]
 
 
-def spell(job: Letters) -> ShardDone:
+def spell(job: Letters) -> ShardResult:
     """Makes the shard and notes that it did."""
     with (job.path.parent.parent / "made").open("a") as log:
         log.write(f"{job.path.name}\n")
@@ -37,7 +37,7 @@ def spell(job: Letters) -> ShardDone:
     if "CRASH" in text:
         os.kill(os.getpid(), signal.SIGSEGV)
     job.path.write_text(text)
-    return ShardDone(
+    return ShardResult(
         rows=[{"letter": letter, "weight": 0.1} for letter in text],
         left_out=Counter(odd=2),
         examples={"odd": "one"},
@@ -56,7 +56,7 @@ def jobs(tmp_path: Path) -> list[Letters]:
     return [Letters(tmp_path / "out" / f"s-{n}.tar", pair) for n, pair in enumerate(pairs)]
 
 
-def make(jobs: Sequence[Letters], form: Any = "form", workers: int = 1) -> list[ShardDone]:
+def make(jobs: Sequence[Letters], form: Any = "form", workers: int = 1) -> list[ShardResult]:
     return list(make_shards(spell, jobs, jobs[0].path.parent, form=form, workers=workers))
 
 
@@ -97,7 +97,7 @@ def test_what_is_finished_is_found(
 
 
 def test_a_run_that_stops_goes_on(jobs: list[Letters], made: Made) -> None:
-    running: Iterator[ShardDone] = make_shards(
+    running: Iterator[ShardResult] = make_shards(
         spell, jobs, jobs[0].path.parent, form="form", workers=1
     )
     next(running), next(running)
@@ -180,19 +180,19 @@ def test_a_crashed_worker_ends_the_run_and_what_was_finished_stays(
 def test_a_rescued_shard_is_noted(jobs: list[Letters], made: Made) -> None:
     jobs[2].sources[0].write_text("CRASH")
 
-    def rescue(job: Letters, error: WorkerError) -> ShardDone:
+    def on_crash(job: Letters, error: WorkerError) -> ShardResult:
         assert error.crashed
         job.path.write_text("rescued")
-        return ShardDone(rows=[], left_out=Counter(crash=1), examples={}, bytes=7)
+        return ShardResult(rows=[], left_out=Counter(crash=1), examples={}, bytes=7)
 
     for attempt in range(2):
         out = jobs[0].path.parent
-        done = list(make_shards(spell, jobs, out, form="", workers=1, rescue=rescue))
+        done = list(make_shards(spell, jobs, out, form="", workers=1, on_crash=on_crash))
         assert [sum(d.left_out.values()) for d in done] == [2, 2, 1]
         assert made() == (ALL if attempt == 0 else [])
 
 
 def test_what_may_heal_is_tried_again(jobs: list[Letters], made: Made) -> None:
     for _ in range(2):
-        list(make_shards(spell, jobs, jobs[0].path.parent, form="", workers=1, may_heal={"odd"}))
+        list(make_shards(spell, jobs, jobs[0].path.parent, form="", workers=1, retryable={"odd"}))
         assert made() == ALL

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from torch.utils.data import Dataset
 from training_fixtures import RATE_HZ
+from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, FrameSampling, Pair
 
 from trimodal.core.files import write_table
 from trimodal.core.schemas import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
@@ -18,7 +19,6 @@ from trimodal.core.shards import Sample, write_shard
 from trimodal.media.mel import MelConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.clip_index import ClipTable
-from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Pair, PointRule
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 SAMPLES = 20_000
@@ -58,7 +58,7 @@ def pairs(folder: Path) -> AudioVisualPairs:
         "mel_columns": [501] * SAMPLES, "youtube_id": [""] * SAMPLES,
         "picture_fingerprints": frames,
     }  # fmt: skip
-    rule = PointRule(first_frame=2, last_frame=8, validation_frame=4)
+    rule = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
     return AudioVisualPairs(
         ClipTable(folder, pa.table(columns, AV_SCHEMA)), rule, MEL, AUGMENT, seed=1
     )
@@ -73,7 +73,7 @@ def images(folder: Path) -> CaptionedImages:
     index = {
         "image_id": names, "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
         "shard_fingerprint": ["f"] * SAMPLES, "offset": offsets,
-        "size": [first["jpg"].size] * SAMPLES, "picture_fingerprint": [0] * SAMPLES,
+        "size": [first["jpg"].size] * SAMPLES, "image_fingerprint": [0] * SAMPLES,
     }  # fmt: skip
     write_table(folder / "index.parquet", pa.table(index, IMAGE_SCHEMA))
     ids = np.arange(2 * SAMPLES * 16, dtype=np.int32).reshape(-1, 16)

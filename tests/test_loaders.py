@@ -19,26 +19,26 @@ from mel_fixtures import scaled
 from PIL import Image
 from torch import Tensor
 from training_fixtures import TinyData
-
-from trimodal.core.records import DataError
-from trimodal.media.mel import FLOOR_DB, MelConfig
-from trimodal.models.preprocessing import centre_views
-from trimodal.training.clip_index import AvClip, read_index
 from trimodal.training.datasets import (
     AudioVisualPairs,
     CaptionedImages,
     Chances,
     Draw,
-    PointRule,
+    FrameSampling,
     read_frame,
     read_windows,
 )
+
+from trimodal.core.records import DataError
+from trimodal.media.mel import FLOOR_DB, MelConfig
+from trimodal.models.preprocessing import centre_views
+from trimodal.training.clip_index import IndexedClip, read_index
 from trimodal.training.sampler import EndlessBatches, training_loader, validation_batches
 
-RULE = PointRule(first_frame=2, last_frame=8, validation_frame=4)
+RULE = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
 
 
-def clips_of(data: TinyData, split: str = "train") -> list[AvClip]:
+def clips_of(data: TinyData, split: str = "train") -> list[IndexedClip]:
     return read_index(data.av_dir, split, data.mel)
 
 
@@ -60,7 +60,7 @@ def member(shard: Path, name: str) -> bytes:
         return content.read()
 
 
-def stored_mel(clip: AvClip) -> np.ndarray:
+def stored_mel(clip: IndexedClip) -> np.ndarray:
     """Decibels: each column's loudest, and 255ths of 80 dB below it."""
     columns = np.load(io.BytesIO(member(clip.shard, f"{clip.clip_id}.mel.npy")))
     loudest = columns["top_db"].astype(np.float32) - np.float32(80.0)
@@ -76,7 +76,7 @@ def shown_second(view: Tensor) -> int:
     return round((view[0].float().mean().item() - 20) / 20)
 
 
-def read_window(clip: AvClip, centre: float, mel: MelConfig) -> tuple[Tensor, int]:
+def read_window(clip: IndexedClip, centre: float, mel: MelConfig) -> tuple[Tensor, int]:
     """Behind another window of the clip."""
     windows, missing = read_windows([clip, clip], [2.0, centre], mel)
     return windows[1], missing[1]
@@ -108,9 +108,9 @@ def test_window_beyond_the_sound_is_completed_with_silence(
         stored[c] if 0 <= c < len(stored) else np.full(16, FLOOR_DB, np.float32)
         for c in range(first, first + 151)
     ]
-    window, lacking = read_window(clip, centre, tiny_data.mel)
+    window, preflight = read_window(clip, centre, tiny_data.mel)
     assert np.array_equal(window[0].numpy(), scaled(np.stack(rows), tiny_data.mel))
-    assert lacking == (first + 151 - len(stored) if missing is None else missing)
+    assert preflight == (first + 151 - len(stored) if missing is None else missing)
 
 
 def test_frame_is_the_tars_jpeg(tiny_data: TinyData) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from training_fixtures import PAPERS_LOSS, LiveBytes
 
-from trimodal.losses.ranking import Reduction, WholeBatch, pair_loss, variable_margin
+from trimodal.losses.ranking import FullBatch, Reduction, pair_loss, variable_margin
 
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "sum")
 
@@ -108,7 +108,9 @@ def test_shares_of_rows_add_up_to_the_batchs_loss(
     image, other = units(600, 8, 1), units(600, 8, 2)
     options = {"margin": 0.2, "image_margin_scale": scale, "reduction": reduction}
     shares = [
-        pair_loss(image[rows], other[rows], **options, whole=WholeBatch(image, other, rows.start))
+        pair_loss(
+            image[rows], other[rows], **options, full_batch=FullBatch(image, other, rows.start)
+        )
         for rows in (slice(0, 300), slice(300, 301), slice(301, 600))
     ]
     together = pair_loss(image, other, **options)
@@ -159,7 +161,7 @@ def test_variable_margin_is_the_scaled_sigmoid_of_the_negated_similarity() -> No
 
 
 def test_similar_anchors_get_a_small_margin_and_dissimilar_ones_a_large_one() -> None:
-    same, orthogonal, opposite = variable_margin(
+    same, orthogonal, opposite = variable_margins_of(
         torch.tensor([[1.0, 0.0, -1.0]]).expand(3, 3), 0.4
     )[0].tolist()
     assert same == pytest.approx(0.4 / (1 + math.e))

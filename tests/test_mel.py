@@ -22,15 +22,9 @@ from mel_fixtures import (
     sound,
 )
 
-from trimodal.media.mel import (
-    FLOOR_DB,
-    MelConfig,
-    missing_columns,
-    store_decibels,
-    window_decibels,
-    window_first_column,
-)
+from trimodal.media.mel import FLOOR_DB, MelConfig, store_decibels
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.windows import missing_columns, window_decibels, window_first_column
 
 
 def view(stored: npt.NDArray[np.void], first: int, config: MelConfig) -> Decibels:

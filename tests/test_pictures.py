@@ -14,9 +14,9 @@ from training_fixtures import TinyData, storing
 from trimodal.core.archives import StoredFile
 from trimodal.core.records import Clip
 from trimodal.download.probe import inspect
-from trimodal.media.image import SAYS_NOTHING, picture_fingerprint
+from trimodal.media.image import UNIFORM_IMAGE, image_fingerprint
 from trimodal.preprocess.clip_shards import ClipShard, extract_shard
-from trimodal.preprocess.image_shards import ImageShard, StoredForm, write_image_shard
+from trimodal.preprocess.image_shards import ImageFormat, ImageShard, write_image_shard
 
 
 def picture(low: int, high: int, channel: int = 0) -> npt.NDArray[np.uint8]:
@@ -29,25 +29,25 @@ def picture(low: int, high: int, channel: int = 0) -> npt.NDArray[np.uint8]:
 def test_fingerprint_is_the_beginning_of_sha_256() -> None:
     pixels = picture(0, 255)
     wanted = [int(np.frombuffer(hashlib.sha256(b).digest()[:8], ">i8")[0]) for b in (b"a", b"b")]
-    assert [picture_fingerprint(b, pixels) for b in (b"a", b"b")] == wanted
-    assert min(picture_fingerprint(bytes([n]), pixels) for n in range(20)) < 0
+    assert [image_fingerprint(b, pixels) for b in (b"a", b"b")] == wanted
+    assert min(image_fingerprint(bytes([n]), pixels) for n in range(20)) < 0
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
 @pytest.mark.parametrize(("low", "high"), [(0, 0), (255, 255), (0, 16), (239, 255), (90, 100)])
 def test_picture_of_one_colour_says_nothing(low: int, high: int, channel: int) -> None:
-    assert picture_fingerprint(b"jpeg", picture(low, high, channel)) == SAYS_NOTHING
+    assert image_fingerprint(b"jpeg", picture(low, high, channel)) == UNIFORM_IMAGE
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
 @pytest.mark.parametrize(("low", "high"), [(0, 17), (255, 238), (0, 255)])
 def test_picture_that_spans_more_in_any_channel_counts(low: int, high: int, channel: int) -> None:
-    assert picture_fingerprint(b"jpeg", picture(low, high, channel)) != SAYS_NOTHING
+    assert image_fingerprint(b"jpeg", picture(low, high, channel)) != UNIFORM_IMAGE
 
 
 def test_colour_is_judged_channel_by_channel() -> None:
     red = np.broadcast_to(np.array([250, 3, 3], np.uint8), (4, 4, 3))
-    assert picture_fingerprint(b"jpeg", red) == SAYS_NOTHING
+    assert image_fingerprint(b"jpeg", red) == UNIFORM_IMAGE
 
 
 def slow(content: bytes) -> int:
@@ -66,7 +66,7 @@ def test_index_holds_the_fingerprint_of_every_stored_frame(tiny_data: TinyData) 
 def test_index_holds_the_fingerprint_of_every_stored_image(tiny_data: TinyData) -> None:
     for row in pq.read_table(tiny_data.images_dir / "index.parquet").to_pylist():
         shard = (tiny_data.images_dir / row["shard"]).read_bytes()
-        assert row["picture_fingerprint"] == slow(shard[row["offset"] :][: row["size"]])
+        assert row["image_fingerprint"] == slow(shard[row["offset"] :][: row["size"]])
 
 
 def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     files = tuple((name, StoredFile(path=tmp_path / f"{name}.png")) for name in ("black", "bar"))
     images = ImageShard(path=tmp_path / "train-000001.tar", split="train", images=files)
-    form = StoredForm(px=16, jpeg_quality=90, images_per_shard=2)
-    black, bar = (row["picture_fingerprint"] for row in write_image_shard(form, images).rows)
+    form = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)
+    black, bar = (row["image_fingerprint"] for row in write_image_shard(form, images).rows)
     assert black == 0
     assert bar != 0

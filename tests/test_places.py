@@ -20,8 +20,8 @@ from training_fixtures import storing
 
 from trimodal.core.manifest import read_manifest, write_manifest
 from trimodal.core.records import Clip, DataError
-from trimodal.core.storage import is_remote, place, upload
-from trimodal.download.local import look_through
+from trimodal.core.storage import is_remote, upload
+from trimodal.download.local import find_local_clips
 from trimodal.parallel.executor import LOCAL, EngineConfig
 from trimodal.preprocess.extract import extract
 
@@ -68,15 +68,15 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(media: str, out: str, manifest: Path, engine: EngineConfig = LOCAL) -> None:
     """What download's look and the extraction make of a folder of clips, in shards of two."""
-    write_manifest(manifest, look_through(place(media), CLIPS, [], workers=1))
-    extract(manifest, place(out), replace(storing(), clips_per_shard=2), MEL, engine)
+    write_manifest(manifest, find_local_clips(storage_path(media), CLIPS, [], workers=1))
+    extract(manifest, storage_path(out), replace(storing(), clips_per_shard=2), MEL, engine)
 
 
 def test_shards_on_a_store_are_those_on_disk(media: Path, bucket: str, tmp_path: Path) -> None:
     """Clips, manifest, shards, index and statistics; and a second run makes no shard again."""
     extracted(str(media), str(tmp_path / "av"), tmp_path / "here.parquet")
     put(media, f"{bucket}/clips")
-    manifest = place(f"{bucket}/manifest.parquet")
+    manifest = storage_path(f"{bucket}/manifest.parquet")
     extracted(f"{bucket}/clips", f"{bucket}/av", manifest)
     assert stored(f"{bucket}/av") == contents(tmp_path / "av")
     outcomes = read_manifest(manifest)
@@ -92,13 +92,15 @@ def test_a_second_run_finds_the_shards_and_a_changed_clip_makes_its_own_again(
     run = partial(extracted, f"{bucket}/clips", f"{bucket}/av", tmp_path / "manifest.parquet")
     run()
     before = stored(f"{bucket}/av")
-    (place(bucket) / "av" / "of-another-run.txt").write_text("x")
+    (storage_path(bucket) / "av" / "of-another-run.txt").write_text("x")
     caplog.clear()
     run()
     assert stored(f"{bucket}/av") == before
     assert any("5 of 5 shards were finished" in text for text in caplog.messages)
     write_clip(tmp_path / "other.mp4", seconds=3.0, fps=5)
-    (place(bucket) / "clips" / "video8.mp4").write_bytes((tmp_path / "other.mp4").read_bytes())
+    (storage_path(bucket) / "clips" / "video8.mp4").write_bytes(
+        (tmp_path / "other.mp4").read_bytes()
+    )
     caplog.clear()
     run()
     changed = {name for name, content in stored(f"{bucket}/av").items() if content != before[name]}
@@ -110,14 +112,14 @@ def test_archives_on_a_store_are_read_there(media: Path, bucket: str, tmp_path: 
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         for path in sorted(media.iterdir()):
             tar.add(path, path.name)
-    upload(tmp_path / "all.tar", place(bucket) / "all.tar")
+    upload(tmp_path / "all.tar", storage_path(bucket) / "all.tar")
     with zipfile.ZipFile(tmp_path / "all.zip", "w") as archive:
         for path in sorted(media.iterdir()):
             archive.write(path, path.name)
-    upload(tmp_path / "all.zip", place(bucket) / "all.zip")
-    here = look_through(media, CLIPS, [], workers=1)
+    upload(tmp_path / "all.zip", storage_path(bucket) / "all.zip")
+    here = find_local_clips(media, CLIPS, [], workers=1)
     for name in ("all.tar", "all.zip"):
-        found = look_through(place(f"{bucket}/{name}"), CLIPS, [], workers=1)
+        found = find_local_clips(storage_path(f"{bucket}/{name}"), CLIPS, [], workers=1)
         assert [(o.status, o.duration_s, o.bytes) for o in found] == [
             (o.status, o.duration_s, o.bytes) for o in here
         ]
@@ -131,8 +133,8 @@ def test_the_stage_takes_urls_and_tells_of_a_store_that_does_not_answer(
 ) -> None:
     put(media, f"{bucket}/clips")
     write_manifest(
-        place(f"{bucket}/manifest.parquet"),
-        look_through(place(f"{bucket}/clips"), CLIPS, [], workers=1),
+        storage_path(f"{bucket}/manifest.parquet"),
+        find_local_clips(storage_path(f"{bucket}/clips"), CLIPS, [], workers=1),
     )
     params = tmp_path / "params.yaml"
     engine = {"kind": "local", "address": "", "shared_folder": True}
@@ -157,20 +159,20 @@ def test_the_stage_takes_urls_and_tells_of_a_store_that_does_not_answer(
 @pytest.mark.parametrize("text", ["http://host/clips", "ftp://host/a", "s3://", "s3:///", "://x"])
 def test_other_urls_are_no_places(text: str) -> None:
     with pytest.raises(DataError, match="neither a path nor a URL"):
-        place(text)
+        storage_path(text)
 
 
 def test_paths_and_file_urls_are_of_this_machine() -> None:
-    assert place("data/av") == Path("data/av")
-    assert place("file:///data/a%20b") == Path("/data/a b")
-    assert not is_remote(place("file:///data"))
+    assert storage_path("data/av") == Path("data/av")
+    assert storage_path("file:///data/a%20b") == Path("/data/a b")
+    assert not is_remote(storage_path("file:///data"))
 
 
 def test_locally_no_store_is_imported() -> None:
     code = """
 import sys
-from trimodal.core.storage import place
-place("data/av"), place("file:///data")
+from trimodal.core.storage import storage_path
+storage_path("data/av"), storage_path("file:///data")
 import trimodal.preprocess.extract, trimodal.download.download
 sys.exit(bool({"fsspec", "upath", "s3fs", "botocore"} & set(sys.modules)))
 """
@@ -187,6 +189,6 @@ def test_nodes_that_share_no_folder_work_by_urls(media: Path, bucket: str, tmp_p
         for _ in range(2):
             add_node(cluster)
         engine = EngineConfig(kind="ray", address=cluster.address, shared_folder=False)
-        manifest = place(f"{bucket}/manifest.parquet")
+        manifest = storage_path(f"{bucket}/manifest.parquet")
         extracted(f"{bucket}/clips", f"{bucket}/av", manifest, engine)
     assert stored(f"{bucket}/av") == contents(tmp_path / "av")

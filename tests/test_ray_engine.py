@@ -19,7 +19,7 @@ from test_download import DEMO, DEMO_SOURCE
 from test_youtube import CONFIG as YOUTUBE
 from training_fixtures import RATE_HZ, caption_sources, storing
 
-from trimodal.core.archives import places_in
+from trimodal.core.archives import files_and_archives_in
 from trimodal.core.manifest import ClipOutcome, write_manifest
 from trimodal.core.records import Clip, DataError, Split
 from trimodal.core.timing import frame_count
@@ -27,7 +27,7 @@ from trimodal.download.download import download
 from trimodal.media.mel import MelConfig
 from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
 from trimodal.parallel.journal import FOLDER
-from trimodal.parallel.pool import EngineError, WorkerError
+from trimodal.parallel.pool import ExecutorError, WorkerError
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.extract import extract
 
@@ -104,14 +104,14 @@ def made(manifest: Path, out: Path, engine: EngineConfig) -> dict[str, bytes]:
 
 
 def test_a_cluster_without_nodes_is_told(cluster: Any) -> None:
-    with pytest.raises(EngineError, match="no node with a core"):
+    with pytest.raises(ExecutorError, match="no node with a core"):
         list(map_in_order(on(cluster), frame_count, [1.0], 1))
 
 
 @pytest.mark.usefixtures("node")
 def test_a_jobs_own_error_is_raised_here(cluster: Any) -> None:
     with pytest.raises(DataError, match="is neither a folder") as caught:
-        list(map_in_order(on(cluster), places_in, [Path("there is none")], 1))
+        list(map_in_order(on(cluster), files_and_archives_in, [Path("there is none")], 1))
     assert any("On a node of the cluster" in note for note in caught.value.__notes__)
 
 
@@ -126,11 +126,11 @@ def test_a_crash_goes_to_the_rescue_or_ends_the_run(cluster: Any) -> None:
     """A job that kills its process, by SIGSEGV."""
     engine, jobs = on(cluster), [signal.SIGSEGV] * 2
 
-    def rescue(job: signal.Signals, error: WorkerError) -> str:
+    def on_crash(job: signal.Signals, error: WorkerError) -> str:
         assert error.crashed
         return f"rescued {job}"
 
-    found = list(map_in_order(engine, signal.raise_signal, jobs, 1, rescue=rescue))  # type: ignore[arg-type]
+    found = list(map_in_order(engine, signal.raise_signal, jobs, 1, on_crash=on_crash))  # type: ignore[arg-type]
     assert found == [f"rescued {job}" for job in jobs]
     with pytest.raises(WorkerError, match="crashed or was killed"):
         list(map_in_order(engine, signal.raise_signal, jobs, 1))
@@ -142,7 +142,7 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
         address = f"127.0.0.1:{closed.getsockname()[1]}"
     engine = EngineConfig(kind="ray", address=address, shared_folder=True)
     began = time.monotonic()
-    with pytest.raises(EngineError, match=f"engine.address {address} cannot be reached"):
+    with pytest.raises(ExecutorError, match=f"engine.address {address} cannot be reached"):
         list(map_in_order(engine, frame_count, [1.0], 1))
     assert time.monotonic() - began < 60
 
@@ -150,7 +150,7 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "127.0.0.1:"])
 def test_an_address_that_is_none_is_told(address: str) -> None:
     engine = EngineConfig(kind="ray", address=address, shared_folder=True)
-    with pytest.raises(EngineError, match="cannot be reached"):
+    with pytest.raises(ExecutorError, match="cannot be reached"):
         list(map_in_order(engine, frame_count, [1.0], 1))
 
 
@@ -158,7 +158,7 @@ def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "trimodal.parallel.ray_pool", raising=False)
     engine = EngineConfig(kind="ray", address="", shared_folder=True)
-    with pytest.raises(EngineError, match=r"trimodal\[ray\]"):
+    with pytest.raises(ExecutorError, match=r"trimodal\[ray\]"):
         list(map_in_order(engine, frame_count, [1.0], 1))
 
 
@@ -167,7 +167,7 @@ def test_locally_ray_is_not_imported() -> None:
     code = """
 import sys
 import trimodal.preprocess.captions, trimodal.download.download, trimodal.preprocess.extract
-from trimodal.core.archives import places_in
+from trimodal.core.archives import files_and_archives_in
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.download.download import download
 from trimodal.parallel.executor import LOCAL, map_in_order
@@ -181,7 +181,7 @@ sys.exit("ray" in sys.modules)
 def test_a_node_without_ffmpeg_is_named(cluster: Any, manifest: Path, tmp_path: Path) -> None:
     other = add_node(cluster, env_vars={"IMAGEIO_FFMPEG_EXE": "/no/such/ffmpeg"})
     try:
-        with pytest.raises(EngineError, match=r"node \S+ \w{8}: has no working ffmpeg"):
+        with pytest.raises(ExecutorError, match=r"node \S+ \w{8}: has no working ffmpeg"):
             made(manifest, tmp_path / "out", on(cluster))
     finally:
         cluster.remove_node(other)

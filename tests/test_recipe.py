@@ -11,15 +11,15 @@ from evaluation_fixtures import queries_of
 from model_fixtures import MODEL, Tool
 from test_training import CONFIG
 from training_fixtures import PAPERS_LOSS, TinyData
+from trimodal.training.datasets import AudioVisualPairs, Draw, FrameSampling
 
 from trimodal.core.text import read_vocabulary
 from trimodal.evaluation.embedding import Embeddings, embed_test_set
 from trimodal.losses.mined import mined_loss
-from trimodal.losses.ranking import pair_loss, variable_margin
-from trimodal.media.mel import mask_windows
+from trimodal.losses.ranking import pair_loss
+from trimodal.media.windows import mask_windows
 from trimodal.models.networks import TextCnn, TrimodalNet, WordMean
 from trimodal.training.clip_index import read_index
-from trimodal.training.datasets import AudioVisualPairs, Draw, PointRule
 from trimodal.training.distributed import ALONE
 from trimodal.training.trainer import Trainer
 
@@ -138,7 +138,7 @@ def test_masks_have_every_width_and_place() -> None:
 
 def sounds(data: TinyData, **masks: float) -> AudioVisualPairs:
     augment = replace(data.augment, **masks)  # type: ignore[arg-type]
-    rule = PointRule(first_frame=2, last_frame=8, validation_frame=4)
+    rule = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
     return AudioVisualPairs(read_index(data.av_dir, "train", data.mel), rule, data.mel, augment, 1)
 
 
@@ -184,7 +184,7 @@ def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
 
 def test_a_cold_margin_tells_similar_anchors_from_others_sharply() -> None:
     similarity = torch.tensor([[0.9, 0.0, -0.9]])
-    paper, cold = variable_margin(similarity, 0.4), variable_margin(similarity, 0.4, 0.1)
+    paper, cold = variable_margins_of(similarity, 0.4), variable_margins_of(similarity, 0.4, 0.1)
     assert paper[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s)) for s in (0.9, 0, -0.9)])
     assert cold[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s * 10)) for s in (0.9, 0, -0.9)])
 

@@ -26,8 +26,9 @@ from media_fixtures import (
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import LimitError, MediaError, encode_video
 from trimodal.media.container import audio as module
-from trimodal.media.mel import MelConfig, window_first_column
+from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.windows import window_first_column
 
 Samples = npt.NDArray[np.float32]
 PICTURES = ("-f", "lavfi", "-i", "color=black:size=32x32:rate=5:duration=4")

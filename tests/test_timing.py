@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trimodal.core.timing import (
-    Point,
+    FramePosition,
+    evenly_spaced_positions,
     first_column,
     frame_centre_seconds,
     frame_count,
-    middle_point,
-    spread_points,
-    training_points,
+    middle_position,
+    training_positions,
     window_columns,
     window_fits,
 )
@@ -20,8 +20,8 @@ from trimodal.core.timing import (
 milliseconds = st.integers(501, 400_000)
 
 
-def training(duration: float) -> list[Point]:
-    return list(training_points(frame_count(duration), duration, 3.0, 2, 8))
+def training(duration: float) -> list[FramePosition]:
+    return list(training_positions(frame_count(duration), duration, 3.0, 2, 8))
 
 
 def test_frame_n_shows_second_n_minus_a_half() -> None:
@@ -70,55 +70,55 @@ def test_a_window_fits_within_a_twentieth_of_a_second(
 def test_training_draws_from_frames_2_to_8_whose_window_fits(
     duration: float, frames: list[int]
 ) -> None:
-    points = [Point(frame=frame, centre_seconds=frame - 0.5) for frame in frames]
+    points = [FramePosition(frame=frame, centre_seconds=frame - 0.5) for frame in frames]
     assert training(duration) == points
 
 
 def test_training_keeps_to_the_frames_that_exist() -> None:
     """Sound may be longer than the picture."""
-    assert [point.frame for point in training_points(5, 10.0, 3.0, 2, 8)] == [2, 3, 4, 5]
+    assert [point.frame for point in training_positions(5, 10.0, 3.0, 2, 8)] == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("duration", [2.9, 2.0, 0.6])
 def test_clips_shorter_than_a_window_train_on_their_middle(duration: float) -> None:
     (point,) = training(duration)
-    assert point == middle_point(frame_count(duration), duration)
+    assert point == middle_position(frame_count(duration), duration)
     assert point.centre_seconds == duration / 2
 
 
 @given(milliseconds)
 def test_the_middle_frame_is_the_one_nearest_to_the_middle(duration_ms: int) -> None:
     duration = duration_ms / 1000
-    point = middle_point(frame_count(duration), duration)
+    point = middle_position(frame_count(duration), duration)
     assert abs(frame_centre_seconds(point.frame) - point.centre_seconds) <= 0.5
 
 
 @pytest.mark.parametrize("frames", range(4, 64))
 def test_test_points_are_the_authors(frames: int) -> None:
     positions = np.linspace(2, frames - 2, 4)
-    points = spread_points(frames, frames - 0.2, 3.0, 4)
+    points = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
     assert [point.frame for point in points] == [int(position) for position in positions]
     centres = [point.centre_seconds for point in points]
     assert centres == pytest.approx([position - 0.5 for position in positions])
 
 
 def test_test_points_of_ten_seconds() -> None:
-    points = spread_points(10, 10.0, 3.0, 4)
-    assert points == [Point(frame=n, centre_seconds=n - 0.5) for n in (2, 4, 6, 8)]
+    points = evenly_spaced_positions(10, 10.0, 3.0, 4)
+    assert points == [FramePosition(frame=n, centre_seconds=n - 0.5) for n in (2, 4, 6, 8)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_as_many_test_points_as_asked_for(count: int) -> None:
-    points = spread_points(10, 10.0, 3.0, count)
+    points = evenly_spaced_positions(10, 10.0, 3.0, count)
     assert len(points) == count
-    assert points[0] == Point(frame=2, centre_seconds=1.5)
+    assert points[0] == FramePosition(frame=2, centre_seconds=1.5)
     assert points[-1].frame == (2 if count == 1 else 8)
 
 
 @pytest.mark.parametrize("duration", [2.95, 3.0, 3.2, 3.5])
 def test_windows_fit_in_videos_of_three_frames(duration: float) -> None:
     assert frame_count(duration) == 3
-    points = spread_points(3, duration, 3.0, 4)
+    points = evenly_spaced_positions(3, duration, 3.0, 4)
     assert all(window_fits(point.centre_seconds, 3.0, duration) for point in points)
     assert points[0].centre_seconds == 1.5
     assert points[-1].centre_seconds == pytest.approx(max(1.5, duration - 1.5))
@@ -128,14 +128,16 @@ def test_windows_fit_in_videos_of_three_frames(duration: float) -> None:
 @pytest.mark.parametrize("duration", [2.0, 2.8])
 def test_videos_shorter_than_a_window_have_all_points_in_their_middle(duration: float) -> None:
     frames = frame_count(duration)
-    assert spread_points(frames, duration, 3.0, 4) == [middle_point(frames, duration)] * 4
+    assert (
+        evenly_spaced_positions(frames, duration, 3.0, 4) == [middle_position(frames, duration)] * 4
+    )
 
 
 @given(milliseconds, st.integers(1, 8))
 def test_every_point_names_a_frame_of_the_video(duration_ms: int, count: int) -> None:
     duration = duration_ms / 1000
     frames = frame_count(duration)
-    spread = spread_points(frames, duration, 3.0, count)
+    spread = evenly_spaced_positions(frames, duration, 3.0, count)
     assert len(spread) == count
     for point in [*spread, *training(duration)]:
         assert 1 <= point.frame <= frames
@@ -145,16 +147,16 @@ def test_every_point_names_a_frame_of_the_video(duration_ms: int, count: int) ->
 def test_test_windows_fit_or_are_all_in_the_middle(duration_ms: int) -> None:
     duration = duration_ms / 1000
     frames = frame_count(duration)
-    points = spread_points(frames, duration, 3.0, 4)
-    if points != [middle_point(frames, duration)] * 4:
+    points = evenly_spaced_positions(frames, duration, 3.0, 4)
+    if points != [middle_position(frames, duration)] * 4:
         assert all(window_fits(point.centre_seconds, 3.0, duration) for point in points)
 
 
 def test_videos_without_frames_are_refused() -> None:
     with pytest.raises(ValueError, match="without frames"):
-        training_points(0, 0.4, 3.0, 2, 8)
+        training_positions(0, 0.4, 3.0, 2, 8)
     with pytest.raises(ValueError, match="without frames"):
-        spread_points(0, 0.4, 3.0, 4)
+        evenly_spaced_positions(0, 0.4, 3.0, 4)
 
 
 @pytest.mark.parametrize(

@@ -154,7 +154,7 @@ def test_a_worker_that_dies_is_an_error_that_says_how(
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_crashed_jobs_are_rescued_and_the_others_done(workers: int) -> None:
     jobs = ["a", "segfault", "b", "hung", "c", "segfault"]
-    rescued = map_in_order(die, jobs, workers, rescue=lambda job, error: f"{job}: {error.how}")
+    rescued = map_in_order(die, jobs, workers, on_crash=lambda job, error: f"{job}: {error.how}")
     assert list(rescued) == [
         "a", "segfault: died of signal 11 (Segmentation fault)", "b", "hung: hung", "c",
         "segfault: died of signal 11 (Segmentation fault)",
@@ -163,7 +163,7 @@ def test_crashed_jobs_are_rescued_and_the_others_done(workers: int) -> None:
 
 def test_a_killed_worker_is_not_rescued() -> None:
     with pytest.raises(WorkerError, match="signal 9"):
-        list(map_in_order(die, ["killed"], 1, rescue=lambda *_: "rescued"))
+        list(map_in_order(die, ["killed"], 1, on_crash=lambda *_: "rescued"))
 
 
 @pytest.mark.parametrize("round_number", range(5))

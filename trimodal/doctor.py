@@ -151,14 +151,14 @@ def _tools(sections: Sections) -> Iterator[Finding]:
 def _youtube_tools(sections: Sections) -> Iterator[Finding]:
     import yt_dlp.version
 
-    runtime = sections.youtube.js_runtime
+    runtime = sections.machine.youtube.js_runtime
     found = shutil.which("qjs" if runtime == "quickjs" else runtime)
     yield Finding(
         verdict="ok" if found else "missing",
         what="JavaScript runtime",
         detail=found
         or f"yt-dlp needs {runtime} to read YouTube's pages; install it, or name "
-        "another in youtube.js_runtime",
+        "another in machine.youtube.js_runtime",
     )
     released = yt_dlp.version.__version__
     age = (date.today() - date(*(int(part) for part in released.split(".")[:3]))).days
@@ -168,9 +168,9 @@ def _youtube_tools(sections: Sections) -> Iterator[Finding]:
         detail=f"{released}, {age} days old"
         + ("; YouTube changes faster: pip install --upgrade yt-dlp" if age > _STALE_DAYS else ""),
     )
-    cookies = sections.youtube.cookies_file
+    cookies = sections.machine.youtube.cookies_file
     if cookies and not Path(cookies).is_file():
-        yield Finding(verdict="missing", what="youtube.cookies_file", detail=cookies)
+        yield Finding(verdict="missing", what="machine.youtube.cookies_file", detail=cookies)
 
 
 def _sources(sections: Sections) -> Iterator[Finding]:
@@ -210,7 +210,7 @@ def _weights(sections: Sections) -> Iterator[Finding]:
 
 def _device(sections: Sections) -> Finding:
     try:
-        device = pick_device(sections.train.device)
+        device = pick_device(sections.machine.device)
     except RuntimeError as error:
         return Finding(verdict="missing", what="device", detail=str(error))
     dtype = str(pick_dtype(sections.train.precision, device)).removeprefix("torch.")

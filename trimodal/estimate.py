@@ -13,6 +13,7 @@ from PIL import Image
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import temporary_folder
+from trimodal.core.machine import MachineConfig
 from trimodal.core.records import Clip
 from trimodal.core.schemas import VECTOR_DIM, WORDS
 from trimodal.download.download import DownloadConfig
@@ -22,6 +23,7 @@ from trimodal.evaluation.evaluate import EvaluateConfig
 from trimodal.losses.config import LossConfig
 from trimodal.media.container import encode_video
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.devices import count_devices, pick_device
 from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
@@ -30,7 +32,7 @@ from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_sh
 from trimodal.preprocess.image_shards import stored_jpeg
 from trimodal.sources.vggsound import CLIP_SECONDS
 from trimodal.training.config import TrainConfig
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 from trimodal.training.trainer import Trainer
 
 _PATIENCE_SECONDS = 3.0  # a step that would take longer is scaled up from four rows
@@ -65,12 +67,14 @@ class Sections:
     youtube: YoutubeConfig
     extract: ExtractConfig
     mel: MelConfig
+    window: WindowConfig
     captions: CaptionsConfig
     augment: AugmentConfig
     model: ModelConfig
     loss: LossConfig
     train: TrainConfig
     evaluate: EvaluateConfig
+    machine: MachineConfig
 
 
 def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
@@ -84,31 +88,30 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
     image_seconds, image_bytes = _image_cost(sections.captions)
     step_seconds, view_seconds, device = _step_cost(sections)
     if device == "cuda":  # processes on one CPU share its cores
-        train, evaluate = sections.train, sections.evaluate
-        train_gpus = count_devices(train.devices, train.device)
-        step_seconds /= train_gpus
-        view_seconds /= count_devices(evaluate.devices, evaluate.device)
-        device = f"{train_gpus} GPUs" if train_gpus > 1 else "a GPU"
+        gpus = count_devices(sections.machine.devices, sections.machine.device)
+        step_seconds /= gpus
+        view_seconds /= gpus
+        device = f"{gpus} GPUs" if gpus > 1 else "a GPU"
     clips = sizes.train_clips + sizes.test_videos
     batch = sections.train.batch_size
     steps = sections.train.steps_per_epoch or max(1, min(sizes.train_clips, sizes.images) // batch)
     all_steps = steps * sections.train.epochs
-    views = sizes.test_videos * sections.evaluate.points
+    views = sizes.test_videos * sections.evaluate.frames_per_video
     return [
         _download_cost(sections, sizes, fetched_bytes, look_seconds),
         StageCost(
             stage="extract",
-            seconds=clips * clip_seconds / sections.extract.workers,
+            seconds=clips * clip_seconds / sections.machine.workers,
             bytes=clips * clip_bytes,
             basis=f"{clips:,} clips x {1000 * clip_seconds:.0f} ms, "
-            f"{sections.extract.workers} workers",
+            f"{sections.machine.workers} workers",
         ),
         StageCost(
             stage="captions",
-            seconds=sizes.images * image_seconds / sections.captions.workers,
+            seconds=sizes.images * image_seconds / sections.machine.workers,
             bytes=sizes.images * image_bytes,
             basis=f"{sizes.images:,} images x {1000 * image_seconds:.1f} ms, "
-            f"{sections.captions.workers} workers; captions and vectors come on top",
+            f"{sections.machine.workers} workers; captions and vectors come on top",
         ),
         StageCost(
             stage="train",
@@ -131,13 +134,13 @@ def _download_cost(
 ) -> StageCost:
     source = sections.download.source
     if source == "youtube":
-        config = sections.youtube
-        pauses = sizes.train_clips * 1.5 * config.pause_seconds / config.workers
+        access = sections.machine.youtube
+        pauses = sizes.train_clips * 1.5 * access.pause_seconds / access.workers
         return StageCost(
             stage="download",
             seconds=pauses,
             bytes=sizes.train_clips * fetched_bytes,
-            basis=f"at least: the pauses of {config.workers} workers alone; the network comes on "
+            basis=f"at least: the pauses of {access.workers} workers alone; the network comes on "
             "top; bytes as those of a test pattern",
         )
     if source == "files":
@@ -170,10 +173,11 @@ def _clip_cost(sections: Sections, file: StoredFile, folder: Path) -> tuple[floa
     outcome = inspect(clip, file, updated_at=None)
     look_seconds = time.perf_counter() - began
     job = ClipShard(path=folder / "shard.tar", split="train", clips=(outcome,))
+    timeout_seconds = sections.machine.clip_timeout_seconds
     threads = torch.get_num_threads()
-    extract_shard(sections.extract, sections.mel, job)
+    extract_shard(sections.extract, sections.mel, timeout_seconds, job)
     began = time.perf_counter()
-    done = extract_shard(sections.extract, sections.mel, job)
+    done = extract_shard(sections.extract, sections.mel, timeout_seconds, job)
     seconds = time.perf_counter() - began
     torch.set_num_threads(threads)
     return seconds, done.bytes, look_seconds
@@ -200,14 +204,15 @@ def _soft_picture(rng: np.random.Generator, *, width: int, height: int) -> npt.N
 
 def _step_cost(sections: Sections) -> tuple[float, float, str]:
     """Seconds of a full training step and of embedding one frame with its window."""
-    device = pick_device(sections.train.device)
+    device = pick_device(sections.machine.device)
     config = sections.train
     model = replace(sections.model, image_weights="none", audio_weights="none")  # costs no more
     network = TrimodalNet(model, torch.zeros(2, VECTOR_DIM))
-    trainer = Trainer(network, config, sections.loss, Ranks(device=device))
+    trainer = Trainer(network, config, sections.loss, World(device=device))
     side = sections.augment.crop_px
     pixels = torch.zeros(config.batch_size, 3, side, side).byte()
-    windows = torch.zeros(config.batch_size, 1, sections.mel.mels, sections.mel.columns)
+    columns = AudioFrontEnd(mel=sections.mel, window=sections.window).columns
+    windows = torch.zeros(config.batch_size, 1, sections.mel.mels, columns)
     words = torch.zeros(config.batch_size, WORDS, dtype=torch.int64)
 
     def seconds_for(rows: int) -> float:

@@ -24,17 +24,30 @@ def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any,
     for section, values in overlay.items():
         if section not in params:
             raise ConfigError(f"{overlay_path}: {params_path} has no section '{section}'")
-        for key, value in values.items():
-            if key not in params[section]:
-                raise ConfigError(f"{overlay_path}: {params_path} has no key '{section}.{key}'")
-            if params[section][key] != value:
-                changed[f"{section}.{key}"] = (params[section][key], value)
-                params[section][key] = value
+        _apply(values, params[section], section, changed, f"{overlay_path}: {params_path}")
     yaml = YAML()
     yaml.width = 4096
     with atomic_path(params_path) as temporary:
         yaml.dump(params, temporary)
     return changed
+
+
+def _apply(
+    values: dict[str, Any],
+    target: dict[str, Any],
+    where: str,
+    changed: dict[str, tuple[Any, Any]],
+    files: str,
+) -> None:
+    """Writes values into a section of the params, and into the sections within it."""
+    for key, value in values.items():
+        if key not in target:
+            raise ConfigError(f"{files} has no key '{where}.{key}'")
+        if isinstance(value, dict) and isinstance(target[key], dict):
+            _apply(value, target[key], f"{where}.{key}", changed, files)
+        elif target[key] != value:
+            changed[f"{where}.{key}"] = (target[key], value)
+            target[key] = value
 
 
 def _sections(path: Path) -> Any:

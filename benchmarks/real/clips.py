@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
+from trimodal.training.datasets import read_windows
 
 from benchmarks.measuring import say
 from benchmarks.real.prepared import RealData, SeenClip
@@ -27,11 +28,10 @@ from benchmarks.real.recipes import (
     with_margin,
 )
 from trimodal.core.text import Vocabulary, tokenise
-from trimodal.core.timing import spread_points
+from trimodal.core.timing import evenly_spaced_positions
 from trimodal.evaluation.retrieval import mix, ranks, similarity
 from trimodal.models.networks import TrimodalNet
 from trimodal.report.significance import PER_QUERY, paired_over_queries
-from trimodal.training.datasets import read_windows
 
 Values = npt.NDArray[np.float64]  # (clips,)
 Points = npt.NDArray[np.float32]
@@ -117,7 +117,7 @@ def _means(network: TrimodalNet, seen: SeenClip, data: RealData) -> tuple[Points
     """The mean image and the mean audio embedding of moments spread over a clip, as evaluate's."""
     clip, mel = seen.clip, data.mel
     duration = min(clip.sound_s, clip.duration_s)
-    points = spread_points(clip.frames, duration, mel.window_seconds, _POINTS)
+    points = evenly_spaced_positions(clip.frames, duration, mel.window_seconds, _POINTS)
     windows, _ = read_windows([clip] * len(points), [p.centre_seconds for p in points], mel)
     features = torch.from_numpy(seen.features[[p.frame - 1 for p in points], 0]).float()
     image, audio = network.image.from_features(features), network.audio(windows)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
+from trimodal.training.datasets import read_frame, read_picture
 
 from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, params_at
 from trimodal.core.config import load_section
@@ -31,8 +32,7 @@ from trimodal.models.preprocessing import normalise
 from trimodal.overlay import apply_overlay
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.msrvtt import read_queries
-from trimodal.training.clip_index import AvClip, read_index
-from trimodal.training.datasets import read_frame, read_picture
+from trimodal.training.clip_index import IndexedClip, read_index
 
 BACKBONE: Backbone = "efficientnet_lite0"
 PICTURE_PX = 224
@@ -61,7 +61,7 @@ class Captioned:
 class SeenClip:
     """A clip, the sentence that describes it, and its frames' features."""
 
-    clip: AvClip
+    clip: IndexedClip
     query: Query
     features: Features
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
+from trimodal.training.datasets import read_windows
 
 from benchmarks.real.prepared import BACKBONE, Captioned, SeenClip
-from trimodal.core.timing import training_points
+from trimodal.core.timing import training_positions
 from trimodal.losses.config import LossConfig, configured_loss
 from trimodal.losses.info_nce import LearnedScale
 from trimodal.media.mel import MelConfig
 from trimodal.models.networks import ModelConfig, TrimodalNet
-from trimodal.training.datasets import read_windows
 
 _BATCH = 512  # the paper's
 _RATE, _WEIGHT_DECAY = 0.001, 0.00001  # the paper's rate is a tenth, for whole networks
@@ -91,7 +91,7 @@ class Moments:
 def moments_of(seen: SeenClip, mel: MelConfig) -> Moments:
     """The clip's frames whose whole window fits, and those windows."""
     clip = seen.clip
-    points = training_points(clip.frames, clip.sound_s, mel.window_seconds, 1, clip.frames)
+    points = training_positions(clip.frames, clip.sound_s, mel.window_seconds, 1, clip.frames)
     windows, _ = read_windows([clip] * len(points), [p.centre_seconds for p in points], mel)
     rows = [point.frame - 1 for point in points]
     return Moments(features=torch.from_numpy(seen.features[rows]).float(), windows=windows)

@@ -42,7 +42,7 @@ def kinds_of_verbs(text: str) -> list[set[str]]:
     ]
 
 
-def places_in(text: str) -> set[str]:
+def files_and_archives_in(text: str) -> set[str]:
     return {
         background
         for background, phrases in PLACES.items()
@@ -186,7 +186,7 @@ def test_image_captions_say_what_is_visible_and_nothing_else(many: World) -> Non
             assert scene.things[0].kind in owners(NOUNS, text)
             assert owners(COLOUR_WORDS, text) <= {thing.colour for thing in scene.things}
             assert owners(SIZE_WORDS, text) <= {thing.size for thing in scene.things}
-            assert places_in(text) <= {scene.background}
+            assert files_and_archives_in(text) <= {scene.background}
             assert all(kinds & visible for kinds in kinds_of_verbs(text))
     assert len(varied) > 1200
 
@@ -213,7 +213,7 @@ def test_video_captions_state_exactly_their_facts_and_these_are_true(many: World
         assert owners(NOUNS, text) == kinds | heard_kinds
         assert owners(COLOUR_WORDS, text) == told & set(COLOUR_WORDS)
         assert owners(SIZE_WORDS, text) == told & set(SIZE_WORDS)
-        assert places_in(text) == told & set(PLACES)
+        assert files_and_archives_in(text) == told & set(PLACES)
         spoken = kinds_of_verbs(text)
         assert len(spoken) == len(heard)
         assert all(verb_kinds & heard_kinds for verb_kinds in spoken)

@@ -17,6 +17,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Self
 
+from trimodal.core.errors import UserError
 from trimodal.core.files import temporary_folder
 from trimodal.core.records import DataError
 from trimodal.core.storage import download, files_in, is_remote
@@ -37,7 +38,7 @@ _BROKEN = (
 )  # fmt: skip
 
 
-class ArchiveError(OSError):
+class ArchiveError(UserError, OSError):
     """An archive or a member of it that cannot be read; the message names both."""
 
 
@@ -68,7 +69,7 @@ def is_archive(path: Path) -> bool:
     return path.name.endswith(_ENDINGS)
 
 
-def places_in(place: Path) -> list[Path]:
+def files_and_archives_in(place: Path) -> list[Path]:
     """What to look through at ``place``: the archive itself, or a folder's files and archives in
     the order of their names, without the hidden ones. Raises DataError if it is neither.
     """
@@ -100,7 +101,7 @@ def files_by_name(place: Path, endings: Sequence[str]) -> tuple[dict[str, Stored
     found: dict[str, StoredFile] = {}
     notes: list[str] = []
     repeated = 0
-    for path in places_in(place):
+    for path in files_and_archives_in(place):
         files = members_of(path) if is_archive(path) else iter([StoredFile.plain(path)])
         try:
             for file in files:

@@ -1,22 +1,32 @@
-"""Strict reading of ``params.yaml``: one frozen dataclass a section, no defaults, no extras."""
+"""Strict reading of ``params.yaml``: a frozen pydantic dataclass a section, no defaults, no extras.
+
+A section's class stands beside the code that it configures, as
+``@dataclass(frozen=True, kw_only=True, config=SECTION)`` of ``pydantic.dataclasses``.
+"""
 
 import json
-import math
-from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+
+from trimodal.core.errors import UserError
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic_core import ErrorDetails
 
 Section = TypeVar("Section", bound="DataclassInstance")
 
+SECTION = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+Share = Annotated[float, Field(ge=0, le=1)]
+JpegQuality = Annotated[int, Field(ge=1, le=95)]
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
-class ConfigError(ValueError):
+
+class ConfigError(UserError, ValueError):
     """A params section that does not fit its dataclass; the message names file and key."""
 
 
@@ -59,29 +69,22 @@ class _Loader(yaml.SafeLoader):
 
 def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Section:
     """Validates a mapping against the dataclass ``cls``; see :func:`load_section`."""
-    known = {field.name for field in fields(cls)}
-    if unknown := sorted(str(key) for key in section if key not in known):
-        raise ConfigError(f"{where}.{unknown[0]}: unknown key (known: {', '.join(sorted(known))})")
-    for key, value in _leaves(section):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{where}.{key}: {value} is not a finite number")
     try:
         return TypeAdapter(cls).validate_json(json.dumps(section, default=str), strict=True)
     except (TypeError, RecursionError, UnicodeEncodeError) as error:
         raise ConfigError(f"{where}: not plain keys and values: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in (where, *first["loc"]))
-        raise ConfigError(f"{key}: {first['msg']}") from error
+        problems = error.errors(include_url=False)
+        unknown = [problem for problem in problems if problem["type"] in _UNKNOWN]
+        raise ConfigError(_message(where, (unknown or problems)[0], cls)) from error
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values of nested mappings and lists with their dotted keys."""
-    if isinstance(value, dict):
-        for name, part in value.items():
-            yield from _leaves(part, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for part in value:
-            yield from _leaves(part, key)
-    else:
-        yield key, value
+def _message(where: str, problem: "ErrorDetails", cls: type[Section]) -> str:
+    key = ".".join(str(part) for part in (where, *problem["loc"]))
+    if problem["type"] in _UNKNOWN:
+        known = f" (known: {', '.join(sorted(f.name for f in fields(cls)))})"
+        return f"{key}: unknown key{known if len(problem['loc']) == 1 else ''}"
+    if problem["type"] == "value_error":  # of several keys; the message names them
+        return f"{key}: {problem['ctx']['error']}"
+    given = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
+    return f"{key}: {problem['msg']}{given}"

@@ -31,12 +31,6 @@ def check_coverage(
     )
 
 
-def check_share(value: float, param: str) -> None:
-    """Raises ValueError unless a params value is a share, 0 to 1."""
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{param} lies between 0 and 1")
-
-
 def table_of_reasons(lost: Mapping[str, int], examples: Mapping[str, str]) -> str:
     """A line a reason: its name, its count, its example."""
     listed = sorted(((reason, count) for reason, count in lost.items() if count), key=_most_first)

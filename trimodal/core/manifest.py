@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import read_table, write_table
 from trimodal.core.records import Clip, ClipStatus, DataError, Split, check_name
-from trimodal.core.storage import place
+from trimodal.core.storage import storage_path
 
 SCHEMA = pa.schema(
     {
@@ -70,7 +70,7 @@ class ClipOutcome:
     def file(self) -> StoredFile:
         """Where the clip's bytes are."""
         return StoredFile(
-            path=place(self.path), member=self.member, offset=self.offset, size=self.bytes
+            path=storage_path(self.path), member=self.member, offset=self.offset, size=self.bytes
         )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from trimodal.core.errors import UserError
 from trimodal.core.files import remove_temporary_folders_of_the_dead
 from trimodal.core.storage import is_store_error
 
@@ -19,7 +20,7 @@ log = logging.getLogger("trimodal")
 _hushed = False
 
 
-def hush() -> None:
+def silence() -> None:
     """No bars and no log lines from here on: another process of the same run shows them."""
     global _hushed
     _hushed = True
@@ -36,18 +37,16 @@ def start_logging() -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """A stage's whole run. What a person can mend (an error of this package, or of the machine: no
-    space, no memory, a folder that may not be written, a store that does not answer) ends the
-    process with exit code 1 and one message on standard error; any other exception is a bug and
-    shows where it is.
+    """A stage's whole run. What a user can mend (a UserError, or an error of the machine: no space,
+    no memory, a folder without write permission, a store that does not answer) ends the process
+    with exit code 1 and one message on standard error; any other exception is a bug and shows its
+    traceback.
     """
     start_logging()
     remove_temporary_folders_of_the_dead()
     try:
         yield
-    except (ValueError, RuntimeError) as error:
-        if not type(error).__module__.startswith("trimodal."):
-            raise
+    except UserError as error:
         sys.exit(_last_words(name, error))
     except (OSError, MemoryError) as error:
         message = str(error) or "out of memory"
@@ -73,7 +72,7 @@ def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
     return tqdm(desc=task, unit=f" {unit}", total=total, disable=_hushed or None)
 
 
-def closing_line(made: str, left_out: Mapping[Any, int]) -> str:
+def summary_line(made: str, left_out: Mapping[Any, int]) -> str:
     """'made; left out 3: 2 corrupt, 1 too_short' or 'made; nothing left out'."""
     reasons = Counter(left_out)
     if not reasons.total():

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trimodal.core.errors import UserError
+
 ClipStatus = Literal[
     "ok",
     "unavailable",
@@ -22,7 +24,7 @@ ClipStatus = Literal[
     "too_short",
 ]
 # What asking again can help; a corrupt file may have been a page that asks for a login.
-MAY_HEAL: frozenset[ClipStatus] = frozenset({"network", "rate_limited", "bot_check", "corrupt"})
+RETRYABLE: frozenset[ClipStatus] = frozenset({"network", "rate_limited", "bot_check", "corrupt"})
 Split = Literal["train", "val", "test"]
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -30,7 +32,7 @@ _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """Input that a user can mend; the message names the file, row or key."""
 
 

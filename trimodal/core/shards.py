@@ -36,7 +36,7 @@ class Extent:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ShardDone:
+class ShardResult:
     """Index rows of what a shard holds; what it lacks: how many by reason, and an example of each;
     its size; whether an earlier run had made it.
     """

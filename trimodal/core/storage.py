@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from trimodal.core.records import DataError
 
 
-def place(text: str) -> Path:
+def storage_path(text: str) -> Path:
     """The file or folder that a path or a URL names; a file:// URL is a path of this machine.
     Raises DataError for other protocols, and where the store's library is not installed.
     """

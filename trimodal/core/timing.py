@@ -19,7 +19,7 @@ TOLERANCE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Point:
+class FramePosition:
     """A moment of a clip: the frame shown (numbered from 1) and the centre of its sound window."""
 
     frame: int
@@ -47,32 +47,32 @@ def window_fits(centre_seconds: float, window_seconds: float, duration_seconds: 
     )
 
 
-def middle_point(frames: int, duration_seconds: float) -> Point:
+def middle_position(frames: int, duration_seconds: float) -> FramePosition:
     """The point in the middle of a clip too short for a whole window."""
     centre = duration_seconds / 2
-    return Point(frame=_frame_at(centre + 1.0, frames), centre_seconds=centre)
+    return FramePosition(frame=_frame_at(centre + 1.0, frames), centre_seconds=centre)
 
 
 @lru_cache(maxsize=65_536)  # clips of one data set have few different lengths
-def training_points(
+def training_positions(
     frames: int, duration_seconds: float, window_seconds: float, first: int, last: int
-) -> tuple[Point, ...]:
+) -> tuple[FramePosition, ...]:
     """The points a training pair may be drawn from: frames ``first``..``last`` whose whole window
     of sound fits (paper.md: 2..8), or the middle of the clip where none does.
     """
     if frames < 1:
         raise ValueError("a clip without frames has no training point")
     fitting = tuple(
-        Point(frame=frame, centre_seconds=frame_centre_seconds(frame))
+        FramePosition(frame=frame, centre_seconds=frame_centre_seconds(frame))
         for frame in range(first, min(last, frames) + 1)
         if window_fits(frame_centre_seconds(frame), window_seconds, duration_seconds)
     )
-    return fitting or (middle_point(frames, duration_seconds),)
+    return fitting or (middle_position(frames, duration_seconds),)
 
 
-def spread_points(
+def evenly_spaced_positions(
     frames: int, duration_seconds: float, window_seconds: float, count: int
-) -> list[Point]:
+) -> list[FramePosition]:
     """``count`` points spread evenly over a test video (paper.md, Data, row 'test').
 
     The rule is the authors': frame positions from 2 to the last frame but 2, evenly spaced; the
@@ -88,11 +88,11 @@ def spread_points(
     elif window_fits(half, window_seconds, duration_seconds):
         first, last = half + 0.5, max(half, duration_seconds - half) + 0.5
     else:
-        return [middle_point(frames, duration_seconds)] * count
+        return [middle_position(frames, duration_seconds)] * count
     step = (last - first) / max(1, count - 1)
     positions = [first + k * step for k in range(count)]
     return [
-        Point(frame=_frame_at(position, frames), centre_seconds=position - 0.5)
+        FramePosition(frame=_frame_at(position, frames), centre_seconds=position - 0.5)
         for position in positions
     ]
 

@@ -11,19 +11,20 @@ from threading import Lock
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import remove_leftovers
+from trimodal.core.machine import MachineConfig, YoutubeAccess
 from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.core.progress import counter
-from trimodal.core.records import MAY_HEAL, Clip, DataError
+from trimodal.core.records import RETRYABLE, Clip, DataError
 from trimodal.download.probe import inspect
 from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
-from trimodal.media.container import lacking_media_tools
-from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
+from trimodal.media.container import missing_media_tools
+from trimodal.parallel.executor import map_in_order
 
 _CLIPS_BETWEEN_LEDGERS = 256
 
 
-def harvest(
-    config: YoutubeConfig, clips: Sequence[Clip], folder: Path, engine: EngineConfig = LOCAL
+def crawl(
+    config: YoutubeConfig, clips: Sequence[Clip], folder: Path, machine: MachineConfig
 ) -> list[ClipOutcome]:
     """Fetches into ``folder`` what is not there yet and returns every clip's outcome, in order.
 
@@ -45,13 +46,13 @@ def harvest(
     ledger |= settled
     _settle(ledger_path, ledger, since_path)
     todo = [clip for clip in clips if clip.clip_id not in settled]
-    breaker = _Breaker(config.stop_after)
+    breaker = _Breaker(machine.youtube.stop_after)
     with counter(task="asking YouTube", unit="clips", total=len(todo)) as progress:
         for start in range(0, len(todo), _CLIPS_BETWEEN_LEDGERS):
             batch = todo[start : start + _CLIPS_BETWEEN_LEDGERS]
             try:
                 with since_path.open("a", encoding="utf-8") as since:
-                    for outcome in _ask_all(config, batch, ledger, folder, breaker, engine):
+                    for outcome in _ask_all(config, batch, ledger, folder, breaker, machine):
                         ledger[outcome.clip.clip_id] = outcome
                         since.write(json.dumps(asdict(outcome)) + "\n")
                         since.flush()
@@ -87,15 +88,13 @@ def _ask_all(
     ledger: Mapping[str, ClipOutcome],
     folder: Path,
     breaker: "_Breaker",
-    engine: EngineConfig,
+    machine: MachineConfig,
 ) -> Iterator[ClipOutcome]:
     """Outcomes as they come; after the breaker has opened, only of the clips already begun."""
-    if engine.kind == "ray":
+    if machine.executor == "ray":
         askings = [(clip, ledger.get(clip.clip_id)) for clip in clips]
-        work = partial(_ask_for, config, folder)
-        for told in map_in_order(
-            engine, work, askings, config.workers, lacking=lacking_media_tools
-        ):
+        work = partial(_ask_for, config, machine.youtube, folder)
+        for told in map_in_order(machine, work, askings, preflight=missing_media_tools):
             breaker.note(told)
             yield told
             if breaker.why:
@@ -105,20 +104,23 @@ def _ask_all(
     def ask(clip: Clip) -> ClipOutcome | None:
         if breaker.why:
             return None
-        outcome = _ask(config, clip, ledger.get(clip.clip_id), folder)
+        outcome = _ask(config, machine.youtube, clip, ledger.get(clip.clip_id), folder)
         breaker.note(outcome)
         return outcome
 
-    with ThreadPoolExecutor(config.workers) as pool:
+    with ThreadPoolExecutor(machine.youtube.workers) as pool:
         for future in as_completed([pool.submit(ask, clip) for clip in clips]):
             if outcome := future.result():
                 yield outcome
 
 
 def _ask_for(
-    config: YoutubeConfig, folder: Path, asking: tuple[Clip, ClipOutcome | None]
+    config: YoutubeConfig,
+    access: YoutubeAccess,
+    folder: Path,
+    asking: tuple[Clip, ClipOutcome | None],
 ) -> ClipOutcome:
-    return _ask(config, *asking, folder)
+    return _ask(config, access, *asking, folder)
 
 
 def _settled(clip: Clip, ledger: Mapping[str, ClipOutcome], folder: Path) -> ClipOutcome | None:
@@ -132,7 +134,7 @@ def _settled(clip: Clip, ledger: Mapping[str, ClipOutcome], folder: Path) -> Cli
         ):  # fmt: skip
             return replace(row, clip=clip)
         return _inspected(clip, path, row.attempts if row else 1)
-    if row and row.status != "ok" and row.status not in MAY_HEAL:
+    if row and row.status != "ok" and row.status not in RETRYABLE:
         return replace(row, clip=clip)
     return None
 
@@ -143,12 +145,16 @@ def _inspected(clip: Clip, path: Path, attempts: int) -> ClipOutcome:
 
 
 def _ask(
-    config: YoutubeConfig, clip: Clip, before: ClipOutcome | None, folder: Path
+    config: YoutubeConfig,
+    access: YoutubeAccess,
+    clip: Clip,
+    before: ClipOutcome | None,
+    folder: Path,
 ) -> ClipOutcome:
     attempts = before.attempts + 1 if before else 1
     path = folder / f"{clip.clip_id}.mp4"
     try:
-        fetch_clip(config, clip, path)
+        fetch_clip(config, access, clip, path)
     except FetchError as error:
         return ClipOutcome(
             clip=clip, path="", status=error.status, reason=str(error), attempts=attempts
@@ -168,15 +174,16 @@ class _Breaker:
     def note(self, outcome: ClipOutcome) -> None:
         """Counts an outcome, from any worker."""
         with self._lock:
-            if outcome.status not in MAY_HEAL:
+            if outcome.status not in RETRYABLE:
                 self._failures = 0
             elif outcome.attempts == 1:  # one that failed in an earlier run too proves nothing
                 self._failures += 1
             if outcome.status in ("bot_check", "rate_limited"):
                 self.why = (
                     f"YouTube refuses this machine ({outcome.status}: {outcome.reason}). What "
-                    "came so far is kept. Wait some hours, raise youtube.pause_seconds, lower "
-                    "youtube.workers or set youtube.cookies_file; then run dvc repro again"
+                    "came so far is kept. Wait some hours, raise machine.youtube.pause_seconds, "
+                    "lower machine.youtube.workers or set machine.youtube.cookies_file; then run "
+                    "dvc repro again"
                 )
             elif self._failures >= self._stop_after and not self.why:
                 self.why = (

@@ -9,6 +9,7 @@ from typing import Any
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import atomic_path, read_json, write_json
 from trimodal.core.fingerprint import code_fingerprint
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.progress import bar
 from trimodal.core.records import Clip
@@ -16,8 +17,8 @@ from trimodal.download.demo.annotations import write_annotations
 from trimodal.download.demo.render import render_clip
 from trimodal.download.demo.world import DemoConfig, Scene, World, sample_world
 from trimodal.download.probe import inspect
-from trimodal.media.container import lacking_media_tools
-from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
+from trimodal.media.container import missing_media_tools
+from trimodal.parallel.executor import map_in_order
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
 
@@ -26,8 +27,7 @@ def render_world(
     demo: DemoConfig,
     clips_dir: Path,
     world_dir: Path,
-    workers: int,
-    engine: EngineConfig = LOCAL,
+    machine: MachineConfig,
 ) -> list[ClipOutcome]:
     """Renders what is not there yet into ``clips_dir`` and writes the annotations into
     ``world_dir``; a world of other params or of other drawing code begins anew.
@@ -44,7 +44,7 @@ def render_world(
     wanted = _wanted(world, world_dir)
     scenes = bar(
         map_in_order(
-            engine, partial(_render, demo, clips_dir), wanted, workers, lacking=lacking_media_tools
+            machine, partial(_render, demo, clips_dir), wanted, preflight=missing_media_tools
         ),
         task="rendering", unit="clips", total=len(wanted),
     )  # fmt: skip

@@ -3,29 +3,31 @@
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from trimodal.core.coverage import check_coverage, check_share
+from pydantic.dataclasses import dataclass as section_dataclass
+
+from trimodal.core.config import SECTION, Share
+from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.core.progress import closing_line, log
-from trimodal.core.storage import place
-from trimodal.download.crawl import harvest
+from trimodal.core.progress import log, summary_line
+from trimodal.core.storage import storage_path
+from trimodal.download.crawl import crawl
 from trimodal.download.demo.world import DemoConfig
 from trimodal.download.demo_clips import render_world
-from trimodal.download.local import look_through
+from trimodal.download.local import find_local_clips
 from trimodal.download.youtube import YoutubeConfig
-from trimodal.parallel.executor import LOCAL, EngineConfig
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class DownloadConfig:
     """Section ``download``. ``demo`` renders a world; ``files`` takes clips that one has;
-    ``youtube`` asks for VGGSound's clips (section ``youtube``). ``vggsound_media`` and
+    ``youtube`` fetches VGGSound's clips (section ``youtube``). ``vggsound_media`` and
     ``msrvtt_media`` are folders of clips (``<clip id>.mp4``, .mkv, .webm, .mov, .avi), of tars and
     zips, or one tar or zip. At least ``min_coverage`` of each data set's clips must be usable.
     """
@@ -36,13 +38,9 @@ class DownloadConfig:
     vggsound_splits: tuple[Literal["train", "test"], ...]
     msrvtt_csv: str
     msrvtt_media: str
-    min_coverage: float
-    workers: int
+    min_coverage: Share
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError("download.workers must be at least 1")
-        check_share(self.min_coverage, "download.min_coverage")
         needed = {
             "demo": (),
             "files": ("vggsound_csv", "vggsound_media", "msrvtt_csv", "msrvtt_media"),
@@ -59,7 +57,7 @@ def download(
     demo: DemoConfig,
     clips_dir: Path,
     world_dir: Path,
-    engine: EngineConfig = LOCAL,
+    machine: MachineConfig,
 ) -> None:
     """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and the media that were made or
     fetched, in a folder for each source) and ``world_dir`` (the demo's annotations; otherwise
@@ -69,11 +67,11 @@ def download(
     """
     bad_rows: Counter[str] = Counter()
     if config.source == "demo":
-        outcomes = render_world(demo, clips_dir / "demo", world_dir, config.workers, engine)
+        outcomes = render_world(demo, clips_dir / "demo", world_dir, machine)
     else:
         shutil.rmtree(world_dir, ignore_errors=True)
         world_dir.mkdir(parents=True)
-        outcomes, bad_rows = _collect(config, youtube, clips_dir, engine)
+        outcomes, bad_rows = _collect(config, youtube, clips_dir, machine)
     write_manifest(clips_dir / "manifest.parquet", outcomes)
     stats = {name: _stats(rows) for name, rows in _by_source(outcomes).items()}
     write_json(clips_dir / "stats.json", {"clips": stats, "bad_rows": dict(bad_rows)})
@@ -82,23 +80,23 @@ def download(
     hours = sum(outcome.duration_s for outcome in usable) / 3600
     silent = sum(not outcome.has_audio for outcome in usable)
     made = f"download: {len(usable)} clips, {hours:.2f} h, {silent} without sound"
-    log.info(closing_line(made, lost + bad_rows))
+    log.info(summary_line(made, lost + bad_rows))
     _check_coverage(outcomes, config.min_coverage)
 
 
 def _collect(
-    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path, engine: EngineConfig
+    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path, machine: MachineConfig
 ) -> tuple[list[ClipOutcome], Counter[str]]:
     manifest = clips_dir / "manifest.parquet"
     earlier = read_manifest(manifest) if manifest.exists() else []
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     videos, bad_rows_too = wanted_videos(Path(config.msrvtt_csv))
     bad_rows += bad_rows_too
-    tests = look_through(place(config.msrvtt_media), videos, earlier, config.workers, engine)
+    tests = find_local_clips(storage_path(config.msrvtt_media), videos, earlier, machine)
     if config.source == "youtube":
-        return [*harvest(youtube, clips, clips_dir / "youtube", engine), *tests], bad_rows
-    media = place(config.vggsound_media)
-    return [*look_through(media, clips, earlier, config.workers, engine), *tests], bad_rows
+        return [*crawl(youtube, clips, clips_dir / "youtube", machine), *tests], bad_rows
+    media = storage_path(config.vggsound_media)
+    return [*find_local_clips(media, clips, earlier, machine), *tests], bad_rows
 
 
 def _by_source(outcomes: Sequence[ClipOutcome]) -> dict[str, list[ClipOutcome]]:

@@ -6,24 +6,30 @@ from functools import partial
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
-from trimodal.core.archives import ArchiveError, StoredFile, is_archive, members_of, places_in
+from trimodal.core.archives import (
+    ArchiveError,
+    StoredFile,
+    files_and_archives_in,
+    is_archive,
+    members_of,
+)
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.progress import bar, log
 from trimodal.core.records import Clip
 from trimodal.download.probe import inspect
-from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
+from trimodal.parallel.executor import map_in_order
 
 _VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 _Job = tuple[Path, Sequence[ClipOutcome]]
 _Found = tuple[list[ClipOutcome], str]
 
 
-def look_through(
+def find_local_clips(
     place: Path,
     clips: Sequence[Clip],
     earlier: Sequence[ClipOutcome],
-    workers: int,
-    engine: EngineConfig = LOCAL,
+    machine: MachineConfig,
 ) -> list[ClipOutcome]:
     """The outcome of every clip, in their order, each looked for as ``<clip id>.mp4`` (or .mkv,
     .webm, .mov, .avi) in ``place``: a folder, the archives in it, or one archive.
@@ -37,7 +43,7 @@ def look_through(
         known.setdefault(outcome.path, []).append(outcome)
     found: dict[str, ClipOutcome] = {}
     repeated: Counter[str] = Counter()
-    for outcomes, problem in _looks(place, wanted, known, workers, engine):
+    for outcomes, problem in _looks(place, wanted, known, machine):
         for outcome in outcomes:
             if found.setdefault(outcome.clip.clip_id, outcome) is not outcome:
                 repeated[outcome.clip.clip_id] += 1
@@ -56,16 +62,15 @@ def _looks(
     place: Path,
     wanted: Mapping[str, Clip],
     known: Mapping[str, Sequence[ClipOutcome]],
-    workers: int,
-    engine: EngineConfig,
+    machine: MachineConfig,
 ) -> Iterator[_Found]:
     jobs: dict[bool, list[_Job]] = {False: [], True: []}
-    for path in places_in(place):
+    for path in files_and_archives_in(place):
         if is_archive(path) or _clip_name(path.name) in wanted:
             jobs[is_archive(path)].append((path, known.get(path.as_posix(), ())))
     look = partial(_look_into, wanted)
     # An archive is read from front to back and worth a process; a file is one glance.
-    looks = chain(map(look, jobs[False]), map_in_order(engine, look, jobs[True], workers))
+    looks = chain(map(look, jobs[False]), map_in_order(machine, look, jobs[True]))
     total = len(jobs[False]) + len(jobs[True])
     yield from bar(looks, task=f"looking through {place}", unit="files", total=total)
 

@@ -8,16 +8,19 @@ import io
 import random
 import re
 import time
-from dataclasses import dataclass
 from http.cookiejar import LoadError
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any
 
 import yt_dlp
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass as section_dataclass
 from yt_dlp.cookies import CookieLoadError
 from yt_dlp.networking.exceptions import HTTPError, TransportError
 from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
+from trimodal.core.config import SECTION
+from trimodal.core.machine import YoutubeAccess
 from trimodal.core.records import Clip, ClipStatus, DataError
 from trimodal.media.container import (
     MediaError,
@@ -50,44 +53,17 @@ _SAYS: tuple[tuple[ClipStatus, str], ...] = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class YoutubeConfig:
-    """Section ``youtube``. ``page`` is where a video is, with ``{id}`` for its YouTube id;
-    ``height_px`` the picture height aimed at; a cut is encoded with H.264's quality ``crf`` (lower
-    is better) and ``audio_kbps`` of AAC. Each worker waits ``pause_seconds`` to twice that
-    before a clip; a clip is tried again ``retries`` times, the wait doubling from
-    ``backoff_seconds``. No answer for ``stall_seconds``, or ``clip_timeout_seconds`` for a clip,
-    counts as the network's failure. ``stop_after`` such failures in a row stop the stage; a bot
-    check or a rate limit does at once.
+    """Section ``youtube``: what is fetched (``machine.youtube`` says how). ``page`` is the address
+    of a video, with ``{id}`` for its YouTube id; ``height_px`` the frame height aimed at; a clip is
+    encoded with H.264's quality ``crf`` (0, the best, to 51) and ``audio_kbps`` of AAC.
     """
 
-    page: str
-    height_px: int
-    crf: int
-    audio_kbps: int
-    workers: int
-    pause_seconds: float
-    retries: int
-    backoff_seconds: float
-    stall_seconds: float
-    clip_timeout_seconds: float
-    stop_after: int
-    cookies_file: str
-    js_runtime: Literal["deno", "node", "bun", "quickjs"]
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"https?://[^\s{}]+\{id\}[^\s{}]*", self.page):
-            raise ValueError("youtube.page must be an http(s) address with {id} in it")
-        if min(self.height_px, self.audio_kbps, self.workers, self.stop_after) < 1:
-            raise ValueError(
-                "youtube: height_px, audio_kbps, workers, stop_after must be at least 1"
-            )
-        if not 0 <= self.crf <= 51:
-            raise ValueError("youtube.crf lies between 0 and 51")
-        if min(self.pause_seconds, self.backoff_seconds, self.retries) < 0:
-            raise ValueError("youtube: pause_seconds, backoff_seconds, retries are not negative")
-        if min(self.stall_seconds, self.clip_timeout_seconds) <= 0:
-            raise ValueError("youtube: stall_seconds, clip_timeout_seconds must be positive")
+    page: Annotated[str, Field(pattern=r"^https?://[^\s{}]+\{id\}[^\s{}]*$")]
+    height_px: PositiveInt
+    crf: Annotated[int, Field(ge=0, le=51)]
+    audio_kbps: PositiveInt
 
 
 class FetchError(Exception):
@@ -98,25 +74,25 @@ class FetchError(Exception):
         self.status: ClipStatus = status
 
 
-def fetch_clip(config: YoutubeConfig, clip: Clip, path: Path) -> None:
+def fetch_clip(config: YoutubeConfig, access: YoutubeAccess, clip: Clip, path: Path) -> None:
     """Writes the clip's 10 s to ``path`` (MP4), trying again what a moment may heal.
 
     Raises FetchError with the last try's status, DataError for a cookies file that is none.
     """
-    for attempt in range(config.retries + 1):
-        wait = config.pause_seconds if attempt == 0 else config.backoff_seconds * 2 ** (attempt - 1)
+    for attempt in range(access.retries + 1):
+        wait = access.pause_seconds if attempt == 0 else access.backoff_seconds * 2 ** (attempt - 1)
         time.sleep(wait * random.uniform(1, 2))  # noqa: S311 - spreads requests
         try:
-            return _fetch_once(config, clip, path)
+            return _fetch_once(config, access, clip, path)
         except FetchError as error:
-            if error.status not in ("network", "rate_limited") or attempt == config.retries:
+            if error.status not in ("network", "rate_limited") or attempt == access.retries:
                 raise
     raise AssertionError("unreachable")
 
 
-def _fetch_once(config: YoutubeConfig, clip: Clip, path: Path) -> None:
+def _fetch_once(config: YoutubeConfig, access: YoutubeAccess, clip: Clip, path: Path) -> None:
     youtube_id, start = youtube_section(clip)
-    video = _resolve(config, config.page.replace("{id}", youtube_id))
+    video = _resolve(config, access, config.page.replace("{id}", youtube_id))
     length = video.get("duration")
     if length is not None and length <= start:
         raise FetchError("too_short", f"the video has {length:g} s and ends before second {start}")
@@ -128,8 +104,8 @@ def _fetch_once(config: YoutubeConfig, clip: Clip, path: Path) -> None:
             seconds=CLIP_SECONDS,
             crf=config.crf,
             audio_kbps=config.audio_kbps,
-            stall_seconds=config.stall_seconds,
-            timeout_seconds=config.clip_timeout_seconds,
+            stall_seconds=access.stall_seconds,
+            timeout_seconds=access.clip_timeout_seconds,
         )
     except SectionError as error:
         status = _status_of(str(error))
@@ -147,17 +123,17 @@ def _fetch_once(config: YoutubeConfig, clip: Clip, path: Path) -> None:
         raise FetchError("network", f"{came:.1f} of {asked:.1f} s came")
 
 
-def _resolve(config: YoutubeConfig, page: str) -> dict[str, Any]:
-    cookies = Path(config.cookies_file).read_text() if config.cookies_file else None
+def _resolve(config: YoutubeConfig, access: YoutubeAccess, page: str) -> dict[str, Any]:
+    cookies = Path(access.cookies_file).read_text() if access.cookies_file else None
     options = {
         "format": "bv*+ba/b",
         "format_sort": [f"res:{config.height_px}"],
         "noplaylist": True,
-        "socket_timeout": config.stall_seconds,
+        "socket_timeout": access.stall_seconds,
         "extractor_retries": 0,
         # A copy for each clip: yt-dlp writes cookies back, and workers share the file.
         "cookiefile": io.StringIO(cookies) if cookies is not None else None,
-        "js_runtimes": {config.js_runtime: {}},
+        "js_runtimes": {access.js_runtime: {}},
         "ffmpeg_location": ffmpeg_executable(),
         "logger": _Silent(),
         "noprogress": True,
@@ -171,7 +147,7 @@ def _resolve(config: YoutubeConfig, page: str) -> dict[str, Any]:
             return dict(video)
     except yt_dlp.utils.DownloadError as error:
         if any(isinstance(cause, CookieLoadError | LoadError) for cause in _causes(error)):
-            where = f"youtube.cookies_file: {config.cookies_file}"
+            where = f"machine.youtube.cookies_file: {access.cookies_file}"
             raise DataError(f"{where} is not in Netscape's format") from error
         raise FetchError(_status_of_error(error), _one_line(str(error))) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:

@@ -18,14 +18,14 @@ from trimodal.core.files import write_table
 from trimodal.core.progress import bar
 from trimodal.core.records import DataError, Query
 from trimodal.core.text import Vocabulary, tokenise
-from trimodal.core.timing import spread_points
+from trimodal.core.timing import evenly_spaced_positions
 from trimodal.evaluation.retrieval import mix, similarity
-from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig, centre_views, normalise
-from trimodal.training.clip_index import AvClip
-from trimodal.training.datasets import read_frame, read_windows
-from trimodal.training.distributed import Ranks
+from trimodal.training.clip_index import IndexedClip
+from trimodal.training.distributed import World
+from trimodal.training.readers import read_frame, read_windows
 
 Matrix = npt.NDArray[np.float32]
 
@@ -37,7 +37,7 @@ class MatchedVideos:
     """
 
     queries: list[Query]
-    clips: list[AvClip]
+    clips: list[IndexedClip]
     asked_for: int
     found: int
     with_sound: int
@@ -45,7 +45,10 @@ class MatchedVideos:
 
 
 def match_videos(
-    queries: list[Query], clips: Sequence[AvClip], left_out: Collection[str], min_coverage: float
+    queries: list[Query],
+    clips: Sequence[IndexedClip],
+    left_out: Collection[str],
+    min_coverage: float,
 ) -> MatchedVideos:
     """Finds the queries' videos; a missing one, and one in ``left_out`` because training saw it,
     is left out and counted.
@@ -152,15 +155,19 @@ class VideoViews:
     padded: int
 
 
-def video_views(clip: AvClip, points: int, mel: MelConfig, augment: AugmentConfig) -> VideoViews:
+def video_views(
+    clip: IndexedClip, frames_per_video: int, front_end: AudioFrontEnd, augment: AugmentConfig
+) -> VideoViews:
     """Cuts the frames and sound windows of ``points`` moments spread over a video."""
     duration = min(clip.sound_s, clip.duration_s) if clip.has_audio else clip.duration_s
-    chosen = spread_points(clip.frames, duration, mel.window_seconds, points)
-    frames = centre_views([read_frame(clip, point.frame) for point in chosen], augment)
+    chosen = evenly_spaced_positions(
+        clip.frames, duration, front_end.window.seconds, frames_per_video
+    )
+    frames = centre_views([read_frame(clip, at.frame) for at in chosen], augment)
     if not clip.has_audio:
         return VideoViews(frames=frames, windows=None, padded=0)
-    centres = [point.centre_seconds for point in chosen]
-    windows, missing = read_windows([clip] * points, centres, mel)
+    centres = [at.centre_seconds for at in chosen]
+    windows, missing = read_windows([clip] * frames_per_video, centres, front_end)
     padded = sum(columns > 0 for columns in missing)
     return VideoViews(frames=frames, windows=windows, padded=padded)
 
@@ -170,31 +177,31 @@ def embed_test_set(
     network: TrimodalNet,
     vocabulary: Vocabulary,
     queries: Sequence[Query],
-    clips: Sequence[AvClip],
+    clips: Sequence[IndexedClip],
     *,
-    points: int,
+    frames_per_video: int,
     renormalise: bool,
-    mel: MelConfig,
+    front_end: AudioFrontEnd,
     augment: AugmentConfig,
-    ranks: Ranks,
+    world: World,
 ) -> Embeddings:
     """Embeds sentences and videos, the mean of ``points`` frames and sounds a video, with
     ``renormalise`` made a unit vector. The clips are those of the queries, each once, in the order
     of their first query. Each of several ranks embeds its share of the videos, one at a time as one
     process would, and has all in the end.
     """
-    device = ranks.device
+    device = world.device
     network = network.to(device).eval()
     vectors = torch.zeros(2, len(clips), EMBEDDING_DIM, device=device)  # image and audio
     padded = torch.zeros(1, dtype=torch.int64, device=device)
-    mine = range(ranks.rank, len(clips), ranks.size)
+    mine = range(world.rank, len(clips), world.size)
     for row in bar(mine, task="embedding", unit="videos", total=len(mine)):
-        views = video_views(clips[row], points, mel, augment)
+        views = video_views(clips[row], frames_per_video, front_end, augment)
         vectors[0, row] = network.image(normalise(views.frames.to(device))).mean(dim=0)
         if views.windows is not None:
             vectors[1, row] = network.audio(views.windows.to(device)).mean(dim=0)
         padded += views.padded
-    means = ranks.total(vectors)
+    means = world.all_reduce_sum(vectors)
     image, audio = (F.normalize(means, dim=2) if renormalise else means).cpu().numpy()
     return Embeddings(
         queries=tuple(queries),
@@ -202,7 +209,7 @@ def embed_test_set(
         audio=audio,
         text=_embed_sentences(network, vocabulary, queries, device),
         has_audio=np.array([clip.has_audio for clip in clips]),
-        padded_points=int(ranks.total(padded).item()),
+        padded_points=int(world.all_reduce_sum(padded).item()),
     )
 
 

@@ -2,14 +2,17 @@
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import pyarrow as pa
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass as section_dataclass
 
-from trimodal.core.coverage import check_share
+from trimodal.core.config import SECTION, Share
 from trimodal.core.files import write_json, write_table, write_text
 from trimodal.core.fingerprint import file_fingerprint
-from trimodal.core.progress import closing_line, log
+from trimodal.core.machine import MachineConfig
+from trimodal.core.progress import log, summary_line
 from trimodal.core.records import DataError
 from trimodal.core.text import read_vocabulary
 from trimodal.evaluation.audit import audit_counts, check_rows, check_spread, geometry
@@ -24,50 +27,36 @@ from trimodal.evaluation.metrics import (
 )
 from trimodal.evaluation.oracle import load_truth
 from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint
-from trimodal.models.devices import Device, Devices, pick_device
+from trimodal.models.devices import pick_device
 from trimodal.sources.msrvtt import read_queries
 from trimodal.training.clip_index import read_index
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 
 Protocol = Literal["standard", "authors"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class EvaluateConfig:
     """Section ``evaluate``. Protocol ``standard`` keeps every video and searches a silent one by
-    its image alone; ``authors`` leaves silent videos out. ``audio_weight`` mixes text->video
-    (paper.md: 0.2), ``text_weight`` audio->image (0.3). The curve has ``curve_steps`` intervals.
-    At least ``min_coverage`` of the videos asked for must be there. Embeddings of an effective rank
-    below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have collapsed. A
-    video's image and audio are means over its ``points``; with ``renormalise`` they are made unit
-    vectors again (the authors' code does not).
-    ``devices`` processes of this machine (``all``: one for each GPU) share the embedding.
+    its image alone; ``authors`` leaves silent videos out. ``audio_weight`` mixes text->video,
+    ``text_weight`` audio->image (the authors' code: 0.2 and 0.3). The curve has ``curve_steps``
+    intervals. At least ``min_coverage`` of the test file's videos must be there. Embeddings of an
+    effective rank below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have
+    collapsed. A video's image and audio embeddings are means over ``frames_per_video`` frames; with
+    ``renormalise`` they are made unit vectors again (the authors' code does not).
     """
 
     test_csv: str
     protocol: Protocol
-    points: int
+    frames_per_video: PositiveInt
     renormalise: bool
-    audio_weight: float
-    text_weight: float
-    curve_steps: int
-    min_coverage: float
-    min_effective_rank: float
-    max_mean_cosine: float
-    device: Device
-    devices: Devices
-
-    def __post_init__(self) -> None:
-        if self.devices != "all" and self.devices < 1:
-            raise ValueError("evaluate.devices must be at least 1, or all")
-        if self.points < 1 or self.curve_steps < 1:
-            raise ValueError("evaluate: points and curve_steps must be at least 1")
-        if not (0.0 <= self.audio_weight <= 1.0 and 0.0 <= self.text_weight <= 1.0):
-            raise ValueError("evaluate: audio_weight and text_weight lie in [0, 1]")
-        check_share(self.min_coverage, "evaluate.min_coverage")
-        if self.min_effective_rank < 1 or not -1 <= self.max_mean_cosine <= 1:
-            raise ValueError("evaluate: min_effective_rank >= 1, max_mean_cosine in [-1, 1]")
+    audio_weight: Share
+    text_weight: Share
+    curve_steps: PositiveInt
+    min_coverage: Share
+    min_effective_rank: Annotated[float, Field(ge=1)]
+    max_mean_cosine: Annotated[float, Field(ge=-1, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,17 +82,18 @@ def evaluate(
     *,
     config: EvaluateConfig,
     leaks: LeaksConfig,
-    ranks: Ranks | None = None,
+    machine: MachineConfig,
+    world: World | None = None,
 ) -> None:
     """Embeds the test videos and sentences, ranks them and writes everything in ``outputs``.
 
     Raises EmbeddingError for embeddings that are not finite or have collapsed (the audit is written
     then, nothing else; an earlier run's outputs are removed first), DataError for test videos that
-    are in training, missing or there twice. All ``ranks`` call this alike and the first writes;
-    None is this process alone.
+    are in training, missing or there twice. All ranks of ``world`` call this alike and the main
+    one writes; None is this process alone.
     """
-    ranks = ranks or Ranks(device=pick_device(config.device))
-    if ranks.first:
+    world = world or World(device=pick_device(machine.device))
+    if world.is_main:
         for field in fields(outputs):
             getattr(outputs, field.name).unlink(missing_ok=True)
     checkpoint = read_checkpoint(model_path)
@@ -122,13 +112,13 @@ def evaluate(
         vocabulary,
         test.queries,
         test.clips,
-        points=config.points,
+        frames_per_video=config.frames_per_video,
         renormalise=config.renormalise,
-        mel=checkpoint.mel,
+        front_end=checkpoint.audio_front_end,
         augment=checkpoint.augment,
-        ranks=ranks,
+        world=world,
     )
-    if not ranks.first:
+    if not world.is_main:
         return
     check_rows(embeddings)
     kept = _under(config.protocol, embeddings)
@@ -152,7 +142,7 @@ def evaluate(
     write_json(outputs.metrics, metrics)
     silent = len(embeddings.image) - len(kept.image)
     log.info(
-        closing_line(_made(kept, metrics), bad_rows | test.left_out | {"without sound": silent})
+        summary_line(_made(kept, metrics), bad_rows | test.left_out | {"without sound": silent})
     )
 
 

@@ -7,11 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
 
+from trimodal.core.errors import UserError
+
 RECALL_AT = (1, 5, 10)
 _BLOCK_ROWS = 1024  # queries whose scores are in memory together
 
 
-class EmbeddingError(ValueError):
+class EmbeddingError(UserError, ValueError):
     """Embeddings or similarities from which no rank can be computed."""
 
 

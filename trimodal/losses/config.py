@@ -1,54 +1,50 @@
 """Section ``loss``, and the loss that it names."""
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from jaxtyping import Float
+from pydantic import Field, NonNegativeFloat, PositiveFloat
+from pydantic.dataclasses import dataclass as section_dataclass
 from torch import Tensor
 
+from trimodal.core.config import SECTION
 from trimodal.losses.info_nce import info_nce
 from trimodal.losses.mined import mined_loss
-from trimodal.losses.ranking import Reduction, WholeBatch, pair_loss
+from trimodal.losses.ranking import FullBatch, Reduction, pair_loss
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class LossConfig:
-    """Section ``loss``. ``hinges`` are the paper's, over all negatives; the other kinds are in
-    :mod:`trimodal.losses.contrastive`. ``fixed`` uses ``margin`` everywhere; ``variable`` uses m' =
-    ``variable_scale`` on image anchors (paper.md, Losses), ``variable_all`` on all. With
-    ``final_scale`` m' moves to it, evenly from the first epoch to the last. Similarities are
-    divided by ``margin_temperature`` in the margin's sigmoid (the paper: 1). ``reduction`` is over
-    the hinges' negatives, ``temperature`` where InfoNCE's, which is learned, begins.
+    """Section ``loss``. ``hinges`` are the paper's ranking loss, over all negatives; ``hardest``
+    and ``semi_hard`` mine one negative an anchor (:mod:`trimodal.losses.mined`), ``info_nce`` is
+    :mod:`trimodal.losses.info_nce`. With ``margin_mode`` ``fixed`` the margin is m = ``margin``
+    everywhere; ``variable`` has m' = ``variable_margin`` on image anchors (docs/method.md, Losses),
+    ``variable_all`` on all anchors. With ``final_variable_margin`` m' moves linearly to that value
+    from the first epoch to the last. ``margin_temperature`` divides the similarities in the
+    margin's sigmoid (the paper: 1). ``reduction`` is over the hinges' negatives; ``temperature`` is
+    the initial value of InfoNCE's, which is learned.
     """
 
     kind: Literal["hinges", "hardest", "semi_hard", "info_nce"]
     margin_mode: Literal["fixed", "variable", "variable_all"]
-    margin: float
-    variable_scale: float
-    final_scale: float | None
-    margin_temperature: float
+    margin: NonNegativeFloat
+    variable_margin: NonNegativeFloat
+    final_variable_margin: NonNegativeFloat | None
+    margin_temperature: PositiveFloat
     reduction: Reduction
-    temperature: float
+    temperature: Annotated[float, Field(ge=0.01)]
 
-    def __post_init__(self) -> None:
-        if min(self.margin, self.variable_scale, self.final_scale or 0.0) < 0:
-            raise ValueError("loss: margin, variable_scale and final_scale are not negative")
-        if self.margin_temperature <= 0:
-            raise ValueError("loss.margin_temperature must be positive")
-        if self.temperature < 0.01:
-            raise ValueError("loss.temperature must be at least 0.01")
-
-    def margin_scales(self, progress: float) -> "MarginScales":
-        """m' when the share ``progress`` of the epochs' way is gone, in [0, 1]."""
-        final = self.variable_scale if self.final_scale is None else self.final_scale
-        scale = self.variable_scale + (final - self.variable_scale) * progress
-        return MarginScales(
-            image=None if self.margin_mode == "fixed" else scale,
-            other=scale if self.margin_mode == "variable_all" else None,
+    def variable_margins(self, progress: float) -> "VariableMargins":
+        """m' of both directions after the share ``progress``, in [0, 1], of the training."""
+        first, last = self.variable_margin, self.final_variable_margin
+        now = first if last is None else first + (last - first) * progress
+        return VariableMargins(
+            image=None if self.margin_mode == "fixed" else now,
+            other=now if self.margin_mode == "variable_all" else None,
         )
 
 
-class MarginScales(NamedTuple):
+class VariableMargins(NamedTuple):
     """m' of image anchors and of the others; None where their margin is fixed."""
 
     image: float | None
@@ -61,22 +57,23 @@ def configured_loss(
     config: LossConfig,
     *,
     progress: float,
-    scale: Float[Tensor, ""],
-    whole: WholeBatch | None = None,
+    logit_scale: Float[Tensor, ""],
+    full_batch: FullBatch | None = None,
 ) -> Float[Tensor, ""]:
-    """The loss that section ``loss`` names, when the share ``progress`` of the epochs' way is gone;
-    ``scale`` is InfoNCE's alone. Raises ValueError for fewer than two pairs.
+    """The loss that section ``loss`` names, after the share ``progress``, in [0, 1], of the
+    training; ``logit_scale`` is for InfoNCE alone. Raises ValueError for fewer than two pairs.
     """
     if config.kind == "info_nce":
-        return info_nce(image, other, scale, whole=whole)
-    scales = config.margin_scales(progress)
+        return info_nce(image, other, logit_scale, full_batch=full_batch)
+    margins = config.variable_margins(progress)
     if config.kind == "hinges":
         return pair_loss(
-            image, other, margin=config.margin, image_margin_scale=scales.image,
-            other_margin_scale=scales.other, margin_temperature=config.margin_temperature,
-            reduction=config.reduction, whole=whole,
+            image, other, margin=config.margin, image_variable_margin=margins.image,
+            other_variable_margin=margins.other, margin_temperature=config.margin_temperature,
+            reduction=config.reduction, full_batch=full_batch,
         )  # fmt: skip
     return mined_loss(
-        image, other, mining=config.kind, margin=config.margin, image_margin_scale=scales.image,
-        other_margin_scale=scales.other, margin_temperature=config.margin_temperature, whole=whole,
+        image, other, mining=config.kind, margin=config.margin, image_variable_margin=margins.image,
+        other_variable_margin=margins.other, margin_temperature=config.margin_temperature,
+        full_batch=full_batch,
     )  # fmt: skip

@@ -11,29 +11,29 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from trimodal.losses.ranking import WholeBatch, whole_batch
+from trimodal.losses.ranking import FullBatch, full_batch_of
 
-LARGEST_SCALE = 100.0  # of InfoNCE's similarities, as CLIP cuts it (Radford et al. 2021, 2.5)
+MAX_LOGIT_SCALE = 100.0  # CLIP clips its logit scale there (Radford et al. 2021, 2.5)
 
 
 def info_nce(
     image: Float[Tensor, "rows dim"],
     other: Float[Tensor, "rows dim"],
-    scale: Float[Tensor, ""] | float,
+    logit_scale: Float[Tensor, ""] | float,
     *,
-    whole: WholeBatch | None = None,
+    full_batch: FullBatch | None = None,
 ) -> Float[Tensor, ""]:
-    """The mean over anchors of -log softmax_j(scale * s(x_i, y_j)) at j = i (van den Oord et al.
-    2018, eq. 4; both directions as in CLIP). Raises ValueError for fewer than two pairs.
+    """The mean over anchors of -log softmax_j(logit_scale * s(x_i, y_j)) at j = i (van den Oord et
+    al. 2018, eq. 4; both directions as in CLIP). Raises ValueError for fewer than two pairs.
     """
-    whole = whole_batch(image, other, whole)
-    partner = torch.arange(whole.first, whole.first + len(image), device=image.device)
-    forth = F.cross_entropy(scale * (image @ whole.other.T), partner, reduction="sum")
-    back = F.cross_entropy(scale * (other @ whole.image.T), partner, reduction="sum")
-    return (forth + back) / len(whole.image)
+    full_batch = full_batch_of(image, other, full_batch)
+    partner = torch.arange(full_batch.first, full_batch.first + len(image), device=image.device)
+    forth = F.cross_entropy(logit_scale * (image @ full_batch.other.T), partner, reduction="sum")
+    back = F.cross_entropy(logit_scale * (other @ full_batch.image.T), partner, reduction="sum")
+    return (forth + back) / len(full_batch.image)
 
 
-class LearnedScale(nn.Module):
+class LogitScale(nn.Module):
     """What InfoNCE multiplies similarities with: 1 / temperature, learned by its logarithm, at most
     100 (CLIP).
     """
@@ -44,4 +44,4 @@ class LearnedScale(nn.Module):
 
     def forward(self) -> Float[Tensor, ""]:
         """The scale."""
-        return self.log_scale.clamp(max=math.log(LARGEST_SCALE)).exp()
+        return self.log_scale.clamp(max=math.log(MAX_LOGIT_SCALE)).exp()

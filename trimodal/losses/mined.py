@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trimodal.losses.ranking import WholeBatch, variable_margin, whole_batch
+from trimodal.losses.ranking import FullBatch, full_batch_of, variable_margins_of
 
 Mining = Literal["hardest", "semi_hard"]
 
@@ -21,10 +21,10 @@ def mined_loss(
     *,
     mining: Mining,
     margin: float,
-    image_margin_scale: float | None = None,
-    other_margin_scale: float | None = None,
+    image_variable_margin: float | None = None,
+    other_variable_margin: float | None = None,
     margin_temperature: float = 1.0,
-    whole: WholeBatch | None = None,
+    full_batch: FullBatch | None = None,
 ) -> Float[Tensor, ""]:
     """One negative an anchor: the mean over anchors i of max(0, s(x_i, y_j) - s(x_i, y_i) + m).
 
@@ -33,20 +33,24 @@ def mined_loss(
     Schroff et al. 2015, 3.2); an anchor without any adds 0. Margins are those of
     :func:`~trimodal.losses.ranking.pair_loss`. Raises ValueError for fewer than two pairs.
     """
-    whole = whole_batch(image, other, whole)
+    full_batch = full_batch_of(image, other, full_batch)
 
-    def one_way(anchors: Tensor, others: Tensor, alike: Tensor, scale: float | None) -> Tensor:
+    def one_way(
+        anchors: Tensor, others: Tensor, alike: Tensor, own_variable_margin: float | None
+    ) -> Tensor:
         margins: Tensor | float = margin
-        if scale is not None:
-            margins = variable_margin(anchors @ alike.T, scale, margin_temperature)
+        if own_variable_margin is not None:
+            margins = variable_margins_of(
+                anchors @ alike.T, own_variable_margin, margin_temperature
+            )
         similarity = anchors @ others.T
-        own = similarity.diagonal(whole.first)[:, None]
+        own = similarity.diagonal(full_batch.first)[:, None]
         hinges = similarity - own + margins
         allowed = similarity < own if mining == "semi_hard" else torch.ones_like(hinges).bool()
-        allowed.diagonal(whole.first).fill_(False)
+        allowed.diagonal(full_batch.first).fill_(False)
         largest = torch.where(allowed, hinges, -torch.inf).amax(dim=1)
         return torch.relu(largest).sum()
 
-    forth = one_way(image, whole.other, whole.image, image_margin_scale)
-    back = one_way(other, whole.image, whole.other, other_margin_scale)
-    return (forth + back) / len(whole.image)
+    forth = one_way(image, full_batch.other, full_batch.image, image_variable_margin)
+    back = one_way(other, full_batch.image, full_batch.other, other_variable_margin)
+    return (forth + back) / len(full_batch.image)

@@ -26,6 +26,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from trimodal.core.errors import UserError
 from trimodal.core.files import atomic_path, temporary_folder
 
 AnyStream = TypeVar("AnyStream", AudioStream, VideoStream)
@@ -36,7 +37,7 @@ _SAFE_INPUT = {
 }
 
 
-class MediaError(ValueError):
+class MediaError(UserError, ValueError):
     """A media file that cannot be used; ``reason`` is its status in the manifest."""
 
     def __init__(
@@ -52,7 +53,7 @@ class MediaError(ValueError):
         return type(self), (self.path, self.reason, self.detail), vars(self)
 
 
-class LimitError(ValueError):
+class LimitError(UserError, ValueError):
     """A clip that asks for more than :class:`DecodingLimits` allow. ``too_slow`` may heal: it may
     have been the machine.
     """
@@ -104,7 +105,7 @@ class MediaInfo:
 
 
 @cache
-def lacking_media_tools() -> str:
+def missing_media_tools() -> str:
     """What this machine lacks to decode and to encode, in words; empty if nothing."""
     try:
         command = [ffmpeg_executable(), "-version"]

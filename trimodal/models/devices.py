@@ -4,14 +4,13 @@ from typing import Literal
 
 import torch
 
-Device = Literal["auto", "cpu", "cuda"]
+from trimodal.core.errors import UserError
+from trimodal.core.machine import Device, Devices
+
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-Devices = int | Literal["all"]
-
-
-class DeviceError(RuntimeError):
+class DeviceError(UserError, RuntimeError):
     """A device that is asked for and is not there."""
 
 

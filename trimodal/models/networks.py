@@ -4,22 +4,24 @@ Parts of them have an alternative to the paper's: heads of one layer, captions a
 words, word vectors that are trained, dropout (docs/results.md has what they give).
 """
 
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass as section_dataclass
 from torch import Tensor, nn
 
+from trimodal.core.config import SECTION
 from trimodal.core.text import PADDING_ID
 from trimodal.models.backbones import Backbone, Weights, audio_backbone, image_backbone
 
 EMBEDDING_DIM = 256
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class ModelConfig:
     """Section ``model``. ``width`` is the ResNets' first-stage channel count: 64 is ResNet-18.
 
@@ -33,20 +35,22 @@ class ModelConfig:
     image_backbone: Backbone
     image_weights: Weights
     audio_weights: Weights
-    width: int
+    width: PositiveInt
     head: Literal["two_layer", "linear"]
-    dropout: float
+    dropout: Annotated[float, Field(ge=0, lt=1)]
     text_network: Literal["cnn", "mean"]
     text_pooling: Literal["all", "words"]
     word_vectors: Literal["frozen", "trained"]
 
     def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError("model.width must be positive")
-        if self.width != 64 and self.audio_weights == "imagenet":
-            raise ValueError("model.audio_weights: imagenet needs model.width 64")
-        if not 0.0 <= self.dropout < 1.0:
-            raise ValueError("model.dropout lies in [0, 1)")
+        resnets = {self.audio_weights}
+        if self.image_backbone == "resnet18":
+            resnets.add(self.image_weights)
+        if self.width != 64 and "imagenet" in resnets:
+            raise ValueError(
+                "model.image_weights and model.audio_weights: imagenet needs model.width 64, not "
+                f"{self.width}; set them to none, or image_backbone to efficientnet_lite0"
+            )
 
 
 def _head(features: int, config: ModelConfig) -> nn.Module:

@@ -3,12 +3,15 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import Annotated
 
 import simplejpeg
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as section_dataclass
 from torch import Tensor
 
+from trimodal.core.config import SECTION
 from trimodal.core.records import DataError
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -16,28 +19,20 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 _MOST_PIXELS = 2**24  # of a stored picture; a damaged one may claim 2**32
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class AugmentConfig:
     """Section ``augment``. Training crops of ``crop_px`` lie anywhere in the stored image, are
     flipped half the time, and have brightness and saturation scaled by 1 -+ the given shares.
     Windows of sound lose a piece of up to ``mask_seconds`` and a band of up to ``mask_mels``
-    (:func:`~trimodal.media.mel.mask_windows`).
+    (:func:`~trimodal.media.windows.mask_windows`).
     """
 
-    crop_px: int
+    crop_px: PositiveInt
     flip: bool
-    brightness: float
-    saturation: float
-    mask_seconds: float
-    mask_mels: int
-
-    def __post_init__(self) -> None:
-        if self.crop_px < 1:
-            raise ValueError("augment.crop_px must be positive")
-        if not (0.0 <= self.brightness < 1.0 and 0.0 <= self.saturation < 1.0):
-            raise ValueError("augment: brightness and saturation lie in [0, 1)")
-        if min(self.mask_seconds, self.mask_mels) < 0:
-            raise ValueError("augment: mask_seconds and mask_mels are not negative")
+    brightness: Annotated[float, Field(ge=0, lt=1)]
+    saturation: Annotated[float, Field(ge=0, lt=1)]
+    mask_seconds: NonNegativeFloat
+    mask_mels: NonNegativeInt
 
 
 def decode_jpeg(content: bytes) -> Tensor:

@@ -18,10 +18,11 @@ from typing import Any, Protocol, TypeVar
 
 from trimodal.core.files import remove, temporary_folder, write_json
 from trimodal.core.fingerprint import file_fingerprint, fingerprint
+from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log
-from trimodal.core.shards import ShardDone
+from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state, is_remote, upload
-from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
+from trimodal.parallel.executor import map_in_order
 from trimodal.parallel.pool import WorkerError
 
 FOLDER = "journal"
@@ -46,31 +47,30 @@ Job = TypeVar("Job", bound=ShardJob)
 
 
 def make_shards(
-    make: Callable[[Job], ShardDone],
+    make: Callable[[Job], ShardResult],
     jobs: Sequence[Job],
     out_dir: Path,
     *,
     form: Any,
-    workers: int,
-    engine: EngineConfig = LOCAL,
-    may_heal: Collection[str] = (),
-    rescue: Callable[[Job, WorkerError], ShardDone] | None = None,
-    lacking: Callable[[], str] | None = None,
-) -> Iterator[ShardDone]:
+    machine: MachineConfig,
+    retryable: Collection[str] = (),
+    on_crash: Callable[[Job, WorkerError], ShardResult] | None = None,
+    preflight: Callable[[], str] | None = None,
+) -> Iterator[ShardResult]:
     """Every job's shard in ``out_dir``, in the jobs' order: found finished, or made now by ``make``
-    in ``workers`` processes, or by another ``engine``. ``form`` (JSON) is all that shapes a shard
+    on ``machine``. ``form`` (JSON) is all that shapes a shard
     besides its own files: params and code. Whatever else lies in ``out_dir`` is of another run and
-    removed first. A shard that lacks something for a reason that ``may_heal`` is made again by the
+    removed first. A shard that lacks something for a reason that ``retryable`` is made again by the
     next run.
 
-    ``rescue``, for a job whose worker crashed, and ``lacking`` are
+    ``on_crash``, for a job whose worker crashed, and ``preflight`` are
     :func:`~trimodal.parallel.executor.map_in_order`'s.
     """
     _clear(out_dir, {job.path.name for job in jobs})
-    work = partial(_find_or_make, make, form, may_heal)
-    mend = partial(_rescue, rescue, form, may_heal) if rescue else None
+    work = partial(_find_or_make, make, form, retryable)
+    mend = partial(_after_crash, on_crash, form, retryable) if on_crash else None
     found = 0
-    for done in map_in_order(engine, work, jobs, workers, rescue=mend, lacking=lacking):
+    for done in map_in_order(machine, work, jobs, on_crash=mend, preflight=preflight):
         found += done.found
         yield done
     if found:
@@ -78,20 +78,20 @@ def make_shards(
 
 
 def _find_or_make(
-    make: Callable[[Job], ShardDone], form: Any, may_heal: Collection[str], job: Job
-) -> ShardDone:
+    make: Callable[[Job], ShardResult], form: Any, retryable: Collection[str], job: Job
+) -> ShardResult:
     key = _key(form, job)
-    return _found(job.path, key) or _made(make, job, key, may_heal)
+    return _found(job.path, key) or _made(make, job, key, retryable)
 
 
-def _rescue(
-    rescue: Callable[[Job, WorkerError], ShardDone],
+def _after_crash(
+    on_crash: Callable[[Job, WorkerError], ShardResult],
     form: Any,
-    may_heal: Collection[str],
+    retryable: Collection[str],
     job: Job,
     error: WorkerError,
-) -> ShardDone:
-    return _made(partial(_called_with, rescue, error), job, _key(form, job), may_heal)
+) -> ShardResult:
+    return _made(partial(_called_with, on_crash, error), job, _key(form, job), retryable)
 
 
 def _key(form: Any, job: ShardJob) -> str:
@@ -103,14 +103,14 @@ def _note_path(shard: Path) -> Path:
 
 
 def _called_with(
-    rescue: Callable[[Job, WorkerError], ShardDone], error: WorkerError, job: Job
-) -> ShardDone:
-    return rescue(job, error)
+    on_crash: Callable[[Job, WorkerError], ShardResult], error: WorkerError, job: Job
+) -> ShardResult:
+    return on_crash(job, error)
 
 
 def _made(
-    make: Callable[[Job], ShardDone], job: Job, key: str, may_heal: Collection[str]
-) -> ShardDone:
+    make: Callable[[Job], ShardResult], job: Job, key: str, retryable: Collection[str]
+) -> ShardResult:
     """Makes the shard and notes it, the note last; for an object store, here first."""
     if not is_remote(job.path):
         done = make(job)
@@ -120,13 +120,13 @@ def _made(
             done = make(replace(job, path=folder / job.path.name))  # type: ignore[type-var]
             upload(folder / job.path.name, job.path)
         state = file_state(job.path)
-    if done.left_out.keys().isdisjoint(may_heal):
+    if done.left_out.keys().isdisjoint(retryable):
         facts = {name: getattr(done, name) for name in _NOTED}
         write_json(_note_path(job.path), {"key": key, "shard": state, **facts})
     return done
 
 
-def _found(shard: Path, key: str) -> ShardDone | None:
+def _found(shard: Path, key: str) -> ShardResult | None:
     try:
         note = json.loads(_note_path(shard).read_text(encoding="utf-8"))
         if note["key"] != key:
@@ -135,7 +135,7 @@ def _found(shard: Path, key: str) -> ShardDone | None:
         if note["shard"] != state:
             return None
         facts = {name: note[name] for name in _NOTED}
-        return ShardDone(**(facts | {"left_out": Counter(note["left_out"])}), found=True)
+        return ShardResult(**(facts | {"left_out": Counter(note["left_out"])}), found=True)
     except (OSError, ValueError, LookupError, TypeError):  # no note, or none of this version
         return None
 

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
 from typing import Generic, Self, TypeVar
 
+from trimodal.core.errors import UserError
+
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -28,7 +30,7 @@ _CRASHES = frozenset(
 )
 
 
-class WorkerError(RuntimeError):
+class WorkerError(UserError, RuntimeError):
     """A worker process ended in the middle of a job; ``crashed`` if by its own fault (it crashed or
     hung), not if it was killed. ``exit_code`` is negative for a signal, None where nobody knows.
     """
@@ -70,7 +72,7 @@ class WorkerError(RuntimeError):
         return error
 
 
-class EngineError(RuntimeError):
+class ExecutorError(UserError, RuntimeError):
     """A cluster that is not there or lacks what the work needs."""
 
 
@@ -79,19 +81,19 @@ def map_in_order(
     jobs: Iterable[Job],
     workers: int,
     *,
-    rescue: Callable[[Job, WorkerError], Result] | None = None,
+    on_crash: Callable[[Job, WorkerError], Result] | None = None,
 ) -> Iterator[Result]:
     """Applies a picklable function to jobs in ``workers`` processes; yields results in job order.
 
-    With one worker and no ``rescue`` everything happens in this process. An exception in a job ends
-    the iteration and is raised here; jobs under way are ended, those not yet begun are dropped. So
-    does WorkerError for a worker that died; for one that crashed, ``rescue`` (called here) may have
-    a result instead. Workers end with this process, however it ends. What the function's module
-    imports is loaded once and shared by all workers.
+    With one worker and no ``on_crash`` everything happens in this process. An exception in a job
+    ends the iteration and is raised here; jobs under way are ended, those not yet begun are
+    dropped. So does WorkerError for a worker that died; for one that crashed, ``on_crash`` (called
+    here) may have a result instead. Workers end with this process, however it ends. What the
+    function's module imports is loaded once and shared by all workers.
     """
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
-    if workers == 1 and rescue is None:
+    if workers == 1 and on_crash is None:
         yield from map(work, jobs)
         return
     waiting = enumerate(jobs)
@@ -109,9 +111,9 @@ def map_in_order(
                 try:
                     results[worker.number] = worker.result()
                 except WorkerError as error:
-                    if rescue is None or not error.crashed:
+                    if on_crash is None or not error.crashed:
                         raise
-                    results[worker.number] = rescue(worker.job, error)
+                    results[worker.number] = on_crash(worker.job, error)
                     crew.remove(worker)
                     worker.end()
                     worker = _Worker(context, work)

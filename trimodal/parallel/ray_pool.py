@@ -1,7 +1,7 @@
-"""Work on a Ray cluster, results in order. Imported only where ``engine.kind`` is ray.
+"""Work on a Ray cluster, results in order. Imported only where ``machine.executor`` is ray.
 
 A job is one task on one core. What a lost node was doing is done elsewhere; a job whose worker
-crashes goes to ``rescue``, as with the workers of one machine. This package travels to the nodes
+crashes goes to ``on_crash``, as with the workers of one machine. This package travels to the nodes
 with the work, so all run the same code; the packages it needs must be installed there.
 """
 
@@ -28,7 +28,7 @@ from ray.exceptions import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from trimodal.parallel.pool import EngineError, WorkerError
+from trimodal.parallel.pool import ExecutorError, WorkerError
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -46,16 +46,16 @@ def map_on_ray(
     jobs: Iterable[Job],
     *,
     shared_folder: bool,
-    rescue: Callable[[Job, WorkerError], Result] | None = None,
-    lacking: Callable[[], str] | None = None,
+    on_crash: Callable[[Job, WorkerError], Result] | None = None,
+    preflight: Callable[[], str] | None = None,
 ) -> Iterator[Result]:
     """:func:`trimodal.parallel.pool.map_in_order` on the cluster: at most two tasks a core at a
-    time, results in job order. Raises EngineError for a cluster that is not there, has a node
+    time, results in job order. Raises ExecutorError for a cluster that is not there, has a node
     without what the work needs, or loses its last node.
     """
     with _connected(address):
         folder = str(Path.cwd()) if shared_folder else ""
-        _check_nodes(folder, lacking)
+        _check_nodes(folder, preflight)
         begin = partial(ray.remote(num_cpus=1, max_retries=0)(_in_folder).remote, folder, work)
         waiting = enumerate(jobs)
         running: dict[Any, _Task[Job, Result]] = {}
@@ -70,7 +70,7 @@ def map_on_ray(
                     return
                 for reference in _ready(list(running)):
                     task = running.pop(reference)
-                    if task.settled(reference, rescue):
+                    if task.settled(reference, on_crash):
                         results[task.number] = task.result
                     else:
                         running[begin(task.job)] = task
@@ -91,7 +91,9 @@ class _Task(Generic[Job, Result]):
         self.number, self.job = number, job
         self._lost = 0
 
-    def settled(self, reference: Any, rescue: Callable[[Job, WorkerError], Result] | None) -> bool:
+    def settled(
+        self, reference: Any, on_crash: Callable[[Job, WorkerError], Result] | None
+    ) -> bool:
         """Sets ``result``; False if the job was lost and must be done again. Raises the job's own
         exception, and WorkerError if it is lost for good.
         """
@@ -101,8 +103,8 @@ class _Task(Generic[Job, Result]):
             raise _own_error(error) from None
         except WorkerCrashedError:
             loss = WorkerError.unseen_crash()
-            if rescue:
-                self.result = rescue(self.job, loss)
+            if on_crash:
+                self.result = on_crash(self.job, loss)
                 return True
         except (NodeDiedError, ObjectLostError, OutOfMemoryError) as error:
             loss = WorkerError(None)
@@ -122,7 +124,7 @@ def _ready(references: list[Any]) -> list[Any]:
         if done:
             return done
         if not _cores():
-            raise EngineError("the Ray cluster has no node left; run dvc repro again when it has")
+            raise ExecutorError("the Ray cluster has no node left; run dvc repro again when it has")
 
 
 def _own_error(error: RayTaskError) -> Exception:
@@ -147,8 +149,8 @@ def _cores() -> int:
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Connected to the cluster while the block lasts; raises EngineError if it is not there."""
-    where = f"the Ray cluster at engine.address {address}" if address else "a Ray cluster"
+    """Connected to the cluster while the block lasts; raises ExecutorError if it is not there."""
+    where = f"the Ray cluster at machine.ray_address {address}" if address else "a Ray cluster"
     try:
         if address:
             host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -161,9 +163,9 @@ def _connected(address: str) -> Iterator[None]:
             configure_logging=False,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise EngineError(
-            f"{where} cannot be reached: {error}; start it (ray start --head) or set engine.kind "
-            "to local"
+        raise ExecutorError(
+            f"{where} cannot be reached: {error}; start it (ray start --head) or set "
+            "machine.executor to local"
         ) from error
     try:
         yield
@@ -171,28 +173,28 @@ def _connected(address: str) -> Iterator[None]:
         ray.shutdown()
 
 
-def _check_nodes(folder: str, lacking: Callable[[], str] | None) -> None:
-    """Lets every node look whether it has what the work needs; raises EngineError, naming those
+def _check_nodes(folder: str, preflight: Callable[[], str] | None) -> None:
+    """Lets every node look whether it has what the work needs; raises ExecutorError, naming those
     that have not.
     """
     look = ray.remote(num_cpus=0, max_retries=0)(_look)
     known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = [node for node in known if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:
-        raise EngineError("the Ray cluster has no node with a core to work on")
+        raise ExecutorError("the Ray cluster has no node with a core to work on")
     with NamedTemporaryFile(prefix=".", suffix=".tmp", dir=folder or None) as mark:
         name = mark.name if folder else ""
         looks = {
             node["NodeManagerAddress"] + " " + node["NodeID"][:8]: look.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(name, lacking)
+            ).remote(name, preflight)
             for node in nodes
         }
         answers = {node: _answer(reference) for node, reference in looks.items()}
     if told := [f"node {node}: {problem}" for node, problem in answers.items() if problem]:
-        raise EngineError(f"the Ray cluster cannot do this work: {'; '.join(told)}")
+        raise ExecutorError(f"the Ray cluster cannot do this work: {'; '.join(told)}")
     if all(answer is None for answer in answers.values()):
-        raise EngineError(f"all {len(answers)} nodes of the Ray cluster have just died")
+        raise ExecutorError(f"all {len(answers)} nodes of the Ray cluster have just died")
 
 
 def _answer(reference: Any) -> str | None:
@@ -210,11 +212,11 @@ def _answer(reference: Any) -> str | None:
     return problem
 
 
-def _look(mark: str, lacking: Callable[[], str] | None) -> str:
+def _look(mark: str, preflight: Callable[[], str] | None) -> str:
     """What a node lacks, or nothing."""
     if mark and not Path(mark).exists():
         return (
             f"does not see {Path(mark).parent}: put the repository where all nodes see it, or set "
-            "engine.shared_folder to false and use URLs"
+            "machine.shared_folder to false and use URLs"
         )
-    return lacking() if lacking else ""
+    return preflight() if preflight else ""

@@ -3,21 +3,24 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic.dataclasses import dataclass as section_dataclass
 
-from trimodal.core.coverage import check_coverage, check_share
+from trimodal.core.config import SECTION, JpegQuality, Share
+from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json
-from trimodal.core.progress import bar, closing_line, log
+from trimodal.core.machine import MachineConfig
+from trimodal.core.progress import bar, log, summary_line
 from trimodal.core.records import CaptionedImage, DataError
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.core.text import Vocabulary, build_vocabulary, write_vocabulary
-from trimodal.parallel.executor import LOCAL, EngineConfig
 from trimodal.preprocess.caption_table import CaptionColumns, caption_columns, write_captions
-from trimodal.preprocess.image_shards import StoredForm
+from trimodal.preprocess.image_shards import ImageFormat
 from trimodal.preprocess.images import write_images
 from trimodal.sources.image_files import (
     Annotations,
@@ -28,7 +31,7 @@ from trimodal.sources.image_files import (
 from trimodal.sources.word2vec import read_vectors
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class CaptionsConfig:
     """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and pictures
     (image_sources.py has the names looked for), ``vectors`` is a file in word2vec's binary format.
@@ -44,27 +47,16 @@ class CaptionsConfig:
     flickr30k: str
     flickr30k_annotations: Annotations
     vectors: str
-    frequent_words: int
-    learned_words: int
-    image_px: int
-    jpeg_quality: int
-    images_per_shard: int
-    min_coverage: float
-    workers: int
-
-    def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError("captions.workers must be at least 1")
-        for key in ("frequent_words", "learned_words"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"captions.{key} must be at least 0")
-        if self.image_px < 2 or self.images_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
-            raise ValueError("captions: image_px >= 2, images_per_shard >= 1, jpeg_quality 1..95")
-        check_share(self.min_coverage, "captions.min_coverage")
+    frequent_words: NonNegativeInt
+    learned_words: NonNegativeInt
+    image_px: Annotated[int, Field(ge=2)]
+    jpeg_quality: JpegQuality
+    images_per_shard: PositiveInt
+    min_coverage: Share
 
 
 def prepare_captions(
-    config: CaptionsConfig, captions_dir: Path, images_dir: Path, engine: EngineConfig = LOCAL
+    config: CaptionsConfig, captions_dir: Path, images_dir: Path, machine: MachineConfig
 ) -> None:
     """Writes ``captions.parquet`` with ``token_ids.npy``, ``vocabulary.parquet`` and ``stats.json``
     into ``captions_dir`` and the images' shards with ``index.parquet`` into ``images_dir``.
@@ -73,7 +65,7 @@ def prepare_captions(
     missing or broken, captions of stop words alone. Raises DataError where a split is left empty.
     """
     files, left_out = _read_sources(config)
-    images, size = _store_images(files, images_dir, config, left_out, engine)
+    images, size = _store_images(files, images_dir, config, left_out, machine)
     del files
     columns, empty = caption_columns(bar(images, task="reading captions", unit="images"))
     if empty:
@@ -107,7 +99,7 @@ def prepare_captions(
         f"{len(columns.words)} words; without a vector: {100 * unknown_words:.1f} % of words, "
         f"{100 * unknown_tokens:.1f} % of tokens"
     )
-    log.info(closing_line(made, left_out))
+    log.info(summary_line(made, left_out))
 
 
 def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]]:
@@ -123,15 +115,15 @@ def _store_images(
     images_dir: Path,
     config: CaptionsConfig,
     left_out: Counter[str],
-    engine: EngineConfig,
+    machine: MachineConfig,
 ) -> tuple[list[CaptionedImage], int]:
     """The images that could be stored, in their order, and the bytes they take; counts the rest."""
-    form = StoredForm(
+    form = ImageFormat(
         px=config.image_px,
         jpeg_quality=config.jpeg_quality,
         images_per_shard=config.images_per_shard,
     )
-    done = write_images(files, images_dir, form, config.workers, engine)
+    done = write_images(files, images_dir, form, machine)
     check_coverage(
         "captions", "images", len(done.rows), done.left_out, needed=config.min_coverage,
         param="captions.min_coverage", examples=done.examples,

@@ -9,22 +9,24 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
+from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.archives import ArchiveError, as_path
-from trimodal.core.coverage import check_share
+from trimodal.core.config import SECTION, JpegQuality, Share
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Split
-from trimodal.core.shards import Extent, Sample, ShardDone, write_shard
+from trimodal.core.shards import Extent, Sample, ShardResult, write_shard
 from trimodal.core.storage import file_state
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits, LimitError, MediaError
-from trimodal.media.image import picture_fingerprint
+from trimodal.media.image import image_fingerprint
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
@@ -33,45 +35,30 @@ from trimodal.parallel.watchdog import ending_if_hung
 _HANG_SECONDS = 30  # for a clip, beyond the time that its pictures and its sound may take
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class ExtractConfig:
     """Section ``extract``. Frames are stored ``frame_px`` square, their aspect not kept. The share
     ``validation_share`` of the training clips is held out, by ``validation_seed`` (paper.md, Data).
-    A clip longer than ``longest_seconds``, with pictures of more than ``largest_pixels`` or that
-    takes over ``timeout_seconds`` is left out. At least ``min_coverage`` of the clips that were
-    downloaded must be usable.
+    A clip longer than ``longest_seconds`` or with frames of more than ``largest_pixels`` is left
+    out. At least ``min_coverage`` of the downloaded clips must be usable.
     """
 
-    frame_px: int
-    jpeg_quality: int
-    clips_per_shard: int
-    validation_share: float
+    frame_px: Annotated[int, Field(ge=2)]
+    jpeg_quality: JpegQuality
+    clips_per_shard: PositiveInt
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
     validation_seed: int
-    longest_seconds: float
-    largest_pixels: int
-    timeout_seconds: float
-    min_coverage: float
-    workers: int
+    longest_seconds: PositiveFloat
+    largest_pixels: PositiveInt
+    min_coverage: Share
 
-    @property
-    def limits(self) -> DecodingLimits:
-        """What a clip may ask of this machine."""
+    def limits(self, timeout_seconds: float) -> DecodingLimits:
+        """What a clip may take, with ``timeout_seconds`` for its audio and for its frames."""
         return DecodingLimits(
             clip_seconds=self.longest_seconds,
             frame_pixels=self.largest_pixels,
-            timeout_seconds=self.timeout_seconds,
+            timeout_seconds=timeout_seconds,
         )
-
-    def __post_init__(self) -> None:
-        if not 0.0 < self.validation_share < 1.0:
-            raise ValueError("extract.validation_share lies between 0 and 1")
-        if self.workers < 1:
-            raise ValueError("extract.workers must be at least 1")
-        if self.frame_px < 2 or self.clips_per_shard < 1 or not 1 <= self.jpeg_quality <= 95:
-            raise ValueError("extract: frame_px >= 2, clips_per_shard >= 1, jpeg_quality 1..95")
-        if min(self.longest_seconds, self.largest_pixels, self.timeout_seconds) <= 0:
-            raise ValueError("extract: longest_seconds, largest_pixels, timeout_seconds > 0")
-        check_share(self.min_coverage, "extract.min_coverage")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +80,9 @@ class ClipShard:
         return [self.split, facts, states]
 
 
-def extract_shard(config: ExtractConfig, mel: MelConfig, job: ClipShard) -> ShardDone:
+def extract_shard(
+    config: ExtractConfig, mel: MelConfig, timeout_seconds: float, job: ClipShard
+) -> ShardResult:
     """Makes one shard: a pure function of its arguments and the clips' bytes. A clip that hangs its
     decoder ends the process.
     """
@@ -103,7 +92,7 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ClipShard) -> Shar
     examples: dict[str, str] = {}
     for outcome in job.clips:
         try:
-            sample, row = clip_sample(outcome, job, config, mel)
+            sample, row = clip_sample(outcome, job, config, mel, timeout_seconds)
         except (MediaError, LimitError) as error:
             left_out[error.reason] += 1
             examples.setdefault(error.reason, f"{outcome.clip.clip_id}: {error.detail}")
@@ -118,7 +107,7 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ClipShard) -> Shar
     }
     for key, members in extents.items():
         rows[key] |= shard | _places(members, rows[key]["mel_columns"] * mel.column_type.itemsize)
-    return ShardDone(
+    return ShardResult(
         rows=list(rows.values()),
         left_out=left_out,
         examples=examples,
@@ -127,19 +116,24 @@ def extract_shard(config: ExtractConfig, mel: MelConfig, job: ClipShard) -> Shar
 
 
 def clip_sample(
-    outcome: ClipOutcome, job: ClipShard, config: ExtractConfig, mel: MelConfig
+    outcome: ClipOutcome,
+    job: ClipShard,
+    config: ExtractConfig,
+    mel: MelConfig,
+    timeout_seconds: float,
 ) -> tuple[Sample, dict[str, Any]]:
     source = Path(outcome.path)
     if crash := job.crashing.get(outcome.clip.clip_id):
         raise MediaError(source, "corrupt", f"the process that decoded it {crash}")
     if job.split != "test" and not outcome.has_audio:
         raise MediaError(source, "no_audio", "a training pair needs sound")
-    patience_seconds = 2 * config.timeout_seconds + _HANG_SECONDS
+    limits = config.limits(timeout_seconds)
+    patience_seconds = 2 * timeout_seconds + _HANG_SECONDS
     try:
         with ending_if_hung(patience_seconds), as_path(outcome.file) as path:
             # Sound first: a training clip without any is left out before its pictures are decoded.
-            sound = _sound(path, job.split, config, mel) if outcome.has_audio else None
-            frames = decode_frames(path, config.frame_px, config.frame_px, config.limits)
+            sound = _sound(path, job.split, limits, mel) if outcome.has_audio else None
+            frames = decode_frames(path, config.frame_px, config.frame_px, limits)
             pictures = [_picture(frame, config.jpeg_quality) for frame in frames]
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
@@ -172,7 +166,7 @@ class _Sound:
     columns: npt.NDArray[np.void]
 
 
-def _sound(path: Path, split: Split, config: ExtractConfig, mel: MelConfig) -> _Sound | None:
+def _sound(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> _Sound | None:
     """The clip's mel. A test video whose track cannot be decoded counts as silent, so that its
     frames stay in the gallery.
     """
@@ -180,7 +174,7 @@ def _sound(path: Path, split: Split, config: ExtractConfig, mel: MelConfig) -> _
 
     def counted() -> Iterator[npt.NDArray[np.float32]]:
         nonlocal samples
-        for block in decode_audio(path, mel.sample_rate_hz, config.limits):
+        for block in decode_audio(path, mel.sample_rate_hz, limits):
             samples += len(block)
             yield block
 
@@ -207,7 +201,7 @@ def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
 def _picture(frame: npt.NDArray[np.uint8], quality: int) -> tuple[bytes, int]:
     """A frame as JPEG, and its fingerprint."""
     jpeg: bytes = simplejpeg.encode_jpeg(frame, quality, "RGB", "420")
-    return jpeg, picture_fingerprint(jpeg, frame)
+    return jpeg, image_fingerprint(jpeg, frame)
 
 
 def _npy(array: npt.NDArray[np.void]) -> bytes:

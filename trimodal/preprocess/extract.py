@@ -14,14 +14,14 @@ from trimodal.core.archives import reading_order
 from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json, write_table
 from trimodal.core.fingerprint import code_fingerprint
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome, read_manifest
-from trimodal.core.progress import bar, closing_line, log
+from trimodal.core.progress import bar, log, summary_line
 from trimodal.core.records import DataError, Split
 from trimodal.core.schemas import AV_SCHEMA
-from trimodal.core.shards import ShardDone
-from trimodal.media.container import LimitError, MediaError, lacking_media_tools
+from trimodal.core.shards import ShardResult
+from trimodal.media.container import LimitError, MediaError, missing_media_tools
 from trimodal.media.mel import MelConfig
-from trimodal.parallel.executor import LOCAL, EngineConfig
 from trimodal.parallel.journal import make_shards
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, clip_sample, extract_shard
@@ -33,7 +33,7 @@ def extract(
     out_dir: Path,
     config: ExtractConfig,
     mel: MelConfig,
-    engine: EngineConfig = LOCAL,
+    machine: MachineConfig,
 ) -> None:
     """Writes ``{train,val,test}-%06d.tar``, ``index.parquet`` and ``stats.json`` into ``out_dir``;
     shards that an earlier run finished are kept (:mod:`trimodal.parallel.journal`).
@@ -49,7 +49,7 @@ def extract(
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     size = 0
-    done = _shards(jobs, out_dir, config, mel, engine)
+    done = _shards(jobs, out_dir, config, mel, machine)
     for shard in bar(done, task="extracting", unit="shards", total=len(jobs)):
         parts.append(pa.Table.from_pylist(shard.rows, AV_SCHEMA))
         left_out += shard.left_out
@@ -78,7 +78,7 @@ def extract(
     )
     counts = ", ".join(f"{splits[name]} {name}" for name in ("train", "val", "test"))
     made = f"extract: {len(rows)} clips ({counts}), {frames} frames, {size / 1e6:.1f} MB"
-    log.info(closing_line(made, left_out))
+    log.info(summary_line(made, left_out))
 
 
 def _shards(
@@ -86,8 +86,8 @@ def _shards(
     out_dir: Path,
     config: ExtractConfig,
     mel: MelConfig,
-    engine: EngineConfig,
-) -> Iterator[ShardDone]:
+    machine: MachineConfig,
+) -> Iterator[ShardResult]:
     form = {
         "code": code_fingerprint("trimodal.preprocess.clip_shards"),
         "front_end": mel.front_end_fingerprint(),
@@ -96,32 +96,39 @@ def _shards(
         "longest_seconds": config.longest_seconds,
         "largest_pixels": config.largest_pixels,
     }
+    timeout = machine.clip_timeout_seconds
     return make_shards(
-        partial(extract_shard, config, mel), jobs, out_dir, form=form, workers=config.workers,
-        engine=engine, may_heal={"too_slow"}, rescue=partial(_without_crashing_clips, config, mel),
-        lacking=lacking_media_tools,
+        partial(extract_shard, config, mel, timeout), jobs, out_dir, form=form, machine=machine,
+        retryable={"too_slow"}, on_crash=partial(_without_crashing_clips, config, mel, timeout),
+        preflight=missing_media_tools,
     )  # fmt: skip
 
 
 def _without_crashing_clips(
-    config: ExtractConfig, mel: MelConfig, job: ClipShard, error: WorkerError
-) -> ShardDone:
+    config: ExtractConfig,
+    mel: MelConfig,
+    timeout_seconds: float,
+    job: ClipShard,
+    error: WorkerError,
+) -> ShardResult:
     """A shard again whose worker crashed: each clip alone in a process, so that only those that
     crash it are lost.
     """
     crashing: dict[str, str] = {}
     for outcome in job.clips:
         alone = replace(job, clips=(outcome,))
-        for why in map_in_order(partial(_try, config, mel), [alone], 1, rescue=_how_it_crashed):
+        for why in map_in_order(
+            partial(_try, config, mel, timeout_seconds), [alone], 1, on_crash=_how_it_crashed
+        ):
             if why:
                 crashing[outcome.clip.clip_id] = why
     log.info(f"extract: {job.path.name}: {error}; left out for it: {crashing}")
-    return extract_shard(config, mel, replace(job, crashing=crashing))
+    return extract_shard(config, mel, timeout_seconds, replace(job, crashing=crashing))
 
 
-def _try(config: ExtractConfig, mel: MelConfig, alone: ClipShard) -> str:
+def _try(config: ExtractConfig, mel: MelConfig, timeout_seconds: float, alone: ClipShard) -> str:
     with suppress(MediaError, LimitError):
-        clip_sample(alone.clips[0], alone, config, mel)
+        clip_sample(alone.clips[0], alone, config, mel, timeout_seconds)
     return ""
 
 

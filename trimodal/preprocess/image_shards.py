@@ -16,13 +16,13 @@ from PIL import Image
 from trimodal.core.archives import StoredFile, read_file
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import Split
-from trimodal.core.shards import Sample, ShardDone, write_shard
+from trimodal.core.shards import Sample, ShardResult, write_shard
 from trimodal.core.storage import file_state
-from trimodal.media.image import BOMBS, picture_fingerprint, square
+from trimodal.media.image import BOMBS, image_fingerprint, square
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredForm:
+class ImageFormat:
     """How images are stored: JPEGs of ``px`` square, so many a shard."""
 
     px: int
@@ -45,7 +45,7 @@ class ImageShard:
         return [self.split, facts, {str(file.path): file_state(file.path) for file in files}]
 
 
-def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
+def write_image_shard(form: ImageFormat, job: ImageShard) -> ShardResult:
     """Makes one shard: a pure function of its arguments and the pictures' bytes."""
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -60,11 +60,13 @@ def write_image_shard(form: StoredForm, job: ImageShard) -> ShardDone:
             "shard_fingerprint": fingerprint,
             "offset": members["jpg"].offset,
             "size": members["jpg"].size,
-            "picture_fingerprint": pictures[key],
+            "image_fingerprint": pictures[key],
         }
         for key, members in extents.items()
     ]
-    return ShardDone(rows=rows, left_out=left_out, examples=examples, bytes=job.path.stat().st_size)
+    return ShardResult(
+        rows=rows, left_out=left_out, examples=examples, bytes=job.path.stat().st_size
+    )
 
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
@@ -79,7 +81,7 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def _samples(
-    form: StoredForm,
+    form: ImageFormat,
     job: ImageShard,
     left_out: Counter[str],
     examples: dict[str, str],
@@ -101,5 +103,5 @@ def _samples(
         except (OSError, ValueError, SyntaxError, *BOMBS) as error:
             without("image file broken", f"{file.name}: {error}")
         else:
-            pictures[image_id] = picture_fingerprint(jpeg, np.asarray(small))
+            pictures[image_id] = image_fingerprint(jpeg, np.asarray(small))
             yield Sample(key=image_id, members={"jpg": jpeg})

@@ -11,23 +11,22 @@ import pyarrow as pa
 from trimodal.core.archives import reading_order
 from trimodal.core.files import write_table
 from trimodal.core.fingerprint import code_fingerprint
+from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import counter
 from trimodal.core.records import Split
 from trimodal.core.schemas import IMAGE_SCHEMA
-from trimodal.core.shards import ShardDone
-from trimodal.parallel.executor import LOCAL, EngineConfig
+from trimodal.core.shards import ShardResult
 from trimodal.parallel.journal import make_shards
-from trimodal.preprocess.image_shards import ImageShard, StoredForm, write_image_shard
+from trimodal.preprocess.image_shards import ImageFormat, ImageShard, write_image_shard
 from trimodal.sources.image_files import ImageFile
 
 
 def write_images(
     files: Sequence[ImageFile],
     images_dir: Path,
-    form: StoredForm,
-    workers: int,
-    engine: EngineConfig = LOCAL,
-) -> ShardDone:
+    form: ImageFormat,
+    machine: MachineConfig,
+) -> ShardResult:
     """Writes ``{train,val}-%06d.tar`` and ``index.parquet``; returns what all shards are together.
     Shards that an earlier run finished are kept (:mod:`trimodal.parallel.journal`).
 
@@ -45,7 +44,7 @@ def write_images(
     }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
         make = partial(write_image_shard, form)
-        done = make_shards(make, jobs, images_dir, form=shaping, workers=workers, engine=engine)
+        done = make_shards(make, jobs, images_dir, form=shaping, machine=machine)
         for job, shard in zip(jobs, done, strict=True):
             rows += shard.rows
             left_out += shard.left_out
@@ -53,7 +52,7 @@ def write_images(
             size += shard.bytes
             bar.update(len(job.images))
     write_table(images_dir / "index.parquet", pa.Table.from_pylist(rows, IMAGE_SCHEMA))
-    return ShardDone(rows=rows, left_out=left_out, examples=examples, bytes=size)
+    return ShardResult(rows=rows, left_out=left_out, examples=examples, bytes=size)
 
 
 def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[ImageShard]:

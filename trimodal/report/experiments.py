@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
+from trimodal.core.errors import UserError
 from trimodal.core.files import write_json
 from trimodal.core.fingerprint import git_revision
 from trimodal.core.records import DataError
@@ -28,7 +29,7 @@ _QUEUE_SECONDS = 600
 _RUN_SECONDS = 20 * 86_400  # a whole table at the paper's scale
 
 
-class ExperimentError(RuntimeError):
+class ExperimentError(UserError, RuntimeError):
     """An experiment that DVC could not run, or a revision without results."""
 
 

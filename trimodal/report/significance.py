@@ -18,6 +18,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from trimodal.core.errors import UserError
+
 Ranks = npt.NDArray[np.float64]
 Values = npt.NDArray[np.float64]
 RESAMPLES = 10_000
@@ -38,7 +40,7 @@ PER_QUERY: Mapping[str, Callable[[Ranks], Values]] = {
 }
 
 
-class PairingError(ValueError):
+class PairingError(UserError, ValueError):
     """Runs that cannot be compared query by query, or too few seeds for an interval."""
 
 

@@ -12,25 +12,32 @@ from torch import Tensor
 from trimodal.core.timing import frame_centre_seconds, frame_count, window_fits
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits
-from trimodal.media.mel import MelConfig, scale_windows, window_decibels, window_first_column
+from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.windows import (
+    AudioFrontEnd,
+    scale_windows,
+    window_decibels,
+    window_first_column,
+)
 
 # What a query's file may ask of this machine; the pictures of a video are not looked at.
 _LIMITS = DecodingLimits(clip_seconds=900.0, frame_pixels=1, timeout_seconds=60.0)
 
 
-def sound_windows(path: Path, mel: MelConfig) -> Float[Tensor, "windows 1 mels columns"]:
+def audio_windows(path: Path, front_end: AudioFrontEnd) -> Float[Tensor, "windows 1 mels columns"]:
     """The windows centred on the middle of each second that lie inside the sound, float32; of a
     sound shorter than a window one, with silence around it.
 
     Raises MediaError for a file without sound that can be decoded, LimitError for one of over 15
     minutes.
     """
+    mel, window_seconds = front_end.mel, front_end.window.seconds
     columns = log_mel(decode_audio(path, mel.sample_rate_hz, _LIMITS), mel)
     duration = duration_seconds(columns, mel)
     middles = map(frame_centre_seconds, range(1, frame_count(duration) + 1))
-    centres = [middle for middle in middles if window_fits(middle, mel.window_seconds, duration)]
-    return cut_windows(columns, centres or [duration / 2], mel)
+    centres = [middle for middle in middles if window_fits(middle, window_seconds, duration)]
+    return cut_windows(columns, centres or [duration / 2], front_end)
 
 
 def moment_centre(
@@ -53,14 +60,14 @@ def duration_seconds(columns: npt.NDArray[np.void], mel: MelConfig) -> float:
 
 
 def cut_windows(
-    columns: npt.NDArray[np.void], centres_seconds: Sequence[float], mel: MelConfig
+    columns: npt.NDArray[np.void], centres_seconds: Sequence[float], front_end: AudioFrontEnd
 ) -> Float[Tensor, "windows 1 mels columns"]:
     """The network's inputs, float32: the windows of a sound's stored columns that are centred on
     these seconds, with silence where they reach beyond it.
     """
-    decibels = np.empty((len(centres_seconds), mel.columns, mel.mels), np.float32)
+    decibels = np.empty((len(centres_seconds), front_end.columns, front_end.mel.mels), np.float32)
     for window, centre in zip(decibels, centres_seconds, strict=True):
-        first = window_first_column(centre, mel)
-        part = columns[max(first, 0) : max(0, first + mel.columns)]
-        window[...] = window_decibels(part, first, mel)
-    return torch.from_numpy(scale_windows(decibels, mel))[:, None]
+        first = window_first_column(centre, front_end)
+        part = columns[max(first, 0) : max(0, first + front_end.columns)]
+        window[...] = window_decibels(part, first, front_end)
+    return torch.from_numpy(scale_windows(decibels, front_end))[:, None]

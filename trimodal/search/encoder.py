@@ -12,11 +12,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trimodal.core.errors import UserError
 from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.machine import Device
 from trimodal.core.schemas import WORDS
 from trimodal.core.text import Vocabulary, read_vocabulary, tokenise
 from trimodal.models.checkpoint import Checkpoint, load_model, load_text_network, read_checkpoint
-from trimodal.models.devices import Device, pick_device
+from trimodal.models.devices import pick_device
 from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
 from trimodal.models.preprocessing import centre_views, normalise
 
@@ -25,7 +27,7 @@ _ROWS_AT_ONCE = 64  # that a network takes together
 _NO_POINTS: Points = np.empty((0, EMBEDDING_DIM), np.float32)
 
 
-class QueryError(ValueError):
+class QueryError(UserError, ValueError):
     """A sentence or a picture that says nothing to the model."""
 
 
@@ -135,11 +137,11 @@ class Encoder:
         is heard in one window a second, and the mean of those points made a unit vector. MediaError
         for a file without sound that can be decoded, LimitError for one too long.
         """
-        from trimodal.search.audio_windows import sound_windows
+        from trimodal.search.audio_windows import audio_windows
 
         points = [_NO_POINTS]
         for sound in sounds:
-            windows = sound_windows(Path(sound), self.checkpoint.mel)
+            windows = audio_windows(Path(sound), self.checkpoint.audio_front_end)
             mean = self.embed_windows(windows).mean(axis=0, keepdims=True)
             points.append(mean / np.linalg.norm(mean))
         return np.concatenate(points)

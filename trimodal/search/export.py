@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trimodal.core.errors import UserError
 from trimodal.core.files import atomic_path, temporary_folder, write_json
 from trimodal.core.schemas import WORDS
 from trimodal.models.preprocessing import normalise
@@ -18,7 +19,7 @@ AGREEMENT = 1e-4  # the largest difference of a number of a point that is let pa
 _ROWS = 5  # of random inputs, on which the two are compared
 
 
-class ExportError(RuntimeError):
+class ExportError(UserError, RuntimeError):
     """The exported encoder says something else than ours, or what it takes is not installed."""
 
 
@@ -66,12 +67,12 @@ def parts_of(encoder: Encoder) -> dict[Part, nn.Module]:
 def example(part: Part, encoder: Encoder, rows: int) -> Tensor:
     """Random inputs of an encoder, ``rows`` of them."""
     made = torch.Generator().manual_seed(1)
-    mel, side = encoder.checkpoint.mel, encoder.checkpoint.augment.crop_px
+    front_end, side = encoder.checkpoint.audio_front_end, encoder.checkpoint.augment.crop_px
     if part == "text":
         return torch.randint(0, encoder.words, (rows, WORDS), generator=made)
     if part == "image":
         return torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, generator=made)
-    return torch.rand(rows, 1, mel.mels, mel.columns, generator=made) * 2 - 1
+    return torch.rand(rows, 1, front_end.mel.mels, front_end.columns, generator=made) * 2 - 1
 
 
 def _export(part: Part, encoder: Encoder, folder: Path) -> Exported:

@@ -64,7 +64,7 @@ def footage_of(
     its problem. Raises WorkerError if a worker is killed.
     """
     look = partial(_look, side, mel, limits)
-    return map_in_order(look, videos, workers, rescue=_crashed)
+    return map_in_order(look, videos, workers, on_crash=_crashed)
 
 
 def _crashed(video: VideoFile, error: WorkerError) -> Footage:

@@ -235,8 +235,8 @@ def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
     """A video's moments, some at a time."""
     if not footage.moments:
         return
-    frames, mel = footage.frames(), encoder.checkpoint.mel
-    sound_seconds = 0.0 if footage.sound is None else duration_seconds(footage.sound, mel)
+    frames, front_end = footage.frames(), encoder.checkpoint.audio_front_end
+    sound_seconds = 0.0 if footage.sound is None else duration_seconds(footage.sound, front_end.mel)
     for start in range(0, footage.moments, _NETWORK_ROWS):
         part = np.array(frames[start : start + _NETWORK_ROWS])
         pictures = torch.from_numpy(part).permute(0, 3, 1, 2)
@@ -244,13 +244,13 @@ def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
         numbers = range(start + 1, start + 1 + len(part))
         mels = [b""] * len(part)
         centres = [
-            moment_centre(frame_centre_seconds(number), sound_seconds, mel.window_seconds)
+            moment_centre(frame_centre_seconds(number), sound_seconds, front_end.window.seconds)
             for number in numbers
         ]
         heard = [row for row, centre in enumerate(centres) if centre is not None]
         if footage.sound is not None and heard:
             inside = [centre for centre in centres if centre is not None]
-            windows = cut_windows(footage.sound, inside, mel)
+            windows = cut_windows(footage.sound, inside, front_end)
             points[heard, 1] = encoder.embed_windows(windows)
             for row, window in zip(heard, windows[:, 0], strict=True):
                 mels[row] = _mel_picture(window)

@@ -22,6 +22,7 @@ import pyarrow as pa
 from lancedb.index import HnswFlat
 from lancedb.table import AsyncTable, Table
 
+from trimodal.core.errors import UserError
 from trimodal.core.timing import frame_centre_seconds
 
 Answer = TypeVar("Answer")
@@ -34,7 +35,7 @@ _OLD = timedelta(hours=1)  # a version that nobody reads any more
 _CANDIDATES = 80  # at least so many the index looks at on the way to its results
 
 
-class StoreError(ValueError):
+class StoreError(UserError, ValueError):
     """No store of moments, one of another folder or of another format."""
 
 

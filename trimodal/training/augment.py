@@ -8,30 +8,34 @@ import torch
 from torch import Tensor
 
 from trimodal.models.preprocessing import AugmentConfig, checked_size
+from trimodal.training.random_streams import Fields
 
 _GREY = np.array((0.2989, 0.587, 0.114), np.float32)  # of red, green and blue (ITU-R 601)
-VIEW_CHANCES = 5
+VIEW_FIELDS = ("top", "left", "flip", "brightness", "saturation")
 _LEVELS_AT_ONCE = 2**17  # so that what is computed of them stays in the processor's cache
 
 
-def training_views(
-    pictures: Sequence[Tensor], config: AugmentConfig, chances: npt.NDArray[np.float32]
-) -> Tensor:
-    """Random crops of images, uint8 (images, 3, crop_px, crop_px). The ``VIEW_CHANCES`` numbers in
-    [0, 1) of each, (images, VIEW_CHANCES), decide everything: top, left, flip, brightness and
-    saturation.
+def training_views(images: Sequence[Tensor], config: AugmentConfig, random: Fields) -> Tensor:
+    """Random crops of images, uint8 (images, 3, crop_px, crop_px). ``random``, (images,) records
+    with VIEW_FIELDS in [0, 1), decides the crop, the flip, brightness and saturation of each.
     """
     side = config.crop_px
-    views = np.empty((len(pictures), 3, side, side), np.uint8)
-    for view, pixels, numbers in zip(views, pictures, chances.tolist(), strict=True):
+    views = np.empty((len(images), 3, side, side), np.uint8)
+    fields = (random[name].tolist() for name in ("top", "left", "flip"))
+    for view, pixels, top_share, left_share, flip in zip(views, images, *fields, strict=True):
         height, width = checked_size(pixels, config)
-        top, left = int(numbers[0] * (height - side + 1)), int(numbers[1] * (width - side + 1))
+        top, left = int(top_share * (height - side + 1)), int(left_share * (width - side + 1))
         crop = pixels.numpy()[:, top : top + side, left : left + side]
-        view[...] = crop[:, :, ::-1] if config.flip and numbers[2] < 0.5 else crop
+        view[...] = crop[:, :, ::-1] if config.flip and flip < 0.5 else crop
     if config.brightness or config.saturation:
-        around_one = 2 * chances[:, 3:].astype(np.float64) - 1
-        brightness = 1 + config.brightness * around_one[:, 0]
-        jitter(views, brightness, 1 + config.saturation * around_one[:, 1])
+        brightness, saturation = (
+            1 + strength * (2 * random[name].astype(np.float64) - 1)
+            for name, strength in (
+                ("brightness", config.brightness),
+                ("saturation", config.saturation),
+            )
+        )
+        jitter(views, brightness, saturation)
     return torch.from_numpy(views)
 
 

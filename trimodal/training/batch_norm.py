@@ -4,22 +4,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 
 
-def synchronise_batch_norm(network: nn.Module, ranks: Ranks) -> None:
+def synchronise_batch_norm(network: nn.Module, world: World) -> None:
     """Makes every batch norm of a network normalise with the statistics of all ranks' rows, as one
     process would with the whole batch; names, parameters and buffers stay. Every rank must have the
     same number of rows.
     """
-    if ranks.device.type == "cuda":
+    if world.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
         return
     for name, module in list(network.named_children()):
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
-            setattr(network, name, GatheredBatchNorm(module, ranks))
+            setattr(network, name, GatheredBatchNorm(module, world))
         else:
-            synchronise_batch_norm(module, ranks)
+            synchronise_batch_norm(module, world)
 
 
 class GatheredBatchNorm(_BatchNorm):
@@ -32,11 +32,11 @@ class GatheredBatchNorm(_BatchNorm):
     num_batches_tracked: Tensor
     momentum: float
 
-    def __init__(self, norm: _BatchNorm, ranks: Ranks) -> None:
+    def __init__(self, norm: _BatchNorm, world: World) -> None:
         super().__init__(norm.num_features, norm.eps, norm.momentum)
         for name, tensor in norm.state_dict(keep_vars=True).items():
             setattr(self, name, tensor)
-        self._ranks = ranks
+        self._world = world
 
     def _check_input_dim(self, rows: Tensor) -> None:
         assert rows.dim() >= 2  # noqa: S101
@@ -47,10 +47,10 @@ class GatheredBatchNorm(_BatchNorm):
             return super().forward(rows)
         over = [dim for dim in range(rows.dim()) if dim != 1]
         shape = [1, -1, *[1] * (rows.dim() - 2)]
-        mean = self._ranks.gather(rows.mean(over)[None]).mean(0)
+        mean = self._world.all_gather(rows.mean(over)[None]).mean(0)
         centred = rows - mean.view(shape)
-        variance = self._ranks.gather(centred.square().mean(over)[None]).mean(0)
-        count = self._ranks.size * rows.numel() // rows.shape[1]
+        variance = self._world.all_gather(centred.square().mean(over)[None]).mean(0)
+        count = self._world.size * rows.numel() // rows.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)

@@ -23,7 +23,7 @@ _NUMBERS = ("duration_s", "sound_s", "mel_offset", "mel_columns")
 
 
 @dataclass(frozen=True, kw_only=True)
-class AvClip:
+class IndexedClip:
     """A clip in its shard. Frame N (from 1) is at ``frame_offsets[N - 1]``."""
 
     shard: Path
@@ -47,7 +47,7 @@ class AvClip:
         return self.mel_columns > 0
 
 
-class ClipTable(Sequence[AvClip]):
+class ClipTable(Sequence[IndexedClip]):
     """Clips held as columns; a clip is made when it is asked for. So the processes that read a
     large index share its memory: there are no objects whose counts of references they write to.
     """
@@ -71,24 +71,24 @@ class ClipTable(Sequence[AvClip]):
     def __len__(self) -> int:
         return self._length
 
-    def ends_of_shards(self) -> Iterator[tuple[AvClip, AvClip]]:
+    def ends_of_shards(self) -> Iterator[tuple[IndexedClip, IndexedClip]]:
         """The first and the last clip of each shard."""
         for shard in range(len(self._shards)):
             rows = np.flatnonzero(self._shard_of == shard)
             yield self[int(rows[0])], self[int(rows[-1])]
 
     @overload
-    def __getitem__(self, index: int) -> AvClip: ...
+    def __getitem__(self, index: int) -> IndexedClip: ...
 
     @overload
-    def __getitem__(self, index: slice) -> list[AvClip]: ...
+    def __getitem__(self, index: slice) -> list[IndexedClip]: ...
 
-    def __getitem__(self, index: int | slice) -> AvClip | list[AvClip]:
+    def __getitem__(self, index: int | slice) -> IndexedClip | list[IndexedClip]:
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(self._length))]
         row = range(self._length)[index]
         first, behind = self._frame_ends[row], self._frame_ends[row + 1]
-        return AvClip(
+        return IndexedClip(
             shard=self._shards[self._shard_of[row]],
             frame_offsets=tuple(self._frame_offsets[first:behind].tolist()),
             frame_sizes=tuple(self._frame_sizes[first:behind].tolist()),
@@ -148,7 +148,7 @@ def _check_rows(path: Path, rows: pa.Table) -> None:
         raise DataError(f"{path}: a clip without frames")
 
 
-def _check_clip(clip: AvClip) -> dict[str, Any]:
+def _check_clip(clip: IndexedClip) -> dict[str, Any]:
     """Looks whether the clip's last frame is in its shard and its mel can be; returns its facts."""
     name = f"{clip.clip_id}.{clip.frames:02d}.jpg"
     last = Extent(offset=clip.frame_offsets[-1], size=clip.frame_sizes[-1])

@@ -1,75 +1,57 @@
 """Section ``train``."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Annotated, Literal
 
-from trimodal.models.devices import Device, Devices, Precision
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic.dataclasses import dataclass
+
+from trimodal.core.config import SECTION
+from trimodal.models.devices import Precision
+
+Rows = Annotated[int, Field(ge=2)]  # a loss needs a negative, and batch norm two rows
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SECTION)
 class TrainConfig:
     """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
-    shorter stream has batches. The rate is multiplied by ``rate_decay`` every ``rate_step_epochs``
-    and grows evenly from nothing in the first ``warmup_steps``; a network's own rate is
-    ``learning_rate`` times its factor. The run is saved every
-    ``checkpoint_every`` steps: if it is killed, it goes on from there. The networks compute in
-    ``precision``; embeddings and losses are float32. With ``chunk_size`` they take that many rows
-    at a time, and the loss still sees the batch (:mod:`trimodal.training.grad_cache`).
+    shorter stream has batches. The learning rate is multiplied by ``rate_decay`` every
+    ``rate_step_epochs`` and grows linearly from zero in the first ``warmup_steps``; a network's own
+    rate is ``learning_rate`` times its factor. The networks compute in ``precision``; embeddings
+    and losses are float32. With ``chunk_size`` the networks take that many rows at a time, and the
+    loss still sees the batch (:mod:`trimodal.training.grad_cache`).
 
-    ``devices`` processes of this machine (``all``: one for each GPU) share each batch, and each
-    row's negatives are still the whole batch's. ``batch_norm`` then is over each process's own rows
-    (``local``, as the authors' data parallel code) or over all (``synchronised``, as one process).
+    ``update`` is ``joint``, one step on the sum of both streams' losses (the paper), or
+    ``alternating``, a step on each (the authors' code). With ``alternating_momentum`` ``separate``
+    a step moves the networks that took part in it; ``shared`` moves all three: the others have a
+    gradient of zero, so that momentum and weight decay still act, as in the authors' runs, whose
+    PyTorch zeroed gradients instead of dropping them. (With ``joint`` updates it has no effect.)
+
+    With several processes (``machine.devices``) each row's negatives are still the whole batch's.
+    ``batch_norm`` then is over each process's own rows (``local``, as the authors' data parallel
+    code) or over all (``synchronised``, as one process would).
     """
 
     seed: int
-    batch_size: int
-    chunk_size: int | None
-    epochs: int
-    steps_per_epoch: int | None
-    checkpoint_every: int
+    batch_size: Rows
+    chunk_size: Rows | None
+    epochs: PositiveInt
+    steps_per_epoch: PositiveInt | None
     update: Literal["joint", "alternating"]
-    learning_rate: float
-    weight_decay: float
-    rate_step_epochs: int
-    rate_decay: float
-    warmup_steps: int
-    image_rate_factor: float
-    audio_rate_factor: float
-    text_rate_factor: float
-    first_frame: int
-    last_frame: int
-    validation_frame: int
-    loader_workers: int
-    device: Device
-    devices: Devices
+    alternating_momentum: Literal["separate", "shared"]
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    rate_step_epochs: PositiveInt
+    rate_decay: PositiveFloat
+    warmup_steps: NonNegativeInt
+    image_rate_factor: NonNegativeFloat
+    audio_rate_factor: NonNegativeFloat
+    text_rate_factor: NonNegativeFloat
+    first_frame: PositiveInt
+    last_frame: PositiveInt
+    validation_frame: PositiveInt
     batch_norm: Literal["local", "synchronised"]
     precision: Precision
 
     def __post_init__(self) -> None:
-        if self.batch_size < 2:
-            raise ValueError("train.batch_size must be at least 2: a loss needs a negative")
-        if self.chunk_size is not None and self.chunk_size < 2:
-            raise ValueError("train.chunk_size must be at least 2 or null: batch norm needs two")
-        for key in ("epochs", "rate_step_epochs", "first_frame", "checkpoint_every"):
-            if getattr(self, key) < 1:
-                raise ValueError(f"train.{key} must be at least 1")
-        if self.steps_per_epoch is not None and self.steps_per_epoch < 1:
-            raise ValueError("train.steps_per_epoch must be at least 1 or null")
-        if self.devices != "all" and self.devices < 1:
-            raise ValueError("train.devices must be at least 1, or all")
         if not self.first_frame <= self.validation_frame <= self.last_frame:
-            raise ValueError("train: need first_frame <= validation_frame <= last_frame")
-        if self.learning_rate <= 0 or self.rate_decay <= 0:
-            raise ValueError("train.learning_rate and train.rate_decay must be positive")
-        counts = (self.warmup_steps, self.loader_workers)
-        factors = (self.image_rate_factor, self.audio_rate_factor, self.text_rate_factor)
-        if min(*factors, self.weight_decay, *counts) < 0:
-            raise ValueError(
-                "train: rate factors, weight_decay, warmup_steps, loader_workers are not negative"
-            )
-
-    @property
-    def shaping(self) -> dict[str, Any]:
-        """The settings that a run's result depends on."""
-        neutral = ("checkpoint_every", "loader_workers", "device", "devices")
-        return {key: value for key, value in asdict(self).items() if key not in neutral}
+            raise ValueError("need first_frame <= validation_frame <= last_frame")

@@ -1,4 +1,4 @@
-"""Several processes that train one model or embed one test set: torchrun's ranks.
+"""Several processes that train one model or embed one test set, as torchrun starts them.
 
 Each rank takes the same number of rows of every batch. Its networks' gradients are averaged by
 DistributedDataParallel; embeddings are gathered, so that a loss sees the negatives of all ranks.
@@ -18,18 +18,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trimodal.core.progress import hush
-from trimodal.models.devices import Device, pick_device
+from trimodal.core.machine import Device
+from trimodal.core.progress import silence
+from trimodal.models.devices import pick_device
 
 # A rank waits so long for the others: while one of them validates, saves or reads an index.
-_PATIENCE = timedelta(minutes=30)
+_TIMEOUT = timedelta(minutes=30)
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """This process's place ``rank`` among ``size`` that work together, and its device. Alone, every
-    method gives back what it got.
+class World:
+    """The processes that work together: this one's ``rank`` among ``size``, and its device. With
+    one process every method returns its argument.
     """
 
     rank: int = 0
@@ -37,11 +38,11 @@ class Ranks:
     device: torch.device = _CPU
 
     @property
-    def first(self) -> bool:
-        """Whether this is the one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, the one that writes and logs."""
         return self.rank == 0
 
-    def gather(self, rows: Tensor) -> Tensor:
+    def all_gather(self, rows: Tensor) -> Tensor:
         """The rows of all ranks, in their order: (rows, ...) -> (size * rows, ...). The gradient of
         a rank's rows is the sum of what all ranks' losses give them.
         """
@@ -50,50 +51,50 @@ class Ranks:
         gathered: Tensor = _Gather.apply(rows, self)
         return gathered
 
-    def total(self, values: Tensor) -> Tensor:
+    def all_reduce_sum(self, values: Tensor) -> Tensor:
         """The sum over ranks, without gradient."""
         values = values.detach().clone()
         if self.size > 1:
             dist.all_reduce(values)
         return values
 
-    def share_buffers(self, network: nn.Module) -> None:
+    def broadcast_buffers(self, network: nn.Module) -> None:
         """Gives all ranks the first one's buffers (a batch norm's running statistics)."""
         if self.size > 1:
             for buffer in network.state_dict(keep_vars=True).values():
                 if not isinstance(buffer, nn.Parameter):
                     dist.broadcast(buffer, src=0)
 
-    def parallel(self, network: nn.Module) -> nn.Module:
+    def data_parallel(self, network: nn.Module) -> nn.Module:
         """The network, whose gradients are then the mean of all ranks'; all begin with the weights
         of the first.
         """
         if self.size == 1:
             return network
-        # Buffers are shared where they are used (share_buffers), not at every pass.
+        # Buffers are shared where they are used (broadcast_buffers), not at every pass.
         return DistributedDataParallel(network, forward_sync_buffers=False)
 
-    def together(self) -> None:
+    def barrier(self) -> None:
         """Waits for all ranks."""
         if self.size > 1:
             dist.barrier()
 
 
-ALONE = Ranks()
+SINGLE_PROCESS = World()
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, ranks: Ranks) -> Tensor:
-        ctx.ranks = ranks
-        parts = [rows.new_empty(rows.shape) for _ in range(ranks.size)]
+    def forward(ctx: Any, rows: Tensor, world: World) -> Tensor:
+        ctx.world = world
+        parts = [rows.new_empty(rows.shape) for _ in range(world.size)]
         dist.all_gather(parts, rows.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = ctx.ranks.total(gradient)
-        return total.tensor_split(ctx.ranks.size)[ctx.ranks.rank], None
+        total = ctx.world.all_reduce_sum(gradient)
+        return total.tensor_split(ctx.world.size)[ctx.world.rank], None
 
 
 def under_torchrun() -> bool:
@@ -102,7 +103,7 @@ def under_torchrun() -> bool:
 
 
 @contextmanager
-def joined(wanted: Device) -> Iterator[Ranks]:
+def process_group(wanted: Device) -> Iterator[World]:
     """This process among those that torchrun started, each on a device of its own: GPUs of the
     machine by local rank (NCCL), or the processor (Gloo). Without torchrun it is alone.
 
@@ -110,18 +111,18 @@ def joined(wanted: Device) -> Iterator[Ranks]:
     Raises DeviceError where ranks outnumber the machine's GPUs.
     """
     if not under_torchrun():
-        yield Ranks(device=pick_device(wanted))
+        yield World(device=pick_device(wanted))
         return
     _end_with_parent()
     device = pick_device(wanted, int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_PATIENCE)
-    ranks = Ranks(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
-    if not ranks.first:
-        hush()
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+    world = World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    if not world.is_main:
+        silence()
     try:
-        yield ranks
+        yield world
     finally:
         dist.destroy_process_group()
 

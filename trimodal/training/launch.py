@@ -5,11 +5,13 @@
 import signal
 import sys
 
-from trimodal.models.devices import Device, Devices, count_devices
+from trimodal.core.errors import UserError
+from trimodal.core.machine import Device, Devices
+from trimodal.models.devices import count_devices
 from trimodal.training.distributed import under_torchrun
 
 
-class LaunchError(RuntimeError):
+class LaunchError(UserError, RuntimeError):
     """One of the processes ended with an error; the others were ended then."""
 
 

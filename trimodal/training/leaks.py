@@ -13,17 +13,19 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic.dataclasses import dataclass as section_dataclass
 
+from trimodal.core.config import SECTION
 from trimodal.core.progress import log
 from trimodal.core.records import DataError
-from trimodal.media.image import SAYS_NOTHING
+from trimodal.media.image import UNIFORM_IMAGE
 
 Policy = Literal["fail", "leave_out", "keep"]
 Reason = Literal["same_clip", "same_youtube_video", "same_picture"]
 _EXAMPLES = 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class LeaksConfig:
     """Section ``leaks``. Where test videos are in training, ``fail`` stops train and evaluate,
     ``leave_out`` drops them from the evaluation and ``keep`` only counts them in the audit.
@@ -66,7 +68,7 @@ def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
     Raises DataError for an index that does not say what to compare.
     """
     clips = _read(av_dir, ("split", "clip_id", "youtube_id", "picture_fingerprints"), "extract")
-    images = _read(images_dir, ("image_id", "picture_fingerprint"), "captions")
+    images = _read(images_dir, ("image_id", "image_fingerprint"), "captions")
     is_test = pc.equal(clips["split"], "test")
     test, trained = clips.filter(is_test), clips.filter(pc.invert(is_test))
     pictures = pa.concat_tables([_frames(trained), _images(images)])
@@ -83,7 +85,7 @@ def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
         found={
             "same_clip": shared("clip_id"),
             "same_youtube_video": shared("youtube_id"),
-            "same_picture": _shared(_frames(test), pictures, nothing=SAYS_NOTHING),
+            "same_picture": _shared(_frames(test), pictures, nothing=UNIFORM_IMAGE),
         },
         unknown_origin=frozenset(
             test["clip_id"].filter(pc.equal(test["youtube_id"], "")).to_pylist()
@@ -138,7 +140,7 @@ def _frames(clips: pa.Table) -> pa.Table:
 def _images(images: pa.Table) -> pa.Table:
     """A row an image: its name, its fingerprint."""
     owners = pc.binary_join_element_wise("image", images["image_id"], " ")
-    return pa.table({"owner": owners, "key": images["picture_fingerprint"]})
+    return pa.table({"owner": owners, "key": images["image_fingerprint"]})
 
 
 def _shared(test: pa.Table, trained: pa.Table, *, nothing: str | int) -> dict[str, str]:

@@ -9,15 +9,17 @@ from pathlib import Path
 import torch
 from dvclive.live import Live
 
+from trimodal.core.errors import UserError
+from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import counter
 from trimodal.training.config import TrainConfig
-from trimodal.training.distributed import ALONE, Ranks
+from trimodal.training.distributed import SINGLE_PROCESS, World
 from trimodal.training.resume import Run, Scores
 from trimodal.training.streams import Streams, paired_batches
 from trimodal.training.trainer import Trainer, mean_losses
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """A training run that cannot go on: losses that are no numbers, memory or a loader lost."""
 
 
@@ -25,18 +27,20 @@ def run_epochs(
     trainer: Trainer,
     streams: Streams,
     config: TrainConfig,
+    machine: MachineConfig,
     log_dir: Path,
     run: Run,
     save: Callable[[], None],
-    ranks: Ranks = ALONE,
+    world: World = SINGLE_PROCESS,
 ) -> None:
     """Takes the run to its end: logs each epoch through DVCLive (those of an earlier process once
     more; the first rank does), keeps the best weights in ``run``, and calls ``save`` every
-    ``checkpoint_every`` steps and at the end. Raises TrainingError for losses that are not finite.
+    ``machine.checkpoint_every_steps`` and at the end. Raises TrainingError for losses that are not
+    finite.
     """
     with ExitStack() as stack:
         live = None
-        if ranks.first:
+        if world.is_main:
             live = stack.enter_context(
                 Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None)
             )
@@ -44,7 +48,7 @@ def run_epochs(
             _log_epoch(live, scores)
         if len(run.history) < config.epochs:
             with _memory_and_loaders():
-                _remaining_epochs(trainer, streams, config, live, run, save, ranks)
+                _remaining_epochs(trainer, streams, config, machine, live, run, save, world)
         if not run.best_epoch:
             raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
         if live:
@@ -56,13 +60,14 @@ def _remaining_epochs(
     trainer: Trainer,
     streams: Streams,
     config: TrainConfig,
+    machine: MachineConfig,
     live: Live | None,
     run: Run,
     save: Callable[[], None],
-    ranks: Ranks,
+    world: World,
 ) -> None:
-    batches, steps = paired_batches(streams, config, run.step, ranks)
-    run.restore_random(ranks.rank)
+    batches, steps = paired_batches(streams, config, run.step, world, machine.loader_workers)
+    run.restore_random(world.rank)
     with counter(task="training", unit="steps", total=config.epochs * steps) as progress:
         progress.update(run.step)
         for epoch in range(len(run.history) + 1, config.epochs + 1):
@@ -70,7 +75,7 @@ def _remaining_epochs(
                 run.losses.append(trainer.step(*next(batches)))
                 run.step += 1
                 progress.update()
-                if run.step % config.checkpoint_every == 0 and run.step < epoch * steps:
+                if run.step % machine.checkpoint_every_steps == 0 and run.step < epoch * steps:
                     save()
             means = mean_losses(run.losses)
             if not math.isfinite(means["loss"]):
@@ -83,7 +88,7 @@ def _remaining_epochs(
             run.losses.clear()
             _log_epoch(live, scores)
             progress.set_postfix(val=f"{scores['val']['loss']:.4f}", best=run.best_epoch)
-            if run.step % config.checkpoint_every == 0 and epoch < config.epochs:
+            if run.step % machine.checkpoint_every_steps == 0 and epoch < config.epochs:
                 save()
     save()
 
@@ -110,7 +115,7 @@ def _memory_and_loaders() -> Iterator[None]:
             raise
         raise TrainingError(
             f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
-            "fewer train.loader_workers if memory ran out"
+            "fewer machine.loader_workers if memory ran out"
         ) from error
 
 

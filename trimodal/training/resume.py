@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trimodal.core.files import atomic_path
 from trimodal.core.records import DataError
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 from trimodal.training.trainer import StepLosses, Trainer
 
 _FORMAT = 2
@@ -73,14 +73,14 @@ class Run:
             torch.cuda.set_rng_state(states["cuda"])
 
 
-def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, ranks: Ranks) -> None:
+def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, world: World) -> None:
     """Writes the run atomically: the first rank does, and all must call it. Raises OSError where
     the disk cannot take it.
     """
-    random = {"cpu": _of_all_ranks(torch.get_rng_state(), ranks)}
+    random = {"cpu": _of_all_ranks(torch.get_rng_state(), world)}
     if torch.cuda.is_available():
-        random["cuda"] = _of_all_ranks(torch.cuda.get_rng_state(), ranks)
-    if not ranks.first:
+        random["cuda"] = _of_all_ranks(torch.cuda.get_rng_state(), world)
+    if not world.is_main:
         return
     tensors, facts = trainer.state()
     parts = {
@@ -110,8 +110,8 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, rank
             raise OSError(f"{path}: {error}") from error
 
 
-def _of_all_ranks(state: Tensor, ranks: Ranks) -> Tensor:
-    return ranks.gather(state[None].to(ranks.device))
+def _of_all_ranks(state: Tensor, world: World) -> Tensor:
+    return world.all_gather(state[None].to(world.device))
 
 
 def load_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:

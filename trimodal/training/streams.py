@@ -4,24 +4,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trimodal.core.records import Split
-from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
-from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Pair, PointRule
-from trimodal.training.distributed import ALONE, Ranks
+from trimodal.training.distributed import SINGLE_PROCESS, World
+from trimodal.training.image_audio import (
+    FrameSampling,
+    ImageAudioPairs,
+    ImageAudioValidation,
+    Pair,
+)
+from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
+from trimodal.training.random_streams import RandomStream
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
-    """The four sets that training reads."""
+    """The four data sets that training reads."""
 
-    audio: AudioVisualPairs
-    text: CaptionedImages
-    audio_validation: AudioVisualPairs
-    text_validation: CaptionedImages
+    image_audio: ImageAudioPairs
+    image_text: ImageTextPairs
+    image_audio_validation: ImageAudioValidation
+    image_text_validation: ImageTextValidation
 
 
 def open_streams(
@@ -29,47 +35,47 @@ def open_streams(
     captions_dir: Path,
     images_dir: Path,
     config: TrainConfig,
-    mel: MelConfig,
+    front_end: AudioFrontEnd,
     augment: AugmentConfig,
 ) -> Streams:
     """Opens the training and validation sets of both streams."""
-    rule = PointRule(
+    sampling = FrameSampling(
         first_frame=config.first_frame,
         last_frame=config.last_frame,
         validation_frame=config.validation_frame,
     )
-
-    def clips(split: Split) -> AudioVisualPairs:
-        return AudioVisualPairs(read_index(av_dir, split, mel), rule, mel, augment, config.seed)
-
-    def images(split: Split) -> CaptionedImages:
-        return CaptionedImages(captions_dir, images_dir, split, augment, config.seed)
-
+    train, val = (read_index(av_dir, split, front_end.mel) for split in ("train", "val"))
     return Streams(
-        audio=clips("train"),
-        text=images("train"),
-        audio_validation=clips("val"),
-        text_validation=images("val"),
+        image_audio=ImageAudioPairs(train, sampling, front_end, augment, config.seed),
+        image_text=ImageTextPairs(captions_dir, images_dir, "train", augment, config.seed),
+        image_audio_validation=ImageAudioValidation(val, sampling, front_end, augment),
+        image_text_validation=ImageTextValidation(captions_dir, images_dir, "val", augment),
     )
 
 
 def paired_batches(
-    streams: Streams, config: TrainConfig, first_step: int = 0, ranks: Ranks = ALONE
+    streams: Streams,
+    config: TrainConfig,
+    first_step: int = 0,
+    world: World = SINGLE_PROCESS,
+    loader_workers: int = 0,
 ) -> tuple[Iterator[tuple[Pair, Pair]], int]:
     """Endless pairs of batches, one of each stream, from ``first_step`` (from 0) on, of which each
-    rank gets its part; and the steps of an epoch, the same for all ranks.
+    rank gets its part, read ahead by ``loader_workers`` processes a stream; and the steps of an
+    epoch, the same for all ranks.
     """
 
-    def endless(dataset: AudioVisualPairs | CaptionedImages, stream: int) -> EndlessBatches:
+    def endless(samples: int, stream: RandomStream) -> EndlessBatches:
         return EndlessBatches(
-            len(dataset), config.batch_size, config.seed, stream, first_step,
-            rank=ranks.rank, ranks=ranks.size,
+            samples, config.batch_size, config.seed, stream, first_step,
+            rank=world.rank, world_size=world.size,
         )  # fmt: skip
 
-    audio, text = endless(streams.audio, 0), endless(streams.text, 1)
+    audio = endless(len(streams.image_audio), RandomStream.CLIP_ORDER)
+    text = endless(len(streams.image_text), RandomStream.IMAGE_ORDER)
     pairs = zip(
-        training_loader(streams.audio, audio, config.loader_workers),
-        training_loader(streams.text, text, config.loader_workers),
+        training_loader(streams.image_audio, audio, loader_workers),
+        training_loader(streams.image_text, text, loader_workers),
         strict=True,
     )
     return pairs, config.steps_per_epoch or min(audio.batches_per_round, text.batches_per_round)

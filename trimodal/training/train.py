@@ -7,20 +7,21 @@ import numpy as np
 import torch
 
 from trimodal.core.fingerprint import code_fingerprint, file_fingerprint, fingerprint
+from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log
 from trimodal.core.text import read_vocabulary
 from trimodal.core.timing import window_fits
 from trimodal.losses.config import LossConfig
-from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
 from trimodal.models.devices import pick_device
 from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
-from trimodal.training.datasets import read_frame
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loop import TrainingError, run_epochs
+from trimodal.training.readers import read_frame
 from trimodal.training.resume import Run, RunIdentity, RunRefusedError, load_run, save_run
 from trimodal.training.streams import open_streams
 from trimodal.training.trainer import Trainer
@@ -37,59 +38,61 @@ def train(
     config: TrainConfig,
     loss: LossConfig,
     model: ModelConfig,
-    mel: MelConfig,
+    front_end: AudioFrontEnd,
     augment: AugmentConfig,
     leaks: LeaksConfig,
-    ranks: Ranks | None = None,
+    machine: MachineConfig,
+    world: World | None = None,
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
     ``run_path`` holds the run on its way and when it is done: a run that was killed goes on from
     it, to the same bytes. A run there of other params, data or code, or of another number of ranks,
-    is refused, with a word about it, and a new one begins. All ``ranks`` call this alike and the
-    first writes; None is this process alone. Raises DataError, before the first step, if test
-    videos are in training (section ``leaks``), and TrainingError if no epoch had a validation loss
-    that is a number.
+    is refused, with a word about it, and a new one begins. All ranks of ``world`` call this alike
+    and the main one writes; None is this process alone. Raises DataError, before the first step, if
+    test videos are in training (section ``leaks``), and TrainingError if no epoch had a validation
+    loss that is a number.
     """
-    ranks = ranks or Ranks(device=pick_device(config.device))
+    world = world or World(device=pick_device(machine.device))
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
-    streams = open_streams(av_dir, captions_dir, images_dir, config, mel, augment)
+    streams = open_streams(av_dir, captions_dir, images_dir, config, front_end, augment)
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
-    trainer = Trainer(network, config, loss, ranks)
-    if not ranks.first:  # weights are those of the first rank, chances each rank's own
+    trainer = Trainer(network, config, loss, world)
+    if not world.is_main:  # all ranks have rank 0's weights, and each its own random numbers
         torch.manual_seed(
-            np.random.SeedSequence([config.seed, ranks.rank]).generate_state(1).item()
+            np.random.SeedSequence([config.seed, world.rank]).generate_state(1).item()
         )
     data = {
         "av": file_fingerprint(av_dir / "index.parquet"),
         "images": file_fingerprint(images_dir / "index.parquet"),
         "captions": file_fingerprint(captions_dir / "captions.parquet"),
     }
-    sections = [asdict(section) for section in (loss, model, mel, augment)]
+    sections = [asdict(section) for section in (config, loss, model, front_end, augment)]
     identity = RunIdentity(
-        params=fingerprint([config.shaping, ranks.size, *sections]),
+        params=fingerprint([world.size, *sections]),
         data=fingerprint([data, vocabulary.fingerprint]),
         code=code_fingerprint("trimodal.training.loop", "trimodal.training.streams"),
     )
     run = _open_run(run_path, identity, trainer)
-    _check_same_step(run.step, ranks, run_path)
+    _check_same_step(run.step, world, run_path)
 
     def save() -> None:
-        save_run(run_path, run, identity, trainer, ranks)
+        save_run(run_path, run, identity, trainer, world)
 
-    run_epochs(trainer, streams, config, log_dir, run, save, ranks)
-    if not ranks.first:
+    run_epochs(trainer, streams, config, machine, log_dir, run, save, world)
+    if not world.is_main:
         return
     checkpoint = Checkpoint(
         model=model,
         loss=asdict(loss),
-        mel=mel,
+        mel=front_end.mel,
+        window=front_end.window,
         augment=augment,
-        frame_px=read_frame(next(streams.audio.first_points())[0], 1).shape[-1],
+        frame_px=read_frame(next(streams.image_audio.first_positions())[0], 1).shape[-1],
         vocabulary=vocabulary.fingerprint,
-        front_end=mel.front_end_fingerprint(),
+        front_end=front_end.mel.front_end_fingerprint(),
         data=data,
         code=identity.code,
         epoch=run.best_epoch,
@@ -97,13 +100,13 @@ def train(
     )
     save_checkpoint(checkpoint_path, run.best_weights, checkpoint)
     padded = sum(
-        not window_fits(point.centre_seconds, mel.window_seconds, clip.sound_s)
-        for clip, point in streams.audio.first_points()
+        not window_fits(position.centre_seconds, front_end.window.seconds, clip.sound_s)
+        for clip, position in streams.image_audio.first_positions()
     )
     log.info(
-        f"train: {config.epochs} epochs on {ranks.size} x {ranks.device.type}, "
-        f"{len(streams.audio)} clips ({padded} shorter than a window, padded), "
-        f"{len(streams.text)} images; "
+        f"train: {config.epochs} epochs on {world.size} x {world.device.type}, "
+        f"{len(streams.image_audio)} clips ({padded} shorter than a window, padded), "
+        f"{len(streams.image_text)} images; "
         f"kept epoch {run.best_epoch} with validation loss {run.best_loss:.4f}"
     )
 
@@ -116,12 +119,12 @@ def _open_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
     except RunRefusedError as error:
         log.info(f"train: {error}; a new run begins")
         return Run()
-    log.info(f"train: {path}: goes on behind step {run.step}")
+    log.info(f"train: {path}: resumes after step {run.step}")
     return run
 
 
-def _check_same_step(step: int, ranks: Ranks, path: Path) -> None:
-    steps = ranks.gather(torch.tensor([step], device=ranks.device)).tolist()
+def _check_same_step(step: int, world: World, path: Path) -> None:
+    steps = world.all_gather(torch.tensor([step], device=world.device)).tolist()
     if len(set(steps)) > 1:
         raise TrainingError(
             f"train: the processes found runs at steps {steps}: {path} must lie where the machines "

@@ -9,16 +9,17 @@ from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR, StepLR
 
 from trimodal.losses.config import LossConfig, configured_loss
-from trimodal.losses.info_nce import LearnedScale
-from trimodal.losses.ranking import WholeBatch
+from trimodal.losses.info_nce import LogitScale
+from trimodal.losses.ranking import FullBatch
 from trimodal.models.devices import pick_dtype
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import normalise
 from trimodal.training.batch_norm import synchronise_batch_norm
 from trimodal.training.config import TrainConfig
-from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Pair
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 from trimodal.training.grad_cache import embed_in_chunks
+from trimodal.training.image_audio import ImageAudioValidation, Pair
+from trimodal.training.image_text import ImageTextValidation
 from trimodal.training.sampler import validation_batches
 from trimodal.training.streams import Streams
 
@@ -31,26 +32,28 @@ class StepLosses(NamedTuple):
 
 
 class Trainer:
-    """One model, its optimiser and its losses. Of several ``ranks`` each has a trainer, takes its
+    """One model, its optimiser and its losses. Each process of ``world`` has a trainer, takes its
     part of every batch, and ends a step with the same weights as the others.
     """
 
     def __init__(
-        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, ranks: Ranks
+        self, network: TrimodalNet, config: TrainConfig, loss: LossConfig, world: World
     ) -> None:
-        device = ranks.device
-        if config.batch_norm == "synchronised" and ranks.size > 1:
-            synchronise_batch_norm(network, ranks)
+        device = world.device
+        if config.batch_norm == "synchronised" and world.size > 1:
+            synchronise_batch_norm(network, world)
         self.network = network.to(device)
         self._layout = memory_layout(network, device)
         self.network.to(memory_format=self._layout)
-        self._parallel = {name: ranks.parallel(part) for name, part in network.named_children()}
+        self._parallel = {
+            name: world.data_parallel(part) for name, part in network.named_children()
+        }
         self._config = config
-        self._ranks = ranks
+        self._world = world
         self._device = device
         self._dtype = pick_dtype(config.precision, device)
         self._loss = loss
-        self._scale = LearnedScale(loss.temperature).to(device)
+        self._logit_scale = LogitScale(loss.temperature).to(device)
         rates = {
             "image": config.image_rate_factor,
             "audio": config.audio_rate_factor,
@@ -64,7 +67,13 @@ class Trainer:
                 }
                 for name, factor in rates.items()
             ]
-            + [{"params": self._scale.parameters(), "lr": config.learning_rate, "weight_decay": 0}],
+            + [
+                {
+                    "params": self._logit_scale.parameters(),
+                    "lr": config.learning_rate,
+                    "weight_decay": 0,
+                }
+            ],
             weight_decay=config.weight_decay,
             fused=True,
         )
@@ -86,12 +95,14 @@ class Trainer:
             self._update(image_text)
         self._warmup.step()
         shares = torch.stack([image_audio.detach(), image_text.detach()])
-        return StepLosses(*self._ranks.total(shares).unbind())
+        return StepLosses(*self._world.all_reduce_sum(shares).unbind())
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that steps change, as tensors and as JSON."""
         tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        tensors |= {f"scale/{name}": value for name, value in self._scale.state_dict().items()}
+        tensors |= {
+            f"scale/{name}": value for name, value in self._logit_scale.state_dict().items()
+        }
         optimiser = self._optimiser.state_dict()
         for number, moments in optimiser["state"].items():
             tensors |= {f"optimiser/{number}/{name}": value for name, value in moments.items()}
@@ -118,7 +129,7 @@ class Trainer:
                 value = torch.empty_like(parameter).copy_(value)
             moments.setdefault(int(number), {})[name] = value
         self.network.load_state_dict(weights)
-        self._scale.load_state_dict(scale)
+        self._logit_scale.load_state_dict(scale)
         self._optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
         self._schedule.load_state_dict(dict(facts["schedule"]))
         self._warmup.load_state_dict(dict(facts["warmup"]))
@@ -130,32 +141,34 @@ class Trainer:
     @torch.inference_mode()
     def validate(self, streams: Streams) -> dict[str, float]:
         """Mean validation losses: ``image_audio``, ``image_text`` and their sum, ``loss``."""
-        self._ranks.share_buffers(self.network)
+        self._world.broadcast_buffers(self.network)
         self.network.eval()
-        audio = self._validation_mean(self._audio_loss, streams.audio_validation)
-        text = self._validation_mean(self._text_loss, streams.text_validation)
+        audio = self._validation_mean(self._audio_loss, streams.image_audio_validation)
+        text = self._validation_mean(self._text_loss, streams.image_text_validation)
         self.network.train()
         return {"image_audio": audio, "image_text": text, "loss": audio + text}
 
     def _validation_mean(
-        self, loss: Callable[[Pair], Tensor], dataset: AudioVisualPairs | CaptionedImages
+        self, loss: Callable[[Pair], Tensor], dataset: ImageAudioValidation | ImageTextValidation
     ) -> float:
         """The mean over samples; ranks take turns at the batches."""
-        rank, ranks, size = self._ranks.rank, self._ranks.size, self._config.batch_size
+        rank, world_size = self._world.rank, self._world.size
+        size = self._config.batch_size
         table = torch.zeros(-(-len(dataset) // size), 2, dtype=torch.float64, device=self._device)
-        for turn, batch in enumerate(validation_batches(dataset, size, rank, ranks)):
+        for turn, batch in enumerate(validation_batches(dataset, size, rank, world_size)):
             samples = len(batch[0])
-            table[rank + turn * ranks] = torch.tensor([loss(batch).item() * samples, samples])
-        total, samples = self._ranks.total(table).cpu().cumsum(0)[-1].tolist()
+            table[rank + turn * world_size] = torch.tensor([loss(batch).item() * samples, samples])
+        total, samples = self._world.all_reduce_sum(table).cpu().cumsum(0)[-1].tolist()
         return float(total / samples)
 
     def _update(self, loss: Tensor) -> None:
-        self._optimiser.zero_grad(set_to_none=True)
+        # Adam skips a parameter without a gradient, but not one whose gradient is zero.
+        self._optimiser.zero_grad(set_to_none=self._config.alternating_momentum == "separate")
         # Ranks average their gradients; the batch's is the sum of what their shares of it give.
-        (self._ranks.size * loss).backward()  # type: ignore[no-untyped-call]
-        for parameter in self._scale.parameters():  # no part of a parallel network
+        (self._world.size * loss).backward()  # type: ignore[no-untyped-call]
+        for parameter in self._logit_scale.parameters():  # no part of a parallel network
             if parameter.grad is not None:
-                parameter.grad = self._ranks.total(parameter.grad) / self._ranks.size
+                parameter.grad = self._world.all_reduce_sum(parameter.grad) / self._world.size
         self._optimiser.step()
 
     def _joint_losses(self, audio_batch: Pair, text_batch: Pair) -> StepLosses:
@@ -164,12 +177,12 @@ class Trainer:
         embedded = self._embed_images(pixels)
         frames, pictures = embedded.tensor_split([len(audio_batch[0])])
         return StepLosses(
-            self._pair_loss(frames, self._embed_sounds(audio_batch[1])),
+            self._pair_loss(frames, self._embed_audio(audio_batch[1])),
             self._pair_loss(pictures, self._embed("text", text_batch[1])),
         )
 
     def _audio_loss(self, batch: Pair) -> Tensor:
-        sounds = self._embed_sounds(batch[1])
+        sounds = self._embed_audio(batch[1])
         return self._pair_loss(self._embed_images(batch[0]), sounds)
 
     def _text_loss(self, batch: Pair) -> Tensor:
@@ -179,7 +192,7 @@ class Trainer:
     def _embed_images(self, pixels: Tensor) -> Tensor:
         return self._embed("image", pixels, lambda part: self._laid_out(normalise(part)))
 
-    def _embed_sounds(self, windows: Tensor) -> Tensor:
+    def _embed_audio(self, windows: Tensor) -> Tensor:
         return self._embed("audio", windows, self._laid_out)
 
     def _laid_out(self, inputs: Tensor) -> Tensor:
@@ -206,12 +219,17 @@ class Trainer:
 
     def _pair_loss(self, images: Tensor, others: Tensor) -> Tensor:
         """The rows' share of the loss of all ranks' batch; in validation, of these rows alone."""
-        whole = None
+        full_batch = None
         if self.network.training:
-            gathered = self._ranks.gather(images), self._ranks.gather(others)
-            whole = WholeBatch(*gathered, self._ranks.rank * len(images))
+            gathered = self._world.all_gather(images), self._world.all_gather(others)
+            full_batch = FullBatch(*gathered, self._world.rank * len(images))
         return configured_loss(
-            images, others, self._loss, progress=self._progress, scale=self._scale(), whole=whole
+            images,
+            others,
+            self._loss,
+            progress=self._progress,
+            logit_scale=self._logit_scale(),
+            full_batch=full_batch,
         )
 
     @property

@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
+from pydantic import Field
+from pydantic.dataclasses import dataclass as section_dataclass
 
+from trimodal.core.config import SECTION
 from trimodal.download.demo.captions import VideoCaption, image_captions, video_caption
 from trimodal.download.demo.scenes import (
     BACKGROUNDS,
@@ -45,34 +48,17 @@ _DICE_PER_SCENE = 24
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True)
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class DemoConfig:
-    """The demo's scale; a value out of range raises ValueError naming `demo.<key>`."""
+    """Section ``demo``: the rendered world's size."""
 
-    clips: int
-    seed: int
-    clip_seconds: float
-    frame_px: int
-    fps: int
-    audio_rate_hz: int
-    images_per_clip: int
-
-    def __post_init__(self) -> None:
-        ranges: dict[str, tuple[float, float]] = {
-            "clips": (6, 100_000),
-            "seed": (0, 2**32 - 1),
-            "clip_seconds": (3, 60),
-            "frame_px": (32, 1024),
-            "fps": (1, 60),
-            "audio_rate_hz": (8_000, 48_000),
-            "images_per_clip": (1, 50),
-        }
-        for key, (low, high) in ranges.items():
-            value = getattr(self, key)
-            if not low <= value <= high:
-                raise ValueError(f"demo.{key} must be between {low} and {high}, not {value}")
-        if self.frame_px % 2:
-            raise ValueError(f"demo.frame_px must be even, not {self.frame_px}")
+    clips: Annotated[int, Field(ge=6, le=100_000)]
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    clip_seconds: Annotated[float, Field(ge=3, le=60)]
+    frame_px: Annotated[int, Field(ge=32, le=1024, multiple_of=2)]
+    fps: Annotated[int, Field(ge=1, le=60)]
+    audio_rate_hz: Annotated[int, Field(ge=8_000, le=48_000)]
+    images_per_clip: Annotated[int, Field(ge=1, le=50)]
 
 
 @dataclass(frozen=True, kw_only=True)

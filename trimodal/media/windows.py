@@ -1,0 +1,113 @@
+"""Windows of a few seconds, cut from a stored log-mel and scaled for the audio network.
+
+A window is referenced to its own maximum when it is cut (docs/method.md, Data).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float, Shaped
+from pydantic import PositiveFloat
+from pydantic.dataclasses import dataclass as section_dataclass
+
+from trimodal.core.config import SECTION
+from trimodal.core.timing import first_column, window_columns
+from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig
+
+_AMPLITUDE_FLOOR_DB = -50.0  # librosa's amin of amplitude_to_db, 1e-5, met by a *power* mel
+MASK_FIELDS = np.dtype(
+    [(name, np.float32) for name in ("time_width", "time_start", "mel_width", "mel_start")]
+)
+
+
+@section_dataclass(frozen=True, kw_only=True, config=SECTION)
+class WindowConfig:
+    """Section ``window``. ``decibel`` is ``power`` (10 log10 of the power mel) or ``amplitude``,
+    the authors' doubled decibels (20 log10 of it, so that only the top 40 dB survive the floor).
+    """
+
+    seconds: PositiveFloat
+    decibel: Literal["power", "amplitude"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AudioFrontEnd:
+    """Sections ``mel`` and ``window``: how audio becomes the audio network's input."""
+
+    mel: MelConfig
+    window: WindowConfig
+
+    @property
+    def columns(self) -> int:
+        """Mel columns of one window, both edges included."""
+        return window_columns(self.window.seconds, self.mel.hop_seconds)
+
+
+def window_decibels(
+    part: Shaped[np.ndarray, " stored"], first: int, front_end: AudioFrontEnd
+) -> Float[np.ndarray, "columns mels"]:
+    """The decibels of the window that begins at column ``first``, float32, from those of its
+    columns that are stored; silence where it reaches beyond them.
+    """
+    window = np.empty((front_end.columns, front_end.mel.mels), np.float32)
+    before = min(max(0, -first), front_end.columns)
+    behind = before + len(part)
+    window[:before] = window[behind:] = FLOOR_DB
+    inside = np.multiply(part["codes"], np.float32(STEP_DB), out=window[before:behind])
+    inside += (part["top_db"].astype(np.float32) - np.float32(DEPTH_DB))[:, None]
+    return window
+
+
+def window_first_column(centre_seconds: float, front_end: AudioFrontEnd) -> int:
+    """The stored column at which the window centred on a second begins; may be negative."""
+    return first_column(centre_seconds, front_end.window.seconds, front_end.mel.hop_seconds)
+
+
+def missing_columns(first: int, stored: int, front_end: AudioFrontEnd) -> int:
+    """How many columns of a window that begins at ``first`` lie outside the stored ones."""
+    inside = max(0, min(first + front_end.columns, stored) - max(first, 0))
+    return front_end.columns - inside
+
+
+def scale_windows(
+    decibels: Float[np.ndarray, "windows columns mels"], front_end: AudioFrontEnd
+) -> Float[np.ndarray, "windows mels columns"]:
+    """The network's inputs: dB relative to the window's maximum, floor -80, then (x + 40) / 40.
+
+    Values lie in [-1, 1]; float32, (windows, mels, columns), a view of the given array, whose
+    numbers change.
+    """
+    if front_end.window.decibel == "amplitude":
+        np.maximum(decibels, np.float32(_AMPLITUDE_FLOOR_DB), out=decibels)
+        decibels *= np.float32(2)
+    decibels -= decibels.max(axis=(1, 2), keepdims=True)
+    np.maximum(decibels, np.float32(-DEPTH_DB), out=decibels)
+    decibels += np.float32(DEPTH_DB / 2)
+    decibels /= np.float32(DEPTH_DB / 2)
+    return decibels.swapaxes(1, 2)
+
+
+def mask_windows(
+    windows: Float[np.ndarray, "windows mels columns"],
+    random: Shaped[np.ndarray, " windows"],
+    *,
+    max_columns: int,
+    max_mels: int,
+) -> None:
+    """Sets up to ``max_columns`` successive columns and ``max_mels`` successive mels of each
+    window, in place, to the window's mean (Park et al. 2019, SpecAugment, 2: one time mask and one
+    frequency mask, no warping). ``random``, (windows,) of MASK_FIELDS in [0, 1), decides widths and
+    positions.
+    """
+    mels, columns = windows.shape[1:]
+    for window, (time_width, time_start, mel_width, mel_start) in zip(
+        windows, random.tolist(), strict=True
+    ):
+        mean = window.mean()
+        width = int(time_width * (min(max_columns, columns) + 1))
+        first = int(time_start * (columns - width + 1))
+        window[:, first : first + width] = mean
+        height = int(mel_width * (min(max_mels, mels) + 1))
+        lowest = int(mel_start * (mels - height + 1))
+        window[lowest : lowest + height] = mean

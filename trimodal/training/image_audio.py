@@ -1,0 +1,143 @@
+"""The image-audio stream: a frame of each clip and the audio centred on it, read from shards."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trimodal.core.timing import FramePosition, training_positions
+from trimodal.media.windows import MASK_FIELDS, AudioFrontEnd, mask_windows
+from trimodal.models.preprocessing import AugmentConfig, centre_views
+from trimodal.training.augment import VIEW_FIELDS, training_views
+from trimodal.training.clip_index import IndexedClip
+from trimodal.training.random_streams import (
+    RandomFields,
+    RandomStream,
+    SampleIndex,
+    random_fields,
+)
+from trimodal.training.readers import read_frame, read_windows
+
+Pair = tuple[Tensor, Tensor]
+_FIELDS = random_fields("frame", *VIEW_FIELDS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrameSampling:
+    """Which frames of a clip train, ``first_frame`` to ``last_frame``, and which one validates
+    (docs/method.md, Data: the authors' code has 2, 8 and 4). Frames are numbered from 1.
+    """
+
+    first_frame: int
+    last_frame: int
+    validation_frame: int
+
+
+class _Clips:
+    """Clips, the positions at which they may be sampled, and their frames and windows."""
+
+    def __init__(
+        self, clips: Sequence[IndexedClip], sampling: FrameSampling, front_end: AudioFrontEnd
+    ) -> None:
+        self._clips, self._sampling, self._front_end = clips, sampling, front_end
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def positions(self, clip: IndexedClip) -> tuple[FramePosition, ...]:
+        """The frames of a clip that may be sampled, each with the centre of its window."""
+        return training_positions(
+            clip.frames,
+            clip.sound_s,
+            self._front_end.window.seconds,
+            self._sampling.first_frame,
+            self._sampling.last_frame,
+        )
+
+    def first_positions(self) -> Iterator[tuple[IndexedClip, FramePosition]]:
+        """Each clip with the first position at which it may be sampled."""
+        return ((clip, self.positions(clip)[0]) for clip in self._clips)
+
+    def _read(
+        self, clips: Sequence[IndexedClip], positions: Sequence[FramePosition]
+    ) -> tuple[list[Tensor], Tensor]:
+        frames = [read_frame(clip, at.frame) for clip, at in zip(clips, positions, strict=True)]
+        centres = [at.centre_seconds for at in positions]
+        return frames, read_windows(clips, centres, self._front_end)[0]
+
+
+class ImageAudioPairs(_Clips, Dataset[Pair]):
+    """For training: a frame of each clip and the audio centred on it, uint8 (3, crop, crop) and
+    float32 (1, mels, columns).
+
+    The frame is drawn anew in every round among those whose whole window fits, and augmented.
+    Samples of one round are read together, frames and windows of a batch as one array each.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[IndexedClip],
+        sampling: FrameSampling,
+        front_end: AudioFrontEnd,
+        augment: AugmentConfig,
+        seed: int,
+    ) -> None:
+        super().__init__(clips, sampling, front_end)
+        self._augment = augment
+        self._views = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
+        self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), MASK_FIELDS)
+
+    def __getitem__(self, index: SampleIndex) -> Pair:
+        views, windows = self.__getitems__([index])
+        return views[0], windows[0]
+
+    def __getitems__(self, indices: Sequence[SampleIndex]) -> Pair:
+        """Samples of one round: uint8 (indices, 3, crop, crop), (indices, 1, mels, columns)."""
+        clips = [self._clips[index.sample] for index in indices]
+        random = self._views.of(indices)
+        candidates = zip(random["frame"].tolist(), map(self.positions, clips), strict=True)
+        chosen = [positions[int(share * len(positions))] for share, positions in candidates]
+        frames, windows = self._read(clips, chosen)
+        self._mask(windows, indices)
+        return training_views(frames, self._augment, random), windows
+
+    def _mask(self, windows: Tensor, indices: Sequence[SampleIndex]) -> None:
+        columns = round(self._augment.mask_seconds / self._front_end.mel.hop_seconds)
+        if columns or self._augment.mask_mels:
+            mask_windows(
+                windows[:, 0].numpy(),
+                self._masks.of(indices),
+                max_columns=columns,
+                max_mels=self._augment.mask_mels,
+            )
+
+
+class ImageAudioValidation(_Clips, Dataset[Pair]):
+    """For validation, nothing random: the validation frame of each clip (or the nearest whose
+    window fits) and the audio centred on it, uint8 (3, crop, crop) and float32 (1, mels, columns).
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[IndexedClip],
+        sampling: FrameSampling,
+        front_end: AudioFrontEnd,
+        augment: AugmentConfig,
+    ) -> None:
+        super().__init__(clips, sampling, front_end)
+        self._augment = augment
+
+    def __getitem__(self, row: int) -> Pair:
+        views, windows = self.__getitems__([row])
+        return views[0], windows[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> Pair:
+        """Uint8 (rows, 3, crop, crop), (rows, 1, mels, columns)."""
+        clips = [self._clips[row] for row in rows]
+        chosen = [min(self.positions(clip), key=self._from_validation_frame) for clip in clips]
+        frames, windows = self._read(clips, chosen)
+        return centre_views(frames, self._augment), windows
+
+    def _from_validation_frame(self, position: FramePosition) -> int:
+        return abs(position.frame - self._sampling.validation_frame)

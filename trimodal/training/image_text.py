@@ -1,0 +1,165 @@
+"""The image-text stream: an image and one of its captions, read from shards and tables."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from trimodal.core.files import read_table
+from trimodal.core.records import DataError, Split, check_file_name
+from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA, WORDS
+from trimodal.core.shards import Extent, check_member
+from trimodal.models.preprocessing import AugmentConfig, centre_views
+from trimodal.training.augment import VIEW_FIELDS, training_views
+from trimodal.training.random_streams import (
+    RandomFields,
+    RandomStream,
+    SampleIndex,
+    random_fields,
+)
+from trimodal.training.readers import read_image
+
+Pair = tuple[Tensor, Tensor]
+_FIELDS = random_fields("caption", *VIEW_FIELDS)
+
+
+class _CaptionedImages:
+    """The images of a split that have captions, as columns: where an image lies, and the rows of
+    its captions, ``_first_caption`` to before ``_captions_end``. Raises DataError where the files
+    of ``captions_dir`` and ``images_dir`` do not belong together.
+    """
+
+    def __init__(self, captions_dir: Path, images_dir: Path, split: Split) -> None:
+        self._ids_path = captions_dir / "token_ids.npy"
+        self._token_ids = _mapped(self._ids_path)
+        wanted = pc.field("split") == split
+        images = read_table(images_dir / "index.parquet", IMAGE_SCHEMA, filters=wanted)
+        _check_image_shards(images_dir, images)
+        captioned = _captioned_images(captions_dir, len(self._token_ids))
+        rows = pc.index_in(images["image_id"], captioned.values)
+        images = images.filter(pc.is_valid(rows)).combine_chunks()
+        rows = rows.drop_null().to_numpy()
+        ends = captioned.run_ends.to_numpy()
+        self._captions_end: npt.NDArray[np.int32] = ends[rows]
+        self._first_caption = np.concatenate([np.zeros(1, np.int32), ends])[rows]
+        shards = images["shard"].combine_chunks().dictionary_encode()
+        self._shards = [images_dir / name for name in shards.dictionary.to_pylist()]
+        self._shard_of = shards.indices.to_numpy()
+        self._offsets = images["offset"].to_numpy()
+        self._sizes = images["size"].to_numpy()
+
+    def __len__(self) -> int:
+        return len(self._first_caption)
+
+    def _images(self, samples: npt.NDArray[np.int64]) -> list[Tensor]:
+        extents = zip(
+            self._shard_of[samples].tolist(),
+            self._offsets[samples].tolist(),
+            self._sizes[samples].tolist(),
+            strict=True,
+        )
+        return [read_image(self._shards[shard], start, size) for shard, start, size in extents]
+
+    def _captions(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        return torch.from_numpy(self._token_ids[rows].astype(np.int64))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_token_ids"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A process that is not forked maps the word ids itself."""
+        vars(self).update(state)
+        self._token_ids = _mapped(self._ids_path)
+
+
+class ImageTextPairs(_CaptionedImages, Dataset[Pair]):
+    """For training: an image and one of its captions, uint8 (3, crop, crop) and int64 (16,) word
+    ids. The caption is drawn anew in every round, and the image augmented.
+    """
+
+    def __init__(
+        self, captions_dir: Path, images_dir: Path, split: Split, augment: AugmentConfig, seed: int
+    ) -> None:
+        super().__init__(captions_dir, images_dir, split)
+        self._augment = augment
+        self._views = RandomFields(RandomStream.IMAGE_VIEWS, seed, len(self), _FIELDS)
+
+    def __getitem__(self, index: SampleIndex) -> Pair:
+        views, token_ids = self.__getitems__([index])
+        return views[0], token_ids[0]
+
+    def __getitems__(self, indices: Sequence[SampleIndex]) -> Pair:
+        """Samples of one round: uint8 (indices, 3, crop, crop), int64 (indices, 16)."""
+        samples = np.array([index.sample for index in indices])
+        images = self._images(samples)
+        random = self._views.of(indices)
+        first = self._first_caption[samples]
+        captions = self._captions_end[samples] - first
+        rows = first + (random["caption"] * captions).astype(np.int64)
+        return training_views(images, self._augment, random), self._captions(rows)
+
+
+class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
+    """For validation, nothing random: an image and its first caption, uint8 (3, crop, crop) and
+    int64 (16,) word ids.
+    """
+
+    def __init__(
+        self, captions_dir: Path, images_dir: Path, split: Split, augment: AugmentConfig
+    ) -> None:
+        super().__init__(captions_dir, images_dir, split)
+        self._augment = augment
+
+    def __getitem__(self, row: int) -> Pair:
+        views, token_ids = self.__getitems__([row])
+        return views[0], token_ids[0]
+
+    def __getitems__(self, rows: Sequence[int]) -> Pair:
+        """Uint8 (rows, 3, crop, crop), int64 (rows, 16)."""
+        samples = np.array(rows)
+        views = centre_views(self._images(samples), self._augment)
+        return views, self._captions(self._first_caption[samples])
+
+
+def _check_image_shards(images_dir: Path, images: pa.Table) -> None:
+    """Looks for the first and the last image of each shard; raises DataError, naming the file."""
+    path = images_dir / "index.parquet"
+    ends: dict[str, list[int]] = {}
+    for row, name in enumerate(images["shard"].to_pylist()):
+        ends.setdefault(name, [row, row])[1] = row
+    for name, rows in ends.items():
+        for row in rows:
+            image_id, offset, size = (
+                images[c][row].as_py() for c in ("image_id", "offset", "size")
+            )
+            shard = images_dir / check_file_name(name, str(path))
+            check_member(shard, f"{image_id}.jpg", Extent(offset=offset, size=size))
+
+
+def _mapped(path: Path) -> npt.NDArray[np.int32]:
+    try:
+        ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except (ValueError, EOFError) as error:
+        raise DataError(f"{path}: not a whole .npy file: {error}") from error
+    if ids.dtype != np.int32 or ids.shape[1:] != (WORDS,):
+        raise DataError(f"{path}: {ids.dtype} {ids.shape} are not word ids")
+    return ids
+
+
+def _captioned_images(captions_dir: Path, captions: int) -> pa.RunEndEncodedArray:
+    """The image ids of ``captions.parquet``, each once, with the row behind its last caption."""
+    path = captions_dir / "captions.parquet"
+    names = read_table(path, CAPTION_SCHEMA, columns=["image_id"])["image_id"]
+    if len(names) != captions:
+        raise DataError(
+            f"{path} has {len(names)} captions, token_ids.npy beside it {captions}; "
+            "run the captions stage again"
+        )
+    return pc.run_end_encode(pa.concat_arrays(names.chunks), run_end_type=pa.int32())

@@ -1,0 +1,71 @@
+"""Everything that training draws at random: one stream of numbers for each purpose.
+
+A number depends on the seed, the stream, the round (pass over the data set) and the sample alone,
+so the number of loader workers or processes does not matter.
+"""
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+Fields = npt.NDArray[np.void]
+
+
+class SampleIndex(NamedTuple):
+    """Row ``sample`` of a training set, in pass ``round`` (from 0) over it."""
+
+    round: int
+    sample: int
+
+
+class RandomStream(Enum):
+    """What is random in training. All keys of generators have one length, and no two streams share
+    one: NumPy pads a shorter key with zeros, so that [1, 2, 0] and [1, 2, 0, 0] are the same.
+    """
+
+    CLIP_VIEWS = "clip views"
+    IMAGE_VIEWS = "image views"
+    CLIP_ORDER = "clip order"
+    IMAGE_ORDER = "image order"
+    CLIP_MASKS = "clip masks"
+
+    def generator(self, seed: int, round_number: int) -> np.random.Generator:
+        """The generator of one pass over the data."""
+        words = {
+            RandomStream.CLIP_VIEWS: (0, round_number, 0),
+            RandomStream.IMAGE_VIEWS: (1, round_number, 0),
+            RandomStream.CLIP_ORDER: (2, 0, round_number),
+            RandomStream.IMAGE_ORDER: (2, 1, round_number),
+            RandomStream.CLIP_MASKS: (3, round_number, 0),
+        }
+        return np.random.default_rng([seed, *words[self]])
+
+
+def random_fields(*names: str) -> np.dtype[np.void]:
+    """A record of float32 numbers in [0, 1), by name."""
+    return np.dtype([(name, np.float32) for name in names])
+
+
+class RandomFields:
+    """A record of random numbers for each sample of a data set in each round."""
+
+    def __init__(self, stream: RandomStream, seed: int, samples: int, record: np.dtype[Any]):
+        self._stream, self._seed = stream, seed
+        self._samples, self._record = samples, record
+        self._round = -1
+        self._table = np.empty(0, record)
+
+    def of(self, indices: Sequence[SampleIndex]) -> Fields:
+        """The records of samples of one round, (indices,); those of a round are drawn together,
+        when it is first asked for.
+        """
+        if indices[0].round != self._round:
+            self._round = indices[0].round
+            numbers = self._stream.generator(self._seed, self._round).random(
+                (self._samples, len(self._record.names or ())), np.float32
+            )
+            self._table = numbers.view(self._record)[:, 0]
+        return self._table[[index.sample for index in indices]]
