@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from configs import config_for_tests
 
 from trimodal.core.records import Query
 from trimodal.evaluation.embedding import Embeddings
@@ -16,12 +17,8 @@ KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
 
 
 def config(**changes: Any) -> EvaluateConfig:
-    values: dict[str, Any] = {
-        "test_csv": "test.csv", "protocol": "standard", "points": 4, "renormalise": False,
-        "audio_weight": 0.25, "text_weight": 0.5, "curve_steps": 4, "min_coverage": 1.0,
-        "min_effective_rank": 2.0, "max_mean_cosine": 0.99, "device": "cpu", "devices": 1,
-    }  # fmt: skip
-    return EvaluateConfig(**(values | changes))
+    small = {"test_csv": "test.csv", "audio_weight": 0.25, "text_weight": 0.5, "curve_steps": 4}
+    return config_for_tests(EvaluateConfig, **(small | changes))
 
 
 def queries_of(count: int, sentence: str = "a dog") -> tuple[Query, ...]:

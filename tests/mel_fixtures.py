@@ -4,21 +4,18 @@ import librosa
 import numpy as np
 import numpy.typing as npt
 import pytest
+from configs import front_end_for_tests
 
 from trimodal.media.mel import MelConfig
-from trimodal.media.windows import scale_windows, window_decibels
+from trimodal.media.windows import AudioFrontEnd, scale_windows, window_decibels
 
 Samples = npt.NDArray[np.float32]
 Decibels = npt.NDArray[np.float32]
 
-PAPER = MelConfig(
-    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
-DEMO = MelConfig(
-    sample_rate_hz=16_000, n_fft=1024, window_samples=640, hop_samples=320, mels=64,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
+PAPER = front_end_for_tests(
+    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128
+)
+DEMO = front_end_for_tests()
 CONFIGS = pytest.mark.parametrize("config", [PAPER, DEMO], ids=["paper", "demo"])
 STEP_DB = 0.158  # half a step of a code, and what float32 adds
 TOP_DB = 0.032  # half a float16 step of a column's loudest below -64 dB
@@ -33,13 +30,13 @@ def sound(config: MelConfig, seconds: float, *, gain: float = 1.0) -> Samples:
     return (gain * loudness * (tones + 0.1 * noise)).astype(np.float32)
 
 
-def scaled(decibels: Decibels, config: MelConfig) -> Decibels:
+def scaled(decibels: Decibels, config: AudioFrontEnd) -> Decibels:
     """A window's decibels, (columns, mels), as the network's input, beside a louder window."""
     both = np.stack([decibels, decibels + 7]).astype(np.float32)
     return scale_windows(both, config)[0]
 
 
-def decibels_of(stored: npt.NDArray[np.void], config: MelConfig) -> Decibels:
+def decibels_of(stored: npt.NDArray[np.void], config: AudioFrontEnd) -> Decibels:
     """All stored columns' decibels, (columns, mels)."""
     parts = [
         window_decibels(stored[first : first + config.columns], 0, config)
@@ -60,8 +57,10 @@ def librosa_decibels(samples: Samples, config: MelConfig) -> Decibels:
     return librosa.power_to_db(librosa_power_mel(samples, config), top_db=None).T
 
 
-def librosa_input(samples: Samples, config: MelConfig) -> npt.NDArray[np.float32]:
+def librosa_input(samples: Samples, config: AudioFrontEnd) -> npt.NDArray[np.float32]:
     """The authors' network input for exactly these samples."""
-    to_db = {"power": librosa.power_to_db, "amplitude": librosa.amplitude_to_db}[config.decibel]
-    decibels = to_db(librosa_power_mel(samples, config), ref=np.max, top_db=80)
+    to_db = {"power": librosa.power_to_db, "amplitude": librosa.amplitude_to_db}[
+        config.window.decibel
+    ]
+    decibels = to_db(librosa_power_mel(samples, config.mel), ref=np.max, top_db=80)
     return (decibels + 40) / 40

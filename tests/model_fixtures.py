@@ -4,24 +4,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from training_fixtures import PAPERS_LOSS, TinyData
+from configs import config_for_tests
+from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.core.text import read_vocabulary
 from trimodal.models.checkpoint import Checkpoint, load_model, save_checkpoint
 from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.search.api import Trimodal
 
-MODEL = ModelConfig(
-    image_backbone="resnet18",
-    image_weights="none",
-    audio_weights="none",
-    width=2,
-    head="two_layer",
-    dropout=0.0,
-    text_network="cnn",
-    text_pooling="all",
-    word_vectors="frozen",
-)
+MODEL = config_for_tests(ModelConfig, width=2)
 
 
 # The checkpoint's JSON, as far as reports read it.
@@ -31,7 +22,7 @@ FACTS = {
     "model": {"image_backbone": "resnet18", "image_weights": "none", "audio_weights": "imagenet",
               "width": 16, "text_network": "cnn", "word_vectors": "frozen"},
     "loss": {"margin_mode": "variable", "margin": 0.2},
-    "mel": {"mels": 64, "sample_rate_hz": 16000, "window_seconds": 3.0},
+    "mel": {"mels": 64, "sample_rate_hz": 16000}, "window": {"seconds": 3.0},
     "augment": {"crop_px": 64},
 }  # fmt: skip
 
@@ -55,7 +46,7 @@ def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
     network.audio(torch.randn(4, 1, 16, 151))
     network.text(torch.randint(0, 5, (4, 16)))
     checkpoint = Checkpoint(
-        model=MODEL, loss=asdict(PAPERS_LOSS), mel=data.mel, augment=data.augment, frame_px=32,
+        model=MODEL, loss=asdict(VARIABLE_MARGIN), mel=data.mel, window=data.front_end.window, augment=data.augment, frame_px=32,
         vocabulary=vocabulary.fingerprint, front_end=data.mel.front_end_fingerprint(),
         data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip

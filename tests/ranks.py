@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 
 
 def free_port() -> int:
@@ -35,7 +35,7 @@ def _rank(
         timeout=timedelta(seconds=120),
     )  # fmt: skip
     try:
-        result = work(Ranks(rank=rank, size=size), *arguments)
+        result = work(World(rank=rank, size=size), *arguments)
         torch.save(result, Path(folder) / f"{rank}.pt")
     finally:
         dist.destroy_process_group()

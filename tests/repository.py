@@ -14,12 +14,12 @@ import yaml
 ROOT = Path(__file__).parents[1]
 TINY: dict[str, dict[str, Any]] = {
     "demo": {"clips": 28, "clip_seconds": 4.0, "images_per_clip": 2, "frame_px": 48, "fps": 4},
-    "download": {"workers": 1},
-    "extract": {"frame_px": 40, "workers": 1},
-    "captions": {"image_px": 40, "workers": 1},
+    "extract": {"frame_px": 40},
+    "captions": {"image_px": 40},
+    "machine": {"workers": 1, "loader_workers": 0},
     "augment": {"crop_px": 32},
     "model": {"width": 4},
-    "train": {"batch_size": 4, "epochs": 2, "steps_per_epoch": 2, "loader_workers": 0},
+    "train": {"batch_size": 4, "epochs": 2, "steps_per_epoch": 2},
     # Four steps do not teach a network to tell things apart.
     "evaluate": {"curve_steps": 4, "min_effective_rank": 1.0, "max_mean_cosine": 1.0},
 }

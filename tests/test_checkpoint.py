@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from model_fixtures import MODEL
-from training_fixtures import PAPERS_LOSS
+from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, build_vocabulary
@@ -28,7 +28,7 @@ def vocabulary_of(*words: str) -> Vocabulary:
 VOCABULARY = vocabulary_of("cat", "dog")
 CHECKPOINT = Checkpoint(
     model=MODEL,
-    loss=asdict(PAPERS_LOSS),
+    loss=asdict(VARIABLE_MARGIN),
     mel=MelConfig(
         sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
         window_seconds=3.0, decibel="power",

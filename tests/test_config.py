@@ -6,38 +6,11 @@ from typing import Any
 
 import pytest
 import yaml
+from configs import PARAMS, SECTIONS
 
 from trimodal.core.config import ConfigError, load_section
-from trimodal.download.demo.world import DemoConfig
-from trimodal.download.download import DownloadConfig
-from trimodal.download.youtube import YoutubeConfig
-from trimodal.evaluation.evaluate import EvaluateConfig
-from trimodal.losses.config import LossConfig
-from trimodal.media.mel import MelConfig
-from trimodal.models.networks import ModelConfig
-from trimodal.models.preprocessing import AugmentConfig
-from trimodal.parallel.executor import EngineConfig
-from trimodal.preprocess.captions import CaptionsConfig
-from trimodal.preprocess.clip_shards import ExtractConfig
 from trimodal.training.config import TrainConfig
-from trimodal.training.leaks import LeaksConfig
 
-PARAMS = Path(__file__).parents[1] / "params.yaml"
-SECTIONS: dict[str, type] = {
-    "demo": DemoConfig,
-    "download": DownloadConfig,
-    "engine": EngineConfig,
-    "youtube": YoutubeConfig,
-    "extract": ExtractConfig,
-    "mel": MelConfig,
-    "captions": CaptionsConfig,
-    "augment": AugmentConfig,
-    "model": ModelConfig,
-    "loss": LossConfig,
-    "leaks": LeaksConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-}
 KEYS = [(name, field.name) for name, cls in SECTIONS.items() for field in fields(cls)]
 FLOATS = [
     (name, field.name) for name, cls in SECTIONS.items() for field in fields(cls)

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor
-from training_fixtures import PAPERS_LOSS, LiveBytes
+from training_fixtures import VARIABLE_MARGIN, LiveBytes
 
 from trimodal.losses.ranking import FullBatch, Reduction, pair_loss, variable_margin
 
@@ -220,7 +220,7 @@ def test_orthogonal_images_make_the_variable_margin_the_fixed_one() -> None:
     torch.testing.assert_close(variable, fixed)
 
 
-FIXED = replace(PAPERS_LOSS, margin_mode="fixed")
+FIXED = replace(VARIABLE_MARGIN, margin_mode="fixed")
 
 
 def test_margin_mode_chooses_the_scales() -> None:

@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_checkpoint import CHECKPOINT, VOCABULARY
-from training_fixtures import PAPERS_LOSS, TinyData
+from training_fixtures import VARIABLE_MARGIN, TinyData
+from trimodal.training.datasets import CaptionedImages
 
 from trimodal.core.archives import ArchiveError, read_file
 from trimodal.core.config import load_section
@@ -40,7 +41,6 @@ from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
-from trimodal.training.datasets import CaptionedImages
 
 Edit = tuple[float, int, bytes]
 EDITS = st.lists(
@@ -175,7 +175,7 @@ def test_queries_come_back(sentences: dict[str, str]) -> None:
 @settings(max_examples=40)
 @given(margin=st.floats(0, 1e6), scale=st.floats(0, 1), mode=st.sampled_from(["fixed", "variable"]))
 def test_params_come_back(margin: float, scale: float, mode: Any) -> None:
-    wanted = replace(PAPERS_LOSS, margin_mode=mode, margin=margin, variable_scale=scale)
+    wanted = replace(VARIABLE_MARGIN, margin_mode=mode, margin=margin, variable_scale=scale)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         path.write_text(yaml.safe_dump({"loss": asdict(wanted)}))

@@ -10,7 +10,7 @@ import torch
 from evaluation_fixtures import queries_of
 from model_fixtures import MODEL, Tool
 from test_training import CONFIG
-from training_fixtures import PAPERS_LOSS, TinyData
+from training_fixtures import VARIABLE_MARGIN, TinyData
 from trimodal.training.datasets import AudioVisualPairs, Draw, FrameSampling
 
 from trimodal.core.text import read_vocabulary
@@ -78,7 +78,7 @@ def test_trained_word_vectors_move_and_are_part_of_the_state(text_network: str) 
     model = replace(MODEL, text_network=text_network, word_vectors="trained")  # type: ignore[arg-type]
     network = TrimodalNet(model, word_vectors())
     assert "text.vectors" in network.state_dict()
-    trainer = Trainer(network, CONFIG, PAPERS_LOSS, ALONE)
+    trainer = Trainer(network, CONFIG, VARIABLE_MARGIN, ALONE)
     (pixels, windows), (pictures, ids) = random_batch(30)
     ids[ids == 7] = 6
     trainer.step((pixels, windows), (pictures, ids))
@@ -169,7 +169,7 @@ def random_batch(columns: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
 @pytest.mark.parametrize("warmup", [0, 1, 4])
 def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
     config = replace(CONFIG, warmup_steps=warmup, rate_step_epochs=1, rate_decay=0.1)
-    trainer = Trainer(TrimodalNet(MODEL, torch.randn(5, 300)), config, PAPERS_LOSS, ALONE)
+    trainer = Trainer(TrimodalNet(MODEL, torch.randn(5, 300)), config, VARIABLE_MARGIN, ALONE)
     rates = []
     for _ in range(3):
         for _ in range(3):

@@ -11,7 +11,7 @@ from data_fixtures import contents
 from model_fixtures import MODEL
 from safetensors import safe_open
 from safetensors.torch import save_file
-from training_fixtures import PAPERS_LOSS, TinyData
+from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.losses.config import LossConfig
 from trimodal.models.networks import ModelConfig
@@ -29,7 +29,7 @@ CONFIG = TrainConfig(
     devices=1, batch_norm="local",
 )  # fmt: skip
 STEPS = 12
-LOSS = PAPERS_LOSS
+LOSS = VARIABLE_MARGIN
 # Drops whole blocks at random while it trains: its result depends on PyTorch's random state.
 RANDOM_MODEL = replace(MODEL, image_backbone="efficientnet_lite0")
 

@@ -13,7 +13,7 @@ import torch
 from model_fixtures import MODEL
 from safetensors.torch import load_file
 from torch import Tensor
-from training_fixtures import PAPERS_LOSS, TinyData
+from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.core.text import read_vocabulary
 from trimodal.losses.ranking import pair_loss
@@ -38,7 +38,7 @@ CONFIG = TrainConfig(
     loader_workers=0, device="cpu", chunk_size=None, precision="auto",
     devices=1, batch_norm="local",
 )  # fmt: skip
-LOSS = PAPERS_LOSS
+LOSS = VARIABLE_MARGIN
 CPU = Ranks()
 
 

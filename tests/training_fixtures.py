@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from configs import MACHINE, config_for_tests, front_end_for_tests
 from gensim.models import KeyedVectors
 from PIL import Image
 from torch import Tensor
@@ -21,6 +22,7 @@ from trimodal.core.records import Clip
 from trimodal.losses.config import LossConfig
 from trimodal.media.container import encode_video
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 from trimodal.preprocess.clip_shards import ExtractConfig
@@ -31,11 +33,8 @@ FPS = 4
 SECONDS = 10
 
 
-# The variable margin of the paper, with the authors' numbers.
-PAPERS_LOSS = LossConfig(
-    kind="hinges", margin_mode="variable", margin=0.2, variable_scale=0.4, final_scale=None,
-    margin_temperature=1.0, reduction="mean", temperature=0.07,
-)  # fmt: skip
+# The paper's variable margin, with the authors' numbers.
+VARIABLE_MARGIN = config_for_tests(LossConfig, margin_mode="variable")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +44,12 @@ class TinyData:
     av_dir: Path
     captions_dir: Path
     images_dir: Path
-    mel: MelConfig
+    front_end: AudioFrontEnd
     augment: AugmentConfig
+
+    @property
+    def mel(self) -> MelConfig:
+        return self.front_end.mel
 
 
 def make_tiny_data(folder: Path) -> TinyData:
@@ -55,28 +58,21 @@ def make_tiny_data(folder: Path) -> TinyData:
         av_dir=folder / "av",
         captions_dir=folder / "captions",
         images_dir=folder / "images",
-        mel=MelConfig(
-            sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16,
-            window_seconds=3.0, decibel="power",
+        front_end=front_end_for_tests(
+            sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16
         ),
-        augment=AugmentConfig(
-            crop_px=24, flip=True, brightness=0.1, saturation=0.1, mask_seconds=0.0, mask_mels=0,
-        ),
-    )  # fmt: skip
+        augment=config_for_tests(AugmentConfig, crop_px=24),
+    )
     manifest = folder / "manifest.parquet"
     write_manifest(manifest, [_clip(folder, number) for number in range(11)])
-    extract(manifest, data.av_dir, storing(), data.mel)
-    prepare_captions(caption_sources(folder), data.captions_dir, data.images_dir)
+    extract(manifest, data.av_dir, storing(), data.mel, MACHINE)
+    prepare_captions(caption_sources(folder), data.captions_dir, data.images_dir, MACHINE)
     return data
 
 
 def storing() -> ExtractConfig:
     """How the tiny clips are stored."""
-    return ExtractConfig(
-        frame_px=32, jpeg_quality=90, clips_per_shard=4, validation_share=0.1,
-        validation_seed=2020, longest_seconds=900.0, largest_pixels=9_437_184,
-        timeout_seconds=120.0, min_coverage=0.0, workers=1,
-    )  # fmt: skip
+    return config_for_tests(ExtractConfig, frame_px=32, clips_per_shard=4, min_coverage=0.0)
 
 
 def _clip(folder: Path, number: int) -> ClipOutcome:
@@ -128,11 +124,9 @@ def caption_sources(folder: Path) -> CaptionsConfig:
     vectors = KeyedVectors(300)
     vectors.add_vectors(colours + things, rng.standard_normal((11, 300)).astype(np.float32))
     vectors.save_word2vec_format(str(words), binary=True)
-    return CaptionsConfig(
-        coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
-        flickr30k_annotations="official", vectors=str(words), frequent_words=0,
-        learned_words=0, image_px=32, jpeg_quality=90, images_per_shard=3, min_coverage=0.0,
-        workers=1,
+    return config_for_tests(
+        CaptionsConfig, coco=str(coco), flickr30k=str(flickr), vectors=str(words), image_px=32,
+        images_per_shard=3, min_coverage=0.0,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import yaml
 from data_fixtures import write_vectors
 from test_checkpoint import CHECKPOINT
-from training_fixtures import PAPERS_LOSS
+from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.core.config import ConfigError, load_section
 from trimodal.core.files import write_json, write_table
@@ -186,7 +186,7 @@ _MEL = MelConfig(
 
 
 def _params_seed(_: Path) -> list[bytes]:
-    return [yaml.safe_dump({"mel": asdict(_MEL), "loss": asdict(PAPERS_LOSS)}).encode()]
+    return [yaml.safe_dump({"mel": asdict(_MEL), "loss": asdict(VARIABLE_MARGIN)}).encode()]
 
 
 def _checkpoint_seed(folder: Path) -> list[bytes]:

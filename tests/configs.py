@@ -1,0 +1,65 @@
+"""Sections of params for tests: the committed ones, changed where a test needs it."""
+
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from trimodal.core.config import load_section
+from trimodal.core.machine import MachineConfig
+from trimodal.download.demo.world import DemoConfig
+from trimodal.download.download import DownloadConfig
+from trimodal.download.youtube import YoutubeConfig
+from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.losses.config import LossConfig
+from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
+from trimodal.models.networks import ModelConfig
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.preprocess.captions import CaptionsConfig
+from trimodal.preprocess.clip_shards import ExtractConfig
+from trimodal.training.config import TrainConfig
+from trimodal.training.leaks import LeaksConfig
+
+PARAMS = Path(__file__).parents[1] / "params.yaml"
+SECTIONS: dict[str, type] = {
+    "demo": DemoConfig,
+    "download": DownloadConfig,
+    "youtube": YoutubeConfig,
+    "extract": ExtractConfig,
+    "mel": MelConfig,
+    "window": WindowConfig,
+    "captions": CaptionsConfig,
+    "augment": AugmentConfig,
+    "model": ModelConfig,
+    "loss": LossConfig,
+    "leaks": LeaksConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "machine": MachineConfig,
+}
+_NAMES = {cls: name for name, cls in SECTIONS.items()}
+
+Section = TypeVar("Section")
+
+
+def config_for_tests(cls: type[Section], **changes: Any) -> Section:
+    """A section of the committed params.yaml with these changes."""
+    return replace(_committed(cls), **changes)  # type: ignore[type-var]
+
+
+@cache
+def _committed(cls: type[Any]) -> Any:
+    return load_section(PARAMS, _NAMES[cls], cls)
+
+
+def front_end_for_tests(decibel: str = "power", **mel: Any) -> AudioFrontEnd:
+    """Sections mel and window with these changes."""
+    return AudioFrontEnd(
+        mel=config_for_tests(MelConfig, **mel),
+        window=config_for_tests(WindowConfig, decibel=decibel),
+    )
+
+
+# One process, no loaders, the CPU.
+MACHINE = config_for_tests(MachineConfig, workers=1, device="cpu", devices=1, loader_workers=0)
