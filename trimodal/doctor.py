@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 
@@ -17,17 +17,18 @@ from trimodal.download.demo.world import DemoConfig, sample_world
 from trimodal.estimate import Sections, Sizes, StageCost, estimate
 from trimodal.media.container import missing_encoders
 from trimodal.models.devices import pick_device, pick_dtype
-from trimodal.sources.image_files import read_coco_files, read_flickr30k_files
+from trimodal.sources.image_files import ImageFile, read_coco_files, read_flickr30k_files
 from trimodal.sources.msrvtt import wanted_videos
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.training.leaks import LeaksConfig
 
+Item = TypeVar("Item")
 Verdict = Literal["ok", "note", "missing"]
 _STALE_DAYS = 60
 _OFFICIAL_VGGSOUND = 183_730  # the train split
 _OFFICIAL_MSRVTT = 1000  # 1k-A
-_OFFICIAL_COCO = 118_287 + 5_000  # 2017, train and val
-_OFFICIAL_FLICKR30K = 31_783
+_OFFICIAL_COCO = (123_287, 118_287)  # 2017: train and val, train alone
+_OFFICIAL_FLICKR30K = (31_783, 31_783)
 _HOMES = {
     "download.vggsound_csv": "https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
     "download.vggsound_media": "a mirror of VGGSound as tars, or set download.source to youtube",
@@ -91,40 +92,51 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
     """
     if sections.download.source == "demo":
         world = sample_world(demo)
-        images = len(world.images_coco_train + world.images_coco_val + world.images_flickr)
-        sizes = Sizes(train_clips=len(world.train), test_videos=len(world.test), images=images)
+        train_images = len(world.images_coco_train + world.images_flickr)
+        sizes = Sizes(
+            train_clips=len(world.train),
+            test_videos=len(world.test),
+            images=train_images + len(world.images_coco_val),
+            train_images=train_images,
+        )
         return sizes, []
     download, captions = sections.download, sections.captions
     unreadable: list[Finding] = []
 
-    def count(what: str, read: Callable[[], tuple[list[Any], Any]], official: int) -> int:
+    def read(what: str, reader: Callable[[], tuple[list[Item], Any]]) -> list[Item] | None:
         try:
-            return len(read()[0])
+            return reader()[0]
         except (DataError, OSError) as error:
-            detail = f"{error}; the estimate takes the official {official:,}"
+            detail = f"{error}; the estimate uses the official size"
             unreadable.append(Finding(verdict="missing", what=what, detail=detail))
-            return official
+            return None
 
-    coco = count(
-        "COCO",
-        lambda: read_coco_files(Path(captions.coco), captions.coco_annotations),
+    def images(files: list[ImageFile] | None, official: tuple[int, int]) -> tuple[int, int]:
+        """All images, and those that train."""
+        if files is None:
+            return official
+        return len(files), sum(file.image.split == "train" for file in files)
+
+    coco = images(
+        read("COCO", lambda: read_coco_files(Path(captions.coco), captions.coco_annotations)),
         _OFFICIAL_COCO,
     )
-    flickr30k = count(
-        "Flickr30k",
-        lambda: read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations),
+    flickr30k = images(
+        read(
+            "Flickr30k",
+            lambda: read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations),
+        ),
         _OFFICIAL_FLICKR30K,
     )
+    clips = read(
+        "VGGSound", lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits)
+    )
+    videos = read("MSR-VTT", lambda: wanted_videos(Path(download.msrvtt_csv)))
     sizes = Sizes(
-        train_clips=count(
-            "VGGSound",
-            lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits),
-            _OFFICIAL_VGGSOUND,
-        ),
-        test_videos=count(
-            "MSR-VTT", lambda: wanted_videos(Path(download.msrvtt_csv)), _OFFICIAL_MSRVTT
-        ),
-        images=coco + flickr30k,
+        train_clips=_OFFICIAL_VGGSOUND if clips is None else len(clips),
+        test_videos=_OFFICIAL_MSRVTT if videos is None else len(videos),
+        images=coco[0] + flickr30k[0],
+        train_images=coco[1] + flickr30k[1],
     )
     return sizes, unreadable
 

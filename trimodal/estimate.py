@@ -40,11 +40,14 @@ _PATIENCE_SECONDS = 3.0  # a step that would take longer is scaled up from four 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much there is to do: clips to train on, test videos, captioned images."""
+    """How much there is to do: training and validation clips, test videos, captioned images, and
+    how many of these train.
+    """
 
     train_clips: int
     test_videos: int
     images: int
+    train_images: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +97,9 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
         device = f"{gpus} GPUs" if gpus > 1 else "a GPU"
     clips = sizes.train_clips + sizes.test_videos
     batch = sections.train.batch_size
-    steps = sections.train.steps_per_epoch or max(1, min(sizes.train_clips, sizes.images) // batch)
+    held_out = int(sections.extract.validation_share * sizes.train_clips)
+    shorter = min(sizes.train_clips - held_out, sizes.train_images)
+    steps = sections.train.steps_per_epoch or max(1, shorter // batch)
     all_steps = steps * sections.train.epochs
     views = sizes.test_videos * sections.evaluate.frames_per_video
     return [

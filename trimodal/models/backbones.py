@@ -124,8 +124,9 @@ def _resnet_weights(width: int) -> dict[str, Tensor]:
     except (URLError, OSError, RuntimeError, UnpicklingError) as error:
         raise WeightsUnavailableError(
             f"torchvision's ResNet-18 weights could not be downloaded or read ({error}). Choices: "
-            "put the file into torch's hub cache ($TORCH_HOME/hub/checkpoints); set "
-            "model.image_backbone to efficientnet_lite0, whose weights came with the "
-            "installation; or set model.image_weights and model.audio_weights to none."
+            "put the file into torch's hub cache ($TORCH_HOME/hub/checkpoints); set both "
+            "model.image_weights and model.audio_weights to none; or set model.audio_weights to "
+            "none and model.image_backbone to efficientnet_lite0, whose ImageNet weights were "
+            "installed with the project"
         ) from error
     return {key: value for key, value in state.items() if not key.startswith("fc.")}

@@ -101,7 +101,7 @@ def map_in_order(
     next_due = 0
     crew: list[_Worker[Job, Result]] = []
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([_module_of(work)])
+    context.set_forkserver_preload(modules_of(work))
     try:
         for number, job in islice(waiting, workers):
             crew.append(_Worker(context, work))
@@ -211,10 +211,13 @@ def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:
             pipe.send(outcome)
 
 
-def _module_of(work: Callable[..., object]) -> str:
-    while isinstance(work, partial):
-        work = work.func
-    return work.__module__
+def modules_of(work: Callable[..., object]) -> list[str]:
+    """The modules of a function and, for partials, of the functions among its arguments."""
+    if not isinstance(work, partial):
+        return [work.__module__]
+    parts = [work.func, *work.args, *work.keywords.values()]
+    found = [modules_of(part) for part in parts if callable(part) and not isinstance(part, type)]
+    return list(dict.fromkeys(module for modules in found for module in modules))
 
 
 def _end_with_parent() -> None:

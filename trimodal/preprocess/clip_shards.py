@@ -21,7 +21,7 @@ from trimodal.core.archives import ArchiveError, as_path
 from trimodal.core.config import SECTION, JpegQuality, Share
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.manifest import ClipOutcome
-from trimodal.core.records import Split
+from trimodal.core.records import Clip, Split
 from trimodal.core.shards import Extent, Sample, ShardResult, write_shard
 from trimodal.core.storage import file_state
 from trimodal.media.audio import decode_audio
@@ -62,6 +62,72 @@ class ExtractConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class IndexRow:
+    """A clip's row in the index of the shards (schemas.AV_SCHEMA). Offsets and sizes in bytes;
+    ``mel_columns`` and ``sound_s`` are 0 where there is no audio.
+    """
+
+    split: Split
+    shard: str
+    shard_fingerprint: str
+    clip_id: str
+    label: str
+    duration_s: float
+    sound_s: float
+    frame_offsets: list[int]
+    frame_sizes: list[int]
+    mel_offset: int
+    mel_columns: int
+    youtube_id: str
+    picture_fingerprints: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSample:
+    """A clip as it goes into a shard: the sample's members, and what the index says of it."""
+
+    clip: Clip
+    duration_s: float
+    frames: list[bytes]
+    frame_fingerprints: list[int]
+    audio: "_Audio | None"
+    facts: dict[str, Any]
+
+    def sample(self) -> Sample:
+        """The WebDataset sample: frames from 01.jpg, mel.npy where there is audio, json."""
+        members = {f"{number:02d}.jpg": jpeg for number, jpeg in enumerate(self.frames, start=1)}
+        if self.audio is not None:
+            members["mel.npy"] = _npy(self.audio.columns)
+        members["json"] = json.dumps(self.facts, sort_keys=True).encode()
+        return Sample(key=self.clip.clip_id, members=members)
+
+    def index_row(
+        self, job: "ClipShard", shard_fingerprint: str, extents: Mapping[str, Extent]
+    ) -> IndexRow:
+        """The clip's row, once its shard is written with its members at ``extents``."""
+        frames = [extents[f"{number:02d}.jpg"] for number in range(1, len(self.frames) + 1)]
+        mel_offset = 0
+        if self.audio is not None:  # of the numbers, after the .npy header
+            mel = extents["mel.npy"]
+            mel_offset = mel.offset + mel.size - self.audio.columns.nbytes
+        return IndexRow(
+            split=job.split,
+            shard=job.path.name,
+            shard_fingerprint=shard_fingerprint,
+            clip_id=self.clip.clip_id,
+            label=self.clip.label,
+            duration_s=self.duration_s,
+            sound_s=self.audio.seconds if self.audio else 0.0,
+            frame_offsets=[extent.offset for extent in frames],
+            frame_sizes=[extent.size for extent in frames],
+            mel_offset=mel_offset,
+            mel_columns=len(self.audio.columns) if self.audio else 0,
+            youtube_id=self.clip.youtube_id,
+            picture_fingerprints=self.frame_fingerprints,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
 class ClipShard:
     """The unit of work: these clips become this shard, but for those known to crash a decoder."""
 
@@ -86,29 +152,20 @@ def extract_shard(
     """Makes one shard: a pure function of its arguments and the clips' bytes. A clip that hangs its
     decoder ends the process.
     """
-    samples: list[Sample] = []
-    rows: dict[str, dict[str, Any]] = {}
+    samples: list[ClipSample] = []
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     for outcome in job.clips:
         try:
-            sample, row = clip_sample(outcome, job, config, mel, timeout_seconds)
+            samples.append(clip_sample(outcome, job, config, mel, timeout_seconds))
         except (MediaError, LimitError) as error:
             left_out[error.reason] += 1
             examples.setdefault(error.reason, f"{outcome.clip.clip_id}: {error.detail}")
-            continue
-        samples.append(sample)
-        rows[sample.key] = row
-    extents = write_shard(job.path, samples)
-    shard = {
-        "split": job.split,
-        "shard": job.path.name,
-        "shard_fingerprint": file_fingerprint(job.path),
-    }
-    for key, members in extents.items():
-        rows[key] |= shard | _places(members, rows[key]["mel_columns"] * mel.column_type.itemsize)
+    extents = write_shard(job.path, (sample.sample() for sample in samples))
+    fingerprint = file_fingerprint(job.path)
+    rows = [sample.index_row(job, fingerprint, extents[sample.clip.clip_id]) for sample in samples]
     return ShardResult(
-        rows=list(rows.values()),
+        rows=[asdict(row) for row in rows],
         left_out=left_out,
         examples=examples,
         bytes=job.path.stat().st_size,
@@ -121,52 +178,56 @@ def clip_sample(
     config: ExtractConfig,
     mel: MelConfig,
     timeout_seconds: float,
-) -> tuple[Sample, dict[str, Any]]:
+) -> ClipSample:
+    """Decodes a clip: its frames as JPEG, its log-mel, and the facts beside them.
+
+    Raises MediaError for a clip that cannot be decoded, that is known to crash its decoder, and for
+    a training clip without audio; LimitError for one over a limit.
+    """
     source = Path(outcome.path)
     if crash := job.crashing.get(outcome.clip.clip_id):
         raise MediaError(source, "corrupt", f"the process that decoded it {crash}")
     if job.split != "test" and not outcome.has_audio:
-        raise MediaError(source, "no_audio", "a training pair needs sound")
+        raise MediaError(source, "no_audio", "a training pair needs audio")
     limits = config.limits(timeout_seconds)
-    patience_seconds = 2 * timeout_seconds + _HANG_SECONDS
     try:
-        with ending_if_hung(patience_seconds), as_path(outcome.file) as path:
-            # Sound first: a training clip without any is left out before its pictures are decoded.
-            sound = _sound(path, job.split, limits, mel) if outcome.has_audio else None
-            frames = decode_frames(path, config.frame_px, config.frame_px, limits)
-            pictures = [_picture(frame, config.jpeg_quality) for frame in frames]
+        with (
+            ending_if_hung(2 * timeout_seconds + _HANG_SECONDS),
+            as_path(outcome.file) as path,
+        ):
+            # Audio first: a training clip without any is left out before its frames are decoded.
+            audio = _audio(path, job.split, limits, mel) if outcome.has_audio else None
+            frames, fingerprints = [], []
+            for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
+                frames.append(simplejpeg.encode_jpeg(frame, config.jpeg_quality, "RGB", "420"))
+                fingerprints.append(image_fingerprint(frames[-1], frame))
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
-    members = {f"{number:02d}.jpg": jpeg for number, (jpeg, _) in enumerate(pictures, start=1)}
-    facts = {
-        "duration_s": outcome.duration_s,
-        "fps": 1,
-        "label": outcome.clip.label,
-        "missing_audio": sound is None,
-        "front_end": mel.front_end_fingerprint(),
-    }
-    if sound is not None:
-        members["mel.npy"] = _npy(sound.columns)
-    members["json"] = json.dumps(facts, sort_keys=True).encode()
-    row = {
-        "clip_id": outcome.clip.clip_id,
-        "label": outcome.clip.label,
-        "duration_s": outcome.duration_s,
-        "sound_s": sound.seconds if sound else 0.0,
-        "mel_columns": len(sound.columns) if sound else 0,
-        "youtube_id": outcome.clip.youtube_id,
-        "picture_fingerprints": [same for _, same in pictures],
-    }
-    return Sample(key=outcome.clip.clip_id, members=members), row
+    return ClipSample(
+        clip=outcome.clip,
+        duration_s=outcome.duration_s,
+        frames=frames,
+        frame_fingerprints=fingerprints,
+        audio=audio,
+        facts={
+            "duration_s": outcome.duration_s,
+            "fps": 1,
+            "label": outcome.clip.label,
+            "missing_audio": audio is None,
+            "front_end": mel.front_end_fingerprint(),
+        },
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Sound:
+class _Audio:
+    """A clip's audio: its length, and the stored columns of its log-mel."""
+
     seconds: float
     columns: npt.NDArray[np.void]
 
 
-def _sound(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> _Sound | None:
+def _audio(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> _Audio | None:
     """The clip's mel. A test video whose track cannot be decoded counts as silent, so that its
     frames stay in the gallery.
     """
@@ -184,24 +245,7 @@ def _sound(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> 
         if split == "test":
             return None
         raise
-    return _Sound(seconds=samples / mel.sample_rate_hz, columns=stored)
-
-
-def _places(members: dict[str, Extent], mel_bytes: int) -> dict[str, Any]:
-    numbered = sorted((e for e in members if e.endswith(".jpg")), key=lambda e: (len(e), e))
-    frames = [members[ending] for ending in numbered]
-    mel = members.get("mel.npy")
-    return {
-        "frame_offsets": [extent.offset for extent in frames],
-        "frame_sizes": [extent.size for extent in frames],
-        "mel_offset": mel.offset + mel.size - mel_bytes if mel else 0,
-    }
-
-
-def _picture(frame: npt.NDArray[np.uint8], quality: int) -> tuple[bytes, int]:
-    """A frame as JPEG, and its fingerprint."""
-    jpeg: bytes = simplejpeg.encode_jpeg(frame, quality, "RGB", "420")
-    return jpeg, image_fingerprint(jpeg, frame)
+    return _Audio(seconds=samples / mel.sample_rate_hz, columns=stored)
 
 
 def _npy(array: npt.NDArray[np.void]) -> bytes:

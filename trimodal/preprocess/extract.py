@@ -1,7 +1,7 @@
 """From clips to audio-visual shards: 1 fps frames and one log-mel a clip (design.md, Contracts)."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -45,6 +45,8 @@ def extract(
     outcomes = read_manifest(manifest_path)
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
     jobs = _plan(usable, out_dir, config)
+    skipped = Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
+    _check_splits({job.split for job in jobs}, skipped)
     parts = [AV_SCHEMA.empty_table()]
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -61,9 +63,8 @@ def extract(
         "extract", "downloaded clips", len(rows), left_out, needed=config.min_coverage,
         param="extract.min_coverage", examples=examples,
     )  # fmt: skip
-    left_out += Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
-    if not splits["train"] or not splits["val"] or not splits["test"]:
-        raise DataError(f"extract: an empty split ({dict(splits)}); left out: {dict(left_out)}")
+    left_out += skipped
+    _check_splits(set(splits), left_out)
     frames = pc.sum(pc.list_value_length(rows["frame_offsets"])).as_py()
     write_table(out_dir / "index.parquet", rows)
     write_json(
@@ -79,6 +80,12 @@ def extract(
     counts = ", ".join(f"{splits[name]} {name}" for name in ("train", "val", "test"))
     made = f"extract: {len(rows)} clips ({counts}), {frames} frames, {size / 1e6:.1f} MB"
     log.info(summary_line(made, left_out))
+
+
+def _check_splits(present: Collection[str], left_out: Counter[str]) -> None:
+    """Raises DataError, naming the empty splits, if train, val or test has no clip."""
+    if empty := [split for split in ("train", "val", "test") if split not in present]:
+        raise DataError(f"extract: no clip in {', '.join(empty)}; left out: {dict(left_out)}")
 
 
 def _shards(

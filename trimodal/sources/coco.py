@@ -11,9 +11,9 @@ from trimodal.sources.rows import (
     RowTally,
     caption_in,
     coco_number,
-    field,
     list_in,
     plain_file_name,
+    value_of,
 )
 
 
@@ -35,7 +35,7 @@ def read_coco(
             number = coco_number(row, "id")
             if number in files:
                 raise BadRowError("an image occurs twice")
-            files[number] = plain_file_name(field(row, "file_name", str))
+            files[number] = plain_file_name(value_of(row, "file_name", str))
     captions: dict[int, list[str]] = {}
     for position, row in enumerate(list_in(path, content, "annotations")):
         with tally.row(f"annotations: entry {position}"):

@@ -11,10 +11,10 @@ from trimodal.sources.rows import (
     RowTally,
     caption_in,
     coco_number,
-    field,
     flickr_image_id,
     list_in,
     plain_file_name,
+    value_of,
 )
 
 _SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val"}
@@ -39,10 +39,10 @@ def read_karpathy(
             image_id, file_name = _names(row, source)
             if image_id in rows:
                 raise BadRowError("an image occurs twice")
-            split = field(row, "split", str)
+            split = value_of(row, "split", str)
             if split not in (*_SPLITS, "test"):
                 raise BadRowError("unknown split")
-            rows[image_id] = file_name, split, field(row, "sentences", list)
+            rows[image_id] = file_name, split, value_of(row, "sentences", list)
     images: list[CaptionedImage] = []
     others: Counter[str] = Counter()
     for image_id, (file_name, split, sentences) in sorted(rows.items()):
@@ -78,5 +78,5 @@ def _names(row: Any, source: Literal["coco", "flickr30k"]) -> tuple[str, str]:
     if source == "coco":
         number = coco_number(row, "cocoid")
         return f"coco_{number:012d}", f"{number:012d}.jpg"
-    file_name = plain_file_name(field(row, "filename", str))
+    file_name = plain_file_name(value_of(row, "filename", str))
     return flickr_image_id(file_name), file_name

@@ -7,17 +7,25 @@
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from trimodal.core.files import read_json
 from trimodal.core.records import Clip, DataError, Query, is_youtube_id, reading_text
-from trimodal.sources.rows import BadRowError, RowTally, csv_rows, field, list_in
+from trimodal.sources.rows import BadRowError, RowTally, csv_rows, list_in, value_of
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")
-_Read = tuple[list[Query], dict[str, str]]  # the queries; the YouTube ids of videos that have one
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """The queries, the YouTube ids of videos that have one, and the videos of other splits."""
+
+    queries: list[Query]
+    youtube_ids: dict[str, str] = field(default_factory=dict)
+    other_splits: Counter[str] = field(default_factory=Counter)
 
 
 def read_queries(path: Path) -> tuple[list[Query], Counter[str]]:
@@ -28,15 +36,17 @@ def read_queries(path: Path) -> tuple[list[Query], Counter[str]]:
     Raises DataError, naming the file, for a file of another form, without a query or with more than
     1 % bad rows.
     """
-    queries, _, bad_rows = _read(path)
-    return queries, bad_rows
+    content, bad_rows = _read(path)
+    return content.queries, bad_rows
 
 
 def wanted_videos(path: Path) -> tuple[list[Clip], Counter[str]]:
-    """The videos that the queries ask for, each once, in the order of their first query; and the
-    bad rows by reason. Only the official JSON says which YouTube video each was cut from.
+    """The videos that the queries ask for, each once, in the order of their first query; and what
+    is left out, by reason: bad rows, and videos of other splits. Only the official JSON says which
+    YouTube video each was cut from.
     """
-    queries, youtube_ids, bad_rows = _read(path)
+    content, bad_rows = _read(path)
+    youtube_ids = content.youtube_ids
     clips = [
         Clip(
             clip_id=name,
@@ -45,21 +55,21 @@ def wanted_videos(path: Path) -> tuple[list[Clip], Counter[str]]:
             label="",
             youtube_id=youtube_ids.get(name, ""),
         )
-        for name in dict.fromkeys(query.video_id for query in queries)
+        for name in dict.fromkeys(query.video_id for query in content.queries)
     ]
-    return clips, bad_rows
+    return clips, bad_rows + content.other_splits
 
 
-def _read(path: Path) -> tuple[list[Query], Mapping[str, str], Counter[str]]:
+def _read(path: Path) -> tuple[_Content, Counter[str]]:
     readers = {".csv": _from_csv, ".json": _from_json}
     if path.suffix.lower() not in readers:
         raise DataError(f"{path}: queries are read from .csv and .json files")
     tally = RowTally(path, "msrvtt")
-    queries, youtube_ids = readers[path.suffix.lower()](path, tally)
-    return queries, youtube_ids, tally.checked(queries)
+    content = readers[path.suffix.lower()](path, tally)
+    return content, tally.checked(content.queries)
 
 
-def _from_csv(path: Path, tally: RowTally) -> _Read:
+def _from_csv(path: Path, tally: RowTally) -> _Content:
     queries: dict[str, Query] = {}
     with reading_text(path), path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv_rows(lines)
@@ -75,13 +85,13 @@ def _from_csv(path: Path, tally: RowTally) -> _Read:
                 if query.video_id in queries:
                     raise BadRowError("a video occurs twice")
                 queries[query.video_id] = query
-    return list(queries.values()), {}
+    return _Content(queries=list(queries.values()))
 
 
-def _from_json(path: Path, tally: RowTally) -> _Read:
+def _from_json(path: Path, tally: RowTally) -> _Content:
     content = read_json(path)
     if isinstance(content, list):
-        return _from_list(content, tally), {}
+        return _Content(queries=_from_list(content, tally))
     return _from_annotation(
         list_in(path, content, "videos"), list_in(path, content, "sentences"), tally
     )
@@ -92,37 +102,42 @@ def _from_list(rows: list[Any], tally: RowTally) -> list[Query]:
     for number, row in enumerate(rows):
         with tally.row(f"entry {number}"):
             key = "video" if isinstance(row, dict) and "video" in row else "video_id"
-            video = field(row, key, str).removesuffix(".mp4")
+            video = value_of(row, key, str).removesuffix(".mp4")
             # The CSV calls 1k-A's sentences ret0, ret1, ... too.
-            queries.append(_query(f"ret{number}", video, field(row, "caption", str)))
+            queries.append(_query(f"ret{number}", video, value_of(row, "caption", str)))
     return queries
 
 
-def _from_annotation(videos: list[Any], sentences: list[Any], tally: RowTally) -> _Read:
+def _from_annotation(videos: list[Any], sentences: list[Any], tally: RowTally) -> _Content:
     split: dict[str, str] = {}
     youtube_ids: dict[str, str] = {}
     for position, row in enumerate(videos):
         with tally.row(f"videos: entry {position}"):
-            name = field(row, "video_id", str)
+            name = value_of(row, "video_id", str)
             if name in split:
                 raise BadRowError("a video occurs twice")
-            split[name] = field(row, "split", str)
+            split[name] = value_of(row, "split", str)
             if youtube_id := youtube_id_in(row.get("url")):
                 youtube_ids[name] = youtube_id
     queries: dict[int, Query] = {}
     for position, row in enumerate(sentences):
         with tally.row(f"sentences: entry {position}"):
-            name = field(row, "video_id", str)
+            name = value_of(row, "video_id", str)
             if name not in split:
                 raise BadRowError("sentence of an unknown video")
-            number = field(row, "sen_id", int)
-            query = _query(f"sen{number}", name, field(row, "caption", str))
+            number = value_of(row, "sen_id", int)
+            query = _query(f"sen{number}", name, value_of(row, "caption", str))
             if split[name] != "test":
                 continue
             if number in queries:
                 raise BadRowError("a sen_id occurs twice")
             queries[number] = query
-    return list(queries.values()), youtube_ids
+    other_splits = Counter(
+        f"msrvtt: video of the {name} split" for name in split.values() if name != "test"
+    )
+    return _Content(
+        queries=list(queries.values()), youtube_ids=youtube_ids, other_splits=other_splits
+    )
 
 
 def youtube_id_in(url: Any) -> str:

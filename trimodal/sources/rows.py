@@ -86,7 +86,7 @@ def list_in(path: Path, content: Any, key: str) -> list[Any]:
     return list(content[key])
 
 
-def field(row: Any, key: str, kind: type) -> Any:
+def value_of(row: Any, key: str, kind: type) -> Any:
     """``row[key]``, which is a ``kind``; raises BadRowError if it is not."""
     value = row.get(key) if isinstance(row, dict) else None
     # JSON can spell half of a surrogate pair, which no file can hold; and True is an int.
@@ -98,7 +98,7 @@ def field(row: Any, key: str, kind: type) -> Any:
 
 def coco_number(row: Any, key: str) -> int:
     """``row[key]``, which is a COCO image's number, 12 digits at most; else BadRowError."""
-    number: int = field(row, key, int)
+    number: int = value_of(row, key, int)
     if not 0 <= number < 10**12:
         raise BadRowError(f"'{key}' is no image number")
     return number
@@ -106,7 +106,7 @@ def coco_number(row: Any, key: str) -> int:
 
 def caption_in(row: Any, key: str) -> str:
     """``row[key]``, which is a caption, without the blanks around it; else BadRowError."""
-    caption: str = field(row, key, str).strip()
+    caption: str = value_of(row, key, str).strip()
     if not caption:
         raise BadRowError("empty caption")
     return caption

@@ -13,15 +13,15 @@ CLIP_SECONDS = 10.0
 def read_vggsound(
     csv_path: Path, training_splits: tuple[str, ...]
 ) -> tuple[list[Clip], Counter[str]]:
-    """The clips of the named splits, in file order, as clips to train on; and the rows that are
-    none, counted by reason.
+    """The clips of the named splits, in file order, as clips to train on; and what is left out, by
+    reason: bad rows, and clips of other splits.
 
     An id may begin with '-' or '_' and occur with several start seconds. Raises DataError for a
-    file that is no such CSV, or more than 1 % of whose rows are bad,
-    and for one without a clip of these splits.
+    file of another form, for more than 1 % bad rows and for no clip of these splits.
     """
     clips: dict[str, Clip] = {}
     seen: set[str] = set()
+    other_splits: Counter[str] = Counter()
     tally = RowTally(csv_path, "vggsound")
     with reading_text(csv_path), csv_path.open(encoding="utf-8-sig", newline="") as lines:
         for where, count, row in csv_rows(lines):
@@ -30,7 +30,9 @@ def read_vggsound(
                 if clip_id in seen:
                     raise BadRowError("a clip occurs twice")
                 seen.add(clip_id)
-                if split in training_splits:
+                if split not in training_splits:
+                    other_splits[f"vggsound: clip of the {split} split"] += 1
+                else:
                     clips[clip_id] = Clip(
                         clip_id=clip_id,
                         source="vggsound",
@@ -38,7 +40,7 @@ def read_vggsound(
                         label=label,
                         youtube_id=youtube_id,
                     )
-    return list(clips.values()), tally.checked(clips)
+    return list(clips.values()), tally.checked(clips) + other_splits
 
 
 def _checked(row: list[str]) -> tuple[str, str, str, str]:
