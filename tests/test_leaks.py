@@ -45,7 +45,7 @@ def write_indexes(
     ]
     write_table(folder / "av" / "index.parquet", pa.Table.from_pylist(rows, AV_SCHEMA))
     pictures = [
-        {"image_id": name, "image_fingerprint": picture, "split": ("train", "val")[i % 2]}
+        {"image_id": name, "picture_fingerprint": picture, "split": ("train", "val")[i % 2]}
         for i, (name, picture) in enumerate(images)
     ]
     write_table(folder / "images" / "index.parquet", pa.Table.from_pylist(pictures, IMAGE_SCHEMA))
@@ -190,7 +190,7 @@ def test_other_policies_say_it_in_the_log(
 @pytest.mark.parametrize(
     ("folder", "column", "stage"),
     [("av", "picture_fingerprints", "extract"), ("av", "youtube_id", "extract"),
-     ("images", "image_fingerprint", "captions")],
+     ("images", "picture_fingerprint", "captions")],
 )  # fmt: skip
 def test_index_of_an_earlier_version_is_refused(
     folder: str, column: str, stage: str, tmp_path: Path

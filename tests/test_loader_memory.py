@@ -73,7 +73,7 @@ def images(folder: Path) -> CaptionedImages:
     index = {
         "image_id": names, "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
         "shard_fingerprint": ["f"] * SAMPLES, "offset": offsets,
-        "size": [first["jpg"].size] * SAMPLES, "image_fingerprint": [0] * SAMPLES,
+        "size": [first["jpg"].size] * SAMPLES, "picture_fingerprint": [0] * SAMPLES,
     }  # fmt: skip
     write_table(folder / "index.parquet", pa.table(index, IMAGE_SCHEMA))
     ids = np.arange(2 * SAMPLES * 16, dtype=np.int32).reshape(-1, 16)

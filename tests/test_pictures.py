@@ -66,7 +66,7 @@ def test_index_holds_the_fingerprint_of_every_stored_frame(tiny_data: TinyData) 
 def test_index_holds_the_fingerprint_of_every_stored_image(tiny_data: TinyData) -> None:
     for row in pq.read_table(tiny_data.images_dir / "index.parquet").to_pylist():
         shard = (tiny_data.images_dir / row["shard"]).read_bytes()
-        assert row["image_fingerprint"] == slow(shard[row["offset"] :][: row["size"]])
+        assert row["picture_fingerprint"] == slow(shard[row["offset"] :][: row["size"]])
 
 
 def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path: Path) -> None:
@@ -83,6 +83,6 @@ def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path
     files = tuple((name, StoredFile(path=tmp_path / f"{name}.png")) for name in ("black", "bar"))
     images = ImageShard(path=tmp_path / "train-000001.tar", split="train", images=files)
     form = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)
-    black, bar = (row["image_fingerprint"] for row in write_image_shard(form, images).rows)
+    black, bar = (row["picture_fingerprint"] for row in write_image_shard(form, images).rows)
     assert black == 0
     assert bar != 0

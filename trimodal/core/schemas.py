@@ -40,7 +40,7 @@ IMAGE_SCHEMA = pa.schema(
         "shard_fingerprint": pa.string(),  # so that the index stands for the shards' content
         "offset": pa.int64(),
         "size": pa.int64(),
-        "image_fingerprint": pa.int64(),  # 0 for a picture of one colour
+        "picture_fingerprint": pa.int64(),  # 0 for a picture of one colour
     }
 )
 VOCABULARY_SCHEMA = pa.schema({"word": pa.string(), "vector": pa.list_(pa.float32(), VECTOR_DIM)})

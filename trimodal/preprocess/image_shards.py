@@ -60,7 +60,7 @@ def write_image_shard(form: ImageFormat, job: ImageShard) -> ShardResult:
             "shard_fingerprint": fingerprint,
             "offset": members["jpg"].offset,
             "size": members["jpg"].size,
-            "image_fingerprint": pictures[key],
+            "picture_fingerprint": pictures[key],
         }
         for key, members in extents.items()
     ]

@@ -68,7 +68,7 @@ def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
     Raises DataError for an index that does not say what to compare.
     """
     clips = _read(av_dir, ("split", "clip_id", "youtube_id", "picture_fingerprints"), "extract")
-    images = _read(images_dir, ("image_id", "image_fingerprint"), "captions")
+    images = _read(images_dir, ("image_id", "picture_fingerprint"), "captions")
     is_test = pc.equal(clips["split"], "test")
     test, trained = clips.filter(is_test), clips.filter(pc.invert(is_test))
     pictures = pa.concat_tables([_frames(trained), _images(images)])
@@ -140,7 +140,7 @@ def _frames(clips: pa.Table) -> pa.Table:
 def _images(images: pa.Table) -> pa.Table:
     """A row an image: its name, its fingerprint."""
     owners = pc.binary_join_element_wise("image", images["image_id"], " ")
-    return pa.table({"owner": owners, "key": images["image_fingerprint"]})
+    return pa.table({"owner": owners, "key": images["picture_fingerprint"]})
 
 
 def _shared(test: pa.Table, trained: pa.Table, *, nothing: str | int) -> dict[str, str]:
