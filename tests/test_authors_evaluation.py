@@ -1,4 +1,4 @@
-"""Points, mean embeddings, mixing and ranks beside the authors' code (paper.md, column C).
+"""Points, mean embeddings, mixing and ranks beside the authors' code (docs/method.md, C).
 
 The oracles are plain loops from the formulas. Where we differ on purpose, the test's name says so.
 Not repeated here:

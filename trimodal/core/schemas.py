@@ -1,8 +1,8 @@
-"""The columns of the tables that stages hand on (design.md, Contracts)."""
+"""The columns of the tables that stages hand on (docs/method.md, Contracts)."""
 
 import pyarrow as pa
 
-WORDS = 16  # word ids a caption (paper.md, Data, row 'text')
+WORDS = 16  # word ids a caption (docs/method.md, Data)
 VECTOR_DIM = 300
 
 AV_SCHEMA = pa.schema(

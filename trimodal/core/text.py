@@ -1,4 +1,4 @@
-"""Captions as the text network reads them: tokens, vocabulary, ids (paper.md, Data, 'text')."""
+"""Captions as the text network reads them: tokens, vocabulary, ids (docs/method.md, Data)."""
 
 import re
 from collections.abc import Mapping

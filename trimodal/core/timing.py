@@ -1,6 +1,7 @@
 """Where frames, windows and mel columns lie in time. Pure arithmetic, intervals half-open.
 
-Frames are taken once a second and numbered from 1; frame N shows second N - 0.5 (paper.md, Data):
+Frames are taken once a second and numbered from 1; frame N shows second N - 0.5 (docs/method.md,
+Data):
 
     seconds   0     1     2     3     4     5
     frames    |--1--|--2--|--3--|--4--|--5--|
@@ -58,7 +59,7 @@ def training_positions(
     frames: int, duration_seconds: float, window_seconds: float, first: int, last: int
 ) -> tuple[FramePosition, ...]:
     """The points a training pair may be drawn from: frames ``first``..``last`` whose whole window
-    of sound fits (paper.md: 2..8), or the middle of the clip where none does.
+    of sound fits (docs/method.md, Data), or the middle of the clip where none does.
     """
     if frames < 1:
         raise ValueError("a clip without frames has no training point")
@@ -73,7 +74,7 @@ def training_positions(
 def evenly_spaced_positions(
     frames: int, duration_seconds: float, window_seconds: float, count: int
 ) -> list[FramePosition]:
-    """``count`` points spread evenly over a test video (paper.md, Data, row 'test').
+    """``count`` points spread evenly over a test video (docs/method.md, Data).
 
     The rule is the authors': frame positions from 2 to the last frame but 2, evenly spaced; the
     frame is the position rounded down, the sound is centred on position - 0.5. A video too short

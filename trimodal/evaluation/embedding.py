@@ -1,4 +1,4 @@
-"""Test videos and their sentences as points of the joint space (paper.md, Evaluation)."""
+"""Test videos and their sentences as points of the joint space (docs/method.md, Evaluation)."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Zero-shot text->video retrieval and its kin, with an audit (paper.md, Evaluation)."""
+"""Zero-shot text->video retrieval and its kin, with an audit (docs/method.md, Evaluation)."""
 
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""From embeddings to metrics: text->video, the six directions, the demo's oracle (paper.md,
+"""From embeddings to metrics: text->video, the six directions, the demo's oracle (docs/method.md,
 Evaluation). Scores are computed for a block of queries at a time.
 """
 

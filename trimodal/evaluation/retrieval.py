@@ -1,4 +1,4 @@
-"""Retrieval metrics (paper.md, Evaluation): ranks that ties and NaN cannot flatter."""
+"""Retrieval metrics (docs/method.md, Evaluation): ranks that ties and NaN cannot flatter."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""The ranking losses (paper.md, Losses): embeddings in, scalars out."""
+"""The ranking losses (docs/method.md, Losses): embeddings in, scalars out."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -44,7 +44,7 @@ def pair_loss(
     """Both directions between images v and one other modality x: L(v, x) + L(x, v).
 
     Rows are unit vectors and row i of both is a pair. With s the dot product, m = ``margin`` and m'
-    = ``image_variable_margin`` (paper.md, Losses):
+    = ``image_variable_margin`` (docs/method.md, Losses):
 
         L(v, x) = sum over j != i of max(0, s(v_i, x_j) - s(v_i, x_i) + m' * sigmoid(-s(v_i, v_j)))
         L(x, v) = sum over j != i of max(0, s(x_i, v_j) - s(x_i, v_i) + m)
@@ -86,7 +86,7 @@ def variable_margins_of(
     """The margin of each anchor i and negative j, m' * sigmoid(-s(x_i, x_j) / temperature), with
     m' = ``variable_margin``; without gradient.
 
-    Similar anchors get a small margin, dissimilar ones a large one (paper.md, Losses, "variable").
+    Similar anchors get a small margin, dissimilar ones a large one (docs/method.md, Losses).
     At the paper's temperature, 1, it lies between 0.27 and 0.73 of m'; a lower one spreads it to 0
     and 1.
     """

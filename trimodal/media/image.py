@@ -25,8 +25,9 @@ def image_fingerprint(jpeg: bytes, pixels: npt.NDArray[np.uint8]) -> int:
 
 
 def square(content: bytes, image_px: int) -> Image.Image:
-    """A JPEG's or PNG's bytes as a picture of ``image_px`` square, RGB, aspect not kept (paper.md,
-    Data). Raises OSError, ValueError, SyntaxError and Pillow's of ``BOMBS`` for what is none.
+    """A JPEG's or PNG's bytes as a picture of ``image_px`` square, RGB, aspect not kept
+    (docs/method.md, Data). Raises OSError, ValueError, SyntaxError and Pillow's of ``BOMBS`` for
+    what is none.
     """
     with (
         warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),

@@ -1,7 +1,7 @@
 """The one mel front-end: a clip's log-mel is stored once, three-second windows are views of it.
 
 Stored are decibels of power without a reference, so that any window can be referenced to its own
-maximum when it is cut (paper.md, Data, row 'mel'); trimodal.media.spectrogram computes them. A byte
+maximum when it is cut (docs/method.md, Data); trimodal.media.spectrogram computes them. A byte
 holds one: so many steps below the loudest of its column. What lies 80 dB below it is under the
 floor of every window that has the column.
 """
@@ -17,7 +17,7 @@ from trimodal.core.config import SECTION
 from trimodal.core.fingerprint import fingerprint
 
 FLOOR_DB = -100.0  # librosa's amin of power_to_db, 1e-10
-DEPTH_DB = 80.0  # of a window below its loudest (paper.md, Data, row 'mel')
+DEPTH_DB = 80.0  # of a window below its loudest (docs/method.md, Data)
 STEP_DB = DEPTH_DB / 255
 
 

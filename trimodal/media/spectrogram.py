@@ -1,4 +1,4 @@
-"""A clip's log-mel from its sound, block by block (paper.md, Data, row 'mel').
+"""A clip's log-mel from its sound, block by block (docs/method.md, Data).
 
 Periodic Hann windows, centred, zeros beyond both ends; Slaney's mel scale and norm, as librosa's
 defaults are.

@@ -1,4 +1,4 @@
-"""One picture a second of a clip, in process and in bounded memory (paper.md, Data, 'frames').
+"""One picture a second of a clip, in process and in bounded memory (docs/method.md, Data).
 
 Not every picture needs to be decoded for it. Which ones are wanted follows from the time stamps,
 which lie in the container; of the others, those that no picture refers to are skipped. So the

@@ -101,7 +101,7 @@ def image_backbone(name: Backbone, width: int, weights: Weights) -> ResNet18 | E
 
 def audio_backbone(width: int, weights: Weights) -> ResNet18:
     """ResNet-18 on one channel. With ``imagenet`` all but the first convolution is pretrained;
-    that one is fresh, Kaiming, fan-out (paper.md, Model, row 'audio').
+    that one is fresh, Kaiming, fan-out (docs/method.md, Model).
     """
     resnet = ResNet18(channels=1, width=width)
     if weights == "imagenet":

@@ -1,4 +1,4 @@
-"""The three networks that map image, audio and text to one unit sphere (paper.md, Model).
+"""The three networks that map image, audio and text to one unit sphere (docs/method.md, Model).
 
 Parts of them have an alternative to the paper's: heads of one layer, captions as the mean of their
 words, word vectors that are trained, dropout (docs/results.md has what they give).
@@ -118,7 +118,7 @@ class TextNet(nn.Module):
 
 
 class TextCnn(TextNet):
-    """A 1-D CNN on word vectors (paper.md, Model, row 'text').
+    """A 1-D CNN on word vectors (docs/method.md, Model).
 
     Six convolutions of kernel 2 without bias, each followed by batch norm, ReLU and one zero on
     the right, so that the length stays; max-pool 2 after the fourth and the sixth; mean over time:

@@ -1,6 +1,4 @@
-"""Stored JPEGs to network inputs: decode, crop the centre, normalise (paper.md, Model, row
-'image').
-"""
+"""Stored JPEGs to network inputs: decode, crop the centre, normalise (docs/method.md, Model)."""
 
 from collections.abc import Sequence
 from typing import Annotated

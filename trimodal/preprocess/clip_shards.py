@@ -1,4 +1,4 @@
-"""One shard of clips: 1 fps frames and one log-mel a clip (design.md, Contracts).
+"""One shard of clips: 1 fps frames and one log-mel a clip (docs/method.md, Contracts).
 
 All that shapes a shard is here and in what this imports: another version of it makes shards anew.
 """
@@ -38,9 +38,9 @@ _HANG_SECONDS = 30  # for a clip, beyond the time that its pictures and its soun
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class ExtractConfig:
     """Section ``extract``. Frames are stored ``frame_px`` square, their aspect not kept. The share
-    ``validation_share`` of the training clips is held out, by ``validation_seed`` (paper.md, Data).
-    A clip longer than ``longest_seconds`` or with frames of more than ``largest_pixels`` is left
-    out. At least ``min_coverage`` of the downloaded clips must be usable.
+    ``validation_share`` of the training clips is held out, by ``validation_seed`` (docs/method.md,
+    Data). A clip longer than ``longest_seconds`` or with frames of more than ``largest_pixels`` is
+    left out. At least ``min_coverage`` of the downloaded clips must be usable.
     """
 
     frame_px: Annotated[int, Field(ge=2)]

@@ -1,4 +1,6 @@
-"""From clips to audio-visual shards: 1 fps frames and one log-mel a clip (design.md, Contracts)."""
+"""From clips to audio-visual shards: 1 fps frames and one log-mel a clip (docs/method.md,
+Contracts).
+"""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence

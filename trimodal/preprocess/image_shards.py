@@ -70,7 +70,9 @@ def write_image_shard(form: ImageFormat, job: ImageShard) -> ShardResult:
 
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
-    """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (paper.md, Data)."""
+    """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (docs/method.md,
+    Data).
+    """
     return _jpeg(square(content, image_px), quality)
 
 

@@ -1,4 +1,4 @@
-"""Which clips train and which validate (paper.md, Data)."""
+"""Which clips train and which validate (docs/method.md, Data)."""
 
 import random
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trimodal.search.store import Found, MomentStore
 
 STORE = "data/search"
-AUDIO_WEIGHT = 0.2  # text->video (paper.md, Evaluation)
+AUDIO_WEIGHT = 0.2  # text->video (docs/method.md, Evaluation)
 _MOMENTS_PER_VIDEO = 3
 _APART_SECONDS = 3.0  # moments nearer than a window of sound are one
 
@@ -75,8 +75,8 @@ class Trimodal(Encoder):
 
         Several sentences, sounds and pictures are asked together: the mean of their points, made a
         unit vector. A moment counts (1 - w) by its picture and w = ``audio_weight`` by its sound; a
-        silent one by its picture alone (paper.md, Evaluation). ``exact`` looks at every moment even
-        where there is an approximate index: for a single question that is soonest done.
+        silent one by its picture alone (docs/method.md, Evaluation). ``exact`` looks at every
+        moment even where there is an approximate index: for a single question that is soonest done.
 
         Raises QueryError where nothing is asked, StoreError where nothing is indexed or by another
         model; errors and warnings of ``embed_text``, ``embed_audio``, ``embed_images``.

@@ -37,7 +37,7 @@ class UnknownWordWarning(UserWarning):
 
 class Encoder:
     """The three trained networks. Points are unit vectors, float32 (N, 256): the dot product of two
-    of them, of whatever kinds, says how well they fit (paper.md, Model).
+    of them, of whatever kinds, says how well they fit (docs/method.md, Model).
     """
 
     def __init__(
@@ -80,8 +80,9 @@ class Encoder:
             return load_model(self._path, self.checkpoint, self._vocabulary).to(self.device)
 
     def embed_text(self, sentences: Sequence[str]) -> Points:
-        """(N, 256). The first 16 words that are no stop words count (paper.md, Data). Warns of
-        those without a vector (UnknownWordWarning); QueryError for a sentence that has no others.
+        """(N, 256). The first 16 words that are no stop words count (docs/method.md, Data). Warns
+        of those without a vector (UnknownWordWarning); QueryError for a sentence that has no
+        others.
         """
         rows = []
         for sentence in sentences:  # in a comprehension the warning would name another line

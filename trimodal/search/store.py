@@ -4,7 +4,7 @@ an object store.
 A moment's point is its picture's and its sound's behind one another, (512,); a silent one has its
 picture's twice. A query q at audio weight w asks for [(1 - w) q, w q]: the dot product is then
 (1 - w) (q . picture) + w (q . sound), so that one table, and one index over it, serves every weight
-(paper.md, Evaluation).
+(docs/method.md, Evaluation).
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Random crop, flip and colour jitter of stored images (paper.md, Model, row 'image')."""
+"""Random crop, flip and colour jitter of stored images (docs/method.md, Model)."""
 
 from collections.abc import Sequence
 

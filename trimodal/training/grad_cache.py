@@ -1,7 +1,7 @@
 """A batch embedded in chunks: the memory of one chunk, the negatives of the whole batch.
 
-Gradient caching (Gao et al. 2021, arXiv:2101.06983), here for the paper's batch of 512 (paper.md,
-Training) on a small GPU.
+Gradient caching (Gao et al. 2021, arXiv:2101.06983), here for the paper's batch of 512
+(docs/method.md, Training) on a small GPU.
 """
 
 from collections.abc import Callable

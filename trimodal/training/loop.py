@@ -1,4 +1,4 @@
-"""The epochs of a training run, and which one is kept (paper.md, Training)."""
+"""The epochs of a training run, and which one is kept (docs/method.md, Training)."""
 
 import math
 import time

@@ -1,4 +1,6 @@
-"""Training on two streams, epoch by epoch; the best on validation is kept (paper.md, Training)."""
+"""Training on two streams, epoch by epoch; the best on validation is kept (docs/method.md,
+Training).
+"""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""One model, its optimiser and its losses: what happens in a step (paper.md, Training)."""
+"""One model, its optimiser and its losses: what happens in a step (docs/method.md, Training)."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
