@@ -25,7 +25,7 @@ from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.readers import read_frame
 from trimodal.training.resume import Run, RunIdentity, RunRefusedError, load_run, save_run
-from trimodal.training.streams import open_streams
+from trimodal.training.streams import Streams, open_streams
 from trimodal.training.trainer import Trainer
 
 
@@ -48,8 +48,8 @@ def train(
 ) -> None:
     """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
 
-    ``run_path`` holds the run on its way and when it is done: a run that was killed goes on from
-    it, to the same bytes. A run there of other params, data or code, or of another number of ranks,
+    ``run_path`` holds the run, unfinished or finished: a run that was killed resumes from it, to
+    the same bytes. A run there of other params, data or code, or of another number of ranks,
     is refused, with a word about it, and a new one begins. All ranks of ``world`` call this alike
     and the main one writes; None is this process alone. Raises DataError, before the first step, if
     test videos are in training (section ``leaks``), and TrainingError if no epoch had a validation
@@ -63,9 +63,8 @@ def train(
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, world)
     if not world.is_main:  # all ranks have rank 0's weights, and each its own random numbers
-        torch.manual_seed(
-            np.random.SeedSequence([config.seed, world.rank]).generate_state(1).item()
-        )
+        seed = np.random.SeedSequence([config.seed, world.rank]).generate_state(1)
+        torch.manual_seed(seed.item())
     data = {
         "av": file_fingerprint(av_dir / "index.parquet"),
         "images": file_fingerprint(images_dir / "index.parquet"),
@@ -101,6 +100,12 @@ def train(
         validation_loss=run.best_loss,
     )
     save_checkpoint(checkpoint_path, run.best_weights, checkpoint)
+    _log_summary(run, streams, config, front_end, world)
+
+
+def _log_summary(
+    run: Run, streams: Streams, config: TrainConfig, front_end: AudioFrontEnd, world: World
+) -> None:
     padded = sum(
         not window_fits(position.centre_seconds, front_end.window.seconds, clip.sound_s)
         for clip, position in streams.image_audio.first_positions()
