@@ -1,4 +1,4 @@
-"""A tested set as ``evaluate`` left it, for people to look at: ranks, points, pictures."""
+"""A test set as ``evaluate`` left it: ranks and embeddings, with frames from the shards."""
 
 import base64
 from collections.abc import Sequence
@@ -12,22 +12,26 @@ import pyarrow.parquet as pq
 
 from trimodal.core.shards import read_extent
 from trimodal.evaluation.retrieval import mix, ranks, row_blocks, similarity, summarise
+from trimodal.report.significance import RankArray
 
 Matrix = npt.NDArray[np.float32]
-Ranks = npt.NDArray[np.float64]
-_MAPPED = 200  # videos on the map of the space
+_MAP_ROWS = 200  # maximum number of videos, and of sentences, on the map
 _SEED = 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrieved:
-    """Queries and the videos that they are about. ``truth``, (queries,), names each query's row of
-    ``videos``, ``image``, ``audio`` and ``has_audio``; a silent video's row of audio is zero.
+class EvaluatedTestSet:
+    """Sentences (queries) and the videos that they describe.
+
+    ``truth``, (queries,), is the row of each query's video in ``videos``, ``image``, ``audio`` and
+    ``has_audio``; ``text`` is (queries, dim), ``image`` and ``audio`` are (videos, dim). The audio
+    row of a video without audio is zero. ``ranks`` holds (queries,) by ``image`` and
+    ``image_audio``.
     """
 
     sentences: list[str]
     truth: npt.NDArray[np.int64]
-    ranks: dict[str, Ranks]
+    ranks: dict[str, RankArray]
     text: Matrix
     videos: list[str]
     image: Matrix
@@ -35,129 +39,137 @@ class Retrieved:
     has_audio: npt.NDArray[np.bool_]
 
 
-def read_tested(embeddings: Path, ranks_path: Path) -> Retrieved:
-    """Reads embeddings.parquet and ranks.parquet; of both a row is a query of the same id."""
-    table, ranked = pq.read_table(embeddings), pq.read_table(ranks_path)
-    row = {name: place for place, name in enumerate(table["query_id"].to_pylist())}
-    table = table.take([row[name] for name in ranked["query_id"].to_pylist()])
+def read_test_set(embeddings: Path, ranks_path: Path) -> EvaluatedTestSet:
+    """Reads embeddings.parquet and ranks.parquet, whose rows are matched by query id."""
+    table, rank_table = pq.read_table(embeddings), pq.read_table(ranks_path)
+    row_of_query = {query: row for row, query in enumerate(table["query_id"].to_pylist())}
+    table = table.take([row_of_query[query] for query in rank_table["query_id"].to_pylist()])
     videos: dict[str, int] = {}
-    asked = table["video_id"].to_pylist()
-    truth = np.array([videos.setdefault(name, len(videos)) for name in asked], np.int64)
-    first = np.unique(truth, return_index=True)[1]
-    return Retrieved(
-        sentences=ranked["sentence"].to_pylist(),
+    video_of_query = table["video_id"].to_pylist()
+    truth = np.array([videos.setdefault(video, len(videos)) for video in video_of_query], np.int64)
+    first_row = np.unique(truth, return_index=True)[1]
+    return EvaluatedTestSet(
+        sentences=rank_table["sentence"].to_pylist(),
         truth=truth,
-        ranks={name: ranked[f"rank_{name}"].to_numpy() for name in ("image", "image_audio")},
+        ranks={name: rank_table[f"rank_{name}"].to_numpy() for name in ("image", "image_audio")},
         text=_matrix(table["text"]),
         videos=list(videos),
-        image=_matrix(table["image"])[first],
-        audio=_matrix(table["audio"])[first],
-        has_audio=np.array(table["has_audio"].to_pylist())[first],
+        image=_matrix(table["image"])[first_row],
+        audio=_matrix(table["audio"])[first_row],
+        has_audio=np.array(table["has_audio"].to_pylist())[first_row],
     )
 
 
 def _matrix(column: pa.ChunkedArray) -> Matrix:
-    """(rows, dim); a row that is missing is zero."""
+    """(rows, dim); a null row is zero."""
     array = column.combine_chunks()
-    found = np.zeros((len(array), array.type.list_size), np.float32)
+    matrix = np.zeros((len(array), array.type.list_size), np.float32)
     present = np.array(array.is_valid())
-    found[present] = array.drop_null().flatten().to_numpy().reshape(-1, found.shape[1])
-    return found
+    matrix[present] = array.drop_null().flatten().to_numpy().reshape(-1, matrix.shape[1])
+    return matrix
 
 
-def heard_by_weight(tested: Retrieved, weights: Sequence[float], metric: str) -> list[float]:
-    """A text-to-video metric by audio weight, among the videos that have sound alone."""
-    place = np.cumsum(tested.has_audio) - 1
-    told = tested.has_audio[tested.truth]
-    truth = place[tested.truth[told]]
-    text = tested.text[told]
-    image, audio = (rows[tested.has_audio] for rows in (tested.image, tested.audio))
-    found = []
+def metric_by_audio_weight(
+    test_set: EvaluatedTestSet, weights: Sequence[float], metric: str
+) -> list[float]:
+    """A text-to-video metric at each audio weight, of the videos with audio and their queries."""
+    has_audio = test_set.has_audio
+    queries = has_audio[test_set.truth]
+    row_with_audio = np.cumsum(has_audio) - 1
+    truth, text = row_with_audio[test_set.truth[queries]], test_set.text[queries]
+    image, audio = test_set.image[has_audio], test_set.audio[has_audio]
+    values = []
     for weight in weights:
-        parts = [
+        blocks = [
             ranks(
                 mix(similarity(text[rows], image), similarity(text[rows], audio), weight),
                 truth[rows],
             )
             for rows in row_blocks(len(text))
         ]
-        found.append(summarise(np.concatenate(parts))[metric])
-    return found
+        values.append(summarise(np.concatenate(blocks))[metric])
+    return values
 
 
-def space_map(tested: Retrieved) -> dict[str, npt.NDArray[np.float64]]:
-    """Points of up to 200 videos and their sentences laid out in the plane, (rows, 2) each for
-    ``image``, ``audio`` and ``text``: t-SNE (van der Maaten and Hinton 2008) of cosine distances.
+def space_map(test_set: EvaluatedTestSet) -> dict[str, npt.NDArray[np.float64]]:
+    """Embeddings of up to 200 videos and 200 of their sentences laid out in the plane, (rows, 2)
+    each for ``image``, ``audio`` and ``text``: t-SNE (van der Maaten and Hinton 2008) of cosine
+    distances.
     """
     from sklearn.manifold import TSNE
 
     rng = np.random.default_rng(_SEED)
-    videos = rng.permutation(len(tested.videos))[:_MAPPED]
-    queries = np.flatnonzero(np.isin(tested.truth, videos))[:_MAPPED]
+    videos = rng.permutation(len(test_set.videos))[:_MAP_ROWS]
+    queries = np.flatnonzero(np.isin(test_set.truth, videos))[:_MAP_ROWS]
     parts = {
-        "image": tested.image[videos],
-        "audio": tested.audio[videos[tested.has_audio[videos]]],
-        "text": tested.text[queries],
+        "image": test_set.image[videos],
+        "audio": test_set.audio[videos[test_set.has_audio[videos]]],
+        "text": test_set.text[queries],
     }
-    parts = {name: rows for name, rows in parts.items() if len(rows)}
-    points = np.concatenate(list(parts.values())).astype(np.float64)
-    points /= np.linalg.norm(points, axis=1, keepdims=True)
+    parts = {modality: rows for modality, rows in parts.items() if len(rows)}
+    embeddings = np.concatenate(list(parts.values())).astype(np.float64)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    perplexity = min(30, (len(embeddings) - 1) / 3)
     layout = TSNE(
-        init="pca", method="exact", random_state=_SEED, perplexity=min(30, (len(points) - 1) / 3)
-    ).fit_transform(points)
+        init="pca", method="exact", random_state=_SEED, perplexity=perplexity
+    ).fit_transform(embeddings)
     ends = np.cumsum([len(rows) for rows in parts.values()])
     return dict(zip(parts, np.split(layout, ends[:-1]), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Example:
-    """A query, the rank of its video, and pictures (JPEG in base64) of that and of the first one
-    found.
+    """A query, the rank of its true video, and a frame (JPEG in base64) of that video and of the
+    video that was ranked first.
     """
 
     sentence: str
     rank: float
-    wanted: str
-    found: str
-    wanted_picture: str
-    found_picture: str
+    true_video: str
+    top_video: str
+    true_frame: str
+    top_frame: str
 
 
-def examples(tested: Retrieved, av_dir: Path, audio_weight: float, count: int) -> list[Example]:
+def examples(
+    test_set: EvaluatedTestSet, av_dir: Path, audio_weight: float, count: int
+) -> list[Example]:
     """The ``count`` best and the ``count`` worst queries by image and audio, best first."""
-    order = np.argsort(tested.ranks["image_audio"], kind="stable")
-    chosen = np.unique(np.concatenate([order[:count], order[-count:]]), return_index=True)[1]
-    rows = np.concatenate([order[:count], order[-count:]])[np.sort(chosen)]
+    order = np.argsort(test_set.ranks["image_audio"], kind="stable")
+    both_ends = np.concatenate([order[:count], order[-count:]])
+    rows = both_ends[np.sort(np.unique(both_ends, return_index=True)[1])]
     scores = mix(
-        similarity(tested.text[rows], tested.image), similarity(tested.text[rows], tested.audio),
-        audio_weight, tested.has_audio,
-    )  # fmt: skip
-    found = scores.argmax(axis=1)
-    picture = _pictures(av_dir, {*tested.truth[rows].tolist(), *found.tolist()}, tested.videos)
+        similarity(test_set.text[rows], test_set.image),
+        similarity(test_set.text[rows], test_set.audio),
+        audio_weight,
+        test_set.has_audio,
+    )
+    true_rows, top_rows = test_set.truth[rows].tolist(), scores.argmax(axis=1).tolist()
+    frames = _middle_frames(av_dir, {*true_rows, *top_rows}, test_set.videos)
     return [
         Example(
-            sentence=tested.sentences[row],
-            rank=float(tested.ranks["image_audio"][row]),
-            wanted=tested.videos[tested.truth[row]],
-            found=tested.videos[best],
-            wanted_picture=picture[int(tested.truth[row])],
-            found_picture=picture[int(best)],
+            sentence=test_set.sentences[query],
+            rank=float(test_set.ranks["image_audio"][query]),
+            true_video=test_set.videos[true_row],
+            top_video=test_set.videos[top_row],
+            true_frame=frames[true_row],
+            top_frame=frames[top_row],
         )
-        for row, best in zip(rows, found, strict=True)
+        for query, true_row, top_row in zip(rows, true_rows, top_rows, strict=True)
     ]
 
 
-def _pictures(av_dir: Path, wanted: set[int], videos: Sequence[str]) -> dict[int, str]:
-    """The middle frame of videos by row, as it is stored."""
-    names = {videos[row]: row for row in wanted}
+def _middle_frames(av_dir: Path, rows: set[int], videos: Sequence[str]) -> dict[int, str]:
+    """The middle frame of each row's video, as stored, in base64."""
+    row_of_video = {videos[row]: row for row in rows}
     columns = ["clip_id", "shard", "frame_offsets", "frame_sizes"]
     index = pq.read_table(av_dir / "index.parquet", columns=columns)
-    index = index.filter(pa.compute.is_in(index["clip_id"], pa.array(list(names))))
-    pictures = {}
+    index = index.filter(pa.compute.is_in(index["clip_id"], pa.array(list(row_of_video))))
+    frames = {}
     for clip in index.to_pylist():
         middle = len(clip["frame_offsets"]) // 2
-        content = read_extent(
+        jpeg = read_extent(
             av_dir / clip["shard"], clip["frame_offsets"][middle], clip["frame_sizes"][middle]
         )
-        pictures[names[clip["clip_id"]]] = base64.b64encode(content).decode()
-    return pictures
+        frames[row_of_video[clip["clip_id"]]] = base64.b64encode(jpeg).decode()
+    return frames
