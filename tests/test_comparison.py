@@ -1,4 +1,4 @@
-"""Comparisons say what the ranks say, and refuse runs that cannot be compared."""
+"""Comparisons agree with the ranks, and refuse runs that cannot be compared."""
 
 import json
 from dataclasses import replace
@@ -39,14 +39,14 @@ def test_a_run_is_no_different_from_itself() -> None:
     "other",
     [
         run("b", 1, queries=199),
-        replace(run("b", 1), test=("t2", "standard", 100)),
-        replace(run("b", 1), test=("t1", "authors", 100)),
-        replace(run("b", 1), test=("t1", "standard", 99)),
+        replace(run("b", 1), test_set=("t2", "standard", 100)),
+        replace(run("b", 1), test_set=("t1", "authors", 100)),
+        replace(run("b", 1), test_set=("t1", "standard", 99)),
         replace(run("b", 1), queries=run("b", 1).queries[::-1]),
     ],
 )
-def test_runs_of_other_tests_are_refused(other: Run) -> None:
-    with pytest.raises(PairingError, match="a and b were not tested alike"):
+def test_runs_of_other_test_sets_are_refused(other: Run) -> None:
+    with pytest.raises(PairingError, match="a and b have different test sets"):
         compare(run("a", 1), other)
 
 

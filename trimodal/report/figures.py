@@ -8,9 +8,9 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from markupsafe import Markup
 
 INK, GREY = "#24292f", "#8c959f"
 BLUE, ORANGE, GREEN = "#3b82f6", "#e0701a", "#10a37f"
@@ -49,7 +49,9 @@ def rank_histogram(ranks: Mapping[str, npt.NDArray[np.float64]], gallery: int) -
     figure, ax = axes("Ranks of the true videos", "rank", "queries")
     edges = 2.0 ** np.arange(np.ceil(np.log2(gallery)) + 2) - 0.5
     middles = np.arange(len(edges) - 1)
-    for number, ((name, values), colour) in enumerate(zip(ranks.items(), (BLUE, ORANGE), strict=False)):
+    for number, ((name, values), colour) in enumerate(
+        zip(ranks.items(), (BLUE, ORANGE), strict=False)
+    ):
         counts = np.histogram(values, np.maximum(edges, 0.5))[0]
         ax.bar(middles + 0.4 * number - 0.2, counts, 0.4, color=colour, label=name)
     labels = [
@@ -68,7 +70,7 @@ def weight_curves(
     figure, ax = axes("R@10 by audio weight", "audio weight", "R@10, %")
     for (name, values), colour in zip(curves.items(), (BLUE, ORANGE), strict=False):
         ax.plot(weights, values, color=colour, label=name)
-    ax.axvline(used, color=GREY, linewidth=0.8, linestyle=":", label=f"used: {used:g}")
+    ax.axvline(used, color=GREY, linewidth=1.4, linestyle=":", label=f"used: {used:g}")
     ax.set_ylim(bottom=0)
     ax.legend(frameon=False)
     return figure
@@ -97,7 +99,7 @@ def loss_curves(losses: Mapping[str, Sequence[float]], selected: int) -> Figure:
     figure, ax = axes("Loss by epoch, sum of both streams", "epoch", "loss")
     for part, colour in (("train", INK), ("val", BLUE)):
         ax.plot(range(1, len(losses[part]) + 1), losses[part], color=colour, label=part)
-    ax.axvline(selected, color=GREY, linewidth=0.8, linestyle=":", label="selected")
+    ax.axvline(selected, color=GREY, linewidth=1.4, linestyle=":", label="selected")
     ax.legend(frameon=False)
     ax.set_ylim(bottom=0)
     return figure
@@ -108,9 +110,7 @@ def space(layout: Mapping[str, npt.NDArray[np.float64]]) -> Figure:
     figure, ax = axes("Embedding space (t-SNE)", "", "")
     for name, positions in layout.items():
         x, y = positions.T
-        ax.scatter(
-            x, y, s=9, color=_COLOURS[name], alpha=0.75, linewidths=0, label=_LABELS[name]
-        )
+        ax.scatter(x, y, s=9, color=_COLOURS[name], alpha=0.75, linewidths=0, label=_LABELS[name])
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[["left", "bottom"]].set_visible(False)

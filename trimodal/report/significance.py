@@ -79,7 +79,9 @@ def paired_over_queries(first: Values, second: Values) -> Difference:
         (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, batch=500,
         random_state=rng, vectorized=True,
     )  # fmt: skip
-    return Difference(mean=mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue))
+    return Difference(
+        mean=mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue)
+    )
 
 
 def paired_over_seeds(first: Values, second: Values) -> Difference:

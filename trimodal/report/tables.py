@@ -105,7 +105,7 @@ def oracle_table(retrieval: Summary) -> Table:
         (name, *(f"{summary[column]:.1f}" for column in columns))
         for name, summary in summaries.items()
     ]
-    return Table(header=("searcher", *columns), rows=rows)
+    return Table(header=("system", *columns), rows=rows)
 
 
 def audit_table(audit: Summary) -> Table:
