@@ -48,7 +48,7 @@ def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
     )  # fmt: skip
     write_embeddings(folder / "embeddings.parquet", embeddings)
     image, both = video_ranks(embeddings, (0.0, AUDIO_WEIGHT))
-    order = rng.permutation(len(queries))  # rows are found by their ids
+    order = rng.permutation(len(queries))  # rows are matched by query id
     table = pa.table(
         {
             "query_id": [query.query_id for query in queries],

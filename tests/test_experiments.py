@@ -70,9 +70,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_papers_comparison_is_run_and_read_back(project: Path) -> None:
     text = run_table1([2, 1])
     assert "| VM-ranking loss, image + audio |" in text
-    found = json.loads((project / "metrics/comparison.json").read_text())
-    assert found["seeds"] == [1, 2]
-    assert found["queries"] == 200
+    comparison = json.loads((project / "metrics/comparison.json").read_text())
+    assert comparison["seeds"] == [1, 2]
+    assert comparison["queries"] == 200
     # The commit's own run is the experiment of fixed margin and seed 1.
     for revision in ("HEAD", "workspace"):
         assert (run_at(revision).ranks["image"] == run_at("table1-fixed-s1").ranks["image"]).all()

@@ -82,16 +82,16 @@ def test_rows_of_both_files_are_matched_by_query(
 
 def test_the_curve_of_videos_with_audio_uses_no_others(evaluated_set: EvaluatedTestSet) -> None:
     """By hand: five videos, their ten sentences."""
-    kept = np.flatnonzero(evaluated_set.has_audio)
+    with_audio = np.flatnonzero(evaluated_set.has_audio)
     queries = [q for q in range(12) if evaluated_set.has_audio[evaluated_set.truth[q]]]
     hits = []
     for q in queries:
         text = evaluated_set.text[q]
         scores = [
             0.5 * float(text @ evaluated_set.image[v]) + 0.5 * float(text @ evaluated_set.audio[v])
-            for v in kept
+            for v in with_audio
         ]
-        own = scores[list(kept).index(evaluated_set.truth[q])]
+        own = scores[list(with_audio).index(evaluated_set.truth[q])]
         hits.append(sum(score > own for score in scores) < 1)
     assert metric_by_audio_weight(evaluated_set, [0.5], "R@1") == [
         pytest.approx(100 * np.mean(hits))
@@ -161,16 +161,18 @@ def test_sentences_and_names_are_escaped(page: str) -> None:
     assert "<much>" not in page
 
 
-def test_hostile_sentences_change_no_element(
+def test_hostile_sentences_and_names_change_no_element(
     page: str, evaluated_set: EvaluatedTestSet, evaluated: Evaluated
 ) -> None:
     sentences = [HOSTILE[number % 3] for number in range(len(evaluated_set.sentences))]
-    hostile = page_of(replace(evaluated_set, sentences=sentences), evaluated.av_dir)
+    audit = AUDIT | {"margin_mode": HOSTILE[0]}
+    hostile = page_of(replace(evaluated_set, sentences=sentences), evaluated.av_dir, audit)
     before, after = Reader(), Reader()
     before.feed(page)
     after.feed(hostile)
     assert after.tags == before.tags
-    assert set(HOSTILE) <= {text.strip() for text in after.texts}
+    texts = {text.strip() for text in after.texts}
+    assert {*HOSTILE, f"ours: {HOSTILE[0]} margin, image alone"} <= texts
 
 
 def test_a_missing_value_is_an_error(evaluated_set: EvaluatedTestSet, evaluated: Evaluated) -> None:
