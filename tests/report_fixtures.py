@@ -1,4 +1,4 @@
-"""What ``evaluate`` leaves of a few test videos, with shards that hold their pictures."""
+"""What ``evaluate`` leaves of a few test videos, with shards that hold their frames."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ class Evaluated:
 
 
 def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
-    """Two sentences a video, the last video silent, points at random."""
+    """Two sentences a video, the last video without audio, random embeddings."""
     index = pq.read_table(data.av_dir / "index.parquet", columns=["clip_id"])
     videos = index["clip_id"].to_pylist()[:6]
     rng = np.random.default_rng(4)
@@ -35,19 +35,20 @@ def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
         for number in range(2 * len(videos))
     )
 
-    def points(rows: int) -> np.ndarray:
+    def random_embeddings(rows: int) -> np.ndarray:
         drawn = rng.standard_normal((rows, 256)).astype(np.float32)
         return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
-    audio, heard = points(len(videos)), np.arange(len(videos)) < len(videos) - 1
-    audio[~heard] = 0
+    audio = random_embeddings(len(videos))
+    has_audio = np.arange(len(videos)) < len(videos) - 1
+    audio[~has_audio] = 0
     embeddings = Embeddings(
-        queries=queries, image=points(len(videos)), audio=audio, text=points(len(queries)),
-        has_audio=heard, padded_points=0,
+        queries=queries, image=random_embeddings(len(videos)), audio=audio,
+        text=random_embeddings(len(queries)), has_audio=has_audio, padded_points=0,
     )  # fmt: skip
     write_embeddings(folder / "embeddings.parquet", embeddings)
     image, both = video_ranks(embeddings, (0.0, AUDIO_WEIGHT))
-    order = rng.permutation(len(queries))  # rows are found by their ids
+    order = rng.permutation(len(queries))  # rows are matched by query id
     table = pa.table(
         {
             "query_id": [query.query_id for query in queries],

@@ -1,4 +1,4 @@
-"""Comparisons say what the ranks say, and refuse runs that cannot be compared."""
+"""Comparisons agree with the ranks, and refuse runs that cannot be compared."""
 
 import json
 from dataclasses import replace
@@ -39,24 +39,24 @@ def test_a_run_is_no_different_from_itself() -> None:
     "other",
     [
         run("b", 1, queries=199),
-        replace(run("b", 1), test=("t2", "standard", 100)),
-        replace(run("b", 1), test=("t1", "authors", 100)),
-        replace(run("b", 1), test=("t1", "standard", 99)),
+        replace(run("b", 1), test_set=("t2", "standard", 100)),
+        replace(run("b", 1), test_set=("t1", "authors", 100)),
+        replace(run("b", 1), test_set=("t1", "standard", 99)),
         replace(run("b", 1), queries=run("b", 1).queries[::-1]),
     ],
 )
-def test_runs_of_other_tests_are_refused(other: Run) -> None:
-    with pytest.raises(PairingError, match="a and b were not tested alike"):
+def test_runs_of_other_test_sets_are_refused(other: Run) -> None:
+    with pytest.raises(PairingError, match="a and b have different test sets"):
         compare(run("a", 1), other)
 
 
 def test_the_table_of_the_paper() -> None:
     runs = grid(better=1.0)
-    found = json.loads(json.dumps(table1(runs)))  # as metrics/comparison.json holds it
-    assert found["seeds"] == [1, 2, 3]
-    assert len(found["runs"]) == 12
+    comparison = json.loads(json.dumps(table1(runs)))  # as metrics/comparison.json holds it
+    assert comparison["seeds"] == [1, 2, 3]
+    assert len(comparison["runs"]) == 12
     margin = next(
-        pair for pair in found["differences"]
+        pair for pair in comparison["differences"]
         if (pair["first"], pair["second"]) == (["fixed", "image"], ["variable", "image"])
     )["tests"]["R@10"]  # fmt: skip
     hits = {
@@ -72,14 +72,14 @@ def test_the_table_of_the_paper() -> None:
     assert margin["over_queries"]["p"] == expected.p < 0.001
     assert margin["over_seeds"]["low"] > 0
     # 3 pairs of seeds, 2 modes, 2 searches
-    assert all(pairs == 12 for _, pairs in found["false_alarms"].values())
-    text = comparison_table(found)
-    means = [run["R@10"] for run in found["runs"]
+    assert all(pairs == 12 for _, pairs in comparison["false_alarms"].values())
+    text = comparison_table(comparison)
+    means = [run["R@10"] for run in comparison["runs"]
              if (run["margin_mode"], run["search"]) == ("variable", "image")]  # fmt: skip
     row = next(li for li in text.splitlines() if li.startswith("| VM-ranking loss, image alone |"))
     assert f"| {np.mean(means):.1f} ± " in row
     assert "VM-ranking loss, image alone minus simple loss, image alone | R@10 | +" in text
-    alarms = found["false_alarms"]["R@1"]
+    alarms = comparison["false_alarms"]["R@1"]
     assert f"R@1 {alarms[0]} of {alarms[1]}" in text
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from repository import ROOT
 
+from trimodal.report import experiments
 from trimodal.report.experiments import ExperimentError, compare_revisions, run_at, run_table1
-from trimodal.report.report import experiments
 from trimodal.report.significance import PairingError
 
 PARAMS = "loss:\n  margin_mode: fixed\ntrain:\n  seed: 1\n"
@@ -70,39 +70,39 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_papers_comparison_is_run_and_read_back(project: Path) -> None:
     text = run_table1([2, 1])
     assert "| VM-ranking loss, image + audio |" in text
-    found = json.loads((project / "metrics/comparison.json").read_text())
-    assert found["seeds"] == [1, 2]
-    assert found["queries"] == 200
+    comparison = json.loads((project / "metrics/comparison.json").read_text())
+    assert comparison["seeds"] == [1, 2]
+    assert comparison["queries"] == 200
     # The commit's own run is the experiment of fixed margin and seed 1.
     for revision in ("HEAD", "workspace"):
         assert (run_at(revision).ranks["image"] == run_at("table1-fixed-s1").ranks["image"]).all()
-    told = compare_revisions("table1-fixed-s1", "table1-variable-s1")
-    assert "| text to video | metric | table1-fixed-s1 | table1-variable-s1 | difference |" in told
+    table = compare_revisions("table1-fixed-s1", "table1-variable-s1")
+    assert "| text to video | metric | table1-fixed-s1 | table1-variable-s1 | difference |" in table
     one, other = (run_at(f"table1-fixed-s{seed}").ranks["image"] for seed in (1, 2))
     assert (one != other).any()
 
 
 def test_experiments_that_failed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, ...]] = []
+    commands: list[tuple[str, ...]] = []
 
     def dvc(*words: str, **_: float) -> str:
-        asked.append(words)
+        commands.append(words)
         return "table1-fixed-s1\ntable1-variable-s1\ntable1-variable-s13\n"
 
     monkeypatch.setattr(experiments, "_dvc", dvc)
     with pytest.raises(ExperimentError, match=r"failed: table1-fixed-s13; see `dvc queue logs"):
         run_table1([13, 1, 13])
-    assert ("exp", "remove", "table1-fixed-s1") in asked
-    assert sum(words[:3] == ("exp", "run", "--queue") for words in asked) == 4
+    assert ("exp", "remove", "table1-fixed-s1") in commands
+    assert sum(words[:3] == ("exp", "run", "--queue") for words in commands) == 4
 
 
 @pytest.mark.usefixtures("project")
-def test_what_dvc_refuses_is_told() -> None:
+def test_the_command_that_dvc_refuses_is_named() -> None:
     with pytest.raises(ExperimentError, match="dvc exp remove nothing failed"):
         experiments._dvc("exp", "remove", "nothing")
 
 
-def test_what_has_no_results_is_told(project: Path) -> None:
+def test_a_revision_without_results_is_named(project: Path) -> None:
     with pytest.raises(ExperimentError, match=r"nowhere: no data/evaluation/ranks\.parquet"):
         run_at("nowhere")
     (project / "data/evaluation/ranks.parquet").unlink()

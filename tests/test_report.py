@@ -1,4 +1,4 @@
-"""The report: the paper's table with our rows, honest words, the same bytes twice."""
+"""The report: the paper's table with our rows, true statements, the same bytes twice."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from trimodal.report.comparison import table1
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.report import write_report
 
-# paper.md, Evaluation and results: R@1, R@5, R@10, MedR of each row
+# docs/method.md, Results: R@1, R@5, R@10, MedR of each row
 PAPER = {
     "C+LSTM+SA+FC7": "4.2 | 12.9 | 19.9 | 55",
     "VSE-LSTM": "3.8 | 12.7 | 17.1 | 66",
@@ -81,14 +81,14 @@ _evaluated: list[Evaluated] = []
 
 
 @pytest.fixture(autouse=True)
-def _tested(evaluated: Evaluated) -> None:
+def _use_evaluated(evaluated: Evaluated) -> None:
     _evaluated[:] = [evaluated]
 
 
 def report_on(metrics: Path, out: Path) -> None:
-    (of,) = _evaluated
+    (source,) = _evaluated
     model, params = metrics / "model.json", ROOT / "params.yaml"
-    write_report(metrics, model, params, of.folder, of.av_dir, out)
+    write_report(metrics, model, params, source.folder, source.av_dir, out)
 
 
 def report(tmp_path: Path, retrieval: dict[str, Any], comparison: Any = None) -> str:
@@ -98,10 +98,10 @@ def report(tmp_path: Path, retrieval: dict[str, Any], comparison: Any = None) ->
 
 def row(text: str, *parts: str) -> str:
     """The one table row that has all parts in it."""
-    (found,) = [
+    (line,) = [
         line for line in text.splitlines() if line.startswith("|") and all(p in line for p in parts)
     ]
-    return found
+    return line
 
 
 @pytest.mark.parametrize(("method", "figures"), PAPER.items())
@@ -115,7 +115,9 @@ def test_papers_rows_have_the_papers_figures(
 
 def test_our_rows_have_our_figures(metrics: dict[str, Any], tmp_path: Path) -> None:
     text = report(tmp_path, metrics)
-    assert row(text, "ours: variable margin, image alone").endswith("| 10.0 | 20.0 | 30.0 | 12 |")
+    ours = row(text, "ours: variable margin, image alone")
+    assert ours.startswith("| **ours: variable margin, image alone** | this run | demo world, 50 |")
+    assert ours.endswith("| 10.0 | 20.0 | 30.0 | 12 |")
     assert row(text, "ours: variable margin, image + audio").endswith(
         "| 11.1 | 22.0 | 33.0 | 11.5 |"
     )
@@ -128,14 +130,30 @@ def test_our_rows_have_our_figures(metrics: dict[str, Any], tmp_path: Path) -> N
     assert row(text, "| image |", "31").endswith("| 50 | 31.3 | 0.123 |")
     assert row(text, "| text |", "28").endswith("| 51 | 28.0 | -0.500 |")
     assert "geometry" not in text
-    assert "50 sentences, 50 videos, 3 of them without sound" in text
+    assert "50 sentences, 50 videos, 3 of them without audio" in text
 
 
-def test_main_table_stands_in_the_report(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_main_table_is_in_the_report(metrics: dict[str, Any], tmp_path: Path) -> None:
     text = report(tmp_path, metrics)
     table = (tmp_path / "report" / "table.md").read_text()
     assert table in text
     assert len({line.count("|") for line in table.splitlines()}) == 1
+
+
+def test_figures_are_aligned_right_and_words_left(metrics: dict[str, Any], tmp_path: Path) -> None:
+    report(tmp_path, metrics)
+    header, rule, *_ = (tmp_path / "report" / "table.md").read_text().splitlines()
+    assert header == "| method | training data | test set | R@1 | R@5 | R@10 | MedR |"
+    assert rule == "| --- | --- | --- | ---: | ---: | ---: | ---: |"
+
+
+def test_names_that_are_syntax_change_no_structure(metrics: dict[str, Any], tmp_path: Path) -> None:
+    plain = report(tmp_path, metrics)
+    metrics["directions"]["a|b\n# <script>alert(1)</script> **c** [d](e)"] = summary(1, 2, 3, 4, 5)
+    text = report(tmp_path, metrics)
+    assert "<script" not in text
+    assert len(text.splitlines()) == len(plain.splitlines()) + 1
+    assert "\n| a\\|b # &lt;script>alert(1)&lt;/script> \\*\\*c\\*\\* \\[d\\](e) | 1.0 |" in text
 
 
 def test_report_says_when_audio_helps(metrics: dict[str, Any], tmp_path: Path) -> None:
@@ -197,9 +215,7 @@ def test_report_is_written_over_an_older_one(metrics: dict[str, Any], tmp_path: 
     assert "77.7" in report(tmp_path, metrics)
 
 
-def test_comparison_of_margins_is_told_with_its_commit(
-    metrics: dict[str, Any], tmp_path: Path
-) -> None:
+def test_comparison_of_margins_names_its_commit(metrics: dict[str, Any], tmp_path: Path) -> None:
     runs = {
         (mode, seed): run(f"{mode}{seed}", 10 * seed + (mode == "variable"))
         for mode in ("fixed", "variable") for seed in (1, 2)

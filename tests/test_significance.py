@@ -1,10 +1,10 @@
-"""The tests find what is there, find nothing where nothing is, and say what they cannot pair."""
+"""Significance tests find real differences, no others, and refuse what they cannot pair."""
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from trimodal.report.report import significance
+from trimodal.report import significance
 from trimodal.report.significance import (
     PER_QUERY,
     Difference,
@@ -46,8 +46,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     covered = 0
     for _ in range(200):
         values = rng.exponential(1.0, (2, 80))
-        found = paired_over_queries(values[0], values[1] + 0.3)
-        covered += found.low <= 0.3 <= found.high
+        difference = paired_over_queries(values[0], values[1] + 0.3)
+        covered += difference.low <= 0.3 <= difference.high
     assert covered >= stats.binom.ppf(0.001, 200, 0.93)
 
 
@@ -56,16 +56,16 @@ def test_a_large_difference_is_found() -> None:
     hardness = rng.normal(2, 1, 300)
     first = ranks_of(rng, hardness)
     second = ranks_of(rng, hardness - 0.5)
-    found = paired_over_queries(first, second)
-    assert found.p < 0.001
-    assert found.high < 0
-    assert found.mean == pytest.approx((second - first).mean())
+    difference = paired_over_queries(first, second)
+    assert difference.p < 0.001
+    assert difference.high < 0
+    assert difference.mean == pytest.approx((second - first).mean())
 
 
 def test_few_pairs_are_tested_exactly() -> None:
     """All 2^6 ways of giving six sentences' ranks to two models: 2 are as extreme."""
-    found = paired_over_queries(np.zeros(6), np.array([1.0, 2, 3, 4, 5, 6]))
-    assert found.p == pytest.approx(2 / 64)
+    difference = paired_over_queries(np.zeros(6), np.array([1.0, 2, 3, 4, 5, 6]))
+    assert difference.p == pytest.approx(2 / 64)
 
 
 def test_hits_are_tested_as_mcnemar_would() -> None:
@@ -88,9 +88,9 @@ def test_the_same_runs_always_have_the_same_p() -> None:
 
 def test_seeds_are_paired_by_student() -> None:
     first, second = np.array([10.0, 12, 11]), np.array([11.0, 13.5, 11.5])
-    found = paired_over_seeds(first, second)
-    assert found.p == pytest.approx(stats.ttest_rel(second, first).pvalue)
-    assert found.low < found.mean == 1.0 < found.high
+    difference = paired_over_seeds(first, second)
+    assert difference.p == pytest.approx(stats.ttest_rel(second, first).pvalue)
+    assert difference.low < difference.mean == 1.0 < difference.high
     mean, half = mean_over_seeds(first)
     assert (mean, half) == pytest.approx((11.0, 4.302653 / np.sqrt(3)), rel=1e-5)
 
@@ -98,16 +98,16 @@ def test_seeds_are_paired_by_student() -> None:
 @pytest.mark.parametrize(("seeds", "p"), [(2, 0.5), (3, 0.25), (5, 0.0625)])
 def test_equal_differences_of_few_seeds_prove_little(seeds: int, p: float) -> None:
     first = np.linspace(10.1, 11.3, seeds)
-    found = paired_over_seeds(first, first - 1.0)
-    assert found.p == p
-    assert (found.mean, found.low, found.high) == pytest.approx((-1.0, -1.0, -1.0))
+    difference = paired_over_seeds(first, first - 1.0)
+    assert difference.p == p
+    assert (difference.mean, difference.low, difference.high) == pytest.approx((-1.0, -1.0, -1.0))
     assert paired_over_seeds(first, first).p == 1.0
 
 
 def test_what_cannot_be_paired_is_refused() -> None:
-    with pytest.raises(PairingError, match="not pairs"):
+    with pytest.raises(PairingError, match="cannot be paired by query"):
         paired_over_queries(np.zeros(3), np.zeros(4))
-    with pytest.raises(PairingError, match="not pairs"):
+    with pytest.raises(PairingError, match="cannot be paired by query"):
         paired_over_queries(np.zeros(1), np.zeros(1))
     for call in (lambda: paired_over_seeds(np.zeros(1), np.zeros(1)),
                  lambda: mean_over_seeds(np.zeros(1))):  # fmt: skip

@@ -1,68 +1,82 @@
-"""How the paper's comparison reads: means over seeds, differences with their tests."""
+"""The paper's comparison as tables: means over seeds, and differences with their tests."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from trimodal.report.significance import Difference, mean_over_seeds
+from trimodal.report.rendering import render
+from trimodal.report.significance import PER_QUERY, Difference, mean_over_seeds
+from trimodal.report.tables import COLUMNS, SEARCHES, Table
 
-METRICS = ("R@1", "R@5", "R@10", "MedR", "MeanR")
-_TESTED = ("R@1", "R@5", "R@10", "MeanR")
-_NAMES = {
-    ("fixed", "image"): "simple loss, image alone",
-    ("fixed", "image_audio"): "simple loss, image + audio",
-    ("variable", "image"): "VM-ranking loss, image alone",
-    ("variable", "image_audio"): "VM-ranking loss, image + audio",
+Comparison = Mapping[str, Any]
+_METRICS = (*COLUMNS, "MeanR")
+_LOSSES = {"fixed": "simple loss", "variable": "VM-ranking loss"}
+_ROWS = {
+    (mode, search): f"{loss}, {name}"
+    for mode, loss in _LOSSES.items()
+    for search, name in SEARCHES.items()
 }
 
 
-def comparison_table(comparison: dict[str, Any]) -> str:
-    """Markdown, from what :func:`trimodal.report.comparison.table1` made."""
-    seeds = len(comparison["seeds"])
-    lines = [
-        f"| text to video, {comparison['queries']} queries, {seeds} seeds | "
-        f"{' | '.join(METRICS)} |",
-        f"|---|{'---:|' * len(METRICS)}",
-    ]
-    for (mode, search), name in _NAMES.items():
-        own = [
+@dataclass(frozen=True, kw_only=True)
+class ComparisonView:
+    """What the template ``comparison.md.j2`` shows. ``false_alarms`` maps a metric to the number
+    of pairs of runs called different and the number of all pairs.
+    """
+
+    seeds: int
+    means: Table
+    differences: Table
+    false_alarms: Mapping[str, tuple[int, int]]
+
+
+def comparison_table(comparison: Comparison) -> str:
+    """Markdown, from what :func:`trimodal.report.comparison.table1` returned."""
+    return render("comparison.md.j2", comparison=comparison_view(comparison)).removesuffix("\n")
+
+
+def comparison_view(comparison: Comparison) -> ComparisonView:
+    """The tables of what :func:`trimodal.report.comparison.table1` returned."""
+    return ComparisonView(
+        seeds=len(comparison["seeds"]),
+        means=_means(comparison),
+        differences=_differences(comparison),
+        false_alarms=comparison["false_alarms"],
+    )
+
+
+def _means(comparison: Comparison) -> Table:
+    rows = []
+    for (mode, search), name in _ROWS.items():
+        runs = [
             run
             for run in comparison["runs"]
             if (run["margin_mode"], run["search"]) == (mode, search)
         ]
-        cells = [_mean(np.array([run[metric] for run in own])) for metric in METRICS]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        f"Means over {seeds} seeds ± the 95 % interval's half width (Student's t).",
-        "",
-        "| difference | metric | over queries | over seeds |",
-        "|---|---|---|---|",
-    ]
+        cells = [_interval(np.array([run[metric] for run in runs])) for metric in _METRICS]
+        rows.append((name, *cells))
+    queries, seeds = comparison["queries"], len(comparison["seeds"])
+    title = f"text to video, {queries} queries, {seeds} seeds"
+    return Table(header=(title, *_METRICS), rows=rows)
+
+
+def _interval(values: np.ndarray) -> str:
+    mean, half_width = mean_over_seeds(values)
+    return f"{mean:.1f} ± {half_width:.1f}"
+
+
+def _differences(comparison: Comparison) -> Table:
+    rows = []
     for pair in comparison["differences"]:
-        name = f"{_NAMES[tuple(pair['second'])]} minus {_NAMES[tuple(pair['first'])]}"
-        for metric in _TESTED:
+        name = f"{_ROWS[tuple(pair['second'])]} minus {_ROWS[tuple(pair['first'])]}"
+        for metric in PER_QUERY:
             tests = pair["tests"][metric]
-            told = [str(Difference(**tests[over])) for over in ("over_queries", "over_seeds")]
-            lines.append(f"| {name} | {metric} | {' | '.join(told)} |")
-    return "\n".join([*lines, "", *_reading(comparison)])
-
-
-def _mean(values: np.ndarray) -> str:
-    mean, half = mean_over_seeds(values)
-    return f"{mean:.1f} ± {half:.1f}"
-
-
-def _reading(comparison: dict[str, Any]) -> list[str]:
-    alarms = ", ".join(
-        f"{metric} {fired} of {pairs}"
-        for metric, (fired, pairs) in comparison["false_alarms"].items()
+            differences = [Difference(**tests[over]) for over in ("over_queries", "over_seeds")]
+            rows.append((name, metric, *map(str, differences)))
+    return Table(
+        header=("difference", "metric", "over queries", "over seeds"),
+        rows=rows,
+        left_columns=frozenset(range(4)),
     )
-    return [
-        "*Over queries*: each sentence's mean over seeds, sentences drawn anew (bootstrap) and "
-        "ranks swapped at random (permutation): would other sentences agree? *Over seeds*: runs "
-        "paired by seed (t): would other seeds agree? Believe a difference that both confirm.",
-        "",
-        "Two runs of one recipe that differ by seed alone, called different by the test over "
-        f"queries at the level 5 %: {alarms}. So often does a single pair of runs mislead.",
-    ]

@@ -1,6 +1,6 @@
-"""DVC experiments of the paper's comparison, and the results of any revision.
+"""The paper's comparison as DVC experiments, and the results of any revision.
 
-``dvc`` runs as a command: its Python interface for experiments is not a public one.
+``dvc`` runs as a command: its Python interface for experiments is not public.
 """
 
 import io
@@ -24,7 +24,7 @@ RANKS = "data/evaluation/ranks.parquet"
 AUDIT = "metrics/audit.json"
 RESULT = Path("metrics/comparison.json")
 MODES = ("fixed", "variable")
-WORKSPACE = "workspace"  # DVC's own name for what lies there now
+WORKSPACE = "workspace"  # DVC's name for the files as they are now
 _QUEUE_SECONDS = 600
 _RUN_SECONDS = 20 * 86_400  # a whole table at the paper's scale
 
@@ -36,15 +36,15 @@ class ExperimentError(UserError, RuntimeError):
 def run_at(revision: str) -> Run:
     """The evaluated run of a commit, a tag, a DVC experiment's name, or ``workspace``.
 
-    Raises ExperimentError for a revision that is not there or whose results are not in DVC's cache,
-    DataError for results that are not ours.
+    Raises ExperimentError for an unknown revision and for results that are not in DVC's cache,
+    DataError for results of another format.
     """
     ranks, audit = _content(RANKS, revision), _content(AUDIT, revision)
     try:
         return run_from(revision, pq.read_table(io.BytesIO(ranks)), json.loads(audit))
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"{revision}: {RANKS} or {AUDIT} is not of this version: {error}"
+            f"{revision}: {RANKS} or {AUDIT} was written by another version: {error}"
         ) from error
 
 
@@ -70,42 +70,42 @@ def compare_revisions(first: str, second: str) -> str:
 def run_table1(seeds: Sequence[int]) -> str:
     """Queues and runs an experiment for each margin mode and seed (``table1-fixed-s1``, ...), each
     on the commit's code with the workspace's changes; writes ``metrics/comparison.json`` and
-    returns the table. What has been run before comes from DVC's run cache.
+    returns the table. Stages that have run before come from DVC's run cache.
 
-    Raises ExperimentError if DVC cannot run one, PairingError for fewer than two seeds.
+    Raises ExperimentError if DVC cannot run an experiment, PairingError for fewer than two seeds.
     """
     if len(set(seeds)) < 2:
-        raise PairingError("an interval over seeds takes at least two different seeds")
+        raise PairingError("an interval over seeds needs at least two different seeds")
     names = {
         (mode, seed): f"table1-{mode}-s{seed}" for seed in sorted(set(seeds)) for mode in MODES
     }
-    known = _known()
+    existing = _experiment_names()
     for (mode, seed), name in names.items():
-        if name in known:
+        if name in existing:
             _dvc("exp", "remove", name)
         _dvc(
             "exp", "run", "--queue", "--name", name,
             "--set-param", f"loss.margin_mode={mode}", "--set-param", f"train.seed={seed}",
         )  # fmt: skip
     _dvc("exp", "run", "--run-all", "--jobs", "1", seconds=_RUN_SECONDS)
-    if failed := sorted(set(names.values()) - _known()):
+    if failed := sorted(set(names.values()) - _experiment_names()):
         raise ExperimentError(f"experiments failed: {', '.join(failed)}; see `dvc queue logs NAME`")
     comparison = table1({key: run_at(name) for key, name in names.items()})
     write_json(RESULT, {"git": git_revision(), **comparison})
     return comparison_table(comparison)
 
 
-def _known() -> set[str]:
+def _experiment_names() -> set[str]:
     """Names of the current commit's experiments."""
     return set(_dvc("exp", "list", "--name-only").split())
 
 
 def _dvc(*words: str, seconds: float = _QUEUE_SECONDS) -> str:
-    """Runs dvc and returns what it says on standard output."""
-    done = subprocess.run(
+    """Runs dvc and returns its standard output."""
+    process = subprocess.run(
         [sys.executable, "-m", "dvc", *words],
         stdout=subprocess.PIPE, text=True, timeout=seconds, check=False,
     )  # fmt: skip
-    if done.returncode:
-        raise ExperimentError(f"dvc {' '.join(words)} failed:\n{done.stdout[-2000:]}")
-    return done.stdout
+    if process.returncode:
+        raise ExperimentError(f"dvc {' '.join(words)} failed:\n{process.stdout[-2000:]}")
+    return process.stdout

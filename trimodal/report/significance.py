@@ -1,12 +1,13 @@
 """Is a difference between two runs more than chance? Paired tests over queries, intervals over
 seeds.
 
-Two questions, and an answer to one is none to the other. *Would other sentences say the same of
-these two models?* Each sentence has a rank under both; if the models were alike, it would be
-chance which of a sentence's two ranks is whose (a sign-flip permutation test; Smucker, Allan and
-Carterette 2007 compare it with others for retrieval), and the interval comes from drawing sentences
-anew (percentile bootstrap, Efron 1979). *Would other seeds say the same of these two recipes?* Runs
-paired by seed have one difference each, and Student's t (paired) takes it from there.
+These are two questions, and an answer to one does not answer the other. *Would other sentences say
+the same of these two models?* Each sentence has a rank from both models; if the models were
+equally good, swapping a sentence's two ranks would change nothing (a sign-flip permutation test;
+Smucker, Allan and Carterette 2007 compare it with other tests for retrieval). The interval comes
+from resampling sentences (percentile bootstrap, Efron 1979). *Would other seeds say the same of
+these two recipes?* Runs paired by seed have one difference each, which Student's paired t-test
+takes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,19 +21,19 @@ from scipy import stats
 
 from trimodal.core.errors import UserError
 
-Ranks = npt.NDArray[np.float64]
+RankArray = npt.NDArray[np.float64]  # (queries,), from 1; a tied rank can end in .5
 Values = npt.NDArray[np.float64]
 RESAMPLES = 10_000
 _ROUNDING = 1e-9  # of means of percents and ranks
 _SEED = 1  # of the resampling: the same runs always have the same p
 
 
-def _hit_at(k: int) -> Callable[[Ranks], Values]:
+def _hit_at(k: int) -> Callable[[RankArray], Values]:
     return lambda ranks: np.where(ranks <= k, 100.0, 0.0)
 
 
-# What each metric is the mean of, over queries; MedR is no mean and has no such test.
-PER_QUERY: Mapping[str, Callable[[Ranks], Values]] = {
+# The value of each query whose mean is the metric; MedR is not a mean and has no such test.
+PER_QUERY: Mapping[str, Callable[[RankArray], Values]] = {
     "R@1": _hit_at(1),
     "R@5": _hit_at(5),
     "R@10": _hit_at(10),
@@ -55,23 +56,24 @@ class Difference:
 
     def __str__(self) -> str:
         """'+0.4 (95 % CI -0.2..+1.0), p = 0.21'."""
-        told = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
-        return f"{self.mean:+.1f} (95 % CI {self.low:+.1f}..{self.high:+.1f}), {told}"
+        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
+        return f"{self.mean:+.1f} (95 % CI {self.low:+.1f}..{self.high:+.1f}), {p}"
 
 
 def paired_over_queries(first: Values, second: Values) -> Difference:
-    """Of per-query values, (queries,) both, in the same order (or their means over seeds).
+    """The difference of per-query values (or of their means over seeds), (queries,) each, in the
+    same order.
 
     Raises PairingError for different numbers of queries or fewer than two.
     """
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
-        raise PairingError(f"{first.shape} and {second.shape} values are not pairs of queries")
+        raise PairingError(f"{first.shape} and {second.shape} values cannot be paired by query")
     differences = second - first
     mean = float(differences.mean())
     if not differences.any():
         return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)
     rng = np.random.default_rng(_SEED)
-    drawn = stats.bootstrap(
+    interval = stats.bootstrap(
         (differences,), np.mean, n_resamples=RESAMPLES, method="percentile", batch=500,
         random_state=rng,
     ).confidence_interval  # fmt: skip
@@ -79,18 +81,20 @@ def paired_over_queries(first: Values, second: Values) -> Difference:
         (differences,), np.mean, permutation_type="samples", n_resamples=RESAMPLES, batch=500,
         random_state=rng, vectorized=True,
     )  # fmt: skip
-    return Difference(mean=mean, low=float(drawn.low), high=float(drawn.high), p=float(test.pvalue))
+    return Difference(
+        mean=mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue)
+    )
 
 
 def paired_over_seeds(first: Values, second: Values) -> Difference:
-    """Of one value a run, (seeds,) both, in the order of their seeds. Where all differences are
-    equal, as recalls of few seeds can be, t knows no spread; p is then the sign test's,
-    2^(1 - seeds).
+    """The difference of one value per run, (seeds,) each, in the order of the seeds. Where all
+    differences are equal, as recalls of few seeds can be, there is no spread for a t-test; p is
+    then the sign test's, 2^(1 - seeds).
 
-    Raises PairingError for different numbers of runs or fewer than two: there is no spread then.
+    Raises PairingError for different numbers of runs or fewer than two.
     """
     if first.shape != second.shape or len(first) < 2:
-        raise PairingError("an interval over seeds takes two or more runs of each, paired by seed")
+        raise PairingError("an interval over seeds needs two or more runs of each, paired by seed")
     differences = second - first
     mean = float(differences.mean())
     if np.ptp(differences) < _ROUNDING:
@@ -104,43 +108,45 @@ def paired_over_seeds(first: Values, second: Values) -> Difference:
 
 
 class BothTests(NamedTuple):
-    """A difference between two recipes, for either question."""
+    """The difference between two recipes, tested for each of the two questions."""
 
     over_queries: Difference
     over_seeds: Difference
 
 
-def both_tests(first: Sequence[Ranks], second: Sequence[Ranks], metric: str) -> BothTests:
-    """Of two recipes' runs, paired by seed: of each query's mean over seeds, and of each run's over
-    queries. Raises PairingError as :func:`paired_over_queries` and :func:`paired_over_seeds` do.
+def both_tests(first: Sequence[RankArray], second: Sequence[RankArray], metric: str) -> BothTests:
+    """Compares the runs of two recipes, paired by seed: each query's mean over seeds, and each
+    run's mean over queries.
+
+    Raises PairingError as :func:`paired_over_queries` and :func:`paired_over_seeds` do.
     """
-    one, other = (
+    first_values, second_values = (
         np.stack([PER_QUERY[metric](ranks) for ranks in runs]) for runs in (first, second)
     )  # (seeds, queries)
     return BothTests(
-        over_queries=paired_over_queries(one.mean(axis=0), other.mean(axis=0)),
-        over_seeds=paired_over_seeds(one.mean(axis=1), other.mean(axis=1)),
+        over_queries=paired_over_queries(first_values.mean(axis=0), second_values.mean(axis=0)),
+        over_seeds=paired_over_seeds(first_values.mean(axis=1), second_values.mean(axis=1)),
     )
 
 
 def mean_over_seeds(values: Values) -> tuple[float, float]:
-    """The mean of one value a run and the half width of its 95 % interval (Student's t).
+    """The mean of one value per run and the half width of its 95 % interval (Student's t).
 
     Raises PairingError for fewer than two runs.
     """
     if len(values) < 2:
-        raise PairingError("an interval over seeds takes at least two runs")
-    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
-    return float(values.mean()), float(half)
+        raise PairingError("an interval over seeds needs at least two runs")
+    half_width = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
+    return float(values.mean()), float(half_width)
 
 
-def false_alarms(runs: Sequence[Ranks], metric: str, level: float = 0.05) -> tuple[int, int]:
+def false_alarms(runs: Sequence[RankArray], metric: str, level: float = 0.05) -> tuple[int, int]:
     """Of all pairs of runs that differ by seed alone: how many the test over queries calls
     different at this level, and how many pairs there are.
 
-    It asks about two models, and two seeds' models do differ: more of them than ``level`` are no
-    fault of the test, but what a difference between single runs of two recipes has to be held
-    against.
+    The test asks about two models, and the models of two seeds do differ: a share above ``level``
+    is not a fault of the test, but the share to compare a difference between single runs of two
+    recipes with.
     """
     value = PER_QUERY[metric]
     pairs = list(combinations(runs, 2))

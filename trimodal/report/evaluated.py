@@ -1,0 +1,175 @@
+"""A test set as ``evaluate`` left it: ranks and embeddings, with frames from the shards."""
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from trimodal.core.shards import read_extent
+from trimodal.evaluation.retrieval import mix, ranks, row_blocks, similarity, summarise
+from trimodal.report.significance import RankArray
+
+Matrix = npt.NDArray[np.float32]
+_MAP_ROWS = 200  # maximum number of videos, and of sentences, on the map
+_SEED = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluatedTestSet:
+    """Sentences (queries) and the videos that they describe.
+
+    ``truth``, (queries,), is the row of each query's video in ``videos``, ``image``, ``audio`` and
+    ``has_audio``; ``text`` is (queries, dim), ``image`` and ``audio`` are (videos, dim). The audio
+    row of a video without audio is zero. ``ranks`` holds (queries,) by ``image`` and
+    ``image_audio``.
+    """
+
+    sentences: list[str]
+    truth: npt.NDArray[np.int64]
+    ranks: dict[str, RankArray]
+    text: Matrix
+    videos: list[str]
+    image: Matrix
+    audio: Matrix
+    has_audio: npt.NDArray[np.bool_]
+
+
+def read_test_set(embeddings: Path, ranks_path: Path) -> EvaluatedTestSet:
+    """Reads embeddings.parquet and ranks.parquet, whose rows are matched by query id."""
+    table, rank_table = pq.read_table(embeddings), pq.read_table(ranks_path)
+    row_of_query = {query: row for row, query in enumerate(table["query_id"].to_pylist())}
+    table = table.take([row_of_query[query] for query in rank_table["query_id"].to_pylist()])
+    videos: dict[str, int] = {}
+    video_of_query = table["video_id"].to_pylist()
+    truth = np.array([videos.setdefault(video, len(videos)) for video in video_of_query], np.int64)
+    first_row = np.unique(truth, return_index=True)[1]
+    return EvaluatedTestSet(
+        sentences=rank_table["sentence"].to_pylist(),
+        truth=truth,
+        ranks={name: rank_table[f"rank_{name}"].to_numpy() for name in ("image", "image_audio")},
+        text=_matrix(table["text"]),
+        videos=list(videos),
+        image=_matrix(table["image"])[first_row],
+        audio=_matrix(table["audio"])[first_row],
+        has_audio=np.array(table["has_audio"].to_pylist())[first_row],
+    )
+
+
+def _matrix(column: pa.ChunkedArray) -> Matrix:
+    """(rows, dim); a null row is zero."""
+    array = column.combine_chunks()
+    matrix = np.zeros((len(array), array.type.list_size), np.float32)
+    present = np.array(array.is_valid())
+    matrix[present] = array.drop_null().flatten().to_numpy().reshape(-1, matrix.shape[1])
+    return matrix
+
+
+def metric_by_audio_weight(
+    test_set: EvaluatedTestSet, weights: Sequence[float], metric: str
+) -> list[float]:
+    """A text-to-video metric at each audio weight, of the videos with audio and their queries."""
+    has_audio = test_set.has_audio
+    queries = has_audio[test_set.truth]
+    row_with_audio = np.cumsum(has_audio) - 1
+    truth, text = row_with_audio[test_set.truth[queries]], test_set.text[queries]
+    image, audio = test_set.image[has_audio], test_set.audio[has_audio]
+    values = []
+    for weight in weights:
+        blocks = [
+            ranks(
+                mix(similarity(text[rows], image), similarity(text[rows], audio), weight),
+                truth[rows],
+            )
+            for rows in row_blocks(len(text))
+        ]
+        values.append(summarise(np.concatenate(blocks))[metric])
+    return values
+
+
+def space_map(test_set: EvaluatedTestSet) -> dict[str, npt.NDArray[np.float64]]:
+    """Embeddings of up to 200 videos and 200 of their sentences laid out in the plane, (rows, 2)
+    each for ``image``, ``audio`` and ``text``: t-SNE (van der Maaten and Hinton 2008) of cosine
+    distances.
+    """
+    from sklearn.manifold import TSNE
+
+    rng = np.random.default_rng(_SEED)
+    videos = rng.permutation(len(test_set.videos))[:_MAP_ROWS]
+    queries = np.flatnonzero(np.isin(test_set.truth, videos))[:_MAP_ROWS]
+    parts = {
+        "image": test_set.image[videos],
+        "audio": test_set.audio[videos[test_set.has_audio[videos]]],
+        "text": test_set.text[queries],
+    }
+    parts = {modality: rows for modality, rows in parts.items() if len(rows)}
+    embeddings = np.concatenate(list(parts.values())).astype(np.float64)
+    embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+    perplexity = min(30, (len(embeddings) - 1) / 3)
+    layout = TSNE(
+        init="pca", method="exact", random_state=_SEED, perplexity=perplexity
+    ).fit_transform(embeddings)
+    ends = np.cumsum([len(rows) for rows in parts.values()])
+    return dict(zip(parts, np.split(layout, ends[:-1]), strict=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """A query, the rank of its true video, and a frame (JPEG in base64) of that video and of the
+    video that was ranked first.
+    """
+
+    sentence: str
+    rank: float
+    true_video: str
+    top_video: str
+    true_frame: str
+    top_frame: str
+
+
+def examples(
+    test_set: EvaluatedTestSet, av_dir: Path, audio_weight: float, count: int
+) -> list[Example]:
+    """The ``count`` best and the ``count`` worst queries by image and audio, best first."""
+    order = np.argsort(test_set.ranks["image_audio"], kind="stable")
+    both_ends = np.concatenate([order[:count], order[-count:]])
+    rows = both_ends[np.sort(np.unique(both_ends, return_index=True)[1])]
+    scores = mix(
+        similarity(test_set.text[rows], test_set.image),
+        similarity(test_set.text[rows], test_set.audio),
+        audio_weight,
+        test_set.has_audio,
+    )
+    true_rows, top_rows = test_set.truth[rows].tolist(), scores.argmax(axis=1).tolist()
+    frames = _middle_frames(av_dir, {*true_rows, *top_rows}, test_set.videos)
+    return [
+        Example(
+            sentence=test_set.sentences[query],
+            rank=float(test_set.ranks["image_audio"][query]),
+            true_video=test_set.videos[true_row],
+            top_video=test_set.videos[top_row],
+            true_frame=frames[true_row],
+            top_frame=frames[top_row],
+        )
+        for query, true_row, top_row in zip(rows, true_rows, top_rows, strict=True)
+    ]
+
+
+def _middle_frames(av_dir: Path, rows: set[int], videos: Sequence[str]) -> dict[int, str]:
+    """The middle frame of each row's video, as stored, in base64."""
+    row_of_video = {videos[row]: row for row in rows}
+    columns = ["clip_id", "shard", "frame_offsets", "frame_sizes"]
+    index = pq.read_table(av_dir / "index.parquet", columns=columns)
+    index = index.filter(pa.compute.is_in(index["clip_id"], pa.array(list(row_of_video))))
+    frames = {}
+    for clip in index.to_pylist():
+        middle = len(clip["frame_offsets"]) // 2
+        jpeg = read_extent(
+            av_dir / clip["shard"], clip["frame_offsets"][middle], clip["frame_sizes"][middle]
+        )
+        frames[row_of_video[clip["clip_id"]]] = base64.b64encode(jpeg).decode()
+    return frames
