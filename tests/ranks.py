@@ -21,8 +21,13 @@ def free_port() -> int:
 
 
 def on_ranks(size: int, work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """What ``work(ranks, *arguments)`` (tensors, numbers and dicts of them) gives on each rank."""
-    mp.spawn(_rank, (size, free_port(), work, str(folder), arguments), size)
+    """What ``work(world, *arguments)`` (tensors, numbers and dicts of them) gives on each rank.
+
+    Ranks are forked from this process, which has PyTorch loaded; a new interpreter would take
+    seconds each to import it.
+    """
+    arguments_of_ranks = (size, free_port(), work, str(folder), arguments)
+    mp.start_processes(_rank, arguments_of_ranks, size, start_method="fork")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(size)]
 
 
