@@ -16,8 +16,7 @@ from trimodal.evaluation.audit import (
     geometry,
     identical_videos,
 )
-from trimodal.evaluation.embedding import Embeddings
-from trimodal.evaluation.embedding import MatchedVideos as VideosToTest
+from trimodal.evaluation.embedding import Embeddings, MatchedVideos
 from trimodal.evaluation.geometry import effective_rank, mean_cosine
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.training.leaks import Leaks
@@ -37,7 +36,7 @@ def test_audit_counts_by_hand() -> None:
         has_audio=np.array([True, False, True, True]), padded_points=5,
     )  # fmt: skip
     everything = embeddings_of(6)
-    test = VideosToTest(
+    test = MatchedVideos(
         queries=[], clips=[], asked_for=9, found=7, with_sound=6,
         left_out={"missing": 2, "seen in training": 1},
     )  # fmt: skip

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from archive_fixtures import KINDS, add_file, cut, overwrite, pack, store
+from configs import MACHINE, config_for_tests
 from data_fixtures import REAL, needs_real_data, write_clip
 
 from trimodal.core.archives import read_file
@@ -58,7 +59,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def look(
     place: Path, earlier: Sequence[ClipOutcome] = (), workers: int = 1
 ) -> dict[str, ClipOutcome]:
-    outcomes = find_local_clips(place, CLIPS, earlier, workers)
+    outcomes = find_local_clips(place, CLIPS, earlier, replace(MACHINE, workers=workers))
     assert [outcome.clip for outcome in outcomes] == CLIPS
     return {outcome.clip.clip_id: outcome for outcome in outcomes}
 
@@ -362,21 +363,16 @@ def test_real_clips_in_an_archive_become_the_shard_of_their_files(
     for path in paths:
         shutil.copy(path, folder)
     archive = pack(tmp_path / f"a{kind}", {f"clips/{p.name}": p.read_bytes() for p in paths})
-    config = ExtractConfig(
-        frame_px=16, jpeg_quality=95, clips_per_shard=5, validation_share=0.1,
-        validation_seed=2020, longest_seconds=1800.0,
-        largest_pixels=9_437_184, timeout_seconds=120.0, min_coverage=0.0, workers=1,
-    )  # fmt: skip
-    mel = MelConfig(
-        sample_rate_hz=16_000, n_fft=512, window_samples=512, hop_samples=128, mels=16,
-        window_seconds=1.0, decibel="power",
-    )  # fmt: skip
+    config = config_for_tests(
+        ExtractConfig, frame_px=16, jpeg_quality=95, clips_per_shard=5, longest_seconds=1800.0
+    )
+    mel = config_for_tests(MelConfig, n_fft=512, window_samples=512, hop_samples=128, mels=16)
     shards = []
     for place in (folder, archive):
-        outcomes = find_local_clips(place, clips, [], 1)
+        outcomes = find_local_clips(place, clips, [], MACHINE)
         assert [o.status for o in outcomes] == ["ok"] * 5
         job = ClipShard(path=tmp_path / "s.tar", split="test", clips=tuple(outcomes))
-        done = extract_shard(config, mel, job)
+        done = extract_shard(config, mel, 120.0, job)
         assert len(done.rows) == 5
         assert not done.left_out
         shards.append(job.path.read_bytes())

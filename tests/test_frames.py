@@ -21,8 +21,8 @@ from media_fixtures import (
 )
 
 from trimodal.core.timing import frame_count
+from trimodal.media import video as module
 from trimodal.media.container import LimitError, MediaError, encode_video
-from trimodal.media.container import video as module
 from trimodal.media.video import decode_frames
 
 STEPS = [20 + 22 * n for n in range(10)]

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archive_fixtures import KINDS, overwrite, pack
+from configs import MACHINE
 from PIL import Image
 
 import trimodal.preprocess.image_shards
@@ -61,7 +62,7 @@ def test_members_are_in_the_images_order_but_those_of_zipped_tars_as_they_lie_th
     place = pack(tmp_path / f"pack{kind}", {f"{name}.jpg": jpeg(ord(name)) for name in names})
     found, _ = files_by_name(place, (".jpg",))
     files = [image_file(name, found[f"{name}.jpg"]) for name in "abcd"]
-    done = write_images(files, tmp_path / "out", FORM, workers=1)
+    done = write_images(files, tmp_path / "out", FORM, MACHINE)
     stored = "abcd" if kind in (".zip", ".tar") else "dacb"
     assert [(row["image_id"], row["shard"]) for row in done.rows] == [
         (name, f"train-{number // 2:06d}.tar") for number, name in enumerate(stored)
@@ -114,7 +115,7 @@ def test_decompression_bomb_is_counted_as_broken(
     "content",
     [b"", b"P6\n3\xff 4\n255\n", b"GIF89a", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"BM\0\0", b"<html>"],
 )
-def test_file_that_is_no_picture_is_counted_as_broken(content: bytes, tmp_path: Path) -> None:
+def test_file_that_is_not_an_image_is_counted_as_broken(content: bytes, tmp_path: Path) -> None:
     assert left_out(content, tmp_path) == {"image file broken": 1}
 
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from test_checkpoint import CHECKPOINT
 from training_fixtures import TinyData
-from trimodal.training.datasets import CaptionedImages
 
 from trimodal.core.manifest import read_manifest
 from trimodal.core.text import read_vocabulary
 from trimodal.models.checkpoint import read_checkpoint, save_checkpoint
 from trimodal.training.clip_index import read_index
+from trimodal.training.image_text import ImageTextPairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def _read_av(data: TinyData) -> object:
 
 
 def _read_images(data: TinyData) -> object:
-    return CaptionedImages(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
+    return ImageTextPairs(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
 
 
 READERS: dict[str, Callable[[TinyData], object]] = {

@@ -102,7 +102,7 @@ def _vectors(words: str = "cat dog", width: int = 3, value: float = 1.0, count: 
 
 
 def _loss(**changed: Any) -> bytes:
-    known = {"margin_mode": "fixed", "margin": 0.2, "variable_scale": 0.4, "reduction": "mean"}
+    known = {"margin_mode": "fixed", "margin": 0.2, "variable_margin": 0.4, "reduction": "mean"}
     return yaml.safe_dump({"loss": known | changed}).encode()
 
 
