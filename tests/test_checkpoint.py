@@ -86,14 +86,18 @@ def test_channels_last_weights_are_saved(tmp_path: Path, saved: Path) -> None:
 
 
 def test_pretrained_weights_are_not_fetched_to_be_overwritten(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of ImageNet are of full width."""
     def fail(*_: object) -> None:
         raise AssertionError("pretrained weights were fetched")
 
     monkeypatch.setattr("trimodal.models.backbones._resnet_weights", fail)
-    model = replace(CHECKPOINT.model, image_weights="imagenet")
-    load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
+    full = replace(CHECKPOINT.model, width=64)
+    network = TrimodalNet(full, torch.from_numpy(VOCABULARY.vectors.copy()))
+    checkpoint = replace(CHECKPOINT, model=replace(full, image_weights="imagenet"))
+    save_checkpoint(tmp_path / "full.safetensors", network.state_dict(), checkpoint)
+    load_model(tmp_path / "full.safetensors", checkpoint, VOCABULARY)
 
 
 def test_another_vocabulary_is_refused(saved: Path) -> None:
