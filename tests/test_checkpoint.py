@@ -89,6 +89,7 @@ def test_pretrained_weights_are_not_fetched_to_be_overwritten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of ImageNet are of full width."""
+
     def fail(*_: object) -> None:
         raise AssertionError("pretrained weights were fetched")
 
