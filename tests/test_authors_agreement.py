@@ -1,4 +1,4 @@
-"""Numerical agreement with the authors' code (paper.md, column C), and where we differ on purpose.
+"""Numerical agreement with the authors' code (docs/method.md), and where we differ on purpose.
 
 The oracles are plain loops in float64 from the formulas; figures called RECORDED are what the
 authors' own code gave for the same arrays. Not repeated here:

@@ -1,4 +1,4 @@
-"""Frame positions, mean embeddings, mixing and ranks beside the authors' code (paper.md, column C).
+"""Frame positions, mean embeddings, mixing and ranks beside the authors' code (docs/method.md).
 
 The oracles are plain loops from the formulas. Where we differ on purpose, the test's name says so.
 Not repeated here:
@@ -84,7 +84,7 @@ class Looking(torch.nn.Module):
     audio = text = image
 
 
-def test_a_videos_embedding_is_the_mean_of_four_and_no_unit_vector(
+def test_a_videos_embedding_is_the_mean_of_four_and_not_a_unit_vector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     angles = {"video0": [0.0, 0.5, 1.0, 3.0], "video1": [2.0, 2.0, 2.0, 2.0]}

@@ -175,7 +175,7 @@ def test_closing_line_has_the_counts(
     assert "left out 3: 1 image file broken, 1 image file missing, 1 caption of stop" in line
 
 
-def test_frequent_words_are_kept_behind_the_captions_own(
+def test_frequent_words_are_kept_after_the_captions_own(
     config: CaptionsConfig, tmp_path: Path
 ) -> None:
     before, _ = prepare(config, tmp_path / "before")

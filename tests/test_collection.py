@@ -151,7 +151,7 @@ def test_media_may_have_several_endings(
 @pytest.mark.parametrize(
     "name", ["-a_000010", "-a_000010.wav", "-a_000010.mp4.part", "a_000010.mp4"]
 )
-def test_other_names_are_no_clips(
+def test_other_names_are_not_clips(
     name: str, media: dict[str, bytes], tmp_path: Path, probed: list[bytes]
 ) -> None:
     place = store(tmp_path / "place", "", {name: media["-a_000010.mp4"]})
@@ -258,7 +258,7 @@ def test_text_called_an_archive_is_named_and_the_rest_is_used(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_clip_that_is_there_twice_is_used_once_and_told(
+def test_clip_that_is_there_twice_is_used_once_and_reported(
     workers: int, media: dict[str, bytes], tmp_path: Path, said: Callable[[], list[str]]
 ) -> None:
     a, b, c = (media[f"{name}.mp4"] for name in ("-a_000010", "_b_000010", "0c_000120"))
@@ -297,7 +297,7 @@ def checksum(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_member_that_is_no_video_is_corrupt_and_named(
+def test_member_that_is_not_a_video_is_corrupt_and_named(
     kind: str, media: dict[str, bytes], tmp_path: Path
 ) -> None:
     archive = pack(tmp_path / f"a{kind}", media | {"__.mp4": b"#EXTM3U\nfile:///etc/passwd\n"})
@@ -308,7 +308,7 @@ def test_member_that_is_no_video_is_corrupt_and_named(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outcomes_other_than_ok_are_told_of_members_too(kind: str, tmp_path: Path) -> None:
+def test_outcomes_other_than_ok_are_reported_of_members_too(kind: str, tmp_path: Path) -> None:
     blip = write_clip(tmp_path / "blip.mp4", seconds=0.25).read_bytes()
     outcomes = look(pack(tmp_path / f"a{kind}", {"__.mp4": blip, "video7010.mp4": b""}))
     assert outcomes["__"].status == "too_short"
@@ -329,7 +329,7 @@ def test_nothing_is_left_behind(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_links_and_hidden_files_are_no_clips(media: dict[str, bytes], tmp_path: Path) -> None:
+def test_links_and_hidden_files_are_not_clips(media: dict[str, bytes], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add_file(tar, "-a_000010.mp4", kind=tarfile.SYMTYPE)
         add_file(tar, "_b_000010.mp4", kind=tarfile.LNKTYPE)

@@ -165,7 +165,9 @@ def test_weights_are_looked_for_where_torch_keeps_them(
     assert verdicts(diagnose(place / "params.yaml"))["ImageNet weights"] == "ok"
 
 
-def test_a_gpu_asked_for_in_vain_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_required_gpu_that_is_absent_is_missing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     change(place, {"machine": {"device": "cuda"}})
     assert verdicts(diagnose(place / "params.yaml"))["device"] == "missing"

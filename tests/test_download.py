@@ -154,7 +154,7 @@ def test_file_that_went_away_is_unavailable(folder: DownloadConfig, tmp_path: Pa
     assert run(folder, tmp_path)[f"{IDS['silent']}_000010"].status == "unavailable"
 
 
-def test_link_to_nowhere_and_folder_are_no_clips(folder: DownloadConfig, tmp_path: Path) -> None:
+def test_link_to_nowhere_and_folder_are_not_clips(folder: DownloadConfig, tmp_path: Path) -> None:
     blip, silent = (tmp_path / "train" / f"{IDS[name]}_000010.mp4" for name in ("blip", "silent"))
     blip.unlink()
     blip.symlink_to(tmp_path / "nowhere.mp4")
@@ -164,7 +164,7 @@ def test_link_to_nowhere_and_folder_are_no_clips(folder: DownloadConfig, tmp_pat
     assert outcomes[blip.stem].status == outcomes[silent.stem].status == "unavailable"
 
 
-def test_clip_outside_the_folder_cannot_be_asked_for(
+def test_clip_outside_the_folder_cannot_be_requested(
     folder: DownloadConfig, tmp_path: Path, media: Path
 ) -> None:
     shutil.copy2(media / "ok.mp4", tmp_path / "secret.mp4")
@@ -321,13 +321,13 @@ def test_coverage_below_the_bar_fails_with_the_table_of_reasons(
     assert len(read_manifest(tmp_path / "clips" / "manifest.parquet")) == 7
 
 
-def test_coverage_is_asked_of_each_data_set(folder: DownloadConfig, tmp_path: Path) -> None:
+def test_coverage_is_required_of_each_data_set(folder: DownloadConfig, tmp_path: Path) -> None:
     (tmp_path / "test" / "video1.mkv").unlink()
     with pytest.raises(DataError, match=r"0\.0 % of the 1 msrvtt clips"):
         run(folder, tmp_path)
 
 
-def test_stats_count_what_was_asked_for_found_and_usable(
+def test_stats_count_what_was_requested_found_and_usable(
     folder: DownloadConfig, tmp_path: Path
 ) -> None:
     with (tmp_path / "vggsound.csv").open("a") as rows:

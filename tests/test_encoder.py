@@ -61,7 +61,7 @@ def test_sentences_have_the_embeddings_of_the_evaluation(
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
 
 
-def test_of_nothing_there_are_no_embeddings(tool: Tool) -> None:
+def test_no_inputs_have_no_embeddings(tool: Tool) -> None:
     for embed in (tool.model.embed_text, tool.model.embed_images, tool.model.embed_audio):
         embeddings = embed([])
         assert (embeddings.shape, embeddings.dtype) == ((0, 256), np.float32)
@@ -149,8 +149,8 @@ def test_short_audio_lies_in_the_middle_of_its_window(
     windows = audio_windows(write_audio(tmp_path / "short.wav", seconds), tiny_data.front_end)
     assert windows.shape == (1, 1, tiny_data.mel.mels, tiny_data.front_end.columns)
     loud = (windows[0, 0].max(dim=0).values > -0.9).nonzero().flatten()
-    before, behind = int(loud[0]), tiny_data.front_end.columns - 1 - int(loud[-1])
-    assert abs(before - behind) <= 2
+    before, after = int(loud[0]), tiny_data.front_end.columns - 1 - int(loud[-1])
+    assert abs(before - after) <= 2
     assert len(loud) == pytest.approx(seconds / tiny_data.mel.hop_seconds, abs=5)
 
 

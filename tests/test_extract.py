@@ -96,7 +96,9 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "map_in_order", lambda _, work, jobs, *__, **___: map(work, jobs))
 
 
-def test_shards_are_named_by_split_and_hold_so_many_clips(manifest: Path, tmp_path: Path) -> None:
+def test_shards_are_named_by_split_and_hold_that_number_of_clips(
+    manifest: Path, tmp_path: Path
+) -> None:
     extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     assert sorted(path.name for path in out.iterdir()) == [
         "index.parquet", "journal", "stats.json", "test-000000.tar", "train-000000.tar",

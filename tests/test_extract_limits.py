@@ -69,7 +69,7 @@ def test_clips_over_a_limit_are_left_out_and_counted(
 
 
 @pytest.mark.parametrize("size", [64, 72])
-def test_stored_pictures_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> None:
+def test_stored_images_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> None:
     """Of the quality asked for, with half the colour's rows and columns."""
     path = tmp_path / "a.mp4"
     ffmpeg(

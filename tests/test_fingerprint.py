@@ -109,7 +109,7 @@ def test_code_counts(before: str, after: str, package: Path) -> None:
     assert now("trimodal.core.a") != first
 
 
-def test_a_string_that_is_no_docstring_counts(package: Path) -> None:
+def test_a_string_that_is_not_a_docstring_counts(package: Path) -> None:
     path = package / "core/a.py"
     path.write_text('QUERY = """\n# one\n\n"""\n')
     first = now("trimodal.core.a")

@@ -68,7 +68,7 @@ def usable(outside: Path) -> set[str]:
 
 @pytest.mark.parametrize("source", ["files", "youtube"])
 @pytest.mark.parametrize("name", NAMES)
-def test_clips_elsewhere_cannot_be_asked_for(
+def test_clips_elsewhere_cannot_be_requested(
     name: str, source: str, outside: Path, clip: Path
 ) -> None:
     name = name.replace("{outside}", str(outside))
@@ -101,7 +101,7 @@ def test_clips_elsewhere_cannot_be_asked_for(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("data_set", ["coco", "flickr30k"])
-def test_pictures_elsewhere_cannot_be_asked_for(name: str, data_set: str, outside: Path) -> None:
+def test_images_elsewhere_cannot_be_requested(name: str, data_set: str, outside: Path) -> None:
     name = name.replace("{outside}", str(outside))
     config = caption_sources(outside)
     shutil.copy(outside / "secret.jpg", outside / "coco" / "secret.jpg")

@@ -34,7 +34,7 @@ def image_file(name: str, file: StoredFile | None, split: str = "train") -> Imag
     return ImageFile(image=image, file=file)
 
 
-def test_stored_jpeg_shows_the_picture_and_not_its_transparency() -> None:
+def test_stored_jpeg_shows_the_image_and_not_its_transparency() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (50, 20), (200, 30, 90, 10)).save(buffer, "PNG")
     with Image.open(io.BytesIO(stored_jpeg(buffer.getvalue(), 16, 95))) as image:
@@ -44,7 +44,7 @@ def test_stored_jpeg_shows_the_picture_and_not_its_transparency() -> None:
 
 @pytest.mark.parametrize("size", [(40, 30), (300, 200), (16, 16), (3, 500)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_stored_jpeg_is_the_picture_made_small(mode: str, size: tuple[int, int]) -> None:
+def test_stored_jpeg_is_the_image_scaled_down(mode: str, size: tuple[int, int]) -> None:
     content = jpeg(1, size, mode)
     with Image.open(io.BytesIO(content)) as image:
         image.draft("RGB", (16, 16))
@@ -119,11 +119,11 @@ def test_file_that_is_not_an_image_is_counted_as_broken(content: bytes, tmp_path
     assert left_out(content, tmp_path) == {"image file broken": 1}
 
 
-def test_truncated_picture_is_counted_as_broken(tmp_path: Path) -> None:
+def test_truncated_image_is_counted_as_broken(tmp_path: Path) -> None:
     assert left_out(jpeg(0, (200, 200))[:-3000], tmp_path) == {"image file broken": 1}
 
 
-def test_one_picture_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is in the shard's file before the next one is read."""
     path = tmp_path / "train-000000.tar"
     sizes = []

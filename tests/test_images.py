@@ -80,7 +80,7 @@ def test_brightness_is_torchvisions(brightness: float) -> None:
     assert torch.equal(got, tv.adjust_brightness(pixels, brightness))
 
 
-def test_each_picture_of_a_large_batch_has_its_own_factors() -> None:
+def test_each_image_of_a_large_batch_has_its_own_factors() -> None:
     """Larger than what is computed at once."""
     pixels = torch.stack([every_level().roll(k, 1) for k in range(25)]).numpy()
     brightness, saturation = np.linspace(0.5, 1.5, 25), np.linspace(1.6, 0.3, 25)
@@ -90,7 +90,7 @@ def test_each_picture_of_a_large_batch_has_its_own_factors() -> None:
         assert torch.equal(torch.from_numpy(view), jittered(torch.from_numpy(own), b, s))
 
 
-def test_crops_lie_everywhere_in_the_picture() -> None:
+def test_crops_lie_everywhere_in_the_image() -> None:
     pixels = picture()
     for top in range(4):
         for left in range(5):
@@ -126,7 +126,7 @@ def test_centre_view_is_torchvisions(height: int, width: int) -> None:
     assert torch.equal(centre_views([pixels], PLAIN)[0], tv.center_crop(pixels, [5, 5]))
 
 
-def test_pictures_smaller_than_the_crop_are_refused() -> None:
+def test_images_smaller_than_the_crop_are_refused() -> None:
     for cut in (
         lambda p, c: centre_views([p], c),
         lambda p, c: view_of(p, c, [0.0] * len(VIEW_FIELDS)),
@@ -145,7 +145,7 @@ def test_decoded_pixels_are_pils(mode: str) -> None:
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), wanted)
 
 
-def test_what_is_no_whole_jpeg_is_refused() -> None:
+def test_what_is_not_a_whole_jpeg_is_refused() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     whole = jpeg(noise)
     decode_jpeg(whole)

@@ -117,7 +117,7 @@ def test_new_changed_and_deleted_videos(tool: Tool, folder: Path, tmp_path: Path
     assert len(rows_of(store, "a.mp4")) == 2
 
 
-def test_what_cannot_be_used_is_told_with_its_reason(
+def test_what_cannot_be_used_is_reported_with_its_reason(
     tool: Tool, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "rubbish.mp4").write_bytes(b"no video at all")
@@ -144,7 +144,7 @@ def test_what_cannot_be_used_is_told_with_its_reason(
     assert again.problems == told
 
 
-def test_a_video_with_broken_sound_is_searched_by_its_pictures(
+def test_a_video_with_broken_audio_is_searched_by_its_frames(
     tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sound is longer than a video may be, its pictures are not."""

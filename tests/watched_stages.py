@@ -44,10 +44,10 @@ def within_a_folder(event: str, arguments: tuple[Any, ...]) -> bool:
 
 
 def keep(event: str, arguments: list[Any]) -> None:
-    told = [os.fsdecode(a) if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
+    texts = [os.fsdecode(a) if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
     frames = traceback.extract_stack(sys._getframe(2), limit=12)
     where = [f"{frame.filename}:{frame.name}" for frame in reversed(frames)]
-    EVENTS.append((event, told, where))
+    EVENTS.append((event, texts, where))
 
 
 def run_stages(*names: str) -> None:

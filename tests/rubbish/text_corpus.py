@@ -28,8 +28,8 @@ Read = tuple[Sized, Counter[str]]
 @dataclass(frozen=True, kw_only=True)
 class BadText:
     """A file of the format ``form`` (a key of :data:`READERS`). It is refused with a message that
-    names it and has ``refused`` in it, or gives so many ``records`` and has its bad rows counted by
-    reason.
+    names it and has ``refused`` in it, or gives this number of ``records`` and has its bad rows
+    counted by reason.
     """
 
     name: str

@@ -59,7 +59,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clips" / "youtube"
 
 
-def test_every_clip_has_an_outcome_in_the_order_asked_for(
+def test_every_clip_has_an_outcome_in_the_requested_order(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
     server.answers[NAMES[1]] = serve.status(404)
@@ -74,7 +74,7 @@ def test_every_clip_has_an_outcome_in_the_order_asked_for(
     assert "404" in outcomes[1].reason
 
 
-def test_a_second_run_asks_only_for_what_may_heal(
+def test_a_second_run_requests_only_what_is_retryable(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
     server.answers[NAMES[1]] = serve.status(404)
@@ -111,7 +111,7 @@ def test_clips_on_disk_without_a_ledger_are_not_fetched_again(
     assert not server.requests
 
 
-def test_the_ledger_keeps_clips_that_another_run_asked_for(
+def test_the_ledger_keeps_clips_that_another_run_requested(
     config: YoutubeConfig, folder: Path, server: VideoServer
 ) -> None:
     server.answers[NAMES[0]] = serve.status(404)
@@ -182,7 +182,7 @@ def test_clips_in_work_when_the_breaker_opens_are_kept(
     assert ledger == {CLIPS[0].clip_id: "rate_limited", CLIPS[1].clip_id: "ok"}
 
 
-def test_the_ledger_is_written_while_the_run_goes_on(
+def test_the_ledger_is_written_during_the_run(
     config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CLIPS_BETWEEN_LEDGERS", 2)
@@ -212,7 +212,7 @@ def test_a_file_that_changed_is_looked_into_again(
     assert crawl(config, CLIPS[:1], folder, ONE_WORKER)[0].status == "corrupt"
 
 
-def test_a_killed_run_asks_for_nothing_twice(
+def test_a_killed_run_requests_nothing_twice(
     server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not for what failed for good since the ledger was written last."""
@@ -229,13 +229,13 @@ def test_a_killed_run_asks_for_nothing_twice(
 
     ask = module._ask
 
-    def asks_three_times(*arguments: object) -> object:
+    def ask_three_times(*arguments: object) -> object:
         if CLIPS[3] in arguments:
             monkeypatch.setattr(module, "_settle", killed)
             raise Killed
         return ask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_ask", asks_three_times)
+    monkeypatch.setattr(module, "_ask", ask_three_times)
     with pytest.raises(Killed):
         crawl(config, CLIPS, folder, ONE_WORKER)
     with (folder / "since.jsonl").open("a") as lines:
