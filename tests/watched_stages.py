@@ -39,7 +39,7 @@ def note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def within_a_folder(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether a name lies in an open folder: shutil.rmtree's, which was told of by itself."""
+    """Whether a name lies in an open folder: shutil.rmtree's, which is an event of its own."""
     return event in ("os.remove", "os.rmdir") and arguments[1] >= 0
 
 
