@@ -29,7 +29,7 @@ _CAUTION = 0.7  # a stage may be quicker than it was when it was timed
 @dataclass
 class Report:
     """What the kills did: how many by stage and by target; of how many finished clips and shards
-    which were made again later; the training steps that saved runs went on from.
+    which were made again later; the training steps from which saved runs resumed.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -93,8 +93,8 @@ def _durations(repository: Repository, *command: str) -> dict[str, float]:
 def kill_until_done(
     repository: Repository, kills: Mapping[str, int], pace: Mapping[str, Pace], seed: int
 ) -> Report:
-    """Kills each stage so many times, and lets the pipeline end. What a stage was too quick for is
-    left to the next one, and what the last one was too quick for to a forced run.
+    """Kills each stage the given number of times, and lets the pipeline end. What a stage was too
+    quick for is left to the next one, and what the last one was too quick for to a forced run.
     """
     rng = random.Random(seed)  # noqa: S311 - moments, not secrets
     report, left = Report(), Counter(kills)
@@ -104,7 +104,7 @@ def kill_until_done(
         with _running(repository, *command) as repro:
             killed = _kill_one(repro, left, pace, rng, report)
         said = _said(repository)
-        report.resumed_at += map(int, re.findall(r"goes on behind step (\d+)", said))
+        report.resumed_at += map(int, re.findall(r"resumes after step (\d+)", said))
         finished = _finished(repository.folder)
         report.made_again += [
             str(path) for path, made in seen.items() if finished.get(path, made) != made

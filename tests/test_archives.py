@@ -122,7 +122,7 @@ def test_two_archives_read_in_turns_are_not_mixed_up(kind: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archive_that_was_replaced_is_read_anew(kind: str, tmp_path: Path) -> None:
+def test_archive_that_was_replaced_is_read_again(kind: str, tmp_path: Path) -> None:
     archive = pack(tmp_path / f"a{kind}", {"a.jpg": b"old"})
     assert found(archive) == {"a.jpg": b"old"}
     pack(tmp_path / f"b{kind}", {"new.jpg": b"new", "a.jpg": b"newer"}).replace(archive)

@@ -16,8 +16,7 @@ from trimodal.evaluation.audit import (
     geometry,
     identical_videos,
 )
-from trimodal.evaluation.embedding import Embeddings
-from trimodal.evaluation.embedding import MatchedVideos as VideosToTest
+from trimodal.evaluation.embedding import Embeddings, MatchedVideos
 from trimodal.evaluation.geometry import effective_rank, mean_cosine
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.training.leaks import Leaks
@@ -37,7 +36,7 @@ def test_audit_counts_by_hand() -> None:
         has_audio=np.array([True, False, True, True]), padded_points=5,
     )  # fmt: skip
     everything = embeddings_of(6)
-    test = VideosToTest(
+    test = MatchedVideos(
         queries=[], clips=[], asked_for=9, found=7, with_sound=6,
         left_out={"missing": 2, "seen in training": 1},
     )  # fmt: skip
@@ -149,7 +148,7 @@ def test_geometry_is_of_the_rows_in_use() -> None:
     }
 
 
-def test_a_single_sound_has_no_geometry() -> None:
+def test_a_single_audio_row_has_no_geometry() -> None:
     assert set(geometry(embeddings_of(4, dim=16, silent=(0, 1, 2)))) == {"image", "text"}
 
 
@@ -166,7 +165,7 @@ def refusal(modality: str, found: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "text"])
-def test_collapse_is_told_with_its_figures_and_bounds(modality: str) -> None:
+def test_collapse_is_reported_with_its_figures_and_bounds(modality: str) -> None:
     said = refusal(modality, spread(rank=1.25, cosine=0.5))
     assert f"the 100 {modality} embeddings have collapsed" in said
     assert "effective rank 1.250, mean cosine 0.50000" in said

@@ -1,9 +1,9 @@
-"""Points, mean embeddings, mixing and ranks beside the authors' code (docs/method.md, C).
+"""Frame positions, mean embeddings, mixing and ranks beside the authors' code (docs/method.md).
 
 The oracles are plain loops from the formulas. Where we differ on purpose, the test's name says so.
 Not repeated here:
 
-- the points of every length from 4 to 63 frames, our rule for shorter videos: test_timing
+- the positions of every length from 4 to 63 frames, our rule for shorter videos: test_timing
 - our ranks with ties and NaN: test_retrieval
 - silent videos in both protocols: test_evaluation
 """
@@ -15,23 +15,19 @@ import numpy.typing as npt
 import pytest
 import torch
 from evaluation_fixtures import clip, queries_of
+from mel_fixtures import PAPER
 
 from trimodal.core.text import build_vocabulary
 from trimodal.core.timing import evenly_spaced_positions
+from trimodal.evaluation import embedding
 from trimodal.evaluation.embedding import VideoViews, embed_test_set
-from trimodal.evaluation.evaluate import embedding
 from trimodal.evaluation.retrieval import EmbeddingError, mix, ranks, similarity, summarise
-from trimodal.media.mel import MelConfig
 from trimodal.media.windows import window_first_column
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import SINGLE_PROCESS
 
 Array = npt.NDArray[np.float64]
-PAPER = MelConfig(
-    sample_rate_hz=44_100, n_fft=1024, window_samples=882, hop_samples=441, mels=128,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
 
-# Four points of a test video
+# Four frames of a test video
 
 
 def authors_positions(frames: int) -> list[float]:
@@ -45,14 +41,14 @@ def authors_positions(frames: int) -> list[float]:
     [(4, [2, 2, 2, 2]), (5, [2, 2, 2, 3]), (10, [2, 4, 6, 8]), (11, [2, 4, 6, 9]),
      (12, [2, 4, 7, 10]), (15, [2, 5, 9, 13]), (30, [2, 10, 19, 28]), (99, [2, 33, 65, 97])],
 )  # fmt: skip
-def test_points_are_the_authors_to_half_a_column(frames: int, shown: list[int]) -> None:
+def test_positions_are_the_authors_to_half_a_column(frames: int, shown: list[int]) -> None:
     """They cut the sound at any sample, we at a column of the stored mel: up to 5 ms apart."""
-    points = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
-    assert [point.frame for point in points] == shown
+    ours = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
+    assert [position.frame for position in ours] == shown
     assert [int(position + 1e-9) for position in authors_positions(frames)] == shown
-    for point, position in zip(points, authors_positions(frames), strict=True):
-        ours = 441 * window_first_column(point.centre_seconds, PAPER)
-        assert abs(ours - int(44_100 * (position - 2))) <= 221
+    for position, theirs in zip(ours, authors_positions(frames), strict=True):
+        first_sample = 441 * window_first_column(position.centre_seconds, PAPER)
+        assert abs(first_sample - int(44_100 * (theirs - 2))) <= 221
 
 
 def test_windows_between_columns_begin_elsewhere_than_the_authors() -> None:
@@ -62,16 +58,16 @@ def test_windows_between_columns_begin_elsewhere_than_the_authors() -> None:
 
 
 def test_videos_of_more_than_99_frames_are_sampled_to_their_end() -> None:
-    """The authors' stop at frame 97, as "99" sorts behind "100"; MSR-VTT's have 10 to 32."""
+    """The authors' stop at frame 97, as "99" sorts after "100"; MSR-VTT's have 10 to 32."""
     assert authors_positions(150)[-1] == 97
     assert evenly_spaced_positions(150, 150.0, 3.0, 4)[-1].frame == 148
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
-def test_short_videos_have_points_where_the_authors_fail(frames: int) -> None:
-    """Their points go backwards to frames or sounds before the first."""
+def test_short_videos_have_positions_where_the_authors_fail(frames: int) -> None:
+    """Their positions go backwards to frames or sounds before the first."""
     assert min(authors_positions(frames)) - 2 < 0
-    assert all(point.frame >= 1 for point in evenly_spaced_positions(frames, frames, 3.0, 4))
+    assert all(position.frame >= 1 for position in evenly_spaced_positions(frames, frames, 3.0, 4))
 
 
 # The mean of their embeddings
@@ -88,7 +84,7 @@ class Looking(torch.nn.Module):
     audio = text = image
 
 
-def test_a_videos_embedding_is_the_mean_of_four_and_no_unit_vector(
+def test_a_videos_embedding_is_the_mean_of_four_and_not_a_unit_vector(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     angles = {"video0": [0.0, 0.5, 1.0, 3.0], "video1": [2.0, 2.0, 2.0, 2.0]}
@@ -104,7 +100,8 @@ def test_a_videos_embedding_is_the_mean_of_four_and_no_unit_vector(
         build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}),
         queries_of(2),
         [clip("video0"), clip("video1")],
-        points=4, renormalise=False, mel=PAPER, augment=None, ranks=Ranks(),  # type: ignore[arg-type]
+        frames_per_video=4, renormalise=False, front_end=PAPER, augment=None,  # type: ignore[arg-type]
+        world=SINGLE_PROCESS,
     )  # fmt: skip
     for row, numbers in enumerate(angles.values()):
         for rows, turn in ((found.image, 0.0), (found.audio, 1.0)):

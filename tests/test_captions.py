@@ -14,9 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from archive_fixtures import KINDS, pack
+from configs import MACHINE, config_for_tests
 from data_fixtures import contents, write_vectors
 from PIL import Image
 
+from trimodal.core.machine import MachineConfig
 from trimodal.core.records import DataError
 from trimodal.core.text import read_vocabulary
 from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
@@ -71,16 +73,16 @@ def config(tmp_path: Path) -> CaptionsConfig:
     picture(flickr / "images" / "a.jpg", (10, 12), "CMYK")
     picture(flickr / "images" / "b.jpg", (12, 10))
     vectors = write_vectors(tmp_path / "vectors.bin", ["dog", "cat", "bird", "sings", "unused"])
-    return CaptionsConfig(
-        coco=str(coco), coco_annotations="official", flickr30k=str(flickr),
-        flickr30k_annotations="official", vectors=str(vectors), frequent_words=0,
-        learned_words=0, image_px=16, jpeg_quality=90, images_per_shard=3, min_coverage=0.0,
-        workers=1,
+    return config_for_tests(
+        CaptionsConfig, coco=str(coco), flickr30k=str(flickr), vectors=str(vectors), image_px=16,
+        images_per_shard=3, min_coverage=0.0,
     )  # fmt: skip
 
 
-def prepare(config: CaptionsConfig, out: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    prepare_captions(config, out / "captions", out / "images")
+def prepare(
+    config: CaptionsConfig, out: Path, machine: MachineConfig = MACHINE
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    prepare_captions(config, out / "captions", out / "images", machine)
     rows: list[dict[str, Any]] = pq.read_table(out / "captions" / "captions.parquet").to_pylist()
     return rows, json.loads((out / "captions" / "stats.json").read_text())
 
@@ -173,7 +175,7 @@ def test_closing_line_has_the_counts(
     assert "left out 3: 1 image file broken, 1 image file missing, 1 caption of stop" in line
 
 
-def test_frequent_words_are_kept_behind_the_captions_own(
+def test_frequent_words_are_kept_after_the_captions_own(
     config: CaptionsConfig, tmp_path: Path
 ) -> None:
     before, _ = prepare(config, tmp_path / "before")
@@ -244,7 +246,7 @@ def test_archives_make_the_same_as_folders(
         pack(folder.with_name(f"{folder.name}{kind}"), files)
         shutil.rmtree(folder)
     prepare(config, tmp_path / "archives")
-    prepare(replace(config, workers=2), tmp_path / "two")
+    prepare(config, tmp_path / "two", replace(MACHINE, workers=2))
     assert contents(tmp_path / "archives") == contents(tmp_path / "two")
     if kind in (".zip", ".tar"):
         assert contents(tmp_path / "folders") == contents(tmp_path / "archives")
@@ -282,7 +284,7 @@ def test_index_finds_each_image_as_a_small_square_jpeg(
 def test_same_bytes_twice_and_with_two_workers(config: CaptionsConfig, tmp_path: Path) -> None:
     prepare(config, tmp_path / "one")
     prepare(config, tmp_path / "again")
-    prepare(replace(config, workers=2), tmp_path / "two")
+    prepare(config, tmp_path / "two", replace(MACHINE, workers=2))
     first = contents(tmp_path / "one")
     assert first == contents(tmp_path / "again") == contents(tmp_path / "two")
     assert set(first) == {

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from configs import config_for_tests, front_end_for_tests
 from model_fixtures import MODEL
 from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, build_vocabulary
-from trimodal.media.mel import MelConfig
 from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
@@ -26,16 +26,15 @@ def vocabulary_of(*words: str) -> Vocabulary:
 
 
 VOCABULARY = vocabulary_of("cat", "dog")
+FRONT_END = front_end_for_tests(
+    sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16
+)
 CHECKPOINT = Checkpoint(
     model=MODEL,
     loss=asdict(VARIABLE_MARGIN),
-    mel=MelConfig(
-        sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
-        window_seconds=3.0, decibel="power",
-    ),
-    augment=AugmentConfig(
-        crop_px=24, flip=True, brightness=0.1, saturation=0.1, mask_seconds=0.0, mask_mels=0,
-    ),
+    mel=FRONT_END.mel,
+    window=FRONT_END.window,
+    augment=config_for_tests(AugmentConfig, crop_px=24),
     frame_px=32,
     vocabulary=VOCABULARY.fingerprint,
     front_end="0123456789abcdef",
@@ -87,14 +86,19 @@ def test_channels_last_weights_are_saved(tmp_path: Path, saved: Path) -> None:
 
 
 def test_pretrained_weights_are_not_fetched_to_be_overwritten(
-    saved: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Those of ImageNet are of full width."""
+
     def fail(*_: object) -> None:
-        raise AssertionError("asked for pretrained weights")
+        raise AssertionError("pretrained weights were fetched")
 
     monkeypatch.setattr("trimodal.models.backbones._resnet_weights", fail)
-    model = replace(CHECKPOINT.model, image_weights="imagenet")
-    load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
+    full = replace(CHECKPOINT.model, width=64)
+    network = TrimodalNet(full, torch.from_numpy(VOCABULARY.vectors.copy()))
+    checkpoint = replace(CHECKPOINT, model=replace(full, image_weights="imagenet"))
+    save_checkpoint(tmp_path / "full.safetensors", network.state_dict(), checkpoint)
+    load_model(tmp_path / "full.safetensors", checkpoint, VOCABULARY)
 
 
 def test_another_vocabulary_is_refused(saved: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from archive_fixtures import KINDS, add_file, cut, overwrite, pack, store
+from configs import MACHINE, config_for_tests
 from data_fixtures import REAL, needs_real_data, write_clip
 
 from trimodal.core.archives import read_file
@@ -58,7 +59,7 @@ def said(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
 def look(
     place: Path, earlier: Sequence[ClipOutcome] = (), workers: int = 1
 ) -> dict[str, ClipOutcome]:
-    outcomes = find_local_clips(place, CLIPS, earlier, workers)
+    outcomes = find_local_clips(place, CLIPS, earlier, replace(MACHINE, workers=workers))
     assert [outcome.clip for outcome in outcomes] == CLIPS
     return {outcome.clip.clip_id: outcome for outcome in outcomes}
 
@@ -150,7 +151,7 @@ def test_media_may_have_several_endings(
 @pytest.mark.parametrize(
     "name", ["-a_000010", "-a_000010.wav", "-a_000010.mp4.part", "a_000010.mp4"]
 )
-def test_other_names_are_no_clips(
+def test_other_names_are_not_clips(
     name: str, media: dict[str, bytes], tmp_path: Path, probed: list[bytes]
 ) -> None:
     place = store(tmp_path / "place", "", {name: media["-a_000010.mp4"]})
@@ -257,7 +258,7 @@ def test_text_called_an_archive_is_named_and_the_rest_is_used(
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_clip_that_is_there_twice_is_used_once_and_told(
+def test_clip_that_is_there_twice_is_used_once_and_reported(
     workers: int, media: dict[str, bytes], tmp_path: Path, said: Callable[[], list[str]]
 ) -> None:
     a, b, c = (media[f"{name}.mp4"] for name in ("-a_000010", "_b_000010", "0c_000120"))
@@ -296,7 +297,7 @@ def checksum(content: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_member_that_is_no_video_is_corrupt_and_named(
+def test_member_that_is_not_a_video_is_corrupt_and_named(
     kind: str, media: dict[str, bytes], tmp_path: Path
 ) -> None:
     archive = pack(tmp_path / f"a{kind}", media | {"__.mp4": b"#EXTM3U\nfile:///etc/passwd\n"})
@@ -307,7 +308,7 @@ def test_member_that_is_no_video_is_corrupt_and_named(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_outcomes_other_than_ok_are_told_of_members_too(kind: str, tmp_path: Path) -> None:
+def test_outcomes_other_than_ok_are_reported_of_members_too(kind: str, tmp_path: Path) -> None:
     blip = write_clip(tmp_path / "blip.mp4", seconds=0.25).read_bytes()
     outcomes = look(pack(tmp_path / f"a{kind}", {"__.mp4": blip, "video7010.mp4": b""}))
     assert outcomes["__"].status == "too_short"
@@ -328,7 +329,7 @@ def test_nothing_is_left_behind(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_links_and_hidden_files_are_no_clips(media: dict[str, bytes], tmp_path: Path) -> None:
+def test_links_and_hidden_files_are_not_clips(media: dict[str, bytes], tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add_file(tar, "-a_000010.mp4", kind=tarfile.SYMTYPE)
         add_file(tar, "_b_000010.mp4", kind=tarfile.LNKTYPE)
@@ -362,21 +363,16 @@ def test_real_clips_in_an_archive_become_the_shard_of_their_files(
     for path in paths:
         shutil.copy(path, folder)
     archive = pack(tmp_path / f"a{kind}", {f"clips/{p.name}": p.read_bytes() for p in paths})
-    config = ExtractConfig(
-        frame_px=16, jpeg_quality=95, clips_per_shard=5, validation_share=0.1,
-        validation_seed=2020, longest_seconds=1800.0,
-        largest_pixels=9_437_184, timeout_seconds=120.0, min_coverage=0.0, workers=1,
-    )  # fmt: skip
-    mel = MelConfig(
-        sample_rate_hz=16_000, n_fft=512, window_samples=512, hop_samples=128, mels=16,
-        window_seconds=1.0, decibel="power",
-    )  # fmt: skip
+    config = config_for_tests(
+        ExtractConfig, frame_px=16, jpeg_quality=95, clips_per_shard=5, longest_seconds=1800.0
+    )
+    mel = config_for_tests(MelConfig, n_fft=512, window_samples=512, hop_samples=128, mels=16)
     shards = []
     for place in (folder, archive):
-        outcomes = find_local_clips(place, clips, [], 1)
+        outcomes = find_local_clips(place, clips, [], MACHINE)
         assert [o.status for o in outcomes] == ["ok"] * 5
         job = ClipShard(path=tmp_path / "s.tar", split="test", clips=tuple(outcomes))
-        done = extract_shard(config, mel, job)
+        done = extract_shard(config, mel, 120.0, job)
         assert len(done.rows) == 5
         assert not done.left_out
         shards.append(job.path.read_bytes())

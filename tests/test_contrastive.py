@@ -8,7 +8,7 @@ import torch
 from test_losses import dot, gradients, oracle_margin, units
 from torch import Tensor
 
-from trimodal.losses.info_nce import LearnedScale, info_nce
+from trimodal.losses.info_nce import LogitScale, info_nce
 from trimodal.losses.mined import Mining, mined_loss
 from trimodal.losses.ranking import FullBatch
 
@@ -35,17 +35,22 @@ def oracle_mined(
 
 
 @pytest.mark.parametrize("mining", MININGS)
-@pytest.mark.parametrize("scale", [None, 0.4])
+@pytest.mark.parametrize("variable_margin", [None, 0.4])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_one_negative_an_anchor(mining: Mining, scale: float | None, seed: int) -> None:
+def test_one_negative_an_anchor(mining: Mining, variable_margin: float | None, seed: int) -> None:
     image, other = units(6, 3, seed), units(6, 3, seed + 100)
 
     def margin_of(rows: Tensor) -> Callable[[int, int], Tensor | float]:
-        frozen = rows.detach()
-        return lambda i, j: 0.2 if scale is None else oracle_margin(frozen, scale, i, j)
+        frozen, m = rows.detach(), variable_margin
+        return lambda i, j: 0.2 if m is None else oracle_margin(frozen, m, i, j)
 
     ours = mined_loss(
-        image, other, mining=mining, margin=0.2, image_margin_scale=scale, other_margin_scale=scale
+        image,
+        other,
+        mining=mining,
+        margin=0.2,
+        image_variable_margin=variable_margin,
+        other_variable_margin=variable_margin,
     )
     slow = oracle_mined(image, other, margin_of(image), mining) + oracle_mined(
         other, image, margin_of(other), mining
@@ -63,18 +68,20 @@ def test_semi_hard_negatives_are_farther_than_the_partner() -> None:
     assert mined_loss(image, other, mining="semi_hard", margin=0.2).item() == 0
 
 
-@pytest.mark.parametrize("scale", [1.0, 14.3])
-def test_info_nce_is_the_logarithm_of_a_softmax(scale: float) -> None:
+@pytest.mark.parametrize("logit_scale", [1.0, 14.3])
+def test_info_nce_is_the_logarithm_of_a_softmax(logit_scale: float) -> None:
     image, other = units(5, 4, 7), units(5, 4, 8)
 
     def one_way(anchors: Tensor, others: Tensor) -> Tensor:
         terms = []
         for i in range(5):
-            powers = torch.stack([torch.exp(scale * dot(anchors[i], others[j])) for j in range(5)])
+            powers = torch.stack(
+                [torch.exp(logit_scale * dot(anchors[i], others[j])) for j in range(5)]
+            )
             terms.append(-torch.log(powers[i] / powers.sum()))
         return torch.stack(terms).mean()
 
-    ours, slow = info_nce(image, other, scale), one_way(image, other) + one_way(other, image)
+    ours, slow = info_nce(image, other, logit_scale), one_way(image, other) + one_way(other, image)
     torch.testing.assert_close(ours, slow)
     torch.testing.assert_close(gradients(ours, image, other), gradients(slow, image, other))
 
@@ -84,17 +91,17 @@ def test_shares_of_the_rows_add_up_to_the_batch(kind: str) -> None:
     image, other = units(7, 4, 9), units(7, 4, 10)
 
     def loss(rows: slice) -> Tensor:
-        whole = FullBatch(image, other, rows.start)
+        full_batch = FullBatch(image, other, rows.start)
         if kind == "info_nce":
-            return info_nce(image[rows], other[rows], 5.0, full_batch=whole)
+            return info_nce(image[rows], other[rows], 5.0, full_batch=full_batch)
         mining: Mining = "hardest" if kind == "hardest" else "semi_hard"
         return mined_loss(
             image[rows],
             other[rows],
             mining=mining,
             margin=0.2,
-            image_margin_scale=0.4,
-            full_batch=whole,
+            image_variable_margin=0.4,
+            full_batch=full_batch,
         )
 
     parts = loss(slice(0, 3)) + loss(slice(3, 7))
@@ -103,12 +110,12 @@ def test_shares_of_the_rows_add_up_to_the_batch(kind: str) -> None:
     torch.testing.assert_close(gradients(parts, image, other), gradients(together, image, other))
 
 
-def test_the_scale_begins_at_the_temperature_and_ends_at_a_hundred() -> None:
-    scale = LearnedScale(0.05)
-    assert scale().item() == pytest.approx(20)
+def test_the_logit_scale_begins_at_the_temperature_and_ends_at_a_hundred() -> None:
+    logit_scale = LogitScale(0.05)
+    assert logit_scale().item() == pytest.approx(20)
     with torch.no_grad():
-        scale.log_scale.fill_(math.log(1e6))
-    assert scale().item() == pytest.approx(100)
+        logit_scale.log_scale.fill_(math.log(1e6))
+    assert logit_scale().item() == pytest.approx(100)
 
 
 def test_a_single_pair_is_refused() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import MACHINE
 from data_fixtures import contents, write_clip
 from test_extract import CONFIG, MEL, TRAIN, index, outcome, stats
 
@@ -39,17 +40,21 @@ def be_killed() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def poisoned_shard(die: Callable[[], None], config: Any, mel: Any, job: ClipShard) -> ShardResult:
+def poisoned_shard(
+    die: Callable[[], None], config: Any, mel: Any, timeout_seconds: float, job: ClipShard
+) -> ShardResult:
     """Stands for a decoder with a fault: it dies of one clip."""
     if any(o.clip.clip_id == POISON for o in job.clips) and POISON not in job.crashing:
         die()
-    return extract_shard(config, mel, job)
+    return extract_shard(config, mel, timeout_seconds, job)
 
 
-def poisoned_try(die: Callable[[], None], config: Any, mel: Any, alone: ClipShard) -> str:
+def poisoned_try(
+    die: Callable[[], None], config: Any, mel: Any, timeout_seconds: float, alone: ClipShard
+) -> str:
     if alone.clips[0].clip.clip_id == POISON:
         die()
-    return try_alone(config, mel, alone)
+    return try_alone(config, mel, timeout_seconds, alone)
 
 
 @pytest.fixture
@@ -72,14 +77,14 @@ def test_only_the_clip_that_crashes_is_lost(
 ) -> None:  # fmt: skip
     poison(monkeypatch, die)
     caplog.set_level("INFO", "trimodal")
-    out, config = tmp_path / "av", replace(CONFIG, workers=workers)
-    extract(manifest, out, config, MEL)
+    out, machine = tmp_path / "av", replace(MACHINE, workers=workers)
+    extract(manifest, out, CONFIG, MEL, machine)
     assert set(index(out)) == {*TRAIN, "test0", "test1"} - {POISON}
     assert stats(out)["left_out"] == {"corrupt": 1}
     how = "died of signal 11 (Segmentation fault)" if die is crash else "hung"
     assert any(f"{{'{POISON}': '{how}'}}" in text for text in caplog.messages)
     before = contents(out)
-    extract(manifest, out, config, MEL)
+    extract(manifest, out, CONFIG, MEL, machine)
     assert caplog.messages[-2].endswith("4 of 4 shards were finished by an earlier run")
     assert contents(out) == before
 
@@ -89,7 +94,7 @@ def test_the_coverage_gate_counts_a_crash(
 ) -> None:
     poison(monkeypatch, crash)
     with pytest.raises(DataError, match=r"87\.5 % of the 8 downloaded clips") as caught:
-        extract(manifest, tmp_path / "av", replace(CONFIG, min_coverage=0.9), MEL)
+        extract(manifest, tmp_path / "av", replace(CONFIG, min_coverage=0.9), MEL, MACHINE)
     assert f"corrupt        1  e.g. {POISON}: " in str(caught.value)
     assert "the process that decoded it died of signal 11" in str(caught.value)
 
@@ -99,5 +104,5 @@ def test_a_killed_worker_is_nobodys_fault(
 ) -> None:
     poison(monkeypatch, be_killed)
     with pytest.raises(WorkerError, match=r"signal 9 \(Killed\)"):
-        extract(manifest, tmp_path / "av", CONFIG, MEL)
+        extract(manifest, tmp_path / "av", CONFIG, MEL, MACHINE)
     assert not (tmp_path / "av" / "index.parquet").exists()

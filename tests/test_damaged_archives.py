@@ -248,7 +248,7 @@ def test_encrypted_zip_member_is_damaged(tmp_path: Path) -> None:
         read(file)
 
 
-def test_zip_with_names_that_are_no_text_is_broken(tmp_path: Path) -> None:
+def test_zip_with_names_that_are_not_text_is_broken(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.zip", {"é.jpg": b"a"})
     overwrite(archive, "é".encode(), b"\xff\xff")
     assert listed(archive)[0] == []

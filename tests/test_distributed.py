@@ -6,19 +6,26 @@ from typing import Any
 
 import pytest
 import torch
+from configs import config_for_tests
+from model_fixtures import MODEL
 from ranks import on_ranks
-from test_training import CONFIG, CPU, LOSS, MODEL
 from torch import Tensor, nn
+from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.losses.config import LossConfig
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import normalise
+from trimodal.training import trainer as module
 from trimodal.training.batch_norm import synchronise_batch_norm
 from trimodal.training.config import TrainConfig
-from trimodal.training.distributed import Ranks
-from trimodal.training.train import trainer as module
+from trimodal.training.distributed import SINGLE_PROCESS, World
 from trimodal.training.trainer import Trainer
 
+CONFIG = config_for_tests(
+    TrainConfig, batch_size=3, epochs=2, steps_per_epoch=2, rate_step_epochs=2,
+    weight_decay=1e-5, image_rate_factor=0.5, text_rate_factor=2.0,
+)  # fmt: skip
+LOSS = VARIABLE_MARGIN
 CLOSE = {"rtol": 0.0, "atol": 1e-10}
 ROWS = 12
 
@@ -43,32 +50,32 @@ def batches() -> list[tuple[Tensor, Tensor]]:
     return [(pictures(), windows), (pictures(), words)]
 
 
-def stepped(ranks: Ranks, config: TrainConfig, loss: LossConfig) -> dict[str, Any]:
+def stepped(world: World, config: TrainConfig, loss: LossConfig) -> dict[str, Any]:
     """Two steps on this rank's part of the same batch: the losses, gradients, weights, buffers."""
     module.normalise = in_double
-    rows = ROWS // ranks.size
-    part = slice(ranks.rank * rows, (ranks.rank + 1) * rows)
+    rows = ROWS // world.size
+    part = slice(world.rank * rows, (world.rank + 1) * rows)
     net = doubled()
-    trainer = Trainer(net, config, loss, ranks)
-    trainer._scale.double()
+    trainer = Trainer(net, config, loss, world)
+    trainer._logit_scale.double()
     audio, text = [(images[part], others[part]) for images, others in batches()]
     losses = [torch.stack(trainer.step(audio, text)) for _ in range(2)]
     gradients = {name: p.grad for name, p in net.named_parameters()}
     return {
         "losses": torch.stack(losses), "gradients": gradients, "state": net.state_dict(),
-        "scale": trainer._scale.state_dict(),
+        "logit_scale": trainer._logit_scale.state_dict(),
     }  # fmt: skip
 
 
-TOGETHER = replace(CONFIG, batch_norm="synchronised")
+SYNCHRONISED = replace(CONFIG, batch_norm="synchronised")
 CASES = {
     f"{margin_mode} {update}": (
-        replace(TOGETHER, update=update), replace(LOSS, margin_mode=margin_mode)
+        replace(SYNCHRONISED, update=update), replace(LOSS, margin_mode=margin_mode)
     )
     for margin_mode in ("fixed", "variable")
     for update in ("joint", "alternating")
 } | {
-    kind: (TOGETHER, replace(LOSS, kind=kind)) for kind in ("hardest", "semi_hard", "info_nce")
+    kind: (SYNCHRONISED, replace(LOSS, kind=kind)) for kind in ("hardest", "semi_hard", "info_nce")
 }  # fmt: skip
 LOCAL_CASES = {
     "chunks": (replace(CONFIG, chunk_size=3), LOSS),
@@ -76,8 +83,8 @@ LOCAL_CASES = {
 }
 
 
-def all_stepped(ranks: Ranks) -> dict[str, Any]:
-    return {name: stepped(ranks, *case) for name, case in (CASES | LOCAL_CASES).items()}
+def all_stepped(world: World) -> dict[str, Any]:
+    return {name: stepped(world, *case) for name, case in (CASES | LOCAL_CASES).items()}
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +100,10 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("case", CASES)
 def test_ranks_make_the_step_of_one_process(case: str, on_two: list[dict[str, Any]]) -> None:
-    alone = stepped(CPU, *CASES[case])
+    single = stepped(SINGLE_PROCESS, *CASES[case])
     for theirs in on_two:
-        assert theirs[case]["gradients"].keys() == alone["gradients"].keys()
-        torch.testing.assert_close(theirs[case], alone, **CLOSE)
+        assert theirs[case]["gradients"].keys() == single["gradients"].keys()
+        torch.testing.assert_close(theirs[case], single, **CLOSE)
 
 
 def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(
@@ -114,44 +121,44 @@ def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(
 
 def test_local_statistics_make_another_step(on_two: list[dict[str, Any]]) -> None:
     """Else the test of synchronised ones would pass without them."""
-    alone = stepped(CPU, CONFIG, LOSS)
+    single = stepped(SINGLE_PROCESS, CONFIG, LOSS)
     theirs = on_two[0]["local statistics"]
-    assert (theirs["losses"] - alone["losses"]).abs().max() > 1e-4
+    assert (theirs["losses"] - single["losses"]).abs().max() > 1e-4
 
 
-def normalised(ranks: Ranks) -> dict[str, Tensor]:
+def normalised(world: World) -> dict[str, Tensor]:
     """A batch norm of each kind on 12 rows, with its gradient."""
     found = {}
     for kind, shape in ((nn.BatchNorm1d, (ROWS, 5, 7)), (nn.BatchNorm2d, (ROWS, 5, 3, 4))):
         torch.manual_seed(5)
         net = nn.Sequential(kind(5, momentum=0.3)).double()
         nn.init.normal_(net[0].weight)
-        if ranks.size > 1:
-            synchronise_batch_norm(net, ranks)
+        if world.size > 1:
+            synchronise_batch_norm(net, world)
         rows = torch.randn(shape).double() + 3
         weights = torch.randn(shape).double()
-        part = slice(ranks.rank * ROWS // ranks.size, (ranks.rank + 1) * ROWS // ranks.size)
+        part = slice(world.rank * ROWS // world.size, (world.rank + 1) * ROWS // world.size)
         mine = rows[part].clone().requires_grad_()
         (net(mine) * weights[part]).sum().backward()
         name = kind.__name__
         found |= {
-            f"{name} gradient": ranks.gather(mine.grad),
-            f"{name} weight": ranks.total(net[0].weight.grad),
+            f"{name} gradient": world.all_gather(mine.grad),
+            f"{name} weight": world.all_reduce_sum(net[0].weight.grad),
         }
         found |= {f"{name} {key}": value for key, value in net.state_dict().items()}
         found[f"{name} eval"] = copy.deepcopy(net).eval()(rows).detach()
     return found
 
 
-def gathered(ranks: Ranks) -> dict[str, Tensor]:
-    rows = torch.full((2, 3), ranks.rank + 1.0, dtype=torch.float64, requires_grad=True)
-    together = ranks.gather(rows)
-    ((ranks.rank + 1) * together * torch.arange(18.0).view(6, 3)).sum().backward()
-    return {"rows": together.detach(), "gradient": rows.grad}
+def gathered(world: World) -> dict[str, Tensor]:
+    rows = torch.full((2, 3), world.rank + 1.0, dtype=torch.float64, requires_grad=True)
+    gathered_rows = world.all_gather(rows)
+    ((world.rank + 1) * gathered_rows * torch.arange(18.0).view(6, 3)).sum().backward()
+    return {"rows": gathered_rows.detach(), "gradient": rows.grad}
 
 
-def normalised_and_gathered(ranks: Ranks) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return normalised(ranks), gathered(ranks)
+def normalised_and_gathered(world: World) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return normalised(world), gathered(world)
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +167,9 @@ def on_three(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(on_three: list[Any]) -> None:
-    alone = normalised(CPU)
+    single = normalised(SINGLE_PROCESS)
     for theirs, _ in on_three:
-        torch.testing.assert_close(theirs, alone, **CLOSE)
+        torch.testing.assert_close(theirs, single, **CLOSE)
 
 
 def test_gathered_rows_have_the_gradient_of_all_ranks(on_three: list[Any]) -> None:

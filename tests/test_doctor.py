@@ -2,11 +2,13 @@
 
 import math
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from configs import MACHINE
 
 from trimodal import doctor as module
 from trimodal.cli import main
@@ -27,7 +29,7 @@ TINY = {
 
 
 @pytest.fixture
-def storage_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with tiny params, where the doctor looks."""
     shutil.copytree(ROOT / "params", tmp_path / "params")
     (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
@@ -117,7 +119,7 @@ def test_a_source_that_is_there_and_cannot_be_read_is_named(place: Path) -> None
     assert "train2017.zip" in detail(diagnosis, "COCO")
 
 
-def youtube(place: Path, **changes: Any) -> Diagnosis:
+def youtube(place: Path, **access: Any) -> Diagnosis:
     change(
         place,
         {
@@ -125,7 +127,7 @@ def youtube(place: Path, **changes: Any) -> Diagnosis:
                 "source": "youtube", "vggsound_csv": "v.csv", "msrvtt_csv": "m.csv",
                 "msrvtt_media": "videos",
             },
-            "youtube": changes,
+            "machine": {"youtube": asdict(MACHINE.youtube) | access},
         },
     )  # fmt: skip
     return diagnose(place / "params.yaml")
@@ -145,7 +147,10 @@ def test_an_old_yt_dlp_is_worth_a_note(place: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_cookies_file_that_is_not_there_is_missing(place: Path) -> None:
-    assert verdicts(youtube(place, cookies_file="nope.txt"))["youtube.cookies_file"] == "missing"
+    assert (
+        verdicts(youtube(place, cookies_file="nope.txt"))["machine.youtube.cookies_file"]
+        == "missing"
+    )
 
 
 def test_weights_are_looked_for_where_torch_keeps_them(
@@ -160,9 +165,11 @@ def test_weights_are_looked_for_where_torch_keeps_them(
     assert verdicts(diagnose(place / "params.yaml"))["ImageNet weights"] == "ok"
 
 
-def test_a_gpu_asked_for_in_vain_is_missing(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_required_gpu_that_is_absent_is_missing(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    change(place, {"train": {"device": "cuda"}})
+    change(place, {"machine": {"device": "cuda"}})
     assert verdicts(diagnose(place / "params.yaml"))["device"] == "missing"
 
 

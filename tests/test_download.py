@@ -12,21 +12,29 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import video_server as serve
+from configs import MACHINE, config_for_tests
 from data_fixtures import contents, write_clip
-from test_youtube import CONFIG as YOUTUBE
 
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.core.records import Clip, DataError
 from trimodal.download import probe as module
 from trimodal.download.demo.world import DemoConfig
 from trimodal.download.download import DownloadConfig, download
+from trimodal.download.youtube import YoutubeConfig
 
-DEMO = DemoConfig(
-    clips=6, seed=1, clip_seconds=3.0, frame_px=32, fps=2, audio_rate_hz=16_000, images_per_clip=2
+DEMO = config_for_tests(
+    DemoConfig, clips=6, clip_seconds=3.0, frame_px=32, fps=2, images_per_clip=2
 )
-DEMO_SOURCE = DownloadConfig(
-    source="demo", vggsound_csv="", vggsound_media="", vggsound_splits=("train",), msrvtt_csv="",
-    msrvtt_media="", min_coverage=0.0, workers=1,
+DEMO_SOURCE = config_for_tests(DownloadConfig, min_coverage=0.0)
+YOUTUBE = config_for_tests(YoutubeConfig)
+# A server on this machine: no pauses, no retries.
+IMPATIENT = replace(
+    MACHINE,
+    youtube=replace(
+        MACHINE.youtube, workers=2, pause_seconds=0.0, retries=0, backoff_seconds=0.0,
+        stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
+    ),
 )  # fmt: skip
 IDS = {name: f"{name}{'x' * (11 - len(name))}" for name in ("ok", "silent", "bad", "sound", "blip")}
 
@@ -61,17 +69,20 @@ def folder(tmp_path: Path, media: Path) -> DownloadConfig:
     rows.append(f"{'gone' * 2}xxx,10,gone,train")
     (tmp_path / "vggsound.csv").write_text("\n".join(rows))
     (tmp_path / "test.csv").write_text("key,vid_key,video_id,sentence\nr,m,video1,a dog\n")
-    return DownloadConfig(
+    return replace(
+        DEMO_SOURCE,
         source="files",
-        vggsound_csv=str(tmp_path / "vggsound.csv"), vggsound_media=str(tmp_path / "train"),
-        vggsound_splits=("train",),
-        msrvtt_csv=str(tmp_path / "test.csv"), msrvtt_media=str(tmp_path / "test"),
-        min_coverage=0.0, workers=1,
-    )  # fmt: skip
+        vggsound_csv=str(tmp_path / "vggsound.csv"),
+        vggsound_media=str(tmp_path / "train"),
+        msrvtt_csv=str(tmp_path / "test.csv"),
+        msrvtt_media=str(tmp_path / "test"),
+    )
 
 
-def run(config: DownloadConfig, out: Path, demo: DemoConfig = DEMO) -> dict[str, ClipOutcome]:
-    download(config, YOUTUBE, demo, out / "clips", out / "world")
+def run(
+    config: DownloadConfig, out: Path, demo: DemoConfig = DEMO, machine: MachineConfig = MACHINE
+) -> dict[str, ClipOutcome]:
+    download(config, YOUTUBE, demo, out / "clips", out / "world", machine)
     return {o.clip.clip_id: o for o in read_manifest(out / "clips" / "manifest.parquet")}
 
 
@@ -143,7 +154,7 @@ def test_file_that_went_away_is_unavailable(folder: DownloadConfig, tmp_path: Pa
     assert run(folder, tmp_path)[f"{IDS['silent']}_000010"].status == "unavailable"
 
 
-def test_link_to_nowhere_and_folder_are_no_clips(folder: DownloadConfig, tmp_path: Path) -> None:
+def test_link_to_nowhere_and_folder_are_not_clips(folder: DownloadConfig, tmp_path: Path) -> None:
     blip, silent = (tmp_path / "train" / f"{IDS[name]}_000010.mp4" for name in ("blip", "silent"))
     blip.unlink()
     blip.symlink_to(tmp_path / "nowhere.mp4")
@@ -153,7 +164,7 @@ def test_link_to_nowhere_and_folder_are_no_clips(folder: DownloadConfig, tmp_pat
     assert outcomes[blip.stem].status == outcomes[silent.stem].status == "unavailable"
 
 
-def test_clip_outside_the_folder_cannot_be_asked_for(
+def test_clip_outside_the_folder_cannot_be_requested(
     folder: DownloadConfig, tmp_path: Path, media: Path
 ) -> None:
     shutil.copy2(media / "ok.mp4", tmp_path / "secret.mp4")
@@ -267,7 +278,7 @@ def test_interrupted_demo_run_renders_only_what_is_missing(world: Path) -> None:
     assert sorted(changed) == gone
 
 
-def test_demo_of_another_seed_starts_anew(world: Path) -> None:
+def test_demo_of_another_seed_starts_over(world: Path) -> None:
     times = mtimes(world)
     (world / "clips" / "demo" / "stray.mp4").write_text("of the old world")
     outcomes = run(DEMO_SOURCE, world, replace(DEMO, seed=2))
@@ -288,7 +299,7 @@ def test_two_workers_render_the_same(
     one = contents(world)
     (tmp_path / "two").mkdir()
     monkeypatch.chdir(tmp_path / "two")
-    run(replace(DEMO_SOURCE, workers=2), Path())
+    run(DEMO_SOURCE, Path(), machine=replace(MACHINE, workers=2))
     assert contents(Path()) == one
 
 
@@ -310,13 +321,13 @@ def test_coverage_below_the_bar_fails_with_the_table_of_reasons(
     assert len(read_manifest(tmp_path / "clips" / "manifest.parquet")) == 7
 
 
-def test_coverage_is_asked_of_each_data_set(folder: DownloadConfig, tmp_path: Path) -> None:
+def test_coverage_is_required_of_each_data_set(folder: DownloadConfig, tmp_path: Path) -> None:
     (tmp_path / "test" / "video1.mkv").unlink()
     with pytest.raises(DataError, match=r"0\.0 % of the 1 msrvtt clips"):
         run(folder, tmp_path)
 
 
-def test_stats_count_what_was_asked_for_found_and_usable(
+def test_stats_count_what_was_requested_found_and_usable(
     folder: DownloadConfig, tmp_path: Path
 ) -> None:
     with (tmp_path / "vggsound.csv").open("a") as rows:
@@ -362,7 +373,7 @@ def test_youtube_source_fetches_and_another_source_leaves_what_came(
     with serve.running(served) as server:
         server.answers["gonegonexxx"] = serve.status(404)
         youtube = replace(YOUTUBE, page=server.page)
-        download(config, youtube, DEMO, tmp_path / "clips", tmp_path / "world")
+        download(config, youtube, DEMO, tmp_path / "clips", tmp_path / "world", IMPATIENT)
     outcomes = read_manifest(tmp_path / "clips" / "manifest.parquet")
     statuses = {o.clip.clip_id: o.status for o in outcomes}
     assert statuses.pop("gonegonexxx_000010") == "unavailable"

@@ -12,7 +12,6 @@ import pytest
 import torch
 from model_fixtures import Tool
 from training_fixtures import RATE_HZ, TinyData
-from trimodal.training.datasets import read_frame, read_windows
 
 from trimodal.core.records import DataError, Query
 from trimodal.core.text import read_vocabulary
@@ -23,7 +22,8 @@ from trimodal.search.api import Trimodal
 from trimodal.search.audio_windows import audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.training.clip_index import IndexedClip, read_index
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import SINGLE_PROCESS
+from trimodal.training.readers import read_frame, read_windows
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def clip(tiny_data: TinyData) -> IndexedClip:
     return read_index(tiny_data.av_dir, "test", tiny_data.mel)[0]
 
 
-def write_sound(path: Path, seconds: float) -> Path:
+def write_audio(path: Path, seconds: float) -> Path:
     samples = 8000 * np.sin(np.arange(int(seconds * RATE_HZ)) * 0.3)
     with wave.open(str(path), "wb") as file:
         file.setnchannels(1)
@@ -41,7 +41,7 @@ def write_sound(path: Path, seconds: float) -> Path:
     return path
 
 
-def test_sentences_have_the_points_of_the_evaluation(
+def test_sentences_have_the_embeddings_of_the_evaluation(
     tool: Tool, tiny_data: TinyData, clip: IndexedClip
 ) -> None:
     sentences = ["A red dog.", "the bird drum and a zebra"]
@@ -51,19 +51,20 @@ def test_sentences_have_the_points_of_the_evaluation(
     ]
     expected = embed_test_set(
         tool.network, read_vocabulary(tool.vocabulary), queries, [clip],
-        points=1, renormalise=False, mel=tiny_data.mel, augment=tiny_data.augment, ranks=Ranks(),
+        frames_per_video=1, renormalise=False, front_end=tiny_data.front_end,
+        augment=tiny_data.augment, world=SINGLE_PROCESS,
     )  # fmt: skip
     with pytest.warns(UnknownWordWarning, match="without a vector: zebra"):
-        points = tool.model.embed_text(sentences)
-    assert (points.shape, points.dtype) == ((2, 256), np.float32)
-    np.testing.assert_allclose(points, expected.text, atol=1e-6)
-    np.testing.assert_allclose(np.linalg.norm(points, axis=1), 1, atol=1e-6)
+        embeddings = tool.model.embed_text(sentences)
+    assert (embeddings.shape, embeddings.dtype) == ((2, 256), np.float32)
+    np.testing.assert_allclose(embeddings, expected.text, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-6)
 
 
-def test_of_nothing_there_are_no_points(tool: Tool) -> None:
+def test_no_inputs_have_no_embeddings(tool: Tool) -> None:
     for embed in (tool.model.embed_text, tool.model.embed_images, tool.model.embed_audio):
-        points = embed([])
-        assert (points.shape, points.dtype) == ((0, 256), np.float32)
+        embeddings = embed([])
+        assert (embeddings.shape, embeddings.dtype) == ((0, 256), np.float32)
 
 
 def test_known_words_bring_no_warning(tool: Tool) -> None:
@@ -86,7 +87,7 @@ def test_a_sentence_that_says_nothing_is_refused(tool: Tool, sentence: str, told
         tool.model.embed_text(["a dog", sentence])
 
 
-def test_pictures_have_the_points_of_the_evaluation(
+def test_images_have_the_embeddings_of_the_evaluation(
     tool: Tool, tiny_data: TinyData, clip: IndexedClip
 ) -> None:
     frames = [read_frame(clip, number) for number in (1, 5, 9)]
@@ -97,7 +98,7 @@ def test_pictures_have_the_points_of_the_evaluation(
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
-def test_a_picture_file_and_its_pixels_are_one_point(tool: Tool, tmp_path: Path) -> None:
+def test_an_image_file_and_its_pixels_have_one_embedding(tool: Tool, tmp_path: Path) -> None:
     from PIL import Image
 
     rng = np.random.default_rng(1)
@@ -110,7 +111,7 @@ def test_a_picture_file_and_its_pixels_are_one_point(tool: Tool, tmp_path: Path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0 cut"])
-def test_what_is_no_picture_is_named(tool: Tool, tmp_path: Path, content: bytes) -> None:
+def test_what_is_not_an_image_is_named(tool: Tool, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
     with pytest.raises(QueryError, match=r"broken\.jpg is no JPEG or PNG"):
@@ -120,49 +121,47 @@ def test_what_is_no_picture_is_named(tool: Tool, tmp_path: Path, content: bytes)
 
 
 def test_windows_are_those_of_the_shards(tiny_data: TinyData, clip: IndexedClip) -> None:
-    """A clip's own file, heard from outside, gives what extraction stored of it."""
+    """A clip's own file, read from outside, gives what extraction stored of it."""
     path = tiny_data.av_dir.parent / "clips" / f"{clip.clip_id.removeprefix('video')}.mp4"
-    heard = audio_windows(path, tiny_data.mel)
+    windows = audio_windows(path, tiny_data.front_end)
     centres = [second + 0.5 for second in range(1, 9)]
-    expected, missing = read_windows([clip] * 8, centres, tiny_data.mel)
+    expected, missing = read_windows([clip] * 8, centres, tiny_data.front_end)
     assert sum(missing) == 0
-    torch.testing.assert_close(heard, expected)
+    torch.testing.assert_close(windows, expected)
 
 
-def test_a_long_sound_is_the_mean_of_its_windows(
+def test_long_audio_is_the_mean_of_its_windows(
     tool: Tool, tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    path = write_sound(tmp_path / "long.wav", 6.0)
+    path = write_audio(tmp_path / "long.wav", 6.0)
     with torch.inference_mode():
-        each = tool.network.audio(audio_windows(path, tiny_data.mel)).numpy()
+        each = tool.network.audio(audio_windows(path, tiny_data.front_end)).numpy()
     assert len(each) == 4
     mean = each.mean(axis=0)
-    point = tool.model.embed_audio([path])[0]
-    np.testing.assert_allclose(point, mean / np.linalg.norm(mean), atol=1e-6)
+    embedding = tool.model.embed_audio([path])[0]
+    np.testing.assert_allclose(embedding, mean / np.linalg.norm(mean), atol=1e-6)
 
 
 @pytest.mark.parametrize("seconds", [0.2, 2.9, 3.0])
-def test_a_short_sound_lies_in_the_middle_of_its_window(
+def test_short_audio_lies_in_the_middle_of_its_window(
     tiny_data: TinyData, tmp_path: Path, seconds: float
 ) -> None:
-    windows = audio_windows(write_sound(tmp_path / "short.wav", seconds), tiny_data.mel)
-    assert windows.shape == (1, 1, tiny_data.mel.mels, tiny_data.mel.columns)
+    windows = audio_windows(write_audio(tmp_path / "short.wav", seconds), tiny_data.front_end)
+    assert windows.shape == (1, 1, tiny_data.mel.mels, tiny_data.front_end.columns)
     loud = (windows[0, 0].max(dim=0).values > -0.9).nonzero().flatten()
-    before, behind = int(loud[0]), tiny_data.mel.columns - 1 - int(loud[-1])
-    assert abs(before - behind) <= 2
+    before, after = int(loud[0]), tiny_data.front_end.columns - 1 - int(loud[-1])
+    assert abs(before - after) <= 2
     assert len(loud) == pytest.approx(seconds / tiny_data.mel.hop_seconds, abs=5)
 
 
-def test_files_that_cannot_be_heard_are_named(
-    tool: Tool, tiny_data: TinyData, tmp_path: Path
-) -> None:
+def test_files_without_audio_are_named(tool: Tool, tiny_data: TinyData, tmp_path: Path) -> None:
     silent = tiny_data.av_dir.parent / "clips" / "10.mp4"
     (tmp_path / "no.wav").write_bytes(b"no sound")
     for path in (silent, tmp_path / "no.wav"):
         with pytest.raises(MediaError, match=path.name):
             tool.model.embed_audio([path])
     with pytest.raises(LimitError, match="too_long"):
-        tool.model.embed_audio([write_sound(tmp_path / "long.wav", 901.0)])
+        tool.model.embed_audio([write_audio(tmp_path / "long.wav", 901.0)])
 
 
 def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:

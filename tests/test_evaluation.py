@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from configs import MACHINE
 from evaluation_fixtures import (
     KEYS,
     clip,
@@ -26,9 +27,9 @@ from evaluation_fixtures import (
 
 from trimodal.core.records import DataError
 from trimodal.core.text import build_vocabulary
+from trimodal.evaluation import evaluate as module
 from trimodal.evaluation.embedding import Embeddings
 from trimodal.evaluation.evaluate import Outputs, evaluate
-from trimodal.evaluation.evaluate import evaluate as module
 from trimodal.evaluation.metrics import audio_weight_curve, measure, text_to_video
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.training.leaks import Leaks, LeaksConfig
@@ -141,7 +142,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "test.csv").write_text("q")
     (tmp_path / "model").write_text("m")
     checkpoint = SimpleNamespace(
-        mel=None, augment=None, epoch=3, loss=SimpleNamespace(margin_mode="fixed")
+        mel=None, audio_front_end=None, augment=None, epoch=3, loss={"margin_mode": "fixed"}
     )
     vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
 
@@ -157,14 +158,19 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             monkeypatch.setattr(module, name, lambda *_, _value=value, **__: _value)
 
         settings = config(
-            test_csv=str(tmp_path / "test.csv"), protocol=protocol, points=3, renormalise=True
+            test_csv=str(tmp_path / "test.csv"),
+            protocol=protocol,
+            frames_per_video=3,
+            renormalise=True,
         )
 
         def embed(
             _network: Any, _vocabulary: Any, queries: Any, *_: Any,
-            points: int, renormalise: bool, **__: Any,
+            frames_per_video: int, renormalise: bool, **__: Any,
         ) -> Embeddings:  # fmt: skip
-            assert (points, renormalise) == (settings.points, settings.renormalise)
+            assert (frames_per_video, renormalise) == (
+                settings.frames_per_video, settings.renormalise,
+            )  # fmt: skip
             asked = {query.video_id for query in queries}
             order = dict.fromkeys(query.video_id for query in e.queries)
             return e.select(np.array([video in asked for video in order]))
@@ -181,7 +187,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )  # fmt: skip
         evaluate(
             tmp_path / "model", tmp_path, tmp_path, tmp_path, tmp_path / "world", out,
-            config=settings, leaks=LeaksConfig(test_in_training=policy),
+            config=settings, leaks=LeaksConfig(test_in_training=policy), machine=MACHINE,
         )  # fmt: skip
         ranks = pq.read_table(out.ranks).to_pylist()
         return json.loads(out.metrics.read_text()), json.loads(out.audit.read_text()), ranks

@@ -8,7 +8,7 @@ import torch
 from model_fixtures import Tool
 
 from trimodal.core.files import read_json
-from trimodal.search.api import export
+from trimodal.search import export
 from trimodal.search.encoder import Encoder
 from trimodal.search.export import ExportError, Part, example, export_encoders, parts_of, run
 
@@ -28,9 +28,9 @@ def test_it_agrees_for_any_number_of_rows(tool: Tool, folder: Path, part: Part, 
     inputs = example(part, tool.model, rows)
     with torch.inference_mode():
         ours = parts_of(tool.model)[part](inputs).numpy()
-    points = run(folder / f"{part}.onnx", inputs)
-    assert points.shape == (rows, 256)
-    assert abs(points - ours).max() <= 1e-4
+    embeddings = run(folder / f"{part}.onnx", inputs)
+    assert embeddings.shape == (rows, 256)
+    assert abs(embeddings - ours).max() <= 1e-4
 
 
 def test_the_files_and_the_facts_one_needs(folder: Path) -> None:
@@ -38,7 +38,7 @@ def test_the_files_and_the_facts_one_needs(folder: Path) -> None:
     assert names == {"text.onnx", "image.onnx", "audio.onnx", "encoders.json"}
     facts = read_json(folder / "encoders.json")
     assert facts["frame_px"] == 32
-    assert facts["mel"]["window_seconds"] == 3.0
+    assert facts["window"]["seconds"] == 3.0
 
 
 def test_another_answer_is_an_error_and_leaves_no_file(

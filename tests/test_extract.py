@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from archive_fixtures import KINDS, cut, overwrite, pack
+from configs import MACHINE, config_for_tests
 from data_fixtures import REAL, brightness, contents, needs_real_data, write_clip
 from PIL import Image
 
@@ -30,20 +31,19 @@ from trimodal.media.container import MediaError
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
 from trimodal.parallel import journal
-from trimodal.preprocess import extract as module
+from trimodal.preprocess import clip_shards
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
 from trimodal.preprocess.extract import extract
 from trimodal.preprocess.splits import hold_out
 
-MEL = MelConfig(
-    sample_rate_hz=8000, n_fft=256, window_samples=256, hop_samples=128, mels=16,
-    window_seconds=1.0, decibel="power",
+MEL = config_for_tests(
+    MelConfig, sample_rate_hz=8000, n_fft=256, window_samples=256, hop_samples=128, mels=16
+)
+CONFIG = config_for_tests(
+    ExtractConfig, frame_px=16, jpeg_quality=95, clips_per_shard=2, longest_seconds=1800.0,
+    min_coverage=0.0,
 )  # fmt: skip
-CONFIG = ExtractConfig(
-    frame_px=16, jpeg_quality=95, clips_per_shard=2, validation_share=0.1, validation_seed=2020,
-    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0,
-    min_coverage=0.0, workers=1,
-)  # fmt: skip
+TIMEOUT_SECONDS = MACHINE.clip_timeout_seconds
 TRAIN = [f"clip{i}" for i in range(6)]
 
 
@@ -96,8 +96,10 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "map_in_order", lambda _, work, jobs, *__, **___: map(work, jobs))
 
 
-def test_shards_are_named_by_split_and_hold_so_many_clips(manifest: Path, tmp_path: Path) -> None:
-    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+def test_shards_are_named_by_split_and_hold_that_number_of_clips(
+    manifest: Path, tmp_path: Path
+) -> None:
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     assert sorted(path.name for path in out.iterdir()) == [
         "index.parquet", "journal", "stats.json", "test-000000.tar", "train-000000.tar",
         "train-000001.tar", "train-000002.tar", "val-000000.tar",
@@ -106,7 +108,7 @@ def test_shards_are_named_by_split_and_hold_so_many_clips(manifest: Path, tmp_pa
 
 
 def test_sample_has_its_frames_mel_and_facts(manifest: Path, tmp_path: Path) -> None:
-    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     found = members(out)
     own = {name: content for name, content in found.items() if name.startswith("clip3.")}
     assert sorted(own) == [f"clip3.0{n}.jpg" for n in (1, 2, 3)] + ["clip3.json", "clip3.mel.npy"]
@@ -118,7 +120,7 @@ def test_sample_has_its_frames_mel_and_facts(manifest: Path, tmp_path: Path) -> 
     }  # fmt: skip
     mel = np.load(io.BytesIO(own["clip3.mel.npy"]), allow_pickle=False)
     assert mel.dtype == MEL.column_type
-    sound = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits)
+    sound = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits(TIMEOUT_SECONDS))
     np.testing.assert_array_equal(mel, log_mel(sound, MEL))
 
 
@@ -128,7 +130,7 @@ def manifest_path(manifest: Path, name: str) -> Path:
 
 
 def test_frame_n_shows_second_n_minus_a_half(manifest: Path, tmp_path: Path) -> None:
-    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     for number in (1, 2, 3):
         with Image.open(io.BytesIO(members(out)[f"clip3.0{number}.jpg"])) as image:
             assert (image.mode, image.size) == ("RGB", (16, 16))
@@ -136,7 +138,7 @@ def test_frame_n_shows_second_n_minus_a_half(manifest: Path, tmp_path: Path) -> 
 
 
 def test_index_says_where_each_member_lies(manifest: Path, tmp_path: Path) -> None:
-    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     found = members(out)
     for name, row in index(out).items():
         content = (out / row["shard"]).read_bytes()
@@ -156,7 +158,7 @@ def test_clip_of_over_99_seconds_keeps_its_frames_in_order(tmp_path: Path) -> No
     job = ClipShard(
         path=tmp_path / "test-000000.tar", split="test", clips=(outcome("test2", long),)
     )
-    (row,) = extract_shard(CONFIG, MEL, job).rows
+    (row,) = extract_shard(CONFIG, MEL, TIMEOUT_SECONDS, job).rows
     content = job.path.read_bytes()
     seen = [
         float(np.asarray(Image.open(io.BytesIO(content[offset : offset + size]))).mean())
@@ -166,7 +168,7 @@ def test_clip_of_over_99_seconds_keeps_its_frames_in_order(tmp_path: Path) -> No
 
 
 def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Path) -> None:
-    extract(manifest, out := tmp_path / "av", CONFIG, MEL)
+    extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     assert "mute" not in index(out)
     assert index(out)["test0"]["mel_columns"] == 0
     assert json.loads(members(out)["test0.json"])["missing_audio"] is True
@@ -181,15 +183,15 @@ def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
     def broken(path: Path, *_: object) -> None:
         raise MediaError(path, "corrupt", "its sound does not decode")
 
-    monkeypatch.setattr("trimodal.preprocess.extract.decode_audio", broken)
+    monkeypatch.setattr("trimodal.preprocess.clip_shards.decode_audio", broken)
     with pytest.raises(DataError, match="'corrupt': 6"):
-        extract(manifest, tmp_path / "out", CONFIG, MEL)
+        extract(manifest, tmp_path / "out", CONFIG, MEL, MACHINE)
     job = ClipShard(
         path=tmp_path / "test-000000.tar",
         split="test",
         clips=tuple(o for o in read_manifest(manifest) if o.clip.clip_id == "test1"),
     )
-    done = extract_shard(CONFIG, MEL, job)
+    done = extract_shard(CONFIG, MEL, TIMEOUT_SECONDS, job)
     assert [(row["clip_id"], row["mel_columns"]) for row in done.rows] == [("test1", 0)]
     assert not done.left_out
 
@@ -198,9 +200,9 @@ def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
 def test_the_index_changes_with_the_sound_alone(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extract(manifest, tmp_path / "one", CONFIG, MEL)
-    monkeypatch.setattr(module, "decode_audio", lambda *a: (b / -2 for b in decode_audio(*a)))
-    extract(manifest, tmp_path / "two", CONFIG, MEL)
+    extract(manifest, tmp_path / "one", CONFIG, MEL, MACHINE)
+    monkeypatch.setattr(clip_shards, "decode_audio", lambda *a: (b / -2 for b in decode_audio(*a)))
+    extract(manifest, tmp_path / "two", CONFIG, MEL, MACHINE)
     one, two = index(tmp_path / "one"), index(tmp_path / "two")
     assert {k: v["mel_offset"] for k, v in one.items()} == {
         k: v["mel_offset"] for k, v in two.items()
@@ -226,7 +228,7 @@ def test_stats_count_what_went_in_and_what_was_left_out(
     write_manifest(
         tmp_path / "m.parquet", [*(outcome(n, c) for n, c in media.items()), lost, broken]
     )
-    extract(tmp_path / "m.parquet", out := tmp_path / "av", CONFIG, MEL)
+    extract(tmp_path / "m.parquet", out := tmp_path / "av", CONFIG, MEL, MACHINE)
     written = stats(out)
     clips = written.pop("clips")
     assert clips["test"] == 2
@@ -240,9 +242,9 @@ def test_stats_count_what_went_in_and_what_was_left_out(
 
 
 def test_same_bytes_twice_and_with_two_workers(manifest: Path, tmp_path: Path) -> None:
-    extract(manifest, tmp_path / "one", CONFIG, MEL)
-    extract(manifest, tmp_path / "again", CONFIG, MEL)
-    extract(manifest, tmp_path / "two", replace(CONFIG, workers=2), MEL)
+    extract(manifest, tmp_path / "one", CONFIG, MEL, MACHINE)
+    extract(manifest, tmp_path / "again", CONFIG, MEL, MACHINE)
+    extract(manifest, tmp_path / "two", CONFIG, MEL, replace(MACHINE, workers=2))
     first = contents(tmp_path / "one")
     assert first == contents(tmp_path / "again") == contents(tmp_path / "two")
 
@@ -256,7 +258,7 @@ def packed_manifest(
     pack(archive, files, method=method)
     clips = [outcome.clip for outcome in outcomes.values()]
     path = archive.parent / "packed.parquet"
-    write_manifest(path, find_local_clips(archive, clips, [], 1))
+    write_manifest(path, find_local_clips(archive, clips, [], MACHINE))
     return path
 
 
@@ -269,8 +271,8 @@ def test_clips_in_an_archive_make_the_same_bytes(
     if kind in (".tar", ".zip"):  # read from anywhere: the order in them makes no difference
         names.reverse()
     packed = packed_manifest(tmp_path / f"a{kind}", manifest, names)
-    extract(manifest, tmp_path / "files", CONFIG, MEL)
-    extract(packed, tmp_path / "packed", replace(CONFIG, workers=workers), MEL)
+    extract(manifest, tmp_path / "files", CONFIG, MEL, MACHINE)
+    extract(packed, tmp_path / "packed", CONFIG, MEL, replace(MACHINE, workers=workers))
     assert contents(tmp_path / "files") == contents(tmp_path / "packed")
 
 
@@ -282,9 +284,9 @@ def test_shards_follow_the_order_in_a_zipped_tar(
     packed = packed_manifest(tmp_path / "a.tar.gz", manifest, stored)
     offsets = []
     monkeypatch.setattr(
-        module, "as_path", lambda file: offsets.append(file.offset) or as_path(file)
+        clip_shards, "as_path", lambda file: offsets.append(file.offset) or as_path(file)
     )
-    extract(packed, tmp_path / "packed", CONFIG, MEL)
+    extract(packed, tmp_path / "packed", CONFIG, MEL, MACHINE)
     by_split: dict[str, list[str]] = {}
     for name, row in index(tmp_path / "packed").items():
         by_split.setdefault(row["split"], []).append(name)
@@ -295,7 +297,7 @@ def test_shards_follow_the_order_in_a_zipped_tar(
         "test": ["test0", "test1"],
     }
     assert sum(b < a for a, b in pairwise(offsets)) == 2  # three splits
-    extract(manifest, tmp_path / "files", CONFIG, MEL)
+    extract(manifest, tmp_path / "files", CONFIG, MEL, MACHINE)
     assert members(tmp_path / "packed") == members(tmp_path / "files")
 
 
@@ -310,8 +312,8 @@ def test_member_damaged_since_the_download_is_left_out(
     names = [*TRAIN, "mute", "test1", "test0"]
     packed = packed_manifest(archive, manifest, names, zipfile.ZIP_STORED)
     overwrite(archive, clip, bytes(len(clip)))
-    extract(packed, tmp_path / "packed", CONFIG, MEL)
-    extract(manifest, tmp_path / "files", CONFIG, MEL)
+    extract(packed, tmp_path / "packed", CONFIG, MEL, MACHINE)
+    extract(manifest, tmp_path / "files", CONFIG, MEL, MACHINE)
     assert stats(tmp_path / "packed")["left_out"] == {"no_audio": 1, "corrupt": 1}
     whole = members(tmp_path / "files")
     kept = {name: content for name, content in whole.items() if not name.startswith("clip1.")}
@@ -332,7 +334,7 @@ def test_archive_cut_since_the_download_gives_what_it_still_holds(
         split="test",
         clips=tuple(sorted(clips, key=lambda o: o.offset)),
     )
-    done = extract_shard(CONFIG, MEL, job)
+    done = extract_shard(CONFIG, MEL, TIMEOUT_SECONDS, job)
     kept = [row["clip_id"] for row in done.rows]
     assert 2 <= len(kept) < len(names)
     assert kept == names[: len(kept)]
@@ -349,7 +351,7 @@ def test_archive_that_is_gone_costs_its_clips_alone(manifest: Path, tmp_path: Pa
     ]  # fmt: skip
     archive.unlink()
     write_manifest(tmp_path / "moved.parquet", moved)
-    extract(tmp_path / "moved.parquet", out := tmp_path / "av", CONFIG, MEL)
+    extract(tmp_path / "moved.parquet", out := tmp_path / "av", CONFIG, MEL, MACHINE)
     assert stats(out)["left_out"] == {"no_audio": 1, "corrupt": 2}
     assert index(out).keys() == {"clip0", "clip3", "clip4", "clip5", "test0", "test1"}
 
@@ -361,7 +363,7 @@ def test_empty_split_is_an_error_with_the_reasons(
     kept = ("test0", "test1", "mute") if empty == "train" else (*TRAIN, "mute")
     write_manifest(tmp_path / "m.parquet", [outcome(name, media[name]) for name in kept])
     with pytest.raises(DataError, match=r"empty split.*'no_audio': 1"):
-        extract(tmp_path / "m.parquet", tmp_path / "av", CONFIG, MEL)
+        extract(tmp_path / "m.parquet", tmp_path / "av", CONFIG, MEL, MACHINE)
     assert not (tmp_path / "av" / "index.parquet").exists()
 
 
@@ -376,10 +378,10 @@ def test_job_that_breaks_leaves_no_half_shard(
 
         return write_shard(path, half() if path.name == "train-000001.tar" else samples)
 
-    write_shard = module.write_shard
-    monkeypatch.setattr(module, "write_shard", breaks_down)
+    write_shard = clip_shards.write_shard
+    monkeypatch.setattr(clip_shards, "write_shard", breaks_down)
     with pytest.raises(RuntimeError, match="out of luck"):
-        extract(manifest, tmp_path / "av", CONFIG, MEL)
+        extract(manifest, tmp_path / "av", CONFIG, MEL, MACHINE)
     assert list(contents(tmp_path / "av")) == ["train-000000.tar"]
 
 
@@ -397,7 +399,7 @@ def test_every_real_clip_yields_frames_and_a_mel(tmp_path: Path) -> None:
             for o, path in zip(job.clips, paths, strict=True)
         ),
     )
-    done = extract_shard(CONFIG, replace(MEL, sample_rate_hz=16_000), job)
+    done = extract_shard(CONFIG, replace(MEL, sample_rate_hz=16_000), TIMEOUT_SECONDS, job)
     assert not done.left_out
     assert len(done.rows) == 60
     for row in done.rows:

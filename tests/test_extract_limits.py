@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from configs import MACHINE, config_for_tests
 from data_fixtures import write_clip
 from media_fixtures import COLOURS, ffmpeg, frames_of
 from mel_fixtures import PAPER
@@ -20,11 +21,8 @@ from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Clip
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
 
-CONFIG = ExtractConfig(
-    frame_px=64, jpeg_quality=90, clips_per_shard=9, validation_share=0.1, validation_seed=2020,
-    longest_seconds=1800.0, largest_pixels=9_437_184, timeout_seconds=120.0,
-    min_coverage=0.0, workers=1,
-)  # fmt: skip
+CONFIG = config_for_tests(ExtractConfig, frame_px=64, longest_seconds=1800.0, min_coverage=0.0)
+TIMEOUT_SECONDS = MACHINE.clip_timeout_seconds
 
 
 def job_of(folder: Path, *paths: Path) -> ClipShard:
@@ -44,26 +42,26 @@ def members(shard: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize(
-    ("limits", "left_out"),
+    ("limits", "timeout_seconds", "left_out"),
     [
-        ({"longest_seconds": 3.2}, {"too_long": 2}),
-        ({"largest_pixels": 32 * 32 - 1}, {"too_large": 4}),
-        ({"timeout_seconds": 1e-9}, {"too_slow": 4}),
-        ({"longest_seconds": 5.0, "largest_pixels": 32 * 32}, {}),
+        ({"longest_seconds": 3.2}, TIMEOUT_SECONDS, {"too_long": 2}),
+        ({"largest_pixels": 32 * 32 - 1}, TIMEOUT_SECONDS, {"too_large": 4}),
+        ({}, 1e-9, {"too_slow": 4}),
+        ({"longest_seconds": 5.0, "largest_pixels": 32 * 32}, TIMEOUT_SECONDS, {}),
     ],
     ids=["length", "size", "time", "just_fits"],
 )
 def test_clips_over_a_limit_are_left_out_and_counted(
-    limits: dict[str, Any], left_out: dict[str, int], tmp_path: Path
+    limits: dict[str, Any], timeout_seconds: float, left_out: dict[str, int], tmp_path: Path
 ) -> None:
     """One has more pictures than sound, one more sound than pictures."""
     seconds = {"a": (2, 2), "b": (4, 2), "c": (2, 4), "d": (3, 3)}
     paths = [
-        write_clip(tmp_path / f"{name}.mp4", seconds=shown, sound_s=heard)
-        for name, (shown, heard) in seconds.items()
+        write_clip(tmp_path / f"{name}.mp4", seconds=video_s, sound_s=audio_s)
+        for name, (video_s, audio_s) in seconds.items()
     ]
     job = job_of(tmp_path, *paths)
-    done = extract_shard(replace(CONFIG, **limits), PAPER, job)
+    done = extract_shard(replace(CONFIG, **limits), PAPER.mel, timeout_seconds, job)
     assert done.left_out == left_out
     kept = "ad" if "too_long" in left_out else "" if left_out else "abcd"
     assert {row["clip_id"] for row in done.rows} == set(kept)
@@ -71,7 +69,7 @@ def test_clips_over_a_limit_are_left_out_and_counted(
 
 
 @pytest.mark.parametrize("size", [64, 72])
-def test_stored_pictures_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> None:
+def test_stored_images_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> None:
     """Of the quality asked for, with half the colour's rows and columns."""
     path = tmp_path / "a.mp4"
     ffmpeg(
@@ -79,7 +77,7 @@ def test_stored_pictures_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> N
         "-f", "lavfi", "-i", "sine=duration=3", "-pix_fmt", "yuv420p", path,
     )  # fmt: skip
     job = job_of(tmp_path, path)
-    extract_shard(replace(CONFIG, frame_px=size), PAPER, job)
+    extract_shard(replace(CONFIG, frame_px=size), PAPER.mel, TIMEOUT_SECONDS, job)
     frames = frames_of(path, size, size)
     assert np.abs(frames.astype(int) - frames[..., ::-1]).mean() > 20
     expected = io.BytesIO()
@@ -104,7 +102,7 @@ clip = Clip(clip_id="a", source="vggsound", split="train", label="")
 outcome = ClipOutcome(clip=clip, path=str(path), status="ok", duration_s=1.0, has_audio=True)
 job = ClipShard(path=path.parent / "a.tar", split="train", clips=(outcome,))
 rows = extract_shard(
-    ExtractConfig(**json.loads(sys.argv[2])), MelConfig(**json.loads(sys.argv[3])), job
+    ExtractConfig(**json.loads(sys.argv[2])), MelConfig(**json.loads(sys.argv[3])), 120.0, job
 ).rows
 peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
 print(len(rows[0]["frame_offsets"]), rows[0]["mel_columns"], int(peak[1]) // 1000)
@@ -118,7 +116,7 @@ def test_twenty_minutes_need_under_400_mb(tmp_path: Path) -> None:
         "-f", "lavfi", "-i", "anoisesrc=duration=1200:sample_rate=44100:amplitude=0.3",
         "-ac", 2, "-preset", "ultrafast", "-pix_fmt", "yuv420p", "-aac_coder", "fast", path,
     )  # fmt: skip
-    config, mel = json.dumps(asdict(CONFIG)), json.dumps(asdict(PAPER))
+    config, mel = json.dumps(asdict(CONFIG)), json.dumps(asdict(PAPER.mel))
     command = [sys.executable, "-c", PEAK, str(path), config, mel]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     frames, columns, megabytes = map(int, done.stdout.split())

@@ -66,7 +66,7 @@ def test_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "two"]
 
 
-def test_what_a_killed_run_left_is_no_obstacle(tmp_path: Path) -> None:
+def test_what_a_killed_run_left_does_not_matter(tmp_path: Path) -> None:
     with pytest.raises(Halfway), atomic_path(tmp_path / "folder") as temporary:
         raise Halfway
     temporary.mkdir()

@@ -21,8 +21,8 @@ from media_fixtures import (
 )
 
 from trimodal.core.timing import frame_count
+from trimodal.media import video as module
 from trimodal.media.container import LimitError, MediaError, encode_video
-from trimodal.media.container import video as module
 from trimodal.media.video import decode_frames
 
 STEPS = [20 + 22 * n for n in range(10)]
@@ -214,7 +214,7 @@ def test_a_clip_that_takes_too_long_is_refused(
 
 
 def picture_bytes(path: Path) -> list[tuple[int, int]]:
-    """Where the pictures behind the first eighth lie in the file, and how long they are."""
+    """Where the pictures after the first eighth lie in the file, and how long they are."""
     with av.open(str(path)) as container:
         places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     return places[len(places) // 8 :]
@@ -277,7 +277,7 @@ def test_a_single_picture_fills_the_time_it_is_shown(
 @pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_truncated_files_are_refused(front: bool, share: float, clip: Path, tmp_path: Path) -> None:
-    """Also those whose table of contents stands in front: the pictures behind it are missing."""
+    """Also those whose table of contents stands in front: the pictures after it are missing."""
     whole = tmp_path / "whole.mp4"
     ffmpeg("-i", clip, "-c", "copy", *(["-movflags", "+faststart"] if front else []), whole)
     path = tmp_path / "cut.mp4"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import video_server as serve
+from configs import MACHINE
 from data_fixtures import contents, write_clip
 from PIL import Image
-from test_download import DEMO, DEMO_SOURCE
-from test_youtube import CONFIG as YOUTUBE
+from test_download import DEMO, DEMO_SOURCE, IMPATIENT, YOUTUBE
 from training_fixtures import caption_sources
 
 from trimodal.core.manifest import read_manifest
@@ -68,7 +68,7 @@ def usable(outside: Path) -> set[str]:
 
 @pytest.mark.parametrize("source", ["files", "youtube"])
 @pytest.mark.parametrize("name", NAMES)
-def test_clips_elsewhere_cannot_be_asked_for(
+def test_clips_elsewhere_cannot_be_requested(
     name: str, source: str, outside: Path, clip: Path
 ) -> None:
     name = name.replace("{outside}", str(outside))
@@ -91,9 +91,9 @@ def test_clips_elsewhere_cannot_be_asked_for(
         youtube = replace(YOUTUBE, page=server.page)
         if "\n" in name:  # two bad lines of four are another file
             with pytest.raises(DataError, match="rows cannot be used"):
-                download(config, youtube, DEMO, out / "clips", out / "world")
+                download(config, youtube, DEMO, out / "clips", out / "world", IMPATIENT)
         else:
-            download(config, youtube, DEMO, out / "clips", out / "world")
+            download(config, youtube, DEMO, out / "clips", out / "world", IMPATIENT)
         assert set(server.requests) <= {good}
     assert unchanged(outside, before, "out/")
     assert usable(outside) == (set() if "\n" in name else {f"{good}_000001", "video1"})
@@ -101,7 +101,7 @@ def test_clips_elsewhere_cannot_be_asked_for(
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("data_set", ["coco", "flickr30k"])
-def test_pictures_elsewhere_cannot_be_asked_for(name: str, data_set: str, outside: Path) -> None:
+def test_images_elsewhere_cannot_be_requested(name: str, data_set: str, outside: Path) -> None:
     name = name.replace("{outside}", str(outside))
     config = caption_sources(outside)
     shutil.copy(outside / "secret.jpg", outside / "coco" / "secret.jpg")
@@ -118,7 +118,7 @@ def test_pictures_elsewhere_cannot_be_asked_for(name: str, data_set: str, outsid
             rows.writelines(f"\n0.jpg| {k}| a pink dog" for k in range(3, 203))
             rows.write(f"\n{name}.jpg| 0| a dog\n")
     before, out = contents(outside), outside / "out"
-    prepare_captions(config, out / "captions", out / "images")
+    prepare_captions(config, out / "captions", out / "images", MACHINE)
     assert unchanged(outside, before, "out/")
     index = pq.read_table(out / "images" / "index.parquet").to_pydict()
     assert len(index["image_id"]) == 11

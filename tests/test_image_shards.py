@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from archive_fixtures import KINDS, overwrite, pack
+from configs import MACHINE
 from PIL import Image
 
 import trimodal.preprocess.image_shards
@@ -33,7 +34,7 @@ def image_file(name: str, file: StoredFile | None, split: str = "train") -> Imag
     return ImageFile(image=image, file=file)
 
 
-def test_stored_jpeg_shows_the_picture_and_not_its_transparency() -> None:
+def test_stored_jpeg_shows_the_image_and_not_its_transparency() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (50, 20), (200, 30, 90, 10)).save(buffer, "PNG")
     with Image.open(io.BytesIO(stored_jpeg(buffer.getvalue(), 16, 95))) as image:
@@ -43,7 +44,7 @@ def test_stored_jpeg_shows_the_picture_and_not_its_transparency() -> None:
 
 @pytest.mark.parametrize("size", [(40, 30), (300, 200), (16, 16), (3, 500)])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_stored_jpeg_is_the_picture_made_small(mode: str, size: tuple[int, int]) -> None:
+def test_stored_jpeg_is_the_image_scaled_down(mode: str, size: tuple[int, int]) -> None:
     content = jpeg(1, size, mode)
     with Image.open(io.BytesIO(content)) as image:
         image.draft("RGB", (16, 16))
@@ -61,7 +62,7 @@ def test_members_are_in_the_images_order_but_those_of_zipped_tars_as_they_lie_th
     place = pack(tmp_path / f"pack{kind}", {f"{name}.jpg": jpeg(ord(name)) for name in names})
     found, _ = files_by_name(place, (".jpg",))
     files = [image_file(name, found[f"{name}.jpg"]) for name in "abcd"]
-    done = write_images(files, tmp_path / "out", FORM, workers=1)
+    done = write_images(files, tmp_path / "out", FORM, MACHINE)
     stored = "abcd" if kind in (".zip", ".tar") else "dacb"
     assert [(row["image_id"], row["shard"]) for row in done.rows] == [
         (name, f"train-{number // 2:06d}.tar") for number, name in enumerate(stored)
@@ -114,15 +115,15 @@ def test_decompression_bomb_is_counted_as_broken(
     "content",
     [b"", b"P6\n3\xff 4\n255\n", b"GIF89a", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"BM\0\0", b"<html>"],
 )
-def test_file_that_is_no_picture_is_counted_as_broken(content: bytes, tmp_path: Path) -> None:
+def test_file_that_is_not_an_image_is_counted_as_broken(content: bytes, tmp_path: Path) -> None:
     assert left_out(content, tmp_path) == {"image file broken": 1}
 
 
-def test_truncated_picture_is_counted_as_broken(tmp_path: Path) -> None:
+def test_truncated_image_is_counted_as_broken(tmp_path: Path) -> None:
     assert left_out(jpeg(0, (200, 200))[:-3000], tmp_path) == {"image file broken": 1}
 
 
-def test_one_picture_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is in the shard's file before the next one is read."""
     path = tmp_path / "train-000000.tar"
     sizes = []

@@ -64,7 +64,7 @@ def jpg(*numbers: int) -> list[str]:
 
 @pytest.mark.parametrize("val", ["val2017", "val2017.zip", "val2017.tar"])
 @pytest.mark.parametrize("train", ["train2017", "train2017.zip", "train2017.tar.gz"])
-def test_coco_pictures_of_each_split_in_its_own_place(train: str, val: str, tmp_path: Path) -> None:
+def test_coco_images_of_each_split_in_its_own_place(train: str, val: str, tmp_path: Path) -> None:
     coco = write_coco(tmp_path, {"train": [1, 2, 3], "val": [4, 5]})
     put(coco / train, jpg(1, 3, 4))
     put(coco / val, jpg(4, 2))
@@ -92,7 +92,7 @@ def test_coco_left_out_of_both_splits_is_added_up(tmp_path: Path) -> None:
     assert left_out == {"coco: empty caption": 2, "coco: image without a caption": 1}
 
 
-def test_coco_karpathy_pictures_lie_in_either_place(tmp_path: Path) -> None:
+def test_coco_karpathy_images_lie_in_either_place(tmp_path: Path) -> None:
     put(tmp_path / "train2017.zip", jpg(9))
     put(tmp_path / "val2017", jpg(42))
     sentences = [{"raw": "a dog"}]
@@ -118,7 +118,7 @@ def test_coco_karpathy_pictures_lie_in_either_place(tmp_path: Path) -> None:
         "flickr30k_images", "flickr30k_images.zip",
     ],
 )  # fmt: skip
-def test_flickr_pictures_under_every_name(place: str, tmp_path: Path) -> None:
+def test_flickr_images_under_every_name(place: str, tmp_path: Path) -> None:
     flickr = write_flickr(tmp_path / "f", ["a.jpg", "b.jpeg", "c.PNG", "d.jpg"])
     put(flickr / place, ["a.jpg", "b.jpeg", "c.PNG", "other.jpg", "readme.txt"])
     files, left_out = read_flickr30k_files(flickr, "official")
@@ -152,7 +152,7 @@ def test_flickr_karpathy_splits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("annotations"), ["official", "karpathy"])
-def test_missing_pictures_are_an_error_that_lists_what_was_looked_for(
+def test_missing_images_are_an_error_that_lists_what_was_looked_for(
     annotations: Annotations, tmp_path: Path
 ) -> None:
     flickr = write_flickr(tmp_path / "f", ["a.jpg"])

@@ -1,10 +1,12 @@
 """Decoding, crops and colour jitter, against PIL and torchvision."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from configs import config_for_tests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,11 +15,11 @@ from torchvision.transforms.v2 import functional as tv
 
 from trimodal.core.records import DataError
 from trimodal.models.preprocessing import AugmentConfig, centre_views, decode_jpeg, normalise
-from trimodal.training.augment import VIEW_CHANCES, jitter, training_views
+from trimodal.training.augment import VIEW_FIELDS, jitter, training_views
+from trimodal.training.random_streams import random_fields
 
-PLAIN = AugmentConfig(
-    crop_px=5, flip=False, brightness=0.0, saturation=0.0, mask_seconds=0.0, mask_mels=0
-)
+PLAIN = config_for_tests(AugmentConfig, crop_px=5, flip=False, brightness=0.0, saturation=0.0)
+VIEW_RECORD = random_fields(*VIEW_FIELDS)
 
 
 def picture(height: int = 8, width: int = 9) -> Tensor:
@@ -33,10 +35,10 @@ def jittered(pixels: Tensor, brightness: float, saturation: float) -> Tensor:
     return torch.from_numpy(three[1])
 
 
-def view_of(pixels: Tensor, config: AugmentConfig, chances: list[float]) -> Tensor:
-    """Beside the same picture with other chances."""
-    both = np.array([[0.3, 0.6, 0.7, 0.1, 0.2], chances], np.float32)
-    return training_views([pixels, pixels], config, both)[1]
+def view_of(pixels: Tensor, config: AugmentConfig, numbers: list[float]) -> Tensor:
+    """With these random numbers, beside the same image with others."""
+    records = np.array([(0.3, 0.6, 0.7, 0.1, 0.2), tuple(numbers)], VIEW_RECORD)
+    return training_views([pixels, pixels], config, records)[1]
 
 
 def jpeg(pixels: np.ndarray, kind: str = "JPEG") -> bytes:
@@ -78,7 +80,7 @@ def test_brightness_is_torchvisions(brightness: float) -> None:
     assert torch.equal(got, tv.adjust_brightness(pixels, brightness))
 
 
-def test_each_picture_of_a_large_batch_has_its_own_factors() -> None:
+def test_each_image_of_a_large_batch_has_its_own_factors() -> None:
     """Larger than what is computed at once."""
     pixels = torch.stack([every_level().roll(k, 1) for k in range(25)]).numpy()
     brightness, saturation = np.linspace(0.5, 1.5, 25), np.linspace(1.6, 0.3, 25)
@@ -88,37 +90,33 @@ def test_each_picture_of_a_large_batch_has_its_own_factors() -> None:
         assert torch.equal(torch.from_numpy(view), jittered(torch.from_numpy(own), b, s))
 
 
-def test_crops_lie_everywhere_in_the_picture() -> None:
+def test_crops_lie_everywhere_in_the_image() -> None:
     pixels = picture()
     for top in range(4):
         for left in range(5):
-            chances = [(top + 0.5) / 4, (left + 0.5) / 5, 0.0, 0.0, 0.0]
-            view = view_of(pixels, PLAIN, chances)
+            numbers = [(top + 0.5) / 4, (left + 0.5) / 5, 0.0, 0.0, 0.0]
+            view = view_of(pixels, PLAIN, numbers)
             assert torch.equal(view, pixels[:, top : top + 5, left : left + 5])
             assert view.is_contiguous()
     last = float(np.nextafter(np.float32(1), np.float32(0)))
-    assert torch.equal(view_of(pixels, PLAIN, [last] * VIEW_CHANCES), pixels[:, 3:, 4:])
+    assert torch.equal(view_of(pixels, PLAIN, [last] * len(VIEW_FIELDS)), pixels[:, 3:, 4:])
 
 
-def test_half_of_the_chances_flip() -> None:
-    config = AugmentConfig(
-        crop_px=8, flip=True, brightness=0.0, saturation=0.0, mask_seconds=0.0, mask_mels=0
-    )
+def test_half_of_the_random_numbers_flip() -> None:
+    config = replace(PLAIN, crop_px=8, flip=True)
     pixels = picture(8, 8)
-    for chance in (0.0, 0.49):
-        flipped = view_of(pixels, config, [0.0, 0.0, chance, 0.0, 0.0])
+    for number in (0.0, 0.49):
+        flipped = view_of(pixels, config, [0.0, 0.0, number, 0.0, 0.0])
         assert torch.equal(flipped, pixels.flip(2))
-    for chance in (0.5, 0.99):
-        assert torch.equal(view_of(pixels, config, [0.0, 0.0, chance, 0.0, 0.0]), pixels)
+    for number in (0.5, 0.99):
+        assert torch.equal(view_of(pixels, config, [0.0, 0.0, number, 0.0, 0.0]), pixels)
 
 
 def test_jitter_spans_the_given_shares() -> None:
-    config = AugmentConfig(
-        crop_px=64, flip=False, brightness=0.2, saturation=0.3, mask_seconds=0.0, mask_mels=0
-    )
+    config = replace(PLAIN, crop_px=64, brightness=0.2, saturation=0.3)
     pixels = every_level()
-    for chance, brightness, saturation in [(0.0, 0.8, 0.7), (0.5, 1.0, 1.0), (0.75, 1.1, 1.15)]:
-        view = view_of(pixels, config, [0.0, 0.0, 0.9, chance, chance])
+    for number, brightness, saturation in [(0.0, 0.8, 0.7), (0.5, 1.0, 1.0), (0.75, 1.1, 1.15)]:
+        view = view_of(pixels, config, [0.0, 0.0, 0.9, number, number])
         assert torch.equal(view, jittered(pixels, brightness, saturation))
 
 
@@ -128,10 +126,10 @@ def test_centre_view_is_torchvisions(height: int, width: int) -> None:
     assert torch.equal(centre_views([pixels], PLAIN)[0], tv.center_crop(pixels, [5, 5]))
 
 
-def test_pictures_smaller_than_the_crop_are_refused() -> None:
+def test_images_smaller_than_the_crop_are_refused() -> None:
     for cut in (
         lambda p, c: centre_views([p], c),
-        lambda p, c: view_of(p, c, [0.0] * VIEW_CHANCES),
+        lambda p, c: view_of(p, c, [0.0] * len(VIEW_FIELDS)),
     ):
         with pytest.raises(DataError, match="crop_px 5 exceeds the stored pictures, 9 x 4"):
             cut(picture(4, 9), PLAIN)
@@ -147,7 +145,7 @@ def test_decoded_pixels_are_pils(mode: str) -> None:
     assert np.array_equal(pixels.permute(1, 2, 0).numpy(), wanted)
 
 
-def test_what_is_no_whole_jpeg_is_refused() -> None:
+def test_what_is_not_a_whole_jpeg_is_refused() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     whole = jpeg(noise)
     decode_jpeg(whole)

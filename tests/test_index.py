@@ -16,7 +16,7 @@ from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
-from trimodal.search.api import index
+from trimodal.search import index
 from trimodal.search.audio_windows import (
     audio_windows,
     cut_windows,
@@ -68,7 +68,7 @@ def test_a_folder_is_looked_at_once(tool: Tool, folder: Path, tmp_path: Path) ->
     assert (again.added, again.kept, again.moments) == (0, 3, 12)
 
 
-def test_points_are_those_of_the_picture_and_the_sound_around_it(
+def test_embeddings_are_those_of_the_frame_and_the_audio_around_it(
     tool: Tool, folder: Path, tmp_path: Path
 ) -> None:
     place = str(tmp_path / "store")
@@ -78,14 +78,15 @@ def test_points_are_those_of_the_picture_and_the_sound_around_it(
     points = rows_of(store, "a.mp4")
     assert list(points) == [0.5, 1.5, 2.5, 3.5, 4.5]
     pictures = tool.model.embed_images(frames)
-    heard = tool.model.embed_windows(audio_windows(folder / "a.mp4", tool.model.checkpoint.mel))
+    front_end = tool.model.checkpoint.audio_front_end
+    by_audio = tool.model.embed_windows(audio_windows(folder / "a.mp4", front_end))
     np.testing.assert_allclose([p[:256] for p in points.values()], pictures, atol=1e-5)
     sounds = [p[256:] for p in points.values()]
     # Windows fit around 1.5, 2.5 and 3.5; at the edges they are moved inside.
-    np.testing.assert_allclose(sounds[:4], heard[[0, 0, 1, 2]], atol=1e-5)
-    stored = log_mel(decode_audio(folder / "a.mp4", RATE_HZ, LIMITS), tool.model.checkpoint.mel)
-    end = duration_seconds(stored, tool.model.checkpoint.mel)
-    last = tool.model.embed_windows(cut_windows(stored, [end - 1.5], tool.model.checkpoint.mel))
+    np.testing.assert_allclose(sounds[:4], by_audio[[0, 0, 1, 2]], atol=1e-5)
+    stored = log_mel(decode_audio(folder / "a.mp4", RATE_HZ, LIMITS), front_end.mel)
+    end = duration_seconds(stored, front_end.mel)
+    last = tool.model.embed_windows(cut_windows(stored, [end - 1.5], front_end))
     np.testing.assert_allclose(sounds[4:], last, atol=1e-5)
     for point in rows_of(store, "silent.mp4").values():
         np.testing.assert_array_equal(point[:256], point[256:])
@@ -116,7 +117,7 @@ def test_new_changed_and_deleted_videos(tool: Tool, folder: Path, tmp_path: Path
     assert len(rows_of(store, "a.mp4")) == 2
 
 
-def test_what_cannot_be_used_is_told_with_its_reason(
+def test_what_cannot_be_used_is_reported_with_its_reason(
     tool: Tool, folder: Path, tmp_path: Path
 ) -> None:
     (folder / "rubbish.mp4").write_bytes(b"no video at all")
@@ -143,7 +144,7 @@ def test_what_cannot_be_used_is_told_with_its_reason(
     assert again.problems == told
 
 
-def test_a_video_with_broken_sound_is_searched_by_its_pictures(
+def test_a_video_with_broken_audio_is_searched_by_its_frames(
     tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its sound is longer than a video may be, its pictures are not."""
@@ -175,7 +176,7 @@ class KilledError(Exception):
     """Stands for the end of the process."""
 
 
-def test_a_killed_run_goes_on(
+def test_a_killed_run_is_resumed(
     tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed after the first video was written, and between the second's moments and its row."""
@@ -198,7 +199,7 @@ def test_a_killed_run_goes_on(
     assert sorted(file.file for file in MomentStore.open(place).files()) == [0, 1, 2]
 
 
-def test_another_model_indexes_anew(
+def test_another_model_indexes_all_again(
     tool: Tool, tiny_data: TinyData, folder: Path, tmp_path: Path
 ) -> None:
     place = str(tmp_path / "store")

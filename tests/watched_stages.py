@@ -39,15 +39,15 @@ def note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def within_a_folder(event: str, arguments: tuple[Any, ...]) -> bool:
-    """Whether a name lies in an open folder: shutil.rmtree's, which was told of by itself."""
+    """Whether a name lies in an open folder: shutil.rmtree's, which is an event of its own."""
     return event in ("os.remove", "os.rmdir") and arguments[1] >= 0
 
 
 def keep(event: str, arguments: list[Any]) -> None:
-    told = [os.fsdecode(a) if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
+    texts = [os.fsdecode(a) if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
     frames = traceback.extract_stack(sys._getframe(2), limit=12)
     where = [f"{frame.filename}:{frame.name}" for frame in reversed(frames)]
-    EVENTS.append((event, told, where))
+    EVENTS.append((event, texts, where))
 
 
 def run_stages(*names: str) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from configs import config_for_tests
 
 from trimodal.download.demo.annotations import write_annotations
 from trimodal.download.demo.world import DemoConfig, World, sample_world
@@ -8,14 +9,8 @@ from trimodal.download.demo.world import DemoConfig, World, sample_world
 
 @pytest.fixture(scope="session")
 def cfg() -> DemoConfig:
-    return DemoConfig(
-        clips=90,
-        seed=11,
-        clip_seconds=4,
-        frame_px=64,
-        fps=5,
-        audio_rate_hz=16_000,
-        images_per_clip=3,
+    return config_for_tests(
+        DemoConfig, clips=90, seed=11, clip_seconds=4.0, frame_px=64, fps=5, images_per_clip=3
     )
 
 

@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from trimodal.core.config import ConfigError, parse_section
 from trimodal.download.demo.captions import COLOUR_WORDS, NOUNS, PLACES, SIZE_WORDS, VERBS
 from trimodal.download.demo.scenes import Scene, heard_facts, seen_facts
 from trimodal.download.demo.world import (
@@ -42,7 +44,7 @@ def kinds_of_verbs(text: str) -> list[set[str]]:
     ]
 
 
-def files_and_archives_in(text: str) -> set[str]:
+def backgrounds_in(text: str) -> set[str]:
     return {
         background
         for background, phrases in PLACES.items()
@@ -69,7 +71,9 @@ def described(scene: Scene, seed: int = 0) -> list[str]:
     ],
 )
 def test_a_value_out_of_range_is_named(cfg: DemoConfig, key: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"demo\.{key} "):
+    with pytest.raises(ConfigError, match=rf"^demo\.{key}: "):
+        parse_section(dataclasses.asdict(cfg) | {key: value}, "demo", DemoConfig)
+    with pytest.raises(ValidationError, match=rf"(?m)^{key}$"):
         dataclasses.replace(cfg, **{key: value})
 
 
@@ -186,7 +190,7 @@ def test_image_captions_say_what_is_visible_and_nothing_else(many: World) -> Non
             assert scene.things[0].kind in owners(NOUNS, text)
             assert owners(COLOUR_WORDS, text) <= {thing.colour for thing in scene.things}
             assert owners(SIZE_WORDS, text) <= {thing.size for thing in scene.things}
-            assert files_and_archives_in(text) <= {scene.background}
+            assert backgrounds_in(text) <= {scene.background}
             assert all(kinds & visible for kinds in kinds_of_verbs(text))
     assert len(varied) > 1200
 
@@ -213,7 +217,7 @@ def test_video_captions_state_exactly_their_facts_and_these_are_true(many: World
         assert owners(NOUNS, text) == kinds | heard_kinds
         assert owners(COLOUR_WORDS, text) == told & set(COLOUR_WORDS)
         assert owners(SIZE_WORDS, text) == told & set(SIZE_WORDS)
-        assert files_and_archives_in(text) == told & set(PLACES)
+        assert backgrounds_in(text) == told & set(PLACES)
         spoken = kinds_of_verbs(text)
         assert len(spoken) == len(heard)
         assert all(verb_kinds & heard_kinds for verb_kinds in spoken)

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import yaml
+from configs import config_for_tests
 from data_fixtures import write_vectors
-from test_checkpoint import CHECKPOINT
+from test_checkpoint import CHECKPOINT, FRONT_END
 from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.core.config import ConfigError, load_section
@@ -38,8 +39,8 @@ from trimodal.training.clip_index import read_index
 
 CLEAR = (DataError, ConfigError)
 _WIDTH = 3
-_DEMO = DemoConfig(
-    clips=14, seed=1, clip_seconds=3.0, frame_px=32, fps=2, audio_rate_hz=16_000, images_per_clip=2
+_DEMO = config_for_tests(
+    DemoConfig, clips=14, clip_seconds=3.0, frame_px=32, fps=2, images_per_clip=2
 )
 
 
@@ -179,10 +180,7 @@ def _vectors_seed(folder: Path) -> list[bytes]:
     return [path.read_bytes(), path.read_bytes().replace(b"dog ", b"\ndog ")]
 
 
-_MEL = MelConfig(
-    sample_rate_hz=8000, n_fft=512, window_samples=320, hop_samples=160, mels=16,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
+_MEL = FRONT_END.mel
 
 
 def _params_seed(_: Path) -> list[bytes]:

@@ -25,7 +25,7 @@ class BadPicture:
 
 @dataclass(frozen=True, kw_only=True)
 class BadCaption:
-    """A caption, of which so many ``tokens`` are kept, or which is counted as ``left_out``."""
+    """A caption, of which ``tokens`` is the number kept, or which is counted as ``left_out``."""
 
     name: str
     text: str
@@ -115,7 +115,7 @@ PICTURES = [
         make=lambda: _encoded("JPEG", (300, 300))()[:-20_000],
     ),
     BadPicture(
-        name="JPEG of noise behind its header",
+        name="JPEG of noise after its header",
         left_out=_BROKEN,
         make=lambda: _JPEG()[:400] + bytes(500),
     ),
@@ -143,7 +143,7 @@ PICTURES = [
     BadPicture(name="PNG with a palette", make=_encoded("PNG", mode="P")),
     BadPicture(name="black and white PNG", make=_encoded("PNG", mode="1")),
     BadPicture(name="16 bit PNG", make=_deep_png),
-    BadPicture(name="JPEG with something behind it", make=lambda: _JPEG() + b"more" * 99),
+    BadPicture(name="JPEG with something after it", make=lambda: _JPEG() + b"more" * 99),
 ]
 
 _STOP = "caption of stop words alone"

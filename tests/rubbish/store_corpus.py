@@ -14,12 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from test_checkpoint import CHECKPOINT
 from training_fixtures import TinyData
-from trimodal.training.datasets import CaptionedImages
 
 from trimodal.core.manifest import read_manifest
 from trimodal.core.text import read_vocabulary
 from trimodal.models.checkpoint import read_checkpoint, save_checkpoint
 from trimodal.training.clip_index import read_index
+from trimodal.training.image_text import ImageTextPairs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def _read_av(data: TinyData) -> object:
 
 
 def _read_images(data: TinyData) -> object:
-    return CaptionedImages(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
+    return ImageTextPairs(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
 
 
 READERS: dict[str, Callable[[TinyData], object]] = {
@@ -204,7 +204,7 @@ STORES = [
     BadStore(name="word ids of another width", read="images", file="token_ids.npy",
              damage=lambda data: np.save(data.captions_dir / "token_ids.npy",
                                          np.zeros((33, 8), np.int32)),
-             refused="are no word ids"),
+             refused="are not word ids"),
     BadStore(name="vocabulary cut", read="vocabulary", damage=_cut(_WORDS, 0.9), file=_WORDS),
     BadStore(name="vocabulary with a word twice", read="vocabulary", file=_WORDS,
              damage=_column(_WORDS, "word", lambda a: [*a.to_pylist()[:-1], a[2].as_py()]),
@@ -230,10 +230,11 @@ STORES = [
     BadStore(name="checkpoint JSON nested without end", read="checkpoint", file="model.json",
              damage=_write("model.json", b'{"a":' * 50_000), refused="not valid JSON"),
     BadStore(name="checkpoint with a loss of NaN", read="checkpoint", file="model.json",
-             damage=_json("model.json", validation_loss=float("nan")), refused="not a finite"),
+             damage=_json("model.json", validation_loss=float("nan")),
+             refused="validation_loss: Input should be a finite number, not nan"),
     BadStore(name="checkpoint with a window of infinity", read="checkpoint", file="model.json",
-             damage=_json("model.json", mel={"window_seconds": float("inf")}),
-             refused="mel.window_seconds: inf is not a finite"),
+             damage=_json("model.json", window={"seconds": float("inf"), "decibel": "power"}),
+             refused="window.seconds: Input should be a finite number, not inf"),
     BadStore(name="weights of another checkpoint", read="checkpoint", file="model.safetensors",
              damage=_write("model.safetensors", b"other"), refused="not the weights"),
 ]  # fmt: skip

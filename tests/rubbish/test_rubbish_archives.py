@@ -3,14 +3,15 @@ touched.
 """
 
 import logging
+from dataclasses import replace
 
 import pytest
+from configs import MACHINE
 from data_fixtures import contents, write_clip
-from test_download import DEMO
-from test_youtube import CONFIG as YOUTUBE
+from test_download import DEMO, DEMO_SOURCE, YOUTUBE
 
 from trimodal.core.manifest import ClipOutcome, read_manifest
-from trimodal.download.download import DownloadConfig, download
+from trimodal.download.download import download
 
 from .archive_corpus import ARCHIVES, BadArchive
 
@@ -29,11 +30,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, ClipOutcome
     rows = [f"{clip_id},1,dog,train" for clip_id in IDS.values()]
     (root / "vggsound.csv").write_text("\n".join(rows))
     (root / "test.csv").write_text("key,vid_key,video_id,sentence\nr,m,video1,a dog\n")
-    config = DownloadConfig(
-        source="files", vggsound_csv=str(root / "vggsound.csv"), vggsound_media=str(place),
-        vggsound_splits=("train",), msrvtt_csv=str(root / "test.csv"), msrvtt_media=str(root),
-        min_coverage=0.0, workers=1,
-    )  # fmt: skip
+    config = replace(
+        DEMO_SOURCE,
+        source="files",
+        vggsound_csv=str(root / "vggsound.csv"),
+        vggsound_media=str(place),
+        msrvtt_csv=str(root / "test.csv"),
+        msrvtt_media=str(root),
+    )
     before = contents(root)
     said: list[str] = []
     handler = logging.Handler()
@@ -44,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, ClipOutcome
     logger.setLevel(logging.INFO)
     out = tmp_path_factory.mktemp("out")
     try:
-        download(config, YOUTUBE, DEMO, out / "clips", out / "world")
+        download(config, YOUTUBE, DEMO, out / "clips", out / "world", MACHINE)
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

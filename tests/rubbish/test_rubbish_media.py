@@ -2,16 +2,17 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from archive_fixtures import pack
-from test_download import DEMO
-from test_youtube import CONFIG as YOUTUBE
+from configs import MACHINE, config_for_tests
+from test_download import DEMO, DEMO_SOURCE, YOUTUBE
 
 from trimodal.core.manifest import ClipOutcome, read_manifest
-from trimodal.download.download import DownloadConfig, download
+from trimodal.download.download import download
 from trimodal.media.mel import MelConfig
 from trimodal.preprocess.clip_shards import ExtractConfig
 from trimodal.preprocess.extract import extract
@@ -20,15 +21,10 @@ from .media_corpus import CLIPS, BadClip, clip_id
 
 IDS = {clip.name: clip_id(place, clip) for place, clip in enumerate(CLIPS)}
 PLACES = ("folder", ".zip", ".tar")
-EXTRACT = ExtractConfig(
-    frame_px=16, jpeg_quality=90, clips_per_shard=16, validation_share=0.1, validation_seed=2020,
-    longest_seconds=30.0, largest_pixels=9_437_184, timeout_seconds=120.0,
-    min_coverage=0.0, workers=1,
-)  # fmt: skip
-MEL = MelConfig(
-    sample_rate_hz=16_000, n_fft=512, window_samples=512, hop_samples=160, mels=16,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
+EXTRACT = config_for_tests(
+    ExtractConfig, frame_px=16, clips_per_shard=16, longest_seconds=30.0, min_coverage=0.0
+)
+MEL = config_for_tests(MelConfig, n_fft=512, window_samples=512, hop_samples=160, mels=16)
 CODEC_SECONDS = 0.15  # by which a codec's packets and delay may change a track's length
 
 
@@ -60,15 +56,16 @@ def run(
     if request.param != "folder":
         files = {f"../{path.name}": path.read_bytes() for path in media.iterdir() if path.is_file()}
         place = pack(out / f"all '1'{request.param}", files)
-    config = DownloadConfig(
+    config = replace(
+        DEMO_SOURCE,
         source="files",
-        vggsound_csv=str(media.parent / "vggsound.csv"), vggsound_media=str(place),
-        vggsound_splits=("train",),
-        msrvtt_csv=str(media.parent / "queries.csv"), msrvtt_media=str(place),
-        min_coverage=0.0, workers=1,
-    )  # fmt: skip
-    download(config, YOUTUBE, DEMO, out / "clips", out / "world")
-    extract(out / "clips" / "manifest.parquet", out / "av", EXTRACT, MEL)
+        vggsound_csv=str(media.parent / "vggsound.csv"),
+        vggsound_media=str(place),
+        msrvtt_csv=str(media.parent / "queries.csv"),
+        msrvtt_media=str(place),
+    )
+    download(config, YOUTUBE, DEMO, out / "clips", out / "world", MACHINE)
+    extract(out / "clips" / "manifest.parquet", out / "av", EXTRACT, MEL, MACHINE)
     return out
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from archive_fixtures import pack
+from configs import MACHINE, config_for_tests
 from data_fixtures import write_vectors
 from PIL import Image
 
@@ -53,15 +54,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = "image_name| comment_number| comment\na.jpg| 0| a dog\n"
     (root / "flickr" / "results.csv").write_text(rows)
     write_vectors(root / "vectors.bin", ["dog"])
-    config = CaptionsConfig(
-        coco=str(root / "coco"), coco_annotations="official", flickr30k=str(root / "flickr"),
-        flickr30k_annotations="official", vectors=str(root / "vectors.bin"), frequent_words=0,
-        learned_words=0, image_px=16, jpeg_quality=90, images_per_shard=100, min_coverage=0.0,
-        workers=1,
+    config = config_for_tests(
+        CaptionsConfig, coco=str(root / "coco"), flickr30k=str(root / "flickr"),
+        vectors=str(root / "vectors.bin"), image_px=16, images_per_shard=100, min_coverage=0.0,
     )  # fmt: skip
     # As outside of pytest, where it is no error.
     with warnings.catch_warnings(action="default", category=Image.DecompressionBombWarning):
-        prepare_captions(config, root / "captions", root / "images")
+        prepare_captions(config, root / "captions", root / "images", MACHINE)
     return root
 
 

@@ -4,12 +4,13 @@ import gzip
 import json
 from collections import Counter
 from collections.abc import Callable, Sized
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from configs import config_for_tests
 
 from trimodal.core.config import load_section
 from trimodal.losses.config import LossConfig
@@ -27,8 +28,8 @@ Read = tuple[Sized, Counter[str]]
 @dataclass(frozen=True, kw_only=True)
 class BadText:
     """A file of the format ``form`` (a key of :data:`READERS`). It is refused with a message that
-    names it and has ``refused`` in it, or gives so many ``records`` and has its bad rows counted by
-    reason.
+    names it and has ``refused`` in it, or gives this number of ``records`` and has its bad rows
+    counted by reason.
     """
 
     name: str
@@ -102,8 +103,7 @@ def _vectors(words: str = "cat dog", width: int = 3, value: float = 1.0, count: 
 
 
 def _loss(**changed: Any) -> bytes:
-    known = {"margin_mode": "fixed", "margin": 0.2, "variable_scale": 0.4, "reduction": "mean"}
-    return yaml.safe_dump({"loss": known | changed}).encode()
+    return yaml.safe_dump({"loss": asdict(config_for_tests(LossConfig)) | changed}).encode()
 
 
 _BILLION_LAUGHS = "".join(
@@ -223,8 +223,9 @@ TEXTS = [
     BadText(name="params: keys that are no words", form="params",
             content=_loss().replace(b"margin:", b"? [a, b]\n  :"), refused="not valid YAML"),
     BadText(name="params: NaN", form="params", content=_loss(margin=float("nan")),
-            refused="loss.margin: nan is not a finite number"),
-    BadText(name="params: NaN in a list", form="params", refused="not a finite number",
+            refused="loss.margin: Input should be a finite number, not nan"),
+    BadText(name="params: NaN in a list", form="params",
+            refused="loss.margin: Input should be a valid number, not [nan]",
             content=_loss(margin=[float("nan")])),
     BadText(name="params: tabs", form="params", content=b"loss:\n\tmargin: 1\n",
             refused="not valid YAML"),

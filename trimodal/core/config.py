@@ -70,21 +70,44 @@ class _Loader(yaml.SafeLoader):
 def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Section:
     """Validates a mapping against the dataclass ``cls``; see :func:`load_section`."""
     try:
-        return TypeAdapter(cls).validate_json(json.dumps(section, default=str), strict=True)
+        content = json.dumps(section, default=str)
+        return TypeAdapter(cls).validate_json(content, strict=True)
     except (TypeError, RecursionError, UnicodeEncodeError) as error:
         raise ConfigError(f"{where}: not plain keys and values: {error}") from error
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        unknown = [problem for problem in problems if problem["type"] in _UNKNOWN]
-        raise ConfigError(_message(where, (unknown or problems)[0], cls)) from error
+        raise ConfigError(_message(where, problems, json.loads(content), cls)) from error
 
 
-def _message(where: str, problem: "ErrorDetails", cls: type[Section]) -> str:
-    key = ".".join(str(part) for part in (where, *problem["loc"]))
-    if problem["type"] in _UNKNOWN:
+def _message(
+    where: str, problems: "list[ErrorDetails]", section: dict[str, Any], cls: type[Section]
+) -> str:
+    """The first problem in words, an unknown key before all others."""
+    unknown = [problem for problem in problems if problem["type"] in _UNKNOWN]
+    first = (unknown or problems)[0]
+    path = _path(first, section)
+    key = ".".join((where, *path))
+    if unknown:
         known = f" (known: {', '.join(sorted(f.name for f in fields(cls)))})"
-        return f"{key}: unknown key{known if len(problem['loc']) == 1 else ''}"
-    if problem["type"] == "value_error":  # of several keys; the message names them
-        return f"{key}: {problem['ctx']['error']}"
-    given = "" if problem["type"] == "missing" else f", not {problem['input']!r}"
-    return f"{key}: {problem['msg']}{given}"
+        return f"{key}: unknown key{known if len(path) == 1 else ''}"
+    if first["type"] == "value_error":  # of several keys; the message names them
+        return f"{key}: {first['ctx']['error']}"
+    if first["type"] == "missing":
+        return f"{key}: {first['msg']}"
+    # A value that fits no member of a union has a problem for each of them.
+    same = dict.fromkeys(p["msg"] for p in problems if _path(p, section) == path)
+    others = [message.removeprefix("Input should be ") for message in same][1:]
+    return f"{key}: {' or '.join([first['msg'], *others])}, not {first['input']!r}"
+
+
+def _path(problem: "ErrorDetails", section: dict[str, Any]) -> tuple[str, ...]:
+    """The keys that lead to a problem, without the names that pydantic gives a union's members."""
+    path: list[str] = []
+    value: Any = section
+    for part in problem["loc"]:
+        if part in value if isinstance(value, dict) else isinstance(part, int):
+            value = value[part]
+        elif problem["type"] != "missing":
+            continue
+        path.append(str(part))
+    return tuple(path)

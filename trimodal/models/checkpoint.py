@@ -1,15 +1,16 @@
 """The trained model on disk: weights as safetensors, the facts about them as JSON; no pickle."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from trimodal.core.config import parse_section
+from trimodal.core.config import SECTION, parse_section
 from trimodal.core.files import atomic_path, read_json, write_json
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import DataError
@@ -22,7 +23,7 @@ from trimodal.models.preprocessing import AugmentConfig
 FORMAT = 5
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, config=SECTION)
 class Checkpoint:
     """What must be known to use the weights, and where they come from. Pictures were stored
     ``frame_px`` square before their crops were cut.

@@ -4,13 +4,15 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import video_server as serve
+from configs import MACHINE, config_for_tests
 from data_fixtures import write_clip
-from test_youtube import CONFIG
 from video_server import VideoServer
 
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import read_manifest
 from trimodal.core.records import Clip, DataError
 from trimodal.download import crawl as module
@@ -37,7 +39,19 @@ def server(tmp_path: Path) -> Iterator[VideoServer]:
 
 @pytest.fixture
 def config(server: VideoServer) -> YoutubeConfig:
-    return replace(CONFIG, page=server.page, workers=1)
+    return config_for_tests(YoutubeConfig, page=server.page)
+
+
+def accessed(**changes: Any) -> MachineConfig:
+    """How YouTube is accessed: one worker, no pauses, no retries, but for these changes."""
+    impatient = {
+        "workers": 1, "pause_seconds": 0.0, "retries": 0, "backoff_seconds": 0.0,
+        "stall_seconds": 1.0, "clip_timeout_seconds": 30.0, "stop_after": 3,
+    }  # fmt: skip
+    return replace(MACHINE, youtube=replace(MACHINE.youtube, **(impatient | changes)))
+
+
+ONE_WORKER = accessed()
 
 
 @pytest.fixture
@@ -45,12 +59,12 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clips" / "youtube"
 
 
-def test_every_clip_has_an_outcome_in_the_order_asked_for(
+def test_every_clip_has_an_outcome_in_the_requested_order(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
     server.answers[NAMES[1]] = serve.status(404)
     server.answers[NAMES[3]] = serve.status(500)
-    outcomes = crawl(replace(config, workers=3), CLIPS, folder)
+    outcomes = crawl(config, CLIPS, folder, accessed(workers=3))
     assert [outcome.clip for outcome in outcomes] == CLIPS
     statuses = [outcome.status for outcome in outcomes]
     assert statuses == ["ok", "unavailable", "ok", "network", "ok", "ok"]
@@ -60,16 +74,16 @@ def test_every_clip_has_an_outcome_in_the_order_asked_for(
     assert "404" in outcomes[1].reason
 
 
-def test_a_second_run_asks_only_for_what_may_heal(
+def test_a_second_run_requests_only_what_is_retryable(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
     server.answers[NAMES[1]] = serve.status(404)
     server.answers[NAMES[3]] = serve.status(500)
     server.answers[NAMES[4]] = serve.html_as_mp4
-    crawl(config, CLIPS, folder)
+    crawl(config, CLIPS, folder, ONE_WORKER)
     server.requests.clear()
     server.answers.clear()  # all is well now, also the one that was gone for good
-    outcomes = crawl(config, CLIPS, folder)
+    outcomes = crawl(config, CLIPS, folder, ONE_WORKER)
     assert set(server.requests) == {NAMES[3], NAMES[4]}
     assert [o.status for o in outcomes] == ["ok", "unavailable", "ok", "ok", "ok", "ok"]
     assert [o.attempts for o in outcomes] == [1, 1, 1, 2, 2, 1]
@@ -78,10 +92,10 @@ def test_a_second_run_asks_only_for_what_may_heal(
 def test_a_run_with_nothing_left_to_do_leaves_the_same_ledger(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    first = crawl(config, CLIPS, folder)
+    first = crawl(config, CLIPS, folder, ONE_WORKER)
     before = (folder / "ledger.parquet").read_bytes()
     server.requests.clear()
-    assert crawl(config, CLIPS, folder) == first
+    assert crawl(config, CLIPS, folder, ONE_WORKER) == first
     assert (folder / "ledger.parquet").read_bytes() == before
     assert not server.requests
 
@@ -89,22 +103,22 @@ def test_a_run_with_nothing_left_to_do_leaves_the_same_ledger(
 def test_clips_on_disk_without_a_ledger_are_not_fetched_again(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    first = crawl(config, CLIPS, folder)
+    first = crawl(config, CLIPS, folder, ONE_WORKER)
     (folder / "ledger.parquet").unlink()
     server.requests.clear()
-    assert crawl(config, CLIPS, folder) == first
+    assert crawl(config, CLIPS, folder, ONE_WORKER) == first
     assert read_manifest(folder / "ledger.parquet") == first
     assert not server.requests
 
 
-def test_the_ledger_keeps_clips_that_another_run_asked_for(
+def test_the_ledger_keeps_clips_that_another_run_requested(
     config: YoutubeConfig, folder: Path, server: VideoServer
 ) -> None:
     server.answers[NAMES[0]] = serve.status(404)
-    crawl(config, CLIPS[:2], folder)
-    crawl(config, CLIPS[2:4], folder)
+    crawl(config, CLIPS[:2], folder, ONE_WORKER)
+    crawl(config, CLIPS[2:4], folder, ONE_WORKER)
     server.requests.clear()
-    outcomes = crawl(config, CLIPS[:4], folder)
+    outcomes = crawl(config, CLIPS[:4], folder, ONE_WORKER)
     assert [o.status for o in outcomes] == ["unavailable", "ok", "ok", "ok"]
     assert not server.requests
 
@@ -115,12 +129,12 @@ def test_a_rate_limit_stops_the_stage_and_marks_no_clip_as_gone(
 ) -> None:
     server.answers |= {name: serve.status(code) for name in NAMES[2:]}
     with pytest.raises(DataError, match=words):
-        crawl(config, CLIPS, folder)
+        crawl(config, CLIPS, folder, ONE_WORKER)
     ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
     assert list(ledger.values()) == ["ok", "ok", "rate_limited"]
     assert set(server.requests) == set(NAMES[:3])
     server.answers.clear()
-    assert all(outcome.status == "ok" for outcome in crawl(config, CLIPS, folder))
+    assert all(outcome.status == "ok" for outcome in crawl(config, CLIPS, folder, ONE_WORKER))
 
 
 def test_a_bot_check_stops_the_stage(
@@ -131,7 +145,7 @@ def test_a_bot_check_stops_the_stage(
 
     monkeypatch.setattr(module, "fetch_clip", refuse)
     with pytest.raises(DataError, match="bot_check"):
-        crawl(config, CLIPS, folder)
+        crawl(config, CLIPS, folder, ONE_WORKER)
     ledger = read_manifest(folder / "ledger.parquet")
     assert [row.status for row in ledger] == ["bot_check"]
     assert not server.requests
@@ -142,7 +156,7 @@ def test_a_lost_network_stops_the_stage_after_some_failures_in_a_row(
 ) -> None:
     server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
     with pytest.raises(DataError, match="3 clips in a row"):
-        crawl(replace(config, stop_after=3), CLIPS, folder)
+        crawl(config, CLIPS, folder, ONE_WORKER)
     assert len(read_manifest(folder / "ledger.parquet")) == 6
 
 
@@ -151,8 +165,8 @@ def test_clips_that_fail_again_in_a_later_run_do_not_stop_it(
 ) -> None:
     server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
     with pytest.raises(DataError):
-        crawl(replace(config, stop_after=3), CLIPS, folder)
-    outcomes = crawl(replace(config, stop_after=3), CLIPS, folder)
+        crawl(config, CLIPS, folder, ONE_WORKER)
+    outcomes = crawl(config, CLIPS, folder, ONE_WORKER)
     assert [row.status for row in outcomes].count("network") == 5
     assert [row.attempts for row in outcomes] == [2, 2, 1, 2, 2, 2]
 
@@ -163,12 +177,12 @@ def test_clips_in_work_when_the_breaker_opens_are_kept(
     server.answers[NAMES[0]] = serve.status(429)
     server.answers[NAMES[1]] = serve.slow_start(0.5)
     with pytest.raises(DataError):
-        crawl(replace(config, workers=2, stall_seconds=10.0), CLIPS, folder)
+        crawl(config, CLIPS, folder, accessed(workers=2, stall_seconds=10.0))
     ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
     assert ledger == {CLIPS[0].clip_id: "rate_limited", CLIPS[1].clip_id: "ok"}
 
 
-def test_the_ledger_is_written_while_the_run_goes_on(
+def test_the_ledger_is_written_during_the_run(
     config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_CLIPS_BETWEEN_LEDGERS", 2)
@@ -184,26 +198,26 @@ def test_the_ledger_is_written_while_the_run_goes_on(
 
     monkeypatch.setattr(module, "fetch_clip", die_at_the_fourth)
     with pytest.raises(KeyboardInterrupt):
-        crawl(config, CLIPS, folder)
+        crawl(config, CLIPS, folder, ONE_WORKER)
     assert len(read_manifest(folder / "ledger.parquet")) >= 2
 
 
 def test_a_file_that_changed_is_looked_into_again(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    crawl(config, CLIPS[:1], folder)
+    crawl(config, CLIPS[:1], folder, ONE_WORKER)
     path = folder / f"{CLIPS[0].clip_id}.mp4"
     path.write_bytes(path.read_bytes()[:500])
     server.requests.clear()
-    assert crawl(config, CLIPS[:1], folder)[0].status == "corrupt"
+    assert crawl(config, CLIPS[:1], folder, ONE_WORKER)[0].status == "corrupt"
 
 
-def test_a_killed_run_asks_for_nothing_twice(
+def test_a_killed_run_requests_nothing_twice(
     server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also not for what failed for good since the ledger was written last."""
     server.answers[NAMES[1]] = serve.status(404)
-    undisturbed = crawl(config, CLIPS, folder.parent / "undisturbed")
+    undisturbed = crawl(config, CLIPS, folder.parent / "undisturbed", ONE_WORKER)
     once = Counter(server.requests)
     server.requests.clear()
     settle = module._settle
@@ -215,21 +229,21 @@ def test_a_killed_run_asks_for_nothing_twice(
 
     ask = module._ask
 
-    def asks_three_times(config: YoutubeConfig, clip: Clip, *others: object) -> object:
-        if clip == CLIPS[3]:
+    def ask_three_times(*arguments: object) -> object:
+        if CLIPS[3] in arguments:
             monkeypatch.setattr(module, "_settle", killed)
             raise Killed
-        return ask(config, clip, *others)  # type: ignore[arg-type]
+        return ask(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_ask", asks_three_times)
+    monkeypatch.setattr(module, "_ask", ask_three_times)
     with pytest.raises(Killed):
-        crawl(config, CLIPS, folder)
+        crawl(config, CLIPS, folder, ONE_WORKER)
     with (folder / "since.jsonl").open("a") as lines:
         lines.write('{"clip": {"clip_id": "vid')  # cut by the kill
     (folder / f".{CLIPS[3].clip_id}.mp4.tmp").touch()
     monkeypatch.setattr(module, "_settle", settle)
     monkeypatch.setattr(module, "_ask", ask)
-    resumed = crawl(config, CLIPS, folder)
+    resumed = crawl(config, CLIPS, folder, ONE_WORKER)
     assert server.requests.keys() == once.keys() == set(NAMES)
     assert server.requests[NAMES[1]] == once[NAMES[1]] == 1
     times = {row.clip.clip_id: row.attempts for row in resumed}
