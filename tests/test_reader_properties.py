@@ -175,7 +175,7 @@ def test_queries_come_back(sentences: dict[str, str]) -> None:
 @settings(max_examples=40)
 @given(margin=st.floats(0, 1e6), scale=st.floats(0, 1), mode=st.sampled_from(["fixed", "variable"]))
 def test_params_come_back(margin: float, scale: float, mode: Any) -> None:
-    wanted = replace(VARIABLE_MARGIN, margin_mode=mode, margin=margin, variable_scale=scale)
+    wanted = replace(VARIABLE_MARGIN, margin_mode=mode, margin=margin, variable_margin=scale)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         path.write_text(yaml.safe_dump({"loss": asdict(wanted)}))

@@ -1,4 +1,4 @@
-"""Ranks against a brute-force count; ties, NaN and empty galleries cannot flatter."""
+"""World against a brute-force count; ties, NaN and empty galleries cannot flatter."""
 
 import tracemalloc
 
