@@ -16,10 +16,10 @@ from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.losses.config import LossConfig
 from trimodal.models.networks import ModelConfig
+from trimodal.training import train as module
 from trimodal.training.config import TrainConfig
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.train import train
-from trimodal.training.train import train as module
 from trimodal.training.trainer import Trainer
 
 CONFIG = config_for_tests(

@@ -23,9 +23,9 @@ from media_fixtures import (
     write_steps,
 )
 
+from trimodal.media import audio as module
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import LimitError, MediaError, encode_video
-from trimodal.media.container import audio as module
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.windows import window_first_column

@@ -20,7 +20,7 @@ import pytest
 import yaml
 from repository import ROOT, TINY
 
-from trimodal.media.container import container as media
+from trimodal.media import container as media
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 

@@ -18,11 +18,11 @@ from trimodal.losses.config import LossConfig
 from trimodal.losses.ranking import pair_loss
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import normalise
+from trimodal.training import trainer as trainer_module
 from trimodal.training.config import TrainConfig
 from trimodal.training.grad_cache import embed_in_chunks
 from trimodal.training.image_text import ImageTextValidation
 from trimodal.training.streams import open_streams
-from trimodal.training.train import trainer as trainer_module
 from trimodal.training.trainer import Trainer, memory_layout
 
 CHUNKED = replace(CONFIG, chunk_size=3)

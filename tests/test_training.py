@@ -146,6 +146,69 @@ def test_alternating_step_updates_after_each_stream() -> None:
     assert_same_state(net, by_hand)
 
 
+def weights_of(part: torch.nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in part.parameters()]
+
+
+def same_weights(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(("momentum", "moves"), [("separate", False), ("shared", True)])
+def test_momentum_moves_the_network_without_a_batch_only_where_it_is_shared(
+    momentum: Any, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audio in an image-text update that follows an image-audio one, and text the other way."""
+    net, (audio, text) = network(), batches()
+    config = replace(CONFIG, update="alternating", alternating_momentum=momentum)
+    trainer = Trainer(net, config, LOSS, CPU)
+    trainer.step(audio, text)  # has given both momentum
+    update, seen = Trainer._update, []
+
+    def watched(self: Trainer, loss: Tensor) -> None:
+        before = [weights_of(part) for part in (net.image, net.audio, net.text)]
+        update(self, loss)
+        after = [weights_of(part) for part in (net.image, net.audio, net.text)]
+        seen.append([not same_weights(*pair) for pair in zip(before, after, strict=True)])
+
+    monkeypatch.setattr(Trainer, "_update", watched)
+    trainer.step(audio, text)
+    assert seen == [[True, True, moves], [True, moves, True]]
+
+
+def test_shared_momentum_is_adams_with_a_gradient_of_zero() -> None:
+    """As PyTorch's zero_grad left it before version 2, in the authors' runs."""
+    net, (audio, text) = network(), batches()
+    by_hand = by_hand_copy(net)
+    optimiser = adam(by_hand)
+    config = replace(CONFIG, update="alternating", alternating_momentum="shared")
+    trainer = Trainer(net, config, LOSS, CPU)
+    for _ in range(2):
+        for part, other, (pixels, others) in (
+            (by_hand.audio, by_hand.text, audio), (by_hand.text, by_hand.audio, text),
+        ):  # fmt: skip
+            optimiser.zero_grad()
+            loss_of(by_hand.image(normalise(pixels)), part(others)).backward()
+            for parameter in other.parameters():
+                if optimiser.state[parameter]:
+                    parameter.grad = torch.zeros_like(parameter)
+            optimiser.step()
+        trainer.step(audio, text)
+    assert_same_state(net, by_hand)
+
+
+def test_with_joint_updates_the_momentum_makes_no_difference() -> None:
+    weights = []
+    for momentum in ("separate", "shared"):
+        net = network()
+        trainer = Trainer(net, replace(CONFIG, alternating_momentum=momentum), LOSS, CPU)
+        for _ in range(3):
+            trainer.step(*batches())
+        weights.append(weights_of(net))
+    assert same_weights(*weights)
+    assert not same_weights(weights[0], weights_of(network()))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"margin_mode": "fixed"}, {"margin_mode": "variable_all"}, {"reduction": "sum"},
