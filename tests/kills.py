@@ -104,7 +104,7 @@ def kill_until_done(
         with _running(repository, *command) as repro:
             killed = _kill_one(repro, left, pace, rng, report)
         said = _said(repository)
-        report.resumed_at += map(int, re.findall(r"goes on behind step (\d+)", said))
+        report.resumed_at += map(int, re.findall(r"resumes after step (\d+)", said))
         finished = _finished(repository.folder)
         report.made_again += [
             str(path) for path, made in seen.items() if finished.get(path, made) != made
