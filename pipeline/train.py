@@ -13,9 +13,7 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="in: image shards")
     parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
     parser.add_argument("--resume", type=Path, required=True, help="the run, killed or done")
-    parser.add_argument(
-        "--curves", type=Path, required=True, help="out: losses by epoch, best epoch"
-    )
+    parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
     args = parser.parse_args()
 
     from trimodal.core.config import load_section

@@ -1,14 +1,15 @@
-"""Shards are made once: found again if nothing changed, made anew if anything did."""
+"""Shards are made once: found again if nothing changed, rebuilt if anything did."""
 
 import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import MACHINE
 from data_fixtures import contents
 
 from trimodal.core.shards import ShardResult
@@ -57,7 +58,8 @@ def jobs(tmp_path: Path) -> list[Letters]:
 
 
 def make(jobs: Sequence[Letters], form: Any = "form", workers: int = 1) -> list[ShardResult]:
-    return list(make_shards(spell, jobs, jobs[0].path.parent, form=form, workers=workers))
+    machine = replace(MACHINE, workers=workers)
+    return list(make_shards(spell, jobs, jobs[0].path.parent, form=form, machine=machine))
 
 
 @pytest.fixture
@@ -98,7 +100,7 @@ def test_what_is_finished_is_found(
 
 def test_a_run_that_stops_goes_on(jobs: list[Letters], made: Made) -> None:
     running: Iterator[ShardResult] = make_shards(
-        spell, jobs, jobs[0].path.parent, form="form", workers=1
+        spell, jobs, jobs[0].path.parent, form="form", machine=MACHINE
     )
     next(running), next(running)
     running.close()
@@ -177,22 +179,26 @@ def test_a_crashed_worker_ends_the_run_and_what_was_finished_stays(
     assert len(again) <= 2  # the other worker's shard was under way
 
 
-def test_a_rescued_shard_is_noted(jobs: list[Letters], made: Made) -> None:
+def test_a_shard_made_after_a_crash_is_noted(jobs: list[Letters], made: Made) -> None:
     jobs[2].sources[0].write_text("CRASH")
 
     def on_crash(job: Letters, error: WorkerError) -> ShardResult:
         assert error.crashed
-        job.path.write_text("rescued")
+        job.path.write_text("replaced")
         return ShardResult(rows=[], left_out=Counter(crash=1), examples={}, bytes=7)
 
     for attempt in range(2):
         out = jobs[0].path.parent
-        done = list(make_shards(spell, jobs, out, form="", workers=1, on_crash=on_crash))
+        done = list(make_shards(spell, jobs, out, form="", machine=MACHINE, on_crash=on_crash))
         assert [sum(d.left_out.values()) for d in done] == [2, 2, 1]
         assert made() == (ALL if attempt == 0 else [])
 
 
-def test_what_may_heal_is_tried_again(jobs: list[Letters], made: Made) -> None:
+def test_what_is_retryable_is_tried_again(jobs: list[Letters], made: Made) -> None:
     for _ in range(2):
-        list(make_shards(spell, jobs, jobs[0].path.parent, form="", workers=1, retryable={"odd"}))
+        list(
+            make_shards(
+                spell, jobs, jobs[0].path.parent, form="", machine=MACHINE, retryable={"odd"}
+            )
+        )
         assert made() == ALL

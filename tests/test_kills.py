@@ -17,18 +17,15 @@ WORLD: World = {
     "demo": {"clips": 56},
     "extract": {"clips_per_shard": 4},
     "captions": {"images_per_shard": 8},
-    "train": {"epochs": 3, "steps_per_epoch": 8, "checkpoint_every": 3},
+    "train": {"epochs": 3, "steps_per_epoch": 8},
+    "machine": {"checkpoint_every_steps": 3},
 }
 LARGER = {
     "demo": {"clips": 350},
-    "train": {"epochs": 3, "steps_per_epoch": 200, "checkpoint_every": 20},
+    "train": {"epochs": 3, "steps_per_epoch": 200},
+    "machine": {"checkpoint_every_steps": 20},
 }
-TWO_WORKERS: World = {
-    "download": {"workers": 2},
-    "extract": {"workers": 2},
-    "captions": {"workers": 2},
-    "train": {"loader_workers": 1},
-}
+TWO_WORKERS: World = {"machine": {"workers": 2, "loader_workers": 1}}
 
 
 @pytest.fixture
@@ -54,7 +51,8 @@ def compare_with_undisturbed(
     assert [name for name in expected if expected[name] != found[name]] == []
     assert leftovers(disturbed) == []
     assert report.made_again == []
-    assert all(step % world["train"]["checkpoint_every"] == 0 for step in report.resumed_at[:-1])
+    every = world["machine"]["checkpoint_every_steps"]
+    assert all(step % every == 0 for step in report.resumed_at[:-1])
     return report
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from configs import MACHINE
 from evaluation_fixtures import config as evaluation
 from ranks import on_ranks
 from test_resume import CONFIG, LOSS, MODEL, results
@@ -23,13 +24,15 @@ from trimodal.core.records import DataError
 from trimodal.evaluation.evaluate import Outputs, evaluate
 from trimodal.models.devices import DeviceError, count_devices, pick_device
 from trimodal.training.config import TrainConfig
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig
+from trimodal.training.random_streams import RandomStream
 from trimodal.training.sampler import EndlessBatches
 from trimodal.training.train import train
 
 LEAKS = LeaksConfig(test_in_training="fail")
-TWO = replace(CONFIG, batch_size=4, epochs=2, checkpoint_every=1, devices=2)
+TWO = replace(CONFIG, batch_size=4, epochs=2)
+TWO_DEVICES = replace(MACHINE, devices=2, checkpoint_every_steps=1)
 ROOT = Path(__file__).parents[1]
 
 
@@ -39,11 +42,12 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(ranks: Ranks, data: TinyData, folder: Path, config: TrainConfig) -> dict[str, Any]:
+def run(world: World, data: TinyData, folder: Path, config: TrainConfig) -> dict[str, Any]:
     train(
         data.av_dir, data.captions_dir, data.images_dir, folder / "model.safetensors",
         folder / "log", folder / "run.safetensors", config=config, loss=LOSS, model=MODEL,
-        mel=data.mel, augment=data.augment, leaks=LEAKS, ranks=ranks,
+        front_end=data.front_end, augment=data.augment, leaks=LEAKS, machine=TWO_DEVICES,
+        world=world,
     )  # fmt: skip
     return {}
 
@@ -52,7 +56,8 @@ def stage_command(data: TinyData, folder: Path) -> list[str]:
     """The train stage with TWO's params, written beside its results."""
     params = {
         "train": asdict(TWO), "loss": asdict(LOSS), "model": asdict(MODEL),
-        "mel": asdict(data.mel), "augment": asdict(data.augment), "leaks": asdict(LEAKS),
+        "mel": asdict(data.mel), "window": asdict(data.front_end.window),
+        "augment": asdict(data.augment), "leaks": asdict(LEAKS), "machine": asdict(TWO_DEVICES),
     }  # fmt: skip
     folder.mkdir()
     path = folder.parent / "params.yaml"
@@ -82,7 +87,7 @@ def a_rank_of(process: "subprocess.Popen[str]", rank: int) -> psutil.Process:
 
 
 def killed_and_gone_on(data: TinyData, folder: Path) -> None:
-    """A run on two ranks of which one is killed behind the first step, and its second beginning."""
+    """A run on two ranks of which one is killed after the first step, and its second beginning."""
     command = stage_command(data, folder)
     job = start(command, folder)
     while not (folder / "run.safetensors").exists():
@@ -97,7 +102,7 @@ def killed_and_gone_on(data: TinyData, folder: Path) -> None:
     again = start(command, folder)
     out, told = again.communicate(timeout=60)
     assert again.returncode == 0, told
-    assert "goes on behind step" in out
+    assert "resumes after step" in out
     assert out.count("train: 2 epochs on 2 x cpu") == 1  # one rank speaks
 
 
@@ -156,7 +161,7 @@ def test_torchrun_on_two_machines_trains_as_two_devices_of_one_do(
     assert results(two) == results(one)
 
 
-def evaluated(ranks: Ranks, data: TinyData, model: Path, out: Path) -> dict[str, Any]:
+def evaluated(world: World, data: TinyData, model: Path, out: Path) -> dict[str, Any]:
     queries = out.parent / "test.csv"
     rows = ["key,vid_key,video_id,sentence", "ret0,msr9,video9,a dog", "ret1,msr10,video10,a bird"]
     queries.write_text("\n".join(rows))
@@ -164,16 +169,17 @@ def evaluated(ranks: Ranks, data: TinyData, model: Path, out: Path) -> dict[str,
     outputs = {name: out / f"{name}{ending}" for name, ending in names.items()}
     evaluate(
         model, data.av_dir, data.captions_dir, data.images_dir, out / "no world",
-        Outputs(**outputs, curve=out / "curve.csv"), leaks=LEAKS, ranks=ranks,
+        Outputs(**outputs, curve=out / "curve.csv"), leaks=LEAKS, machine=MACHINE,
+        world=world,
         config=evaluation(test_csv=str(queries), min_effective_rank=1.0, max_mean_cosine=1.0),
     )  # fmt: skip
     return {}
 
 
 def test_an_evaluation_on_ranks_writes_the_same_bytes(tiny_data: TinyData, tmp_path: Path) -> None:
-    run(Ranks(), tiny_data, tmp_path / "run", replace(CONFIG, epochs=1))
+    run(World(), tiny_data, tmp_path / "run", replace(CONFIG, epochs=1))
     model = tmp_path / "run" / "model.safetensors"
-    evaluated(Ranks(), tiny_data, model, tmp_path / "alone")
+    evaluated(World(), tiny_data, model, tmp_path / "alone")
     on_ranks(2, evaluated, tmp_path, tiny_data, model, tmp_path / "two")
     alone, two = results(tmp_path / "alone"), results(tmp_path / "two")
     assert len(alone) == 5
@@ -183,16 +189,18 @@ def test_an_evaluation_on_ranks_writes_the_same_bytes(tiny_data: TinyData, tmp_p
 @pytest.mark.parametrize(("samples", "batch", "ranks"), [(100, 10, 3), (9, 32, 2), (100, 4, 4)])
 def test_a_batch_that_cannot_be_split_is_refused(samples: int, batch: int, ranks: int) -> None:
     with pytest.raises(DataError, match=r"train\.batch_size"):
-        EndlessBatches(samples, batch, seed=1, stream=0, rank=0, ranks=ranks)
+        EndlessBatches(
+            samples, batch, seed=1, stream=RandomStream.CLIP_ORDER, rank=0, world_size=ranks
+        )
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 6])
 def test_parts_of_ranks_make_the_batches_of_one_process(ranks: int) -> None:
     def first_batches(**part: int) -> list[Any]:
-        batches = iter(EndlessBatches(40, 12, seed=1, stream=0, first=2, **part))
+        batches = iter(EndlessBatches(40, 12, 1, RandomStream.CLIP_ORDER, first=2, **part))
         return [next(batches) for _ in range(7)]
 
-    parts = [first_batches(rank=rank, ranks=ranks) for rank in range(ranks)]
+    parts = [first_batches(rank=rank, world_size=ranks) for rank in range(ranks)]
     together = [[draw for part in step for draw in part] for step in zip(*parts, strict=True)]
     assert together == first_batches()
 

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from configs import MACHINE
 from test_training import run_training
 from training_fixtures import TinyData, storing
 
@@ -216,7 +217,7 @@ def test_pictures_of_one_clip_under_two_names_are_the_same(
         )  # fmt: skip
         outcomes.append(inspect(clip, StoredFile.plain(path), None))
     write_manifest(tmp_path / "manifest.parquet", outcomes)
-    extract(tmp_path / "manifest.parquet", tmp_path / "av", storing(), tiny_data.mel)
+    extract(tmp_path / "manifest.parquet", tmp_path / "av", storing(), tiny_data.mel, MACHINE)
     leaks = find_leaks(tmp_path / "av", tiny_data.images_dir)
     assert leaks.found["same_picture"] == {"video1": "clip-3"}
     assert leaks.videos == {"video1"}

@@ -8,34 +8,33 @@ import numpy as np
 import psutil
 import pyarrow as pa
 import pytest
+from configs import config_for_tests, front_end_for_tests
 from PIL import Image
 from torch.utils.data import Dataset
 from training_fixtures import RATE_HZ
-from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, FrameSampling, Pair
 
 from trimodal.core.files import write_table
 from trimodal.core.schemas import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.core.shards import Sample, write_shard
-from trimodal.media.mel import MelConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.clip_index import ClipTable
+from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, Pair
+from trimodal.training.image_text import ImageTextPairs
+from trimodal.training.random_streams import RandomStream
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 SAMPLES = 20_000
 BATCH = 50
 MAY_GROW_BYTES = 3_500_000
-MEL = MelConfig(
-    sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=2,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
-AUGMENT = AugmentConfig(
-    crop_px=8, flip=True, brightness=0.1, saturation=0.1, mask_seconds=0.0, mask_mels=0
+FRONT_END = front_end_for_tests(
+    sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=2
 )
+AUGMENT = config_for_tests(AugmentConfig, crop_px=8)
 
 
 def write_shard_of_one(path: Path) -> int:
-    """A picture, and behind it the codes of a clip of 10 s; returns the picture's size."""
-    path.write_bytes(picture() + bytes(501 * MEL.column_type.itemsize))
+    """A picture, and after it the codes of a clip of 10 s; returns the picture's size."""
+    path.write_bytes(picture() + bytes(501 * FRONT_END.mel.column_type.itemsize))
     return len(picture())
 
 
@@ -45,7 +44,7 @@ def picture() -> bytes:
     return buffer.getvalue()
 
 
-def pairs(folder: Path) -> AudioVisualPairs:
+def pairs(folder: Path) -> ImageAudioPairs:
     """Clips of 10 frames."""
     size = write_shard_of_one(folder / "train-000000.tar")
     frames = pa.array([np.zeros(10, np.int64)] * SAMPLES)
@@ -58,13 +57,13 @@ def pairs(folder: Path) -> AudioVisualPairs:
         "mel_columns": [501] * SAMPLES, "youtube_id": [""] * SAMPLES,
         "picture_fingerprints": frames,
     }  # fmt: skip
-    rule = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
-    return AudioVisualPairs(
-        ClipTable(folder, pa.table(columns, AV_SCHEMA)), rule, MEL, AUGMENT, seed=1
+    sampling = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
+    return ImageAudioPairs(
+        ClipTable(folder, pa.table(columns, AV_SCHEMA)), sampling, FRONT_END, AUGMENT, seed=1
     )
 
 
-def images(folder: Path) -> CaptionedImages:
+def images(folder: Path) -> ImageTextPairs:
     """Images of two captions."""
     names = [f"coco_{n:012d}" for n in range(SAMPLES)]
     ends = [Sample(key=name, members={"jpg": picture()}) for name in (names[0], names[-1])]
@@ -84,7 +83,7 @@ def images(folder: Path) -> CaptionedImages:
     }  # fmt: skip
     write_table(folder / "captions.parquet", pa.table(captions, CAPTION_SCHEMA))
     np.save(folder / "token_ids.npy", ids)
-    return CaptionedImages(folder, folder, "train", AUGMENT, seed=1)
+    return ImageTextPairs(folder, folder, "train", AUGMENT, seed=1)
 
 
 def own_bytes(process: psutil.Process) -> int:
@@ -99,7 +98,7 @@ def test_worker_does_not_grow_over_an_epoch(
     open_set: Callable[[Path], Dataset[Pair]], tmp_path: Path
 ) -> None:
     samples = open_set(tmp_path)
-    batches = EndlessBatches(SAMPLES, BATCH, seed=1, stream=0)
+    batches = EndlessBatches(SAMPLES, BATCH, 1, RandomStream.CLIP_ORDER)
     others = set(psutil.Process().children())
     loader = iter(training_loader(samples, batches, workers=1))
     (worker,) = set(psutil.Process().children()) - others

@@ -1,6 +1,6 @@
 """What is stored of a mel, and a window cut from it against librosa's mel of just its seconds."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -22,25 +22,36 @@ from mel_fixtures import (
     sound,
 )
 
+from trimodal.core.config import ConfigError, parse_section
 from trimodal.media.mel import FLOOR_DB, MelConfig, store_decibels
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.windows import missing_columns, window_decibels, window_first_column
+from trimodal.media.windows import (
+    AudioFrontEnd,
+    WindowConfig,
+    missing_columns,
+    window_decibels,
+    window_first_column,
+)
 
 
-def view(stored: npt.NDArray[np.void], first: int, config: MelConfig) -> Decibels:
+def view(stored: npt.NDArray[np.void], first: int, config: AudioFrontEnd) -> Decibels:
     """The window's decibels, from the columns that a loader reads."""
     start = min(max(first, 0), len(stored))
     stop = max(start, min(first + config.columns, len(stored)))
     return window_decibels(stored[start:stop], first, config)
 
 
-def cut(stored: npt.NDArray[np.void], centre_seconds: float, config: MelConfig) -> Decibels:
+def cut(stored: npt.NDArray[np.void], centre_seconds: float, config: AudioFrontEnd) -> Decibels:
     """The network's input."""
     return scaled(view(stored, window_first_column(centre_seconds, config), config), config)
 
 
+def with_decibel(config: AudioFrontEnd, decibel: str) -> AudioFrontEnd:
+    return replace(config, window=replace(config.window, decibel=decibel))
+
+
 def test_three_seconds_are_128_by_301_at_the_papers_scale() -> None:
-    stored = log_mel([sound(PAPER, 3.0)], PAPER)
+    stored = log_mel([sound(PAPER.mel, 3.0)], PAPER.mel)
     assert stored.shape == (301,)
     assert stored.dtype.itemsize == 130
     assert PAPER.columns == 301
@@ -56,8 +67,8 @@ def test_three_seconds_are_128_by_301_at_the_papers_scale() -> None:
 )  # fmt: skip
 def test_a_byte_is_off_by_half_a_step_within_80_db_of_its_column(decibels: Decibels) -> None:
     """What is deeper lies at the floor of any window that has the column, or just above it."""
-    stored = store_decibels(decibels, PAPER)
-    assert stored.dtype == PAPER.column_type
+    stored = store_decibels(decibels, PAPER.mel)
+    assert stored.dtype == PAPER.mel.column_type
     assert np.abs(stored["top_db"].astype(np.float32) - decibels.max(axis=1)).max() <= TOP_DB
     top = decibels.max(axis=1, keepdims=True)
     shown = window_decibels(stored, 0, PAPER)[: len(decibels)]
@@ -71,17 +82,17 @@ def test_a_byte_is_off_by_half_a_step_within_80_db_of_its_column(decibels: Decib
 @pytest.mark.parametrize("decibel", ["power", "amplitude"])
 @pytest.mark.parametrize("frame", [4, 5])
 def test_a_view_of_the_stored_mel_is_the_mel_of_just_those_three_seconds(
-    config: MelConfig, decibel: str, frame: int
+    config: AudioFrontEnd, decibel: str, frame: int
 ) -> None:
     """But for its two edge columns: their analysis windows reach half a window beyond the three
     seconds, where the clip goes on but a mel of its own sees padding.
     """
-    config = replace(config, decibel=decibel)
-    samples = sound(config, 10.0)
-    ours = cut(log_mel([samples], config), frame - 0.5, config)
-    start = (frame - 2) * config.sample_rate_hz
-    own = librosa_input(samples[start : start + 3 * config.sample_rate_hz], config)
-    assert ours.shape == own.shape == (config.mels, config.columns)
+    config = with_decibel(config, decibel)
+    samples = sound(config.mel, 10.0)
+    ours = cut(log_mel([samples], config.mel), frame - 0.5, config)
+    start = (frame - 2) * config.mel.sample_rate_hz
+    own = librosa_input(samples[start : start + 3 * config.mel.sample_rate_hz], config)
+    assert ours.shape == own.shape == (config.mel.mels, config.columns)
     assert ours.dtype == np.float32
     tolerance = (STEP_DB + TOP_DB) * (2 if decibel == "amplitude" else 1) / 40
     np.testing.assert_allclose(ours[:, 1:-1], own[:, 1:-1], rtol=0, atol=tolerance)
@@ -108,25 +119,27 @@ def white_noise(config: MelConfig) -> Samples:
 
 @CONFIGS
 @pytest.mark.parametrize("make", [sound, tones, white_noise, quiet_after_loud])
-def test_a_windows_decibels_are_a_sixth_off_at_most(config: MelConfig, make: object) -> None:
+def test_a_windows_decibels_are_a_sixth_off_at_most(config: AudioFrontEnd, make: object) -> None:
     """In the 80 dB below the window's loudest, against those of just its three seconds."""
-    samples = sound(config, 10.0) if make is sound else make(config)  # type: ignore[operator]
-    stored = log_mel([samples], config)
+    samples = sound(config.mel, 10.0) if make is sound else make(config.mel)  # type: ignore[operator]
+    stored = log_mel([samples], config.mel)
     for frame in range(2, 10):
-        start = (frame - 2) * config.sample_rate_hz
-        own = librosa_decibels(samples[start : start + 3 * config.sample_rate_hz], config)[1:-1]
+        start = (frame - 2) * config.mel.sample_rate_hz
+        own = librosa_decibels(samples[start : start + 3 * config.mel.sample_rate_hz], config.mel)[
+            1:-1
+        ]
         ours = view(stored, window_first_column(frame - 0.5, config), config)[1:-1]
         top = own.max()
         assert ours.max() == pytest.approx(top, abs=TOP_DB)
-        heard = own > max(top - 80, FLOOR_DB)
-        assert heard.mean() > 0.05
+        audible = own > max(top - 80, FLOOR_DB)
+        assert audible.mean() > 0.05
         # librosa's float32 spectra differ from ours by what is 100 dB below the loudest.
-        assert np.abs(ours - own)[heard & (own > top - 60)].max() <= STEP_DB + 0.01
+        assert np.abs(ours - own)[audible & (own > top - 60)].max() <= STEP_DB + 0.01
         assert np.abs(np.maximum(ours, top - 80) - np.maximum(own, top - 80)).max() <= 0.25
 
 
 def test_input_spans_minus_1_to_1_with_its_maximum_at_1() -> None:
-    shown = cut(log_mel([sound(PAPER, 10.0)], PAPER), 4.5, PAPER)
+    shown = cut(log_mel([sound(PAPER.mel, 10.0)], PAPER.mel), 4.5, PAPER)
     assert shown.max() == 1.0
     assert -1.0 <= shown.min() < -0.5
     decibels = np.array([[0.0, -40.0, -80.0, -90.0]], np.float16)
@@ -136,7 +149,7 @@ def test_input_spans_minus_1_to_1_with_its_maximum_at_1() -> None:
 
 def test_amplitude_decibels_keep_only_the_top_40_db_of_power() -> None:
     decibels = np.array([[20.0, 0.0, -20.0, -30.0, -90.0]], np.float16)
-    doubled = scaled(decibels, replace(PAPER, decibel="amplitude"))
+    doubled = scaled(decibels, with_decibel(PAPER, "amplitude"))
     assert doubled.T.tolist() == [[1.0, 0.0, -1.0, -1.0, -1.0]]
 
 
@@ -144,15 +157,15 @@ def test_amplitude_decibels_keep_only_the_top_40_db_of_power() -> None:
 @pytest.mark.parametrize("gain", [0.02, 1e-3, 1e-4, 0.0])
 def test_quiet_sounds_and_silence_come_out_as_librosas(gain: float, decibel: str) -> None:
     """Both decibels have an absolute floor: -100 dB of power, -50 dB for the doubled ones."""
-    config = replace(PAPER, decibel=decibel)
+    config = with_decibel(PAPER, decibel)
     tolerance = (STEP_DB + TOP_DB) * (2 if decibel == "amplitude" else 1) / 40
-    samples = sound(config, 3.0, gain=gain)
-    ours = cut(log_mel([samples], config), 1.5, config)
+    samples = sound(config.mel, 3.0, gain=gain)
+    ours = cut(log_mel([samples], config.mel), 1.5, config)
     np.testing.assert_allclose(ours, librosa_input(samples, config), rtol=0, atol=tolerance)
 
 
 def test_silence_is_finite_and_constant() -> None:
-    stored = log_mel([np.zeros(3 * 44_100, np.float32)], PAPER)
+    stored = log_mel([np.zeros(3 * 44_100, np.float32)], PAPER.mel)
     assert (stored["top_db"] == FLOOR_DB).all()
     assert (decibels_of(stored, PAPER) == FLOOR_DB).all()
     for first in (-250, 0, 250):
@@ -169,23 +182,22 @@ def test_missing_columns_are_those_outside_the_stored_ones(first: int, stored: i
 @pytest.mark.parametrize("first", [-100, 0, 20, 330, 400, -301, -500, 600, 631, -20])
 @pytest.mark.parametrize("stored", [631, 40])
 def test_columns_outside_the_sound_are_silence(first: int, stored: int) -> None:
-    clip = np.random.default_rng(2).uniform(-90, 20, (stored, PAPER.mels)).astype(np.float32)
-    columns = store_decibels(clip, PAPER)
+    clip = np.random.default_rng(2).uniform(-90, 20, (stored, PAPER.mel.mels)).astype(np.float32)
+    columns = store_decibels(clip, PAPER.mel)
     window = view(columns, first, PAPER)
-    assert window.shape == (PAPER.columns, PAPER.mels)
+    assert window.shape == (PAPER.columns, PAPER.mel.mels)
     alone = decibels_of(columns, PAPER)
     for row, column in zip(window, range(first, first + PAPER.columns), strict=True):
-        expected = alone[column] if 0 <= column < stored else np.full(PAPER.mels, FLOOR_DB)
+        expected = alone[column] if 0 <= column < stored else np.full(PAPER.mel.mels, FLOOR_DB)
         assert (row == expected).all()
 
 
 def test_fingerprint_is_of_what_is_stored() -> None:
-    """How a window is cut from it does not count."""
-    fingerprint = PAPER.front_end_fingerprint()
-    assert replace(PAPER, decibel="amplitude").front_end_fingerprint() == fingerprint
-    assert replace(PAPER, window_seconds=2.0).front_end_fingerprint() == fingerprint
+    """How a window is cut from it does not count: section ``window`` is no part of it."""
+    mel = PAPER.mel
+    fingerprint = mel.front_end_fingerprint()
     changed = [
-        replace(PAPER, **{key: getattr(PAPER, key) - 1}).front_end_fingerprint()
+        replace(mel, **{key: getattr(mel, key) - 1}).front_end_fingerprint()
         for key in ("sample_rate_hz", "n_fft", "window_samples", "hop_samples", "mels")
     ]
     assert len({fingerprint, *changed}) == 6
@@ -194,8 +206,14 @@ def test_fingerprint_is_of_what_is_stored() -> None:
 @pytest.mark.parametrize(
     "wrong",
     [{"hop_samples": 0}, {"hop_samples": 883}, {"window_samples": 1025}, {"mels": 0},
-     {"sample_rate_hz": 0}, {"window_seconds": 0.0}],
+     {"sample_rate_hz": 0}, {"n_fft": 0}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match="mel: .*" + next(iter(wrong))):
-        replace(PAPER, **wrong)
+    with pytest.raises(ConfigError, match="^mel[:.].*" + next(iter(wrong))):
+        parse_section(asdict(PAPER.mel) | wrong, "mel", MelConfig)
+
+
+@pytest.mark.parametrize("wrong", [{"seconds": 0.0}, {"seconds": -3.0}, {"decibel": "db"}])
+def test_windows_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=rf"^window\.{next(iter(wrong))}: "):
+        parse_section(asdict(PAPER.window) | wrong, "window", WindowConfig)

@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from urllib.error import URLError
 
@@ -17,13 +17,14 @@ from model_fixtures import MODEL
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
+from trimodal.core.config import ConfigError, parse_section
 from trimodal.models.backbones import (
     ResNet18,
     WeightsUnavailableError,
     audio_backbone,
     image_backbone,
 )
-from trimodal.models.networks import TextNet, TrimodalNet
+from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet
 
 
 def network(*, width: int = 4, words: int = 20) -> TrimodalNet:
@@ -286,5 +287,5 @@ def test_imagenet_weights_need_the_full_width() -> None:
 
 
 def test_width_must_be_positive() -> None:
-    with pytest.raises(ValueError, match=r"model\.width"):
-        replace(MODEL, width=0)
+    with pytest.raises(ConfigError, match=r"^model\.width: "):
+        parse_section(asdict(MODEL) | {"width": 0}, "model", ModelConfig)

@@ -72,7 +72,11 @@ def test_a_second_repro_does_nothing(repository: tuple[Path, Run]) -> None:
     ("section", "key", "value", "first"),
     [
         ("loss", "margin", 0.3, ["train"]),
-        ("mel", "decibel", "amplitude", ["train"]),
+        ("window", "decibel", "amplitude", ["train"]),
+        ("window", "seconds", 2.0, ["train"]),
+        ("mel", "mels", 32, ["extract"]),
+        ("machine", "workers", 3, []),
+        ("machine", "checkpoint_every_steps", 7, []),
         ("captions", "jpeg_quality", 80, ["captions"]),
         ("extract", "jpeg_quality", 80, ["extract"]),
     ],

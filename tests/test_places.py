@@ -13,16 +13,17 @@ from pathlib import Path
 
 import pytest
 import yaml
+from configs import MACHINE
 from data_fixtures import contents, write_clip
 from s3_server import new_bucket, put, s3_server, stored
-from test_ray_engine import MEL, add_node, started_cluster
+from test_ray_engine import MEL, add_node, ray_at, started_cluster
 from training_fixtures import storing
 
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import read_manifest, write_manifest
 from trimodal.core.records import Clip, DataError
-from trimodal.core.storage import is_remote, upload
+from trimodal.core.storage import is_remote, storage_path, upload
 from trimodal.download.local import find_local_clips
-from trimodal.parallel.executor import LOCAL, EngineConfig
 from trimodal.preprocess.extract import extract
 
 pytest.importorskip("s3fs")
@@ -66,10 +67,10 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def extracted(media: str, out: str, manifest: Path, engine: EngineConfig = LOCAL) -> None:
+def extracted(media: str, out: str, manifest: Path, machine: MachineConfig = MACHINE) -> None:
     """What download's look and the extraction make of a folder of clips, in shards of two."""
-    write_manifest(manifest, find_local_clips(storage_path(media), CLIPS, [], workers=1))
-    extract(manifest, storage_path(out), replace(storing(), clips_per_shard=2), MEL, engine)
+    write_manifest(manifest, find_local_clips(storage_path(media), CLIPS, [], MACHINE))
+    extract(manifest, storage_path(out), replace(storing(), clips_per_shard=2), MEL, machine)
 
 
 def test_shards_on_a_store_are_those_on_disk(media: Path, bucket: str, tmp_path: Path) -> None:
@@ -117,9 +118,9 @@ def test_archives_on_a_store_are_read_there(media: Path, bucket: str, tmp_path: 
         for path in sorted(media.iterdir()):
             archive.write(path, path.name)
     upload(tmp_path / "all.zip", storage_path(bucket) / "all.zip")
-    here = find_local_clips(media, CLIPS, [], workers=1)
+    here = find_local_clips(media, CLIPS, [], MACHINE)
     for name in ("all.tar", "all.zip"):
-        found = find_local_clips(storage_path(f"{bucket}/{name}"), CLIPS, [], workers=1)
+        found = find_local_clips(storage_path(f"{bucket}/{name}"), CLIPS, [], MACHINE)
         assert [(o.status, o.duration_s, o.bytes) for o in found] == [
             (o.status, o.duration_s, o.bytes) for o in here
         ]
@@ -134,11 +135,10 @@ def test_the_stage_takes_urls_and_tells_of_a_store_that_does_not_answer(
     put(media, f"{bucket}/clips")
     write_manifest(
         storage_path(f"{bucket}/manifest.parquet"),
-        find_local_clips(storage_path(f"{bucket}/clips"), CLIPS, [], workers=1),
+        find_local_clips(storage_path(f"{bucket}/clips"), CLIPS, [], MACHINE),
     )
     params = tmp_path / "params.yaml"
-    engine = {"kind": "local", "address": "", "shared_folder": True}
-    sections = {"extract": asdict(storing()), "mel": asdict(MEL), "engine": engine}
+    sections = {"extract": asdict(storing()), "mel": asdict(MEL), "machine": asdict(MACHINE)}
     params.write_text(yaml.safe_dump(sections))
     command = [
         sys.executable, "-m", "pipeline.extract", "--params", str(params), "--clips", bucket,
@@ -188,7 +188,7 @@ def test_nodes_that_share_no_folder_work_by_urls(media: Path, bucket: str, tmp_p
     with started_cluster() as cluster:
         for _ in range(2):
             add_node(cluster)
-        engine = EngineConfig(kind="ray", address=cluster.address, shared_folder=False)
+        machine = replace(ray_at(cluster.address), shared_folder=False)
         manifest = storage_path(f"{bucket}/manifest.parquet")
-        extracted(f"{bucket}/clips", f"{bucket}/av", manifest, engine)
+        extracted(f"{bucket}/clips", f"{bucket}/av", manifest, machine)
     assert stored(f"{bucket}/av") == contents(tmp_path / "av")

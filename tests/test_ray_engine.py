@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from configs import MACHINE, config_for_tests
 from data_fixtures import contents, write_clip
 from test_download import DEMO, DEMO_SOURCE
 from test_youtube import CONFIG as YOUTUBE
 from training_fixtures import RATE_HZ, caption_sources, storing
 
 from trimodal.core.archives import files_and_archives_in
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome, write_manifest
 from trimodal.core.records import Clip, DataError, Split
 from trimodal.core.timing import frame_count
 from trimodal.download.download import download
 from trimodal.media.mel import MelConfig
-from trimodal.parallel.executor import LOCAL, EngineConfig, map_in_order
+from trimodal.parallel.executor import map_in_order
 from trimodal.parallel.journal import FOLDER
 from trimodal.parallel.pool import ExecutorError, WorkerError
 from trimodal.preprocess.captions import prepare_captions
@@ -34,10 +36,9 @@ from trimodal.preprocess.extract import extract
 pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
 STORE_BYTES = 80 * 2**20
-MEL = MelConfig(
-    sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16,
-    window_seconds=3.0, decibel="power",
-)  # fmt: skip
+MEL = config_for_tests(
+    MelConfig, sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=16
+)
 
 
 @contextmanager
@@ -68,8 +69,12 @@ def add_node(cluster: Any, **arguments: Any) -> Any:
     return cluster.add_node(num_cpus=1, object_store_memory=STORE_BYTES, **arguments)
 
 
-def on(cluster: Any) -> EngineConfig:
-    return EngineConfig(kind="ray", address=cluster.address, shared_folder=True)
+def ray_at(address: str) -> MachineConfig:
+    return replace(MACHINE, executor="ray", ray_address=address, shared_folder=True)
+
+
+def on(cluster: Any) -> MachineConfig:
+    return ray_at(cluster.address)
 
 
 @pytest.fixture(scope="module")
@@ -97,81 +102,86 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "manifest.parquet"
 
 
-def made(manifest: Path, out: Path, engine: EngineConfig) -> dict[str, bytes]:
+def made(manifest: Path, out: Path, machine: MachineConfig) -> dict[str, bytes]:
     """All that an extraction writes, in shards of two clips."""
-    extract(manifest, out, replace(storing(), clips_per_shard=2), MEL, engine)
+    extract(manifest, out, replace(storing(), clips_per_shard=2), MEL, machine)
     return contents(out)
 
 
 def test_a_cluster_without_nodes_is_told(cluster: Any) -> None:
     with pytest.raises(ExecutorError, match="no node with a core"):
-        list(map_in_order(on(cluster), frame_count, [1.0], 1))
+        list(map_in_order(on(cluster), frame_count, [1.0]))
 
 
 @pytest.mark.usefixtures("node")
 def test_a_jobs_own_error_is_raised_here(cluster: Any) -> None:
     with pytest.raises(DataError, match="is neither a folder") as caught:
-        list(map_in_order(on(cluster), files_and_archives_in, [Path("there is none")], 1))
+        list(map_in_order(on(cluster), files_and_archives_in, [Path("there is none")]))
     assert any("On a node of the cluster" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.usefixtures("node")
 def test_results_come_in_the_order_of_the_jobs(cluster: Any) -> None:
     jobs = [float(number) for number in range(60)]
-    assert list(map_in_order(on(cluster), frame_count, jobs, 1)) == [*map(frame_count, jobs)]
+    assert list(map_in_order(on(cluster), frame_count, jobs)) == [*map(frame_count, jobs)]
 
 
 @pytest.mark.usefixtures("node")
-def test_a_crash_goes_to_the_rescue_or_ends_the_run(cluster: Any) -> None:
+def test_a_crash_goes_to_on_crash_or_ends_the_run(cluster: Any) -> None:
     """A job that kills its process, by SIGSEGV."""
-    engine, jobs = on(cluster), [signal.SIGSEGV] * 2
+    machine, jobs = on(cluster), [signal.SIGSEGV] * 2
 
     def on_crash(job: signal.Signals, error: WorkerError) -> str:
         assert error.crashed
-        return f"rescued {job}"
+        return f"replaced {job}"
 
-    found = list(map_in_order(engine, signal.raise_signal, jobs, 1, on_crash=on_crash))  # type: ignore[arg-type]
-    assert found == [f"rescued {job}" for job in jobs]
+    found = list(map_in_order(machine, signal.raise_signal, jobs, on_crash=on_crash))  # type: ignore[arg-type]
+    assert found == [f"replaced {job}" for job in jobs]
     with pytest.raises(WorkerError, match="crashed or was killed"):
-        list(map_in_order(engine, signal.raise_signal, jobs, 1))
+        list(map_in_order(machine, signal.raise_signal, jobs))
 
 
 def test_an_address_where_nobody_listens_is_told_at_once() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
-    engine = EngineConfig(kind="ray", address=address, shared_folder=True)
+    machine = ray_at(address)
     began = time.monotonic()
-    with pytest.raises(ExecutorError, match=f"engine.address {address} cannot be reached"):
-        list(map_in_order(engine, frame_count, [1.0], 1))
+    with pytest.raises(ExecutorError, match=f"machine.ray_address {address} cannot be reached"):
+        list(map_in_order(machine, frame_count, [1.0]))
     assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "127.0.0.1:"])
 def test_an_address_that_is_none_is_told(address: str) -> None:
-    engine = EngineConfig(kind="ray", address=address, shared_folder=True)
+    machine = ray_at(address)
     with pytest.raises(ExecutorError, match="cannot be reached"):
-        list(map_in_order(engine, frame_count, [1.0], 1))
+        list(map_in_order(machine, frame_count, [1.0]))
 
 
 def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "trimodal.parallel.ray_pool", raising=False)
-    engine = EngineConfig(kind="ray", address="", shared_folder=True)
+    machine = ray_at("")
     with pytest.raises(ExecutorError, match=r"trimodal\[ray\]"):
-        list(map_in_order(engine, frame_count, [1.0], 1))
+        list(map_in_order(machine, frame_count, [1.0]))
 
 
 def test_locally_ray_is_not_imported() -> None:
     """Nor by what the stages import."""
     code = """
 import sys
+from pathlib import Path
 import trimodal.preprocess.captions, trimodal.download.download, trimodal.preprocess.extract
 from trimodal.core.archives import files_and_archives_in
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.download.download import download
-from trimodal.parallel.executor import LOCAL, map_in_order
-assert list(map_in_order(LOCAL, abs, [-1, 2], 1)) == [1, 2]
+from trimodal.core.config import load_section
+from trimodal.core.machine import MachineConfig
+from trimodal.parallel.executor import map_in_order
+machine = load_section(Path("params.yaml"), "machine", MachineConfig)
+assert machine.executor == "local"
+assert list(map_in_order(machine, abs, [-1, 2])) == [1, 2]
 sys.exit("ray" in sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -194,12 +204,12 @@ def test_download_and_captions_make_the_same_bytes(
 ) -> None:
     sources = caption_sources(tmp_path / "sources")
     found = []
-    for engine in (LOCAL, on(cluster)):
-        folder = tmp_path / engine.kind
+    for machine in (MACHINE, on(cluster)):
+        folder = tmp_path / machine.executor
         folder.mkdir()
         monkeypatch.chdir(folder)  # so that both manifests name the same paths
-        download(DEMO_SOURCE, YOUTUBE, DEMO, Path("clips"), Path("world"), engine)
-        prepare_captions(sources, Path("captions"), Path("images"), engine)
+        download(DEMO_SOURCE, YOUTUBE, DEMO, Path("clips"), Path("world"), machine)
+        prepare_captions(sources, Path("captions"), Path("images"), machine)
         found.append(contents(folder))
     here, there = found
     assert sum(name.endswith(".mp4") for name in here) == 6
@@ -213,7 +223,7 @@ def test_shards_are_those_of_this_machine_though_a_node_is_killed(
 ) -> None:
     """Byte for byte; what the killed node had not finished is done by the other."""
     caplog.set_level("INFO", "trimodal")
-    expected = made(manifest, tmp_path / "here", LOCAL)
+    expected = made(manifest, tmp_path / "here", MACHINE)
     told_here = [text for text in caplog.messages if text.startswith("extract: ")]
     caplog.clear()
     out, second = tmp_path / "cluster", add_node(cluster)
@@ -232,6 +242,6 @@ def test_shards_are_those_of_this_machine_though_a_node_is_killed(
     assert len(list((out / FOLDER).glob("*.json"))) == len(list(out.glob("*.tar"))) == 13
     told = [text for text in caplog.messages if text.startswith("extract: ")]
     assert told == told_here  # the table of reasons is the same
-    again = made(manifest, out, LOCAL)
+    again = made(manifest, out, MACHINE)
     assert again == expected
     assert any("13 of 13 shards were finished by an earlier run" in t for t in caplog.messages)

@@ -25,7 +25,6 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from test_checkpoint import CHECKPOINT, VOCABULARY
 from training_fixtures import VARIABLE_MARGIN, TinyData
-from trimodal.training.datasets import CaptionedImages
 
 from trimodal.core.archives import ArchiveError, read_file
 from trimodal.core.config import load_section
@@ -41,6 +40,7 @@ from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
+from trimodal.training.image_text import ImageTextPairs
 
 Edit = tuple[float, int, bytes]
 EDITS = st.lists(
@@ -173,9 +173,12 @@ def test_queries_come_back(sentences: dict[str, str]) -> None:
 
 
 @settings(max_examples=40)
-@given(margin=st.floats(0, 1e6), scale=st.floats(0, 1), mode=st.sampled_from(["fixed", "variable"]))
-def test_params_come_back(margin: float, scale: float, mode: Any) -> None:
-    wanted = replace(VARIABLE_MARGIN, margin_mode=mode, margin=margin, variable_scale=scale)
+@given(margin=st.floats(0, 1e6), variable_margin=st.floats(0, 1),
+       mode=st.sampled_from(["fixed", "variable"]))  # fmt: skip
+def test_params_come_back(margin: float, variable_margin: float, mode: Any) -> None:
+    wanted = replace(
+        VARIABLE_MARGIN, margin_mode=mode, margin=margin, variable_margin=variable_margin
+    )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         path.write_text(yaml.safe_dump({"loss": asdict(wanted)}))
@@ -258,7 +261,7 @@ def read_any_table(name: str, path: Path, data: TinyData) -> None:
                 (images_dir / shard.name).symlink_to(shard)
         else:
             (captions_dir / "token_ids.npy").symlink_to(data.captions_dir / "token_ids.npy")
-        CaptionedImages(captions_dir, images_dir, "train", data.augment, seed=1)
+        ImageTextPairs(captions_dir, images_dir, "train", data.augment, seed=1)
 
 
 FILES = {"manifest": "m.parquet", "vocabulary": "v.parquet", "captions": "captions.parquet",

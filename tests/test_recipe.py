@@ -11,16 +11,17 @@ from evaluation_fixtures import queries_of
 from model_fixtures import MODEL, Tool
 from test_training import CONFIG
 from training_fixtures import VARIABLE_MARGIN, TinyData
-from trimodal.training.datasets import AudioVisualPairs, Draw, FrameSampling
 
 from trimodal.core.text import read_vocabulary
 from trimodal.evaluation.embedding import Embeddings, embed_test_set
 from trimodal.losses.mined import mined_loss
-from trimodal.losses.ranking import pair_loss
-from trimodal.media.windows import mask_windows
+from trimodal.losses.ranking import pair_loss, variable_margins_of
+from trimodal.media.windows import MASK_FIELDS, mask_windows
 from trimodal.models.networks import TextCnn, TrimodalNet, WordMean
 from trimodal.training.clip_index import read_index
-from trimodal.training.distributed import ALONE
+from trimodal.training.distributed import SINGLE_PROCESS
+from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, ImageAudioValidation
+from trimodal.training.random_streams import SampleIndex
 from trimodal.training.trainer import Trainer
 
 
@@ -78,7 +79,7 @@ def test_trained_word_vectors_move_and_are_part_of_the_state(text_network: str) 
     model = replace(MODEL, text_network=text_network, word_vectors="trained")  # type: ignore[arg-type]
     network = TrimodalNet(model, word_vectors())
     assert "text.vectors" in network.state_dict()
-    trainer = Trainer(network, CONFIG, VARIABLE_MARGIN, ALONE)
+    trainer = Trainer(network, CONFIG, VARIABLE_MARGIN, SINGLE_PROCESS)
     (pixels, windows), (pictures, ids) = random_batch(30)
     ids[ids == 7] = 6
     trainer.step((pixels, windows), (pictures, ids))
@@ -110,11 +111,12 @@ def test_a_linear_head_is_one_layer() -> None:
         }  # fmt: skip
 
 
-def test_masks_lie_where_the_chances_say_and_hold_the_mean() -> None:
+def test_masks_lie_where_the_random_fields_say_and_hold_the_mean() -> None:
     windows = np.random.default_rng(0).random((3, 8, 20)).astype(np.float32)
     before = windows.copy()
-    chances = np.array([[0.99, 0.0, 0.0, 0.0], [0.0, 0.5, 0.99, 0.99], [0.0, 0.9, 0.0, 0.9]])
-    mask_windows(windows, chances, most_columns=5, most_mels=2)
+    fields = [(0.99, 0.0, 0.0, 0.0), (0.0, 0.5, 0.99, 0.99), (0.0, 0.9, 0.0, 0.9)]
+    assert MASK_FIELDS.names == ("time_width", "time_start", "mel_width", "mel_start")
+    mask_windows(windows, np.array(fields, MASK_FIELDS), max_columns=5, max_mels=2)
     np.testing.assert_allclose(windows[0, :, :5], before[0].mean(), rtol=1e-6)
     np.testing.assert_array_equal(windows[0, :, 5:], before[0, :, 5:])
     np.testing.assert_allclose(windows[1, 6:], before[1].mean(), rtol=1e-6)
@@ -125,8 +127,8 @@ def test_masks_lie_where_the_chances_say_and_hold_the_mean() -> None:
 def test_masks_have_every_width_and_place() -> None:
     windows = np.arange(2000 * 6 * 10, dtype=np.float32).reshape(2000, 6, 10)
     before = windows.copy()
-    chances = np.random.default_rng(1).random((2000, 4))
-    mask_windows(windows, chances, most_columns=3, most_mels=99)
+    numbers = np.random.default_rng(1).random((2000, 4), np.float32)
+    mask_windows(windows, numbers.view(MASK_FIELDS)[:, 0], max_columns=3, max_mels=99)
     columns = (windows != before).all(axis=1)
     whole = (windows != before).all(axis=(1, 2))
     assert 200 < whole.sum() < 400  # a seventh: all six mels
@@ -136,28 +138,39 @@ def test_masks_have_every_width_and_place() -> None:
     assert columns[~whole].any(axis=0).all()
 
 
-def sounds(data: TinyData, **masks: float) -> AudioVisualPairs:
+SAMPLING = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
+
+
+def pairs_of(data: TinyData, **masks: float) -> ImageAudioPairs:
     augment = replace(data.augment, **masks)  # type: ignore[arg-type]
-    rule = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
-    return AudioVisualPairs(read_index(data.av_dir, "train", data.mel), rule, data.mel, augment, 1)
+    clips = read_index(data.av_dir, "train", data.mel)
+    return ImageAudioPairs(clips, SAMPLING, data.front_end, augment, 1)
+
+
+def validation_of(data: TinyData, **masks: float) -> ImageAudioValidation:
+    augment = replace(data.augment, **masks)  # type: ignore[arg-type]
+    clips = read_index(data.av_dir, "train", data.mel)
+    return ImageAudioValidation(clips, SAMPLING, data.front_end, augment)
 
 
 def test_training_windows_are_masked_anew_each_round_and_validation_is_not(
     tiny_data: TinyData,
 ) -> None:
-    masked, plain = sounds(tiny_data, mask_seconds=1.0, mask_mels=4), sounds(tiny_data)
-    draws = [[Draw(round=number, sample=sample) for sample in range(7)] for number in (0, 1)]
+    masks = {"mask_seconds": 1.0, "mask_mels": 4}
+    masked, plain = pairs_of(tiny_data, **masks), pairs_of(tiny_data)
+    draws = [[SampleIndex(round=number, sample=sample) for sample in range(7)] for number in (0, 1)]
     hidden = []
     for drawn in draws:
-        (seen, heard), (same, whole) = masked.__getitems__(drawn), plain.__getitems__(drawn)
-        assert torch.equal(seen, same)
-        hidden.append(heard != whole)
+        (images, windows), (same, whole) = masked.__getitems__(drawn), plain.__getitems__(drawn)
+        assert torch.equal(images, same)
+        hidden.append(windows != whole)
         assert hidden[-1].any()
     assert not torch.equal(*hidden)
     again = masked.__getitems__(draws[0])[1]
     assert torch.equal(again != plain.__getitems__(draws[0])[1], hidden[0])
-    first = Draw(round=-1, sample=0)
-    assert torch.equal(masked[first][1], plain[first][1])
+    rows = range(7)
+    validation = validation_of(tiny_data, **masks).__getitems__(rows)
+    assert torch.equal(validation[1], validation_of(tiny_data).__getitems__(rows)[1])
 
 
 def random_batch(columns: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
@@ -169,7 +182,9 @@ def random_batch(columns: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
 @pytest.mark.parametrize("warmup", [0, 1, 4])
 def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
     config = replace(CONFIG, warmup_steps=warmup, rate_step_epochs=1, rate_decay=0.1)
-    trainer = Trainer(TrimodalNet(MODEL, torch.randn(5, 300)), config, VARIABLE_MARGIN, ALONE)
+    trainer = Trainer(
+        TrimodalNet(MODEL, torch.randn(5, 300)), config, VARIABLE_MARGIN, SINGLE_PROCESS
+    )
     rates = []
     for _ in range(3):
         for _ in range(3):
@@ -198,7 +213,7 @@ def test_losses_pass_the_margins_temperature_on() -> None:
     back = torch.relu(scores.T - scores.diagonal()[:, None] + 0.2)
     for hinges in (forth, back):
         hinges.fill_diagonal_(0)
-    options = {"margin": 0.2, "image_margin_scale": 0.4, "margin_temperature": 0.2}
+    options = {"margin": 0.2, "image_variable_margin": 0.4, "margin_temperature": 0.2}
     everywhere = pair_loss(image, other, reduction="sum", **options)  # type: ignore[arg-type]
     torch.testing.assert_close(everywhere, (forth.sum() + back.sum()) / 6)
     hardest = mined_loss(image, other, mining="hardest", **options)  # type: ignore[arg-type]
@@ -211,8 +226,8 @@ def test_means_are_made_unit_vectors_on_request(tool: Tool, tiny_data: TinyData)
     def embed(*, renormalise: bool) -> Embeddings:
         return embed_test_set(
             tool.network, read_vocabulary(tool.vocabulary), queries_of(len(clips)), clips,
-            points=4, renormalise=renormalise, mel=tiny_data.mel, augment=tiny_data.augment,
-            ranks=ALONE,
+            frames_per_video=4, renormalise=renormalise, front_end=tiny_data.front_end,
+            augment=tiny_data.augment, world=SINGLE_PROCESS,
         )  # fmt: skip
 
     means, units = embed(renormalise=False), embed(renormalise=True)

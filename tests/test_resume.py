@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from configs import MACHINE, config_for_tests
 from data_fixtures import contents
 from model_fixtures import MODEL
 from safetensors import safe_open
@@ -15,19 +16,17 @@ from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.losses.config import LossConfig
 from trimodal.models.networks import ModelConfig
+from trimodal.training import train as module
 from trimodal.training.config import TrainConfig
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.train import train
-from trimodal.training.train import train as module
 from trimodal.training.trainer import Trainer
 
-CONFIG = TrainConfig(
-    seed=1, batch_size=3, epochs=3, steps_per_epoch=4, checkpoint_every=2, update="joint",
-    learning_rate=1e-3, weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1, warmup_steps=0,
-    image_rate_factor=0.5, audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8,
-    validation_frame=4, loader_workers=0, device="cpu", chunk_size=None, precision="auto",
-    devices=1, batch_norm="local",
+CONFIG = config_for_tests(
+    TrainConfig, batch_size=3, epochs=3, steps_per_epoch=4, learning_rate=1e-3, weight_decay=1e-5,
+    rate_step_epochs=2, image_rate_factor=0.5, text_rate_factor=2.0,
 )  # fmt: skip
+EVERY_SECOND = replace(MACHINE, checkpoint_every_steps=2)
 STEPS = 12
 LOSS = VARIABLE_MARGIN
 # Drops whole blocks at random while it trains: its result depends on PyTorch's random state.
@@ -71,8 +70,9 @@ def run(data: TinyData, folder: Path, config: TrainConfig = CONFIG, **others: An
     sections = {
         "loss": LOSS,
         "model": MODEL,
-        "mel": data.mel,
+        "front_end": data.front_end,
         "augment": data.augment,
+        "machine": EVERY_SECOND,
         "leaks": LeaksConfig(test_in_training="fail"),
     } | others
     train(
@@ -109,7 +109,7 @@ def undisturbed(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.mark.parametrize(
     "loss",
-    [replace(LOSS, kind="info_nce"), replace(LOSS, final_scale=0.1)],
+    [replace(LOSS, kind="info_nce"), replace(LOSS, final_variable_margin=0.1)],
     ids=["scale", "margin"],
 )
 def test_what_the_loss_has_learned_or_moved_to_goes_on(
@@ -124,30 +124,37 @@ def test_what_the_loss_has_learned_or_moved_to_goes_on(
 def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     step: int, tiny_data: TinyData, tmp_path: Path, killer: Killer, undisturbed: dict[str, bytes]
 ) -> None:
-    """Weights, facts and curves; at most ``checkpoint_every`` steps are taken twice."""
+    """Weights, facts and curves; at most ``checkpoint_every_steps`` steps are taken twice."""
     again = killed_and_resumed(tiny_data, tmp_path / "run", killer, step, CONFIG)
     assert results(tmp_path / "run") == undisturbed
-    assert again == step % CONFIG.checkpoint_every
+    assert again == step % EVERY_SECOND.checkpoint_every_steps
     assert not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.parametrize(
-    ("changes", "model"),
+    ("changes", "machine", "model"),
     [
-        ({"update": "alternating"}, MODEL),
-        ({"chunk_size": 2}, MODEL),
-        ({"loader_workers": 1}, MODEL),
-        ({"checkpoint_every": 3}, MODEL),
-        ({"warmup_steps": 9}, MODEL),
-        ({"image_rate_factor": 0.05, "epochs": 1, "steps_per_epoch": STEPS}, RANDOM_MODEL),
+        ({"update": "alternating"}, {}, MODEL),
+        ({"update": "alternating", "alternating_momentum": "shared"}, {}, MODEL),
+        ({"chunk_size": 2}, {}, MODEL),
+        ({}, {"loader_workers": 1}, MODEL),
+        ({}, {"checkpoint_every_steps": 3}, MODEL),
+        ({"warmup_steps": 9}, {}, MODEL),
+        ({"image_rate_factor": 0.05, "epochs": 1, "steps_per_epoch": STEPS}, {}, RANDOM_MODEL),
     ],
-    ids=["alternating", "chunks", "worker", "every third step", "warm-up", "random network"],
-)
+    ids=["alternating", "shared momentum", "chunks", "worker", "every third step", "warm-up",
+         "random network"],
+)  # fmt: skip
 def test_whatever_the_settings(
-    changes: dict[str, Any], model: ModelConfig, tiny_data: TinyData, tmp_path: Path, killer: Killer
-) -> None:
+    changes: dict[str, Any], machine: dict[str, Any], model: ModelConfig, tiny_data: TinyData,
+    tmp_path: Path, killer: Killer,
+) -> None:  # fmt: skip
     config = replace(CONFIG, **changes)
-    others = {"model": model, "augment": replace(tiny_data.augment, crop_px=32)}
+    others = {
+        "model": model,
+        "augment": replace(tiny_data.augment, crop_px=32),
+        "machine": replace(EVERY_SECOND, **machine),
+    }
     run(tiny_data, tmp_path / "undisturbed", config, **others)
     killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
     assert results(tmp_path / "run") == results(tmp_path / "undisturbed")
@@ -214,7 +221,7 @@ def test_a_run_of_something_else_is_refused_with_both_fingerprints(
     assert killer.steps == STEPS
 
 
-@pytest.mark.parametrize("change", [{"device": "auto"}, {"checkpoint_every": 5}])
+@pytest.mark.parametrize("change", [{"device": "auto"}, {"checkpoint_every_steps": 5}])
 def test_what_changes_no_result_does_not_refuse_a_run(
     change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
     undisturbed: dict[str, bytes],
@@ -223,7 +230,7 @@ def test_what_changes_no_result_does_not_refuse_a_run(
     with pytest.raises(Killed):
         run(tiny_data, tmp_path / "run")
     killer.before_step, killer.steps = -1, 0
-    run(tiny_data, tmp_path / "run", replace(CONFIG, **change))
+    run(tiny_data, tmp_path / "run", machine=replace(EVERY_SECOND, **change))
     assert killer.steps == STEPS - 6
     assert results(tmp_path / "run") == undisturbed
 

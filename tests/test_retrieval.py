@@ -1,4 +1,4 @@
-"""Ranks against a brute-force count; ties, NaN and empty galleries cannot flatter."""
+"""World against a brute-force count; ties, NaN and empty galleries cannot flatter."""
 
 import tracemalloc
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from trimodal.evaluation.evaluate import retrieval
+from trimodal.evaluation import retrieval
 from trimodal.evaluation.metrics import audio_weight_curve, measure, video_ranks
 from trimodal.evaluation.retrieval import (
     EmbeddingError,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_config import SECTIONS
+from configs import SECTIONS
 
 from trimodal.core.config import ConfigError, load_section
 from trimodal.overlay import apply_overlay

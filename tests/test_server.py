@@ -9,7 +9,7 @@ from media_fixtures import write_steps
 from model_fixtures import Tool
 from PIL import Image
 
-from trimodal.search.api import server
+from trimodal.search import server
 from trimodal.search.server import build_app
 from trimodal.search.store import MomentStore
 

@@ -11,8 +11,8 @@ import pytest
 from data_fixtures import REAL, needs_real_data
 from media_fixtures import brightness, ffmpeg, frames_of, write_steps
 
+from trimodal.media import video as module
 from trimodal.media.container import open_media
-from trimodal.media.container import video as module
 
 SIZE = (96, 128)
 X264 = ("-c:v", "libx264", "-pix_fmt", "yuv420p")

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 import pytest
+from configs import front_end_for_tests
 from media_fixtures import (
     LIMITS,
     RATE_HZ,
@@ -23,10 +24,9 @@ from media_fixtures import (
     write_steps,
 )
 
+from trimodal.media import audio as module
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import LimitError, MediaError, encode_video
-from trimodal.media.container import audio as module
-from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.windows import window_first_column
 
@@ -54,17 +54,17 @@ def test_sound_of_second_n_minus_a_half_is_frame_ns(clip: Path) -> None:
 
 
 def test_middle_of_a_mel_window_is_its_frames_second(clip: Path) -> None:
-    config = MelConfig(
-        sample_rate_hz=RATE_HZ, n_fft=1024, window_samples=640, hop_samples=320, mels=64,
-        window_seconds=3.0, decibel="power",
-    )  # fmt: skip
+    front_end = front_end_for_tests(
+        sample_rate_hz=RATE_HZ, n_fft=1024, window_samples=640, hop_samples=320, mels=64
+    )
+    config = front_end.mel
     stored = log_mel(decode_audio(clip, RATE_HZ, LIMITS), config)["codes"]
     expected = [int(log_mel([tone(hz, 1.0)], config)["codes"][25].argmax()) for hz in TONES_HZ]
     assert len(set(expected)) == 10
     for number in range(2, 9):
-        first = window_first_column(number - 0.5, config)
-        loudest = stored[first : first + config.columns].argmax(axis=1)
-        centre = config.columns // 2
+        first = window_first_column(number - 0.5, front_end)
+        loudest = stored[first : first + front_end.columns].argmax(axis=1)
+        centre = front_end.columns // 2
         for shift, second in [(-50, number - 2), (0, number - 1), (50, number)]:
             columns = loudest[centre + shift - 20 : centre + shift + 20]
             assert set(columns.tolist()) == {expected[second]}

@@ -26,8 +26,9 @@ from mel_fixtures import (
 
 from trimodal.media.mel import FLOOR_DB, MelConfig
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.windows import AudioFrontEnd
 
-SMALL = replace(DEMO, n_fft=64, window_samples=40, hop_samples=16, mels=8)
+SMALL = replace(DEMO.mel, n_fft=64, window_samples=40, hop_samples=16, mels=8)
 
 
 def torchaudio_decibels(samples: Samples, config: MelConfig) -> Decibels:
@@ -53,13 +54,14 @@ def assert_near(ours: Decibels, theirs: Decibels) -> None:
 @pytest.mark.parametrize("oracle", [librosa_decibels, torchaudio_decibels])
 @pytest.mark.parametrize("gain", [1.0, 0.001])
 def test_log_mel_is_librosas_and_torchaudios(
-    config: MelConfig, oracle: object, gain: float
+    config: AudioFrontEnd, oracle: object, gain: float
 ) -> None:
-    samples = sound(config, 6.0, gain=gain)
-    stored = log_mel([samples], config)
-    assert stored.dtype == config.column_type
-    assert len(stored) == 1 + len(samples) // config.hop_samples
-    assert_near(decibels_of(stored, config), oracle(samples, config))  # type: ignore[operator]
+    mel = config.mel
+    samples = sound(mel, 6.0, gain=gain)
+    stored = log_mel([samples], mel)
+    assert stored.dtype == mel.column_type
+    assert len(stored) == 1 + len(samples) // mel.hop_samples
+    assert_near(decibels_of(stored, config), oracle(samples, mel))  # type: ignore[operator]
 
 
 @settings(deadline=None, max_examples=60)
@@ -83,19 +85,19 @@ def test_blocks_of_any_sizes_give_the_same_columns(length: int, cuts: list[int])
 
 @CONFIGS
 @pytest.mark.parametrize("block", [997, 16_000, 44_100])
-def test_a_clip_in_blocks_is_the_clip_in_one(config: MelConfig, block: int) -> None:
-    samples = sound(config, 12.3)
+def test_a_clip_in_blocks_is_the_clip_in_one(config: AudioFrontEnd, block: int) -> None:
+    samples = sound(config.mel, 12.3)
     blocks = [samples[start : start + block] for start in range(0, len(samples), block)]
-    assert np.array_equal(log_mel(blocks, config), log_mel([samples], config))
+    assert np.array_equal(log_mel(blocks, config.mel), log_mel([samples], config.mel))
 
 
 @CONFIGS
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 @pytest.mark.parametrize("hops", [0, 1, 2, 3, 255, 256, 257])
-def test_columns_are_one_and_a_hop_each(config: MelConfig, hops: int, extra: int) -> None:
-    length = max(0, hops * config.hop_samples + extra)
-    samples = sound(config, 6.0)[:length]
-    assert len(log_mel([samples], config)) == 1 + length // config.hop_samples
+def test_columns_are_one_and_a_hop_each(config: AudioFrontEnd, hops: int, extra: int) -> None:
+    length = max(0, hops * config.mel.hop_samples + extra)
+    samples = sound(config.mel, 6.0)[:length]
+    assert len(log_mel([samples], config.mel)) == 1 + length // config.mel.hop_samples
 
 
 def test_blocks_are_let_go() -> None:
@@ -107,7 +109,7 @@ def test_blocks_are_let_go() -> None:
 
     tracemalloc.start()
     try:
-        stored = log_mel(blocks(), PAPER)
+        stored = log_mel(blocks(), PAPER.mel)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()

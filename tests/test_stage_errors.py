@@ -20,7 +20,7 @@ import pytest
 import yaml
 from repository import ROOT, TINY
 
-from trimodal.media.container import container as media
+from trimodal.media import container as media
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 
@@ -108,7 +108,7 @@ def test_a_full_disk_in_extract_keeps_the_finished_shards(copy: Path) -> None:
     before = finished_shards(copy)
     lost = copy / "data/av/train-000003.tar"
     lost.unlink()
-    set_params(copy, extract={"workers": 2})
+    set_params(copy, machine={"workers": 2})
     refused(
         run_stage(copy, "extract", preexec_fn=files_of_at_most(50_000)),
         f"extract: [Errno 27] File too large: 'data/av/{lost.name}'", "what was finished stays",
@@ -215,7 +215,7 @@ def killed_worker(stage: "subprocess.Popen[str]", named: str) -> None:
 
 
 def test_a_killed_extraction_worker(copy: Path) -> None:
-    set_params(copy, extract={"workers": 2, "jpeg_quality": 51})
+    set_params(copy, extract={"jpeg_quality": 51}, machine={"workers": 2})
     with start_stage(copy, "extract") as stage:
         killed_worker(stage, "extraction")
         _, err = stage.communicate(timeout=120)
@@ -226,7 +226,8 @@ def test_a_killed_extraction_worker(copy: Path) -> None:
 
 
 def test_a_killed_loader(copy: Path) -> None:
-    set_params(copy, train={"loader_workers": 1, "epochs": 500, "checkpoint_every": 2})
+    machine = {"loader_workers": 1, "checkpoint_every_steps": 2}
+    set_params(copy, train={"epochs": 500}, machine=machine)
     with start_stage(copy, "train") as stage:
         deadline = time.monotonic() + 60
         while not (copy / "models/run.safetensors").exists() and time.monotonic() < deadline:
@@ -235,7 +236,7 @@ def test_a_killed_loader(copy: Path) -> None:
         _, err = stage.communicate(timeout=120)
     refused(
         subprocess.CompletedProcess("", stage.returncode, "", err),
-        "train: DataLoader worker", "goes on from its last checkpoint", "train.loader_workers",
+        "train: DataLoader worker", "goes on from its last checkpoint", "machine.loader_workers",
     )  # fmt: skip
     assert (copy / "models/run.safetensors").exists()
 

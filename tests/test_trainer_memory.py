@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import CONFIG, CPU, LOSS, MODEL, adam, batches
+from test_training import CONFIG, CPU, LOSS, MODEL, adam, batches, seven_validation_clips
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from training_fixtures import LiveBytes, TinyData
@@ -18,10 +18,11 @@ from trimodal.losses.config import LossConfig
 from trimodal.losses.ranking import pair_loss
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import normalise
+from trimodal.training import trainer as trainer_module
 from trimodal.training.config import TrainConfig
 from trimodal.training.grad_cache import embed_in_chunks
+from trimodal.training.image_text import ImageTextValidation
 from trimodal.training.streams import open_streams
-from trimodal.training.train import trainer as trainer_module
 from trimodal.training.trainer import Trainer, memory_layout
 
 CHUNKED = replace(CONFIG, chunk_size=3)
@@ -82,7 +83,7 @@ def step_by_hand(
 
     def loss_of(pictures: Tensor, others: Tensor) -> Tensor:
         return pair_loss(
-            pictures, others, margin=0.2, image_margin_scale=loss.margin_scales(0.0).image
+            pictures, others, margin=0.2, image_variable_margin=loss.variable_margins(0.0).image
         )  # fmt: skip
 
     optimiser = net.optimiser
@@ -182,7 +183,7 @@ def test_every_row_of_every_chunk_is_a_negative() -> None:
 
     def gradients(others: Tensor) -> Tensor:
         embedded = (embed_in_chunks(net, net, rows, 3) for rows in (pictures, others))
-        loss = pair_loss(*embedded, margin=99.0, image_margin_scale=None)
+        loss = pair_loss(*embedded, margin=99.0, image_variable_margin=None)
         return torch.autograd.grad(loss, pictures)[0]
 
     before = gradients(sounds)
@@ -245,7 +246,9 @@ def test_memory_is_a_chunks_and_not_the_batchs() -> None:
         with LiveBytes() as live:
             with saved_bytes() as storages:
                 embedded = embed_in_chunks(net, net, pixels, chunk_size)
-            pair_loss(embedded, embedded.detach(), margin=0.2, image_margin_scale=None).backward()
+            pair_loss(
+                embedded, embedded.detach(), margin=0.2, image_variable_margin=None
+            ).backward()
         kept[rows, chunk_size] = sum(storages.values())
         peaks[rows, chunk_size] = live.peak
     assert kept[64, 8] < 1.01 * pixels.nbytes
@@ -258,10 +261,16 @@ def test_memory_is_a_chunks_and_not_the_batchs() -> None:
 def test_validation_goes_in_chunks_too(tiny_data: TinyData) -> None:
     config = replace(CONFIG, batch_size=7)
     streams = open_streams(
-        tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, config, tiny_data.mel,
-        tiny_data.augment,
+        tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, config,
+        tiny_data.front_end, tiny_data.augment,
     )  # fmt: skip
-    streams = replace(streams, audio_validation=streams.audio, text_validation=streams.text)
+    streams = replace(
+        streams,
+        image_audio_validation=seven_validation_clips(tiny_data),
+        image_text_validation=ImageTextValidation(
+            tiny_data.captions_dir, tiny_data.images_dir, "train", tiny_data.augment
+        ),
+    )
     net = network()
     expected = Trainer(net, config, LOSS, CPU).validate(streams)
     sizes: list[int] = []
@@ -289,7 +298,7 @@ def test_bfloat16_stays_inside_the_encoders(chunk_size: int | None, tiny_data: T
     seen = dtypes_of(net)
     embedded = (
         trainer._embed_images(audio[0]),
-        trainer._embed_sounds(audio[1]),
+        trainer._embed_audio(audio[1]),
         trainer._embed("text", text[1]),
     )
     for vectors in embedded:
@@ -299,8 +308,8 @@ def test_bfloat16_stays_inside_the_encoders(chunk_size: int | None, tiny_data: T
     assert {loss.dtype for loss in losses} == {torch.float32}
     assert {parameter.grad.dtype for parameter in net.parameters()} == {torch.float32}
     streams = open_streams(
-        tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, CONFIG, tiny_data.mel,
-        tiny_data.augment,
+        tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, CONFIG,
+        tiny_data.front_end, tiny_data.augment,
     )  # fmt: skip
     trainer.validate(streams)
     assert seen == {torch.bfloat16}
@@ -356,8 +365,8 @@ def test_narrow_networks_on_a_cpu_keep_clear_of_channels_last(
 
 @pytest.mark.parametrize("chunk_size", [1, 0, -4])
 def test_chunks_too_small_for_batch_norm_are_refused(chunk_size: int) -> None:
-    with pytest.raises(ValueError, match=r"train\.chunk_size"):
-        replace(CONFIG, chunk_size=chunk_size)
+    with pytest.raises(ConfigError, match=r"train\.chunk_size"):
+        parse_section(asdict(CONFIG) | {"chunk_size": chunk_size}, "train", TrainConfig)
 
 
 @pytest.mark.parametrize("wrong", [{"precision": "float16"}, {"chunk_size": 2.5}])

@@ -4,24 +4,29 @@ import copy
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from configs import MACHINE, config_for_tests
 from model_fixtures import MODEL
 from safetensors.torch import load_file
 from torch import Tensor
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
+from trimodal.core.config import ConfigError, parse_section
+from trimodal.core.machine import MachineConfig
 from trimodal.core.text import read_vocabulary
 from trimodal.losses.ranking import pair_loss
 from trimodal.models.checkpoint import load_model, read_checkpoint
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import normalise
+from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
+from trimodal.training.image_audio import FrameSampling, ImageAudioValidation
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.resume import Run
@@ -30,16 +35,13 @@ from trimodal.training.streams import open_streams
 from trimodal.training.train import train
 from trimodal.training.trainer import StepLosses, Trainer, mean_losses
 
-CONFIG = TrainConfig(
-    seed=1, batch_size=3, epochs=2, steps_per_epoch=2, checkpoint_every=3, update="joint",
-    learning_rate=1e-3,
-    weight_decay=1e-5, rate_step_epochs=2, rate_decay=0.1, warmup_steps=0, image_rate_factor=0.5,
-    audio_rate_factor=1.0, text_rate_factor=2.0, first_frame=2, last_frame=8, validation_frame=4,
-    loader_workers=0, device="cpu", chunk_size=None, precision="auto",
-    devices=1, batch_norm="local",
+CONFIG = config_for_tests(
+    TrainConfig, batch_size=3, epochs=2, steps_per_epoch=2, learning_rate=1e-3, weight_decay=1e-5,
+    rate_step_epochs=2, image_rate_factor=0.5, text_rate_factor=2.0,
 )  # fmt: skip
+THREE_STEPS = replace(MACHINE, checkpoint_every_steps=3)
 LOSS = VARIABLE_MARGIN
-CPU = Ranks()
+CPU = World()
 
 
 @pytest.fixture(autouse=True)
@@ -64,7 +66,7 @@ def batches(size: int = 4) -> tuple[list[Tensor], list[Tensor]]:
 
 
 def loss_of(images: Tensor, others: Tensor) -> Tensor:
-    return pair_loss(images, others, margin=0.2, image_margin_scale=0.4)
+    return pair_loss(images, others, margin=0.2, image_variable_margin=0.4)
 
 
 def by_hand_copy(net: TrimodalNet) -> TrimodalNet:
@@ -144,6 +146,69 @@ def test_alternating_step_updates_after_each_stream() -> None:
     assert_same_state(net, by_hand)
 
 
+def weights_of(part: torch.nn.Module) -> list[Tensor]:
+    return [parameter.detach().clone() for parameter in part.parameters()]
+
+
+def same_weights(first: list[Tensor], second: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(("momentum", "moves"), [("separate", False), ("shared", True)])
+def test_momentum_moves_the_network_without_a_batch_only_where_it_is_shared(
+    momentum: Any, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Audio in an image-text update that follows an image-audio one, and text the other way."""
+    net, (audio, text) = network(), batches()
+    config = replace(CONFIG, update="alternating", alternating_momentum=momentum)
+    trainer = Trainer(net, config, LOSS, CPU)
+    trainer.step(audio, text)  # has given both momentum
+    update, seen = Trainer._update, []
+
+    def watched(self: Trainer, loss: Tensor) -> None:
+        before = [weights_of(part) for part in (net.image, net.audio, net.text)]
+        update(self, loss)
+        after = [weights_of(part) for part in (net.image, net.audio, net.text)]
+        seen.append([not same_weights(*pair) for pair in zip(before, after, strict=True)])
+
+    monkeypatch.setattr(Trainer, "_update", watched)
+    trainer.step(audio, text)
+    assert seen == [[True, True, moves], [True, moves, True]]
+
+
+def test_shared_momentum_is_adams_with_a_gradient_of_zero() -> None:
+    """As PyTorch's zero_grad left it before version 2, in the authors' runs."""
+    net, (audio, text) = network(), batches()
+    by_hand = by_hand_copy(net)
+    optimiser = adam(by_hand)
+    config = replace(CONFIG, update="alternating", alternating_momentum="shared")
+    trainer = Trainer(net, config, LOSS, CPU)
+    for _ in range(2):
+        for part, other, (pixels, others) in (
+            (by_hand.audio, by_hand.text, audio), (by_hand.text, by_hand.audio, text),
+        ):  # fmt: skip
+            optimiser.zero_grad()
+            loss_of(by_hand.image(normalise(pixels)), part(others)).backward()
+            for parameter in other.parameters():
+                if optimiser.state[parameter]:
+                    parameter.grad = torch.zeros_like(parameter)
+            optimiser.step()
+        trainer.step(audio, text)
+    assert_same_state(net, by_hand)
+
+
+def test_with_joint_updates_the_momentum_makes_no_difference() -> None:
+    weights = []
+    for momentum in ("separate", "shared"):
+        net = network()
+        trainer = Trainer(net, replace(CONFIG, alternating_momentum=momentum), LOSS, CPU)
+        for _ in range(3):
+            trainer.step(*batches())
+        weights.append(weights_of(net))
+    assert same_weights(*weights)
+    assert not same_weights(weights[0], weights_of(network()))
+
+
 @pytest.mark.parametrize(
     "change",
     [{"margin_mode": "fixed"}, {"margin_mode": "variable_all"}, {"reduction": "sum"},
@@ -160,14 +225,14 @@ def test_loss_section_reaches_the_loss(change: dict[str, Any]) -> None:
 def test_the_temperature_is_learned_where_it_is_used_and_not_decayed() -> None:
     for kind, moves in (("info_nce", True), ("hinges", False)):
         trainer = Trainer(network(), CONFIG, replace(LOSS, kind=kind), CPU)
-        before = trainer._scale().item()
+        before = trainer._logit_scale().item()
         trainer.step(*batches())
-        assert (trainer._scale().item() != before) == moves
+        assert (trainer._logit_scale().item() != before) == moves
         assert trainer._optimiser.param_groups[-1]["weight_decay"] == 0
 
 
 def test_the_margin_moves_with_the_epochs() -> None:
-    moving = replace(LOSS, final_scale=0.0)
+    moving = replace(LOSS, final_variable_margin=0.0)
     trainer = Trainer(network(), replace(CONFIG, epochs=3), moving, CPU)
     trainer.step(*batches())
     shares = []
@@ -195,21 +260,28 @@ def test_each_network_has_its_rate_and_the_schedule_divides_all() -> None:
         assert rates[epoch] == pytest.approx([rate * factor for rate in full])
 
 
+def seven_validation_clips(data: TinyData) -> ImageAudioValidation:
+    """The training clips, as validation reads them."""
+    sampling = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
+    clips = read_index(data.av_dir, "train", data.mel)
+    return ImageAudioValidation(clips, sampling, data.front_end, data.augment)
+
+
 def test_validation_is_the_mean_loss_of_all_samples(tiny_data: TinyData) -> None:
     """With batch norm's stored statistics, weighted by batch, and training goes on after it."""
     net = network()
     streams = open_streams(
-        tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, CONFIG, tiny_data.mel,
-        tiny_data.augment,
+        tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, CONFIG,
+        tiny_data.front_end, tiny_data.augment,
     )  # fmt: skip
-    streams = replace(streams, audio_validation=streams.audio)
+    streams = replace(streams, image_audio_validation=seven_validation_clips(tiny_data))
     scores = Trainer(net, CONFIG, LOSS, CPU).validate(streams)
     assert net.training
     assert net.image.backbone.bn1.num_batches_tracked == 0
     net.eval()
     expected = 0.0
     with torch.inference_mode():
-        for batch in validation_batches(streams.audio, 3):
+        for batch in validation_batches(streams.image_audio_validation, 3):
             loss = loss_of(net.image(normalise(batch[0])), net.audio(batch[1]))
             expected += loss.item() * len(batch[0]) / 7
     assert scores["image_audio"] == pytest.approx(expected, rel=1e-4)
@@ -257,14 +329,26 @@ class NotedRun(Run):
 
 
 def run_scripted(
-    data: TinyData, log_dir: Path, losses: list[float], **changes: int | None
+    data: TinyData,
+    log_dir: Path,
+    losses: list[float],
+    machine: MachineConfig = THREE_STEPS,
+    **changes: int | None,
 ) -> tuple[ScriptedTrainer, tuple[int, float], list[tuple[int, float]]]:
     config = replace(CONFIG, epochs=len(losses), **changes)
     streams = open_streams(
-        data.av_dir, data.captions_dir, data.images_dir, config, data.mel, data.augment
+        data.av_dir, data.captions_dir, data.images_dir, config, data.front_end, data.augment
     )
     trainer, run = ScriptedTrainer(losses), NotedRun()
-    run_epochs(trainer, streams, config, log_dir, run, lambda: trainer.events.append("save"))  # type: ignore[arg-type]
+    run_epochs(
+        trainer,
+        streams,
+        config,
+        machine,
+        log_dir,
+        run,
+        lambda: trainer.events.append("save"),  # type: ignore[arg-type]
+    )
     return trainer, (run.best_epoch, run.best_loss), run.kept
 
 
@@ -328,8 +412,8 @@ def test_an_epoch_has_the_shorter_streams_steps_or_those_asked_for(
 ) -> None:
     """7 clips and 8 images."""
     trainer, _, _ = run_scripted(
-        tiny_data, tmp_path / "log", [1.0, 1.0], steps_per_epoch=steps, batch_size=batch_size,
-        checkpoint_every=1000,
+        tiny_data, tmp_path / "log", [1.0, 1.0], replace(MACHINE, checkpoint_every_steps=1000),
+        steps_per_epoch=steps, batch_size=batch_size,
     )  # fmt: skip
     step = f"step {min(batch_size, 7)}+{min(batch_size, 8)}"
     assert trainer.events == [*[step] * expected, "validate", "end"] * 2 + ["save"]
@@ -345,12 +429,19 @@ def test_metrics_hold_the_last_epochs_curves(tiny_data: TinyData, tmp_path: Path
     assert [line.split("\t")[1] for line in curve.splitlines()] == ["loss", "2.0", "1.0", "3.0"]
 
 
-def run_training(data: TinyData, folder: Path, leaks: Any = "fail", **changes: int | str) -> Path:
+def run_training(
+    data: TinyData,
+    folder: Path,
+    leaks: Any = "fail",
+    machine: MachineConfig = THREE_STEPS,
+    **changes: int | str,
+) -> Path:
     path = folder / "trimodal.safetensors"
     train(
         data.av_dir, data.captions_dir, data.images_dir, path, folder / "log",
         folder / "run.safetensors", config=replace(CONFIG, **changes), loss=LOSS, model=MODEL,
-        mel=data.mel, augment=data.augment, leaks=LeaksConfig(test_in_training=leaks),
+        front_end=data.front_end, augment=data.augment,
+        leaks=LeaksConfig(test_in_training=leaks), machine=machine,
     )  # fmt: skip
     return path
 
@@ -358,7 +449,9 @@ def run_training(data: TinyData, folder: Path, leaks: Any = "fail", **changes: i
 def test_same_seed_gives_the_same_bytes(tiny_data: TinyData, tmp_path: Path) -> None:
     """Whatever reads ahead; another seed gives others."""
     first = run_training(tiny_data, tmp_path / "first")
-    second = run_training(tiny_data, tmp_path / "second", loader_workers=1)
+    second = run_training(
+        tiny_data, tmp_path / "second", machine=replace(MACHINE, loader_workers=1)
+    )
     assert first.read_bytes() == second.read_bytes()
     sidecars = [path.with_suffix(".json").read_bytes() for path in (first, second)]
     assert sidecars[0] == sidecars[1]
@@ -378,7 +471,8 @@ def test_checkpoint_holds_the_epoch_that_was_kept(
     assert all(torch.equal(kept[name], last[name]) for name in last)
     checkpoint = read_checkpoint(three)
     assert (checkpoint.epoch, checkpoint.validation_loss) == (2, 1.0)
-    assert (checkpoint.model, checkpoint.loss, checkpoint.mel) == (MODEL, LOSS, tiny_data.mel)
+    assert (checkpoint.model, checkpoint.loss) == (MODEL, asdict(LOSS))
+    assert checkpoint.audio_front_end == tiny_data.front_end
     assert checkpoint.front_end == tiny_data.mel.front_end_fingerprint()
     vocabulary = read_vocabulary(tiny_data.captions_dir / "vocabulary.parquet")
     assert load_model(three, checkpoint, vocabulary).text.vectors.shape == (13, 300)
@@ -400,5 +494,5 @@ def test_training_that_diverges_writes_no_checkpoint(
      {"learning_rate": 0.0}],
 )  # fmt: skip
 def test_settings_out_of_range_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ValueError, match=f"train.*{next(iter(wrong))}"):
-        replace(CONFIG, **wrong)
+    with pytest.raises(ConfigError, match=f"train.*{next(iter(wrong))}"):
+        parse_section(asdict(CONFIG) | wrong, "train", TrainConfig)

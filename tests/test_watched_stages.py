@@ -119,7 +119,8 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "msrvtt_media": "media",
     }  # fmt: skip
     page = "http://127.0.0.1:PORT/{id}.mp4"
-    params["youtube"] |= {"page": page, "workers": 1, "pause_seconds": 0.0, "retries": 0}
+    params["youtube"] |= {"page": page}
+    params["machine"]["youtube"] |= {"workers": 1, "pause_seconds": 0.0, "retries": 0}
     (project / "youtube" / "params.yaml").write_text(yaml.safe_dump(params))
     run_child(base, str(TESTS / "watched_stages.py"), str(project), str(base / "events.json"))
     return base

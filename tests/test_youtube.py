@@ -1,15 +1,18 @@
 """yt-dlp and ffmpeg against a server on the loopback address: the seconds asked for, or why not."""
 
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import video_server as serve
+from configs import MACHINE, config_for_tests
 from media_fixtures import frames_of, samples_of
 from video_server import VideoServer
 
+from trimodal.core.config import ConfigError, parse_section
+from trimodal.core.machine import MachineConfig
 from trimodal.core.records import Clip, DataError
 from trimodal.download import youtube as module
 from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
@@ -22,10 +25,10 @@ from trimodal.media.container import (
 )
 
 FPS = 25
-CONFIG = YoutubeConfig(
-    page="http://127.0.0.1:9/{id}.mp4", height_px=360, crf=20, audio_kbps=128, workers=2,
-    pause_seconds=0.0, retries=0, backoff_seconds=0.0, stall_seconds=1.0,
-    clip_timeout_seconds=30.0, stop_after=3, cookies_file="", js_runtime="deno",
+CONFIG = config_for_tests(YoutubeConfig, page="http://127.0.0.1:9/{id}.mp4")
+ACCESS = replace(
+    MACHINE.youtube, workers=2, pause_seconds=0.0, retries=0, backoff_seconds=0.0,
+    stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
 )  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
     start: int, config: YoutubeConfig, tmp_path: Path
 ) -> None:
     path = tmp_path / "clip.mp4"
-    fetch_clip(config, clip_of("-good_video", start), path)
+    fetch_clip(config, ACCESS, clip_of("-good_video", start), path)
     seconds = min(10, 16 - start)
     info = probe(path)
     assert info.duration_seconds == pytest.approx(seconds, abs=1 / FPS)
@@ -85,7 +88,7 @@ def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
 
 def test_sound_is_cut_with_the_picture(config: YoutubeConfig, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
-    fetch_clip(config, clip_of("-good_video", 3), path)
+    fetch_clip(config, ACCESS, clip_of("-good_video", 3), path)
     loud = np.flatnonzero(np.abs(samples_of(path, 8000)) > 0.2)
     assert loud[0] / 8000 == pytest.approx(5.0, abs=1 / FPS)
 
@@ -94,7 +97,7 @@ def test_quality_and_bit_rate_are_the_params(config: YoutubeConfig, tmp_path: Pa
     sizes = []
     for crf, kbps in ((20, 128), (45, 128), (20, 32)):
         path = tmp_path / f"{crf}-{kbps}.mp4"
-        fetch_clip(replace(config, crf=crf, audio_kbps=kbps), clip_of("-good_video"), path)
+        fetch_clip(replace(config, crf=crf, audio_kbps=kbps), ACCESS, clip_of("-good_video"), path)
         sizes.append(path.stat().st_size)
     assert sizes[0] > sizes[1]
     assert sizes[0] > sizes[2]
@@ -103,7 +106,7 @@ def test_quality_and_bit_rate_are_the_params(config: YoutubeConfig, tmp_path: Pa
 def test_a_video_without_sound_gives_a_clip_without_sound(
     config: YoutubeConfig, tmp_path: Path
 ) -> None:
-    fetch_clip(config, clip_of("silentvideo"), tmp_path / "clip.mp4")
+    fetch_clip(config, ACCESS, clip_of("silentvideo"), tmp_path / "clip.mp4")
     assert not probe(tmp_path / "clip.mp4").has_audio
 
 
@@ -131,7 +134,7 @@ def test_a_bad_answer_has_its_status_and_leaves_no_file(
 ) -> None:
     server.answers["-good_video"] = answer
     with pytest.raises(FetchError, match=words) as caught:
-        fetch_clip(config, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(config, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == status
     assert "://127" not in str(caught.value) or status == "unavailable"
     assert list(tmp_path.iterdir()) == []
@@ -139,7 +142,7 @@ def test_a_bad_answer_has_its_status_and_leaves_no_file(
 
 def test_a_server_that_is_not_there_is_the_networks_failure(tmp_path: Path) -> None:
     with pytest.raises(FetchError) as caught:
-        fetch_clip(CONFIG, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(CONFIG, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
 
 
@@ -147,9 +150,9 @@ def test_a_clip_that_takes_too_long_is_given_up(
     server: VideoServer, config: YoutubeConfig, tmp_path: Path
 ) -> None:
     server.answers["-good_video"] = serve.slow_start(1.0)
-    hurried = replace(config, stall_seconds=20.0, clip_timeout_seconds=0.2)
+    hurried = replace(ACCESS, stall_seconds=20.0, clip_timeout_seconds=0.2)
     with pytest.raises(FetchError, match="timed out") as caught:
-        fetch_clip(hurried, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(config, hurried, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
     assert list(tmp_path.iterdir()) == []
 
@@ -160,9 +163,11 @@ def test_what_a_moment_may_heal_is_asked_for_again(
 ) -> None:
     server.answers["-good_video"] = serve.failing(2, code)
     with pytest.raises(FetchError):
-        fetch_clip(replace(config, retries=1), clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(
+            config, replace(ACCESS, retries=1), clip_of("-good_video"), tmp_path / "clip.mp4"
+        )
     server.answers["-good_video"] = serve.failing(2, code)
-    fetch_clip(replace(config, retries=2), clip_of("-good_video"), tmp_path / "clip.mp4")
+    fetch_clip(config, replace(ACCESS, retries=2), clip_of("-good_video"), tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mp4").exists()
 
 
@@ -171,7 +176,9 @@ def test_what_is_gone_is_asked_for_once(
 ) -> None:
     server.answers["-good_video"] = serve.status(404)
     with pytest.raises(FetchError):
-        fetch_clip(replace(config, retries=5), clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(
+            config, replace(ACCESS, retries=5), clip_of("-good_video"), tmp_path / "clip.mp4"
+        )
     assert server.requests["-good_video"] == 1
 
 
@@ -181,9 +188,9 @@ def test_waits_grow_and_are_spread(
     server.answers["-good_video"] = serve.status(500)
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
-    patient = replace(config, pause_seconds=3.0, retries=3, backoff_seconds=10.0)
+    patient = replace(ACCESS, pause_seconds=3.0, retries=3, backoff_seconds=10.0)
     with pytest.raises(FetchError):
-        fetch_clip(patient, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(config, patient, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert len(waits) == 4
     for wait, least in zip(waits, (3, 10, 20, 40), strict=True):
         assert least <= wait <= 2 * least
@@ -199,7 +206,7 @@ def test_a_start_behind_the_videos_end_is_too_short(
 ) -> None:
     resolving(monkeypatch, url="http://127.0.0.1:9/", duration=3.0)
     with pytest.raises(FetchError, match="ends before second 3") as caught:
-        fetch_clip(CONFIG, clip_of("-good_video", 3), tmp_path / "clip.mp4")
+        fetch_clip(CONFIG, ACCESS, clip_of("-good_video", 3), tmp_path / "clip.mp4")
     assert caught.value.status == "too_short"
 
 
@@ -207,7 +214,7 @@ def test_a_start_behind_the_end_of_a_video_of_unknown_length_leaves_no_file(
     config: YoutubeConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(FetchError) as caught:
-        fetch_clip(config, clip_of("-good_video", 30), tmp_path / "clip.mp4")
+        fetch_clip(config, ACCESS, clip_of("-good_video", 30), tmp_path / "clip.mp4")
     assert caught.value.status in ("corrupt", "too_short")
     assert list(tmp_path.iterdir()) == []
 
@@ -218,11 +225,11 @@ def test_less_than_the_page_promises_is_the_networks_failure(
     url = server.page.replace("{id}", "_shortvideo")
     resolving(monkeypatch, url=url, duration=60.0)
     with pytest.raises(FetchError, match=r"of 10\.0 s came") as caught:
-        fetch_clip(CONFIG, clip_of("_shortvideo", 1), tmp_path / "clip.mp4")
+        fetch_clip(CONFIG, ACCESS, clip_of("_shortvideo", 1), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
     assert list(tmp_path.iterdir()) == []
     resolving(monkeypatch, url=url, duration=5.0)  # the video ends there: that is all of it
-    fetch_clip(CONFIG, clip_of("_shortvideo", 1), tmp_path / "clip.mp4")
+    fetch_clip(CONFIG, ACCESS, clip_of("_shortvideo", 1), tmp_path / "clip.mp4")
     assert probe(tmp_path / "clip.mp4").duration_seconds == pytest.approx(4.0, abs=0.1)
 
 
@@ -234,7 +241,7 @@ def test_picture_and_sound_may_come_as_two_streams(
         for name in ("silentvideo", "-good_video")
     ]
     resolving(monkeypatch, requested_formats=streams, duration=16.0)
-    fetch_clip(CONFIG, clip_of("-good_video", 3), tmp_path / "clip.mp4")
+    fetch_clip(CONFIG, ACCESS, clip_of("-good_video", 3), tmp_path / "clip.mp4")
     assert probe(tmp_path / "clip.mp4").has_audio
 
 
@@ -252,7 +259,7 @@ def test_what_is_no_served_video_is_unavailable(
 ) -> None:
     resolving(monkeypatch, **video)
     with pytest.raises(FetchError) as caught:
-        fetch_clip(CONFIG, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(CONFIG, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "unavailable"
 
 
@@ -311,7 +318,10 @@ def test_cookies_are_read_and_not_written_back(
 
     server.answers["-good_video"] = answer
     fetch_clip(
-        replace(config, cookies_file=str(cookies)), clip_of("-good_video"), tmp_path / "clip.mp4"
+        config,
+        replace(ACCESS, cookies_file=str(cookies)),
+        clip_of("-good_video"),
+        tmp_path / "clip.mp4",
     )
     assert "name=value" in seen[0]
     assert "name=value" in seen[-1]
@@ -326,7 +336,7 @@ def test_a_page_that_yt_dlp_stumbles_over_is_no_end_of_the_run(
 
     monkeypatch.setattr(module.yt_dlp.YoutubeDL, "extract_info", stumble)
     with pytest.raises(FetchError, match="KeyError: 'playerResponse'") as caught:
-        fetch_clip(CONFIG, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(CONFIG, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
 
 
@@ -335,7 +345,10 @@ def test_a_cookies_file_that_is_none_ends_the_run(tmp_path: Path) -> None:
     wrong.write_text("this is no cookies file")
     with pytest.raises(DataError, match=r"cookies\.txt"):
         fetch_clip(
-            replace(CONFIG, cookies_file=str(wrong)), clip_of("-good_video"), tmp_path / "clip.mp4"
+            CONFIG,
+            replace(ACCESS, cookies_file=str(wrong)),
+            clip_of("-good_video"),
+            tmp_path / "clip.mp4",
         )
 
 
@@ -344,22 +357,33 @@ def test_a_cookies_file_that_is_none_ends_the_run(tmp_path: Path) -> None:
     [
         {"page": "https://www.youtube.com/watch"},
         {"page": "file:///tmp/{id}"},
-        {"workers": 0},
         {"height_px": 0},
         {"crf": 52},
         {"audio_kbps": 0},
+    ],
+)
+def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=rf"^youtube\.{next(iter(wrong))}: "):
+        parse_section(asdict(CONFIG) | wrong, "youtube", YoutubeConfig)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"workers": 0},
         {"stop_after": 0},
         {"pause_seconds": -1.0},
         {"retries": -1},
         {"stall_seconds": 0.0},
     ],
 )
-def test_settings_out_of_range_are_refused(wrong: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match="youtube"):
-        replace(CONFIG, **wrong)  # type: ignore[arg-type]
+def test_access_out_of_range_is_refused(wrong: dict[str, object]) -> None:
+    section = asdict(MACHINE) | {"youtube": asdict(ACCESS) | wrong}
+    with pytest.raises(ConfigError, match=rf"^machine\.youtube\.{next(iter(wrong))}: "):
+        parse_section(section, "machine", MachineConfig)
 
 
 def test_the_loggers_silence_is_complete(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FetchError):
-        module._resolve(CONFIG, "http://127.0.0.1:9/x.mp4")
+        module._resolve(CONFIG, ACCESS, "http://127.0.0.1:9/x.mp4")
     assert capfd.readouterr() == ("", "")

@@ -6,7 +6,6 @@ from typing import Any, Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 Reduction = Literal["mean", "sum"]
 _ROWS_AT_ONCE = 256  # anchors whose hinges are in memory together; few enough for a cache
@@ -128,8 +127,9 @@ class _HingeSum(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        if torch.is_grad_enabled():  # create_graph: what follows carries no graph
+            raise RuntimeError("the ranking loss has no second derivative")
         anchor_gradient, other_gradient = ctx.saved_tensors
         return gradient * anchor_gradient, gradient * other_gradient, None, None
 

@@ -128,6 +128,8 @@ class Trainer:
             if value.shape == parameter.shape:  # in its memory layout, which fused Adam relies on
                 value = torch.empty_like(parameter).copy_(value)
             moments.setdefault(int(number), {})[name] = value
+        for index in moments:  # with shared momentum a zero gradient still moves a parameter
+            parameters[index].grad = torch.zeros_like(parameters[index])
         self.network.load_state_dict(weights)
         self._logit_scale.load_state_dict(scale)
         self._optimiser.load_state_dict({"state": moments, "param_groups": facts["groups"]})
