@@ -1,1 +1,1 @@
-"""Measurements at true size: each module runs with ``python -m`` and prints a table."""
+"""Speed, memory and disk at realistic sizes: each module runs with ``python -m`` and prints a table."""

@@ -10,7 +10,7 @@ import pytest
 from unsafe_code import judged, problems
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("trimodal", "pipeline", "benchmarks")
+ROOMS = ("trimodal", "pipeline", "benchmarks", "experiments")
 SOURCES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 
 
