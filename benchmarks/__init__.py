@@ -1,1 +1,1 @@
-"""Speed, memory and disk at realistic sizes: each module runs with ``python -m`` and prints a table."""
+"""Speed, memory and disk use at full size: each module runs with ``python -m``, prints a table."""

@@ -144,7 +144,7 @@ def thumbnails() -> list[bytes]:
 
 
 def photographs() -> list[bytes]:
-    """COCO's images where they are available, else smooth noise that takes about as long to decode."""
+    """COCO's images where available, else smooth noise that takes about as long to decode."""
     if paths := sorted((SHARED / "coco").glob("*2017/*.jpg")):
         return [path.read_bytes() for path in paths]
     return [jpeg_of(np.random.default_rng(seed), width=640, height=480) for seed in range(40)]

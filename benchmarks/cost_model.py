@@ -61,13 +61,15 @@ def main() -> None:
                        ("captions", "storing an image")):  # fmt: skip
         item = costs[stage]
         say(
-            f"| {work} | {1000 * item.seconds:.1f} | {MAIN_PROCESS_MS[stage]} | {item.bytes / 1000:.0f} |"
+            f"| {work} | {1000 * item.seconds:.1f} | {MAIN_PROCESS_MS[stage]} | "
+            f"{item.bytes / 1000:.0f} |"
         )
     step = costs["train"].seconds
     batch = sections.train.batch_size
     say(f"| a training step of {batch}, on these CPU cores | {1000 * step:,.0f} | | |")
     say(
-        "\n| data | machines | download | extract | captions | media read | TB written | rows loaded |"
+        "\n| data | machines | download | extract | captions | media read | TB written | "
+        "rows loaded |"
     )
     say(f"| --- | --- |{' ---: |' * 6}")
     for data in DATA_SETS:
@@ -101,8 +103,8 @@ def row(data: DataSet, name: str, cores: int, costs: dict[str, Item]) -> str:
     read_gb_per_second = data.clips * data.clip_mb / 1000 / seconds["extract"]
     written_tb = data.clips * costs["extract"].bytes / 1e12
     return (
-        f"| {data.name} | {name} | {' | '.join(cells)} | {read_gb_per_second:.3g} GB/s | {written_tb:.3g} | "
-        f"{cores / ROW_MS * 1000:,.0f}/s |"
+        f"| {data.name} | {name} | {' | '.join(cells)} | {read_gb_per_second:.3g} GB/s | "
+        f"{written_tb:.3g} | {cores / ROW_MS * 1000:,.0f}/s |"
     )
 
 

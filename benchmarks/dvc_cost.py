@@ -58,8 +58,8 @@ def main() -> None:
     say(f"| | 1,000 MB more | {_row(per_gb)} |\n")
     say(
         f"{CLIPS:,} clips of {CLIP_MB} MB, from these figures:\n\n| clips per shard | shards | "
-        "MB per shard | add, s | status, s | push, s | checkout, s | MB to push if one clip changed | "
-        "extraction of a shard on one core, s |"
+        "MB per shard | add, s | status, s | push, s | checkout, s | "
+        "MB to push if one clip changed | extraction of a shard on one core, s |"
     )
     say(f"| ---: |{' ---: |' * 8}")
     for clips in CLIPS_PER_SHARD:

@@ -58,8 +58,8 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a stage: wall seconds, CPU seconds of its main process, peak bytes of it and of its largest
-    worker, and the size of its output table.
+    """Of a stage: wall seconds, CPU seconds of its main process, peak bytes of it and of its
+    largest worker, and the size of its output table.
     """
 
     wall_s: float

@@ -257,7 +257,7 @@ def io_counters() -> dict[str, int]:
 
 
 def mixing(training: TrainConfig) -> None:
-    """Prints how many different clips a batch has, and how far they are spread over the data set."""
+    """Prints how many different clips a batch has, and how widely they are spread."""
     batches = EndlessBatches(
         VGGSOUND_CLIPS, training.batch_size, training.seed, RandomStream.CLIP_ORDER
     )

@@ -68,7 +68,7 @@ def unit_rows(batch: int, seed: int) -> Tensor:
 
 
 def extra_bytes(batch: int, name: str) -> int:
-    """By how much one computation raises this process's peak memory, after a warm-up on few rows."""
+    """By how much a computation raises this process's peak memory, after a warm-up on few rows."""
     candidates(16)[name]()
     run = candidates(batch)[name]
     before = peak_bytes()

@@ -98,7 +98,7 @@ def drop_from_cache(path: Path) -> None:
 
 
 def params_at(scale: str, folder: Path) -> Path:
-    """Writes the params of a scale, ``demo`` or the name of an overlay in ``params/``, into ``folder``."""
+    """Writes the params of a scale, ``demo`` or the name of an overlay, into ``folder``."""
     path = Path(shutil.copy(ROOT / "params.yaml", folder / f"{scale}.yaml"))
     if scale != "demo":
         apply_overlay(path, ROOT / "params" / f"{scale}.yaml")

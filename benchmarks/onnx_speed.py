@@ -41,8 +41,8 @@ def main() -> None:
     with TemporaryDirectory(prefix="onnx-") as name:
         folder = Path(name)
         encoder = random_encoder(folder, args.scale)
-        say(f"{describe_machine()}, PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}; "
-            f"networks of {args.scale} scale\n")  # fmt: skip
+        say(f"{describe_machine()}, PyTorch {torch.__version__}, ONNX Runtime "
+            f"{onnxruntime.__version__}; networks of {args.scale} scale\n")  # fmt: skip
         say("| encoder | rows | PyTorch | ONNX Runtime | times as fast | largest difference |")
         say("| --- | ---: | ---: | ---: | ---: | ---: |")
         differences = {

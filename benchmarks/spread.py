@@ -107,9 +107,8 @@ def main() -> None:
     for seed, metrics in zip(args.seeds, seeded, strict=True):
         say(f"| seed {seed} | " + " | ".join(f"{metrics[key]:.2f}" for key in METRICS) + " |")
     say(f"| range over {len(seeded)} seeds | {_ranges(seeded)} |")
-    say(
-        f"| range over {len(settings)} settings | {_ranges([o.metrics for o in outcomes.values()])} |"
-    )
+    by_setting = [outcome.metrics for outcome in outcomes.values()]
+    say(f"| range over {len(settings)} settings | {_ranges(by_setting)} |")
 
 
 def trained(folder: Path, job: Job, environment: dict[str, str]) -> Outcome:

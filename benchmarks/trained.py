@@ -28,8 +28,8 @@ def train_into(
     augment: AugmentConfig | None = None,
     machine: MachineConfig | None = None,
 ) -> Path:
-    """Trains into ``out`` and returns the path of the weights; sections that are not given are those
-    of params.yaml.
+    """Trains into ``out`` and returns the path of the weights; sections that are not given are
+    those of params.yaml.
     """
     weights = out / "model.safetensors"
     train(

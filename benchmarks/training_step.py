@@ -162,8 +162,8 @@ def against_memory(scale: str, sections: Sections, folder: Path, steps: int, rou
         say(
             f"| {scale} | {sections.train.batch_size} | {source} | "
             f"{1000 * statistics.median(walls):.0f} | {ratio(walls, memory):.3f} | "
-            f"{1000 * statistics.median(block.loaders_cpu_s for block in of_source):.0f} ms per step, "
-            f"{100 * share:.1f} % |"
+            f"{1000 * statistics.median(block.loaders_cpu_s for block in of_source):.0f} ms "
+            f"per step, {100 * share:.1f} % |"
         )
 
 

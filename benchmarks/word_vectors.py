@@ -69,8 +69,8 @@ def main() -> None:
             digests.add(reading.digest)
             say(
                 f"| {reader} | `{path.name}` | {path.stat().st_size / 1e9:.2f} GB | "
-                f"{reading.wall_s:.1f} | {reading.cpu_s:.1f} | {reading.peak_bytes / 1e6:,.0f} MB | "
-                f"{reading.words:,} |"
+                f"{reading.wall_s:.1f} | {reading.cpu_s:.1f} | "
+                f"{reading.peak_bytes / 1e6:,.0f} MB | {reading.words:,} |"
             )
         say("\nThe readers agree." if len(digests) == 1 else "\nTHE READERS DISAGREE.")
     finally:

@@ -122,8 +122,8 @@ def _training_key(changes: Changes) -> str:
 
 
 def _train(out: Path, seed: int, changes: Changes) -> Path:
-    """Trains into ``out`` and returns it. A run that an earlier call finished there is reused if its
-    params, data and code are unchanged (:mod:`trimodal.training.resume`).
+    """Trains into ``out`` and returns it. A run that an earlier call finished there is reused if
+    its params, data and code are unchanged (:mod:`trimodal.training.resume`).
     """
     from benchmarks.trained import train_into
     from trimodal.core.config import load_section

@@ -107,7 +107,8 @@ def _print_table(ranks_of: Mapping[str, Sequence[Mapping[str, Ranks]]]) -> None:
     for name, runs in ranks_of.items():
         summary = _summary(runs)
         cells = [
-            f"{summary[direction][metric]['mean']:.1f} ± {summary[direction][metric]['half_width']:.1f}"
+            f"{summary[direction][metric]['mean']:.1f} ± "
+            f"{summary[direction][metric]['half_width']:.1f}"
             for direction in DIRECTIONS
             for metric in METRICS
         ]

@@ -79,8 +79,8 @@ class RealData:
 
 
 def prepare(shared: Path, folder: Path) -> RealData:
-    """Runs download, extract and captions on ``shared`` (laid out as docs/results.md describes) into
-    ``folder`` and computes features; results of an earlier run are reused.
+    """Runs download, extract and captions on ``shared`` (laid out as docs/results.md describes)
+    into ``folder`` and computes features; results of an earlier run are reused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     params = _params(shared, folder)
@@ -108,7 +108,7 @@ def prepare(shared: Path, folder: Path) -> RealData:
 
 
 def _params(shared: Path, folder: Path) -> Path:
-    """The params of params/real.yaml with these paths, Flickr8k's official split and larger images."""
+    """params/real.yaml's params with these paths, Flickr8k's official split and larger images."""
     _write_split(shared / "flickr8k", folder / "flickr8k")
     overlay = {
         "download": {
@@ -134,7 +134,7 @@ def _params(shared: Path, folder: Path) -> Path:
 
 
 def _write_split(flickr8k: Path, folder: Path) -> None:
-    """Writes Flickr8k in Karpathy's format of Flickr30k, which has splits: dev is for validation."""
+    """Writes Flickr8k in Karpathy's format, which has splits: dev is for validation."""
     folder.mkdir(exist_ok=True)
     with (flickr8k / "splits.csv").open(newline="") as file:
         splits = {row["image_name"]: row["split"] for row in csv.DictReader(file)}

@@ -81,8 +81,8 @@ def best_recipe() -> Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """A clip's moments for training: features of frames (moments, 2, features) and the audio windows
-    centred on them (moments, 1, mels, columns).
+    """A clip's moments for training: features of frames (moments, 2, features) and the audio
+    windows centred on them (moments, 1, mels, columns).
     """
 
     features: Tensor
