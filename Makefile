@@ -2,13 +2,13 @@
 # make test    install if need be, lint, types, tests
 # make table   the paper's comparison: fixed and variable margins, three seeds each, as DVC
 #              experiments; writes metrics/comparison.json (ten to twenty minutes)
-# make real    Flickr8k and 60 clips with sound, of ../shared/data: the paper's recipe and ours, with
-#              intervals; writes metrics/real (an hour at most)
-# make choices what the paper leaves open, each against the default, on the demo: 45
-#              trainings of one or two minutes
-# make bench   extraction, loading, training, start-up side by side with others; word vectors and
-#              the captions stage at the paper's size (12 GB of disk, 30 min)
-# make growth  what a clip costs with 1,000, 10,000 and 100,000 of them (2 h)
+# make real    experiments on Flickr8k and 60 clips with audio, of ../shared/data: the paper's recipe
+#              and ours, with intervals; writes metrics/real (an hour at most)
+# make choices ablation of what the paper leaves open, on the demo: 45 training runs of one or two
+#              minutes; writes metrics/choices.json
+# make bench   extraction, loading, training and start-up against other tools; word vectors and
+#              the captions stage at paper scale (12 GB of disk, 30 min)
+# make growth  the cost per clip with 1,000, 10,000 and 100,000 clips (2 h)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
 # make nightly the pipeline killed eighty times, at random moments of every stage (20 min)
 # make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
@@ -37,10 +37,10 @@ table: $(VENV)/.installed
 	trimodal experiments table1 --seeds 1 2 3
 
 real: $(VENV)/.installed
-	python -m benchmarks.real
+	python -m experiments.real
 
 choices: $(VENV)/.installed
-	python -m benchmarks.choices
+	python -m experiments.choices
 
 nightly: $(VENV)/.installed
 	pytest -m nightly

@@ -1,1 +1,1 @@
-"""Measurements at true size: each module runs with ``python -m`` and prints a table."""
+"""Speed, memory and disk use at full size: each module runs with ``python -m``, prints a table."""

@@ -1,4 +1,4 @@
-"""The authors' way to keep a clip (VAT-Net's extract.py), written anew for comparison."""
+"""How the authors' code (VAT-Net's extract.py) stores a clip, reimplemented for comparison."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ FRAME_PX = 256
 
 
 def authors_files(clip: Path, folder: Path, frame_px: int, rate_hz: int) -> None:
-    """How they keep a clip: one ffmpeg run for JPEGs at 1 fps, one for the sound as WAV."""
+    """A clip as their code stores it: one ffmpeg run for JPEGs at 1 fps, one for a WAV."""
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
     ffmpeg("-i", clip, "-vf", "fps=1", "-s", f"{frame_px}x{frame_px}", folder / "%02d.jpg")
-    ffmpeg("-i", clip, "-ac", "1", "-ar", rate_hz, "-vn", folder / "sound.wav")
+    ffmpeg("-i", clip, "-ac", "1", "-ar", rate_hz, "-vn", folder / "audio.wav")
 
 
 def authors_extraction(clip: Path, folder: Path) -> int:
-    """Their files of a clip, and librosa's mels of the ten windows; returns the files' bytes."""
+    """Stores a clip and computes librosa's mels of its ten windows; returns the files' bytes."""
     authors_files(clip, folder, FRAME_PX, RATE_HZ)
-    samples, rate = librosa.load(folder / "sound.wav", sr=RATE_HZ)
+    samples, rate = librosa.load(folder / "audio.wav", sr=RATE_HZ)
     for frame in range(1, 11):
         start = max(0, round((frame - 2) * rate))
         window = samples[start : start + 3 * int(rate)]
@@ -35,7 +35,7 @@ def authors_extraction(clip: Path, folder: Path) -> int:
 
 
 def authors_mel(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The mel that their dataset makes of a window: (128, columns) dB below its loudest."""
+    """The mel that their data set computes for a window: (128, columns) dB below its maximum."""
     mel = librosa.feature.melspectrogram(
         y=samples, sr=RATE_HZ, n_fft=1024, win_length=882, hop_length=441, n_mels=128
     )
@@ -44,7 +44,7 @@ def authors_mel(samples: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def power_mel(samples: npt.NDArray[np.float32], mel: MelConfig) -> npt.NDArray[np.float32]:
-    """librosa's power mel of any sizes, (mels, columns)."""
+    """librosa's power mel with the sizes of section ``mel``, (mels, columns)."""
     power: npt.NDArray[np.float32] = librosa.feature.melspectrogram(
         y=samples, sr=mel.sample_rate_hz, n_fft=mel.n_fft, win_length=mel.window_samples,
         hop_length=mel.hop_samples, n_mels=mel.mels,

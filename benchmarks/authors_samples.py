@@ -1,4 +1,4 @@
-"""The authors' way to a training sample (VAT-Net's datasets), written anew for comparison."""
+"""How the authors' code (VAT-Net's data sets) loads a training sample, reimplemented."""
 
 import random
 from pathlib import Path
@@ -15,7 +15,7 @@ from trimodal.media.mel import MelConfig
 
 
 def authors_view(crop_px: int, resized_px: int | None = None) -> transforms.Compose:
-    """What their data sets do with a training picture."""
+    """The augmentation of a training image in their data sets."""
     resize = [transforms.Resize((resized_px, resized_px))] if resized_px else []
     return transforms.Compose(
         [
@@ -30,11 +30,11 @@ def authors_view(crop_px: int, resized_px: int | None = None) -> transforms.Comp
 
 
 def authors_pair(folder: Path, mel: MelConfig, view: transforms.Compose) -> tuple[Tensor, Tensor]:
-    """What their data set does for a sample: the whole WAV, the window's mel."""
-    second = random.randint(2, 8)  # noqa: S311 - no secret
+    """A sample as their data set loads it: reads the whole WAV, computes the window's mel."""
+    second = random.randint(2, 8)  # noqa: S311 - not a secret
     with Image.open(folder / f"{second:02d}.jpg") as image:
         pixels: Tensor = view(image)
-    samples, _ = librosa.load(folder / "sound.wav", sr=mel.sample_rate_hz)
+    samples, _ = librosa.load(folder / "audio.wav", sr=mel.sample_rate_hz)
     first = (second - 2) * mel.sample_rate_hz
     part = samples[first : first + 3 * mel.sample_rate_hz]
     window = (
@@ -48,8 +48,8 @@ def authors_pair(folder: Path, mel: MelConfig, view: transforms.Compose) -> tupl
     return pixels, to_tensor(window)
 
 
-def authors_pictures(folder: Path, view: transforms.Compose) -> Tensor:
-    """A batch of all pictures of a folder."""
+def authors_images(folder: Path, view: transforms.Compose) -> Tensor:
+    """A batch of all images in a folder."""
     views = []
     for path in sorted(folder.iterdir()):
         with Image.open(path) as image:

@@ -1,9 +1,10 @@
-"""What a data set takes on 2 cores, on 64, on ten nodes: ``python -m benchmarks.cost_model``.
+"""What a data set costs on 2 cores, on 64, on ten nodes: ``python -m benchmarks.cost_model``.
 
-Times one clip, one picture and one training step here with the paper's params, as ``trimodal
-doctor`` does, and scales them up. A stage's wall time is its work shared among the cores or, where
-that is longer and marked with a star, the serial time of its own process. With it goes the rate at
-which media must be read. A core here stands for a core there; a GPU is in no figure.
+Times one clip, one image and one training step here with the paper-scale params, as ``trimodal
+doctor`` does, and scales them up. A stage's wall time is its work divided by the number of cores
+or, where that is longer (marked with a star), the serial time of its main process. Beside it stands
+the rate at which media must be read. All cores are taken to be as fast as this machine's; no figure
+includes a GPU.
 """
 
 import argparse
@@ -11,60 +12,64 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.measuring import machine, params_at, say
+from benchmarks.measuring import describe_machine, params_at, say
 from trimodal.doctor import read_sections
 from trimodal.estimate import Sections, Sizes, estimate
 
-# A clip's processor time in the stage's own process, which more workers do not share: the slope
-# from 10,000 clips to 100,000 in benchmarks.growth.
-OWN_MS = {"download": 0.25, "extract": 0.05, "captions": 0.20}
-# Reading and augmenting one row of each stream on one core: benchmarks.loading.
+# CPU time per clip in the stage's main process, which more workers do not shorten: the slope from
+# 10,000 clips to 100,000 in benchmarks.growth.
+MAIN_PROCESS_MS = {"download": 0.25, "extract": 0.05, "captions": 0.20}
+# Reading and augmenting one row of each stream on one core, from benchmarks.loading.
 ROW_MS = 0.696 + 0.505
 MACHINES = {"2 cores": 2, "64 cores": 64, "10 nodes of 64": 640}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:
-    """Clips of ten seconds, captioned pictures, and the MB of a clip as its site has it."""
+    """Number of ten-second clips and of captioned images, and the MB of a clip as downloaded."""
 
     name: str
     clips: int
-    pictures: int
+    images: int
     clip_mb: float
 
 
 DATA_SETS = (
-    DataSet(name="VGGSound, COCO, Flickr30k", clips=190_000, pictures=155_070, clip_mb=1.6),
-    # 134,472 hours of video (Miech et al., 2019) in pieces of ten seconds, as heavy as VGGSound's.
-    DataSet(name="HowTo100M", clips=48_409_920, pictures=155_070, clip_mb=1.6),
+    DataSet(name="VGGSound, COCO, Flickr30k", clips=190_000, images=155_070, clip_mb=1.6),
+    # 134,472 hours of video (Miech et al., 2019) in clips of ten seconds, of VGGSound's bit rate.
+    DataSet(name="HowTo100M", clips=48_409_920, images=155_070, clip_mb=1.6),
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """What one clip or picture costs: core seconds, and bytes on disk."""
+    """What one clip or image costs: core seconds, and bytes on disk."""
 
     seconds: float
     bytes: float
 
 
 def main() -> None:
-    """Prints what was measured and the tables."""
+    """Prints the measured costs and the table."""
     argparse.ArgumentParser(description=str(__doc__).splitlines()[0]).parse_args()
     with TemporaryDirectory() as folder:
         sections = read_sections(params_at("paper", Path(folder)))
     costs = measured(sections)
-    say(f"{machine()}\n")
-    say("| one | core ms | of it serial | KB left on disk |\n| --- | ---: | ---: | ---: |")
-    for stage, one in (("download", "a look into a clip"), ("extract", "a clip's extraction"),
-                       ("captions", "a picture")):  # fmt: skip
+    say(f"{describe_machine()}\n")
+    say("| work | core ms | of it serial | KB written |\n| --- | ---: | ---: | ---: |")
+    for stage, work in (("download", "probing a clip"), ("extract", "extracting a clip"),
+                       ("captions", "storing an image")):  # fmt: skip
         item = costs[stage]
-        say(f"| {one} | {1000 * item.seconds:.1f} | {OWN_MS[stage]} | {item.bytes / 1000:.0f} |")
+        say(
+            f"| {work} | {1000 * item.seconds:.1f} | {MAIN_PROCESS_MS[stage]} | "
+            f"{item.bytes / 1000:.0f} |"
+        )
     step = costs["train"].seconds
     batch = sections.train.batch_size
-    say(f"| a step of {batch}, on these cores' CPU | {1000 * step:,.0f} | | |")
+    say(f"| a training step of {batch}, on these CPU cores | {1000 * step:,.0f} | | |")
     say(
-        "\n| data | machines | download | extract | captions | media read | TB left | rows loaded |"
+        "\n| data | machines | download | extract | captions | media read | TB written | "
+        "rows loaded |"
     )
     say(f"| --- | --- |{' ---: |' * 6}")
     for data in DATA_SETS:
@@ -73,38 +78,38 @@ def main() -> None:
 
 
 def measured(sections: Sections) -> dict[str, Item]:
-    """By stage, one item's cost on one core here (train: a step's, on all of them)."""
-    alone = replace(
+    """By stage, the cost of one item on one core here (train: of a step on all cores)."""
+    one_worker = replace(
         sections,
-        extract=replace(sections.extract, workers=1),
-        captions=replace(sections.captions, workers=1),
-        train=replace(sections.train, epochs=1, steps_per_epoch=1, device="cpu"),
+        machine=replace(sections.machine, workers=1, device="cpu"),
+        train=replace(sections.train, epochs=1, steps_per_epoch=1),
     )
-    one = Sizes(train_clips=1, test_videos=0, images=1)
+    one_item = Sizes(train_clips=1, test_videos=0, images=1)
     return {
-        cost.stage: Item(seconds=cost.seconds, bytes=cost.bytes) for cost in estimate(alone, one)
+        cost.stage: Item(seconds=cost.seconds, bytes=cost.bytes)
+        for cost in estimate(one_worker, one_item)
     }
 
 
 def row(data: DataSet, name: str, cores: int, costs: dict[str, Item]) -> str:
-    """A line: hours of the stages, GB a second to read while extracting, TB left, rows a second."""
-    items = {"download": data.clips, "extract": data.clips, "captions": data.pictures}
+    """A line: time per stage, GB per second read while extracting, TB written, rows per second."""
+    items = {"download": data.clips, "extract": data.clips, "captions": data.images}
     cells = []
     seconds = {}
     for stage, count in items.items():
-        shared, serial = costs[stage].seconds / cores, OWN_MS[stage] / 1000
+        shared, serial = costs[stage].seconds / cores, MAIN_PROCESS_MS[stage] / 1000
         seconds[stage] = count * max(shared, serial)
-        cells.append(f"{hours(seconds[stage])}{'*' if serial > shared else ''}")
-    read = data.clips * data.clip_mb / 1000 / seconds["extract"]
-    left = data.clips * costs["extract"].bytes / 1e12
+        cells.append(f"{duration(seconds[stage])}{'*' if serial > shared else ''}")
+    read_gb_per_second = data.clips * data.clip_mb / 1000 / seconds["extract"]
+    written_tb = data.clips * costs["extract"].bytes / 1e12
     return (
-        f"| {data.name} | {name} | {' | '.join(cells)} | {read:.3g} GB/s | {left:.3g} | "
-        f"{cores / ROW_MS * 1000:,.0f}/s |"
+        f"| {data.name} | {name} | {' | '.join(cells)} | {read_gb_per_second:.3g} GB/s | "
+        f"{written_tb:.3g} | {cores / ROW_MS * 1000:,.0f}/s |"
     )
 
 
-def hours(seconds: float) -> str:
-    """The time in the unit that people would use."""
+def duration(seconds: float) -> str:
+    """The time in a readable unit."""
     if seconds < 60:
         return f"{seconds:.0f} s"
     if seconds < 3600:

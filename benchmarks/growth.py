@@ -1,10 +1,10 @@
-"""What a clip costs as there are more of them: ``python -m benchmarks.growth``.
+"""The cost per clip as the number of clips grows: ``python -m benchmarks.growth``.
 
-Runs download, extract, captions and evaluate, each as the process that DVC would start, on worlds
-of so many small demo clips (3 s, 32 pixels, one picture and caption set a clip; evaluate with
-networks that have learnt nothing). Times and file sizes are a clip's; memory is the stage's peak,
-of its own process and of its largest worker. The processor time of a stage's own process is what
-more workers do not shorten. ``--work`` keeps the clips between runs: download goes on with them.
+Runs download, extract, captions and evaluate, each as the process that DVC would start, on demo
+worlds of different numbers of small clips (3 s, 32 pixels, one captioned image per clip; evaluate
+with untrained networks). Times and file sizes are per clip; memory is the stage's peak, of its main
+process and of its largest worker. More workers do not shorten the CPU time of the main process.
+``--work`` keeps the clips between runs, so that download resumes with them.
 """
 
 import argparse
@@ -24,11 +24,12 @@ import psutil
 import torch
 import yaml
 
-from benchmarks.measuring import ROOT, machine, say
+from benchmarks.measuring import ROOT, describe_machine, say
 from trimodal.core.config import load_section
 from trimodal.core.text import read_vocabulary
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import WindowConfig
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
 from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
@@ -43,7 +44,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "captions": {"image_px": 32, "images_per_shard": 5000},
     "augment": {"crop_px": 32},
     "model": {"width": 4},
-    "leaks": {"test_in_training": "keep"},  # so few pixels are often the same
+    "leaks": {"test_in_training": "keep"},  # images this small are often identical
     "evaluate": {"curve_steps": 4, "min_effective_rank": 1.0, "max_mean_cosine": 1.0},
 }  # fmt: skip
 FILES = {
@@ -57,13 +58,13 @@ POLL_SECONDS = 0.05
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Of a stage: wall seconds, processor seconds of its own process, peak bytes, and the size of
-    its table.
+    """Of a stage: wall seconds, CPU seconds of its main process, peak bytes of it and of its
+    largest worker, and the size of its output table.
     """
 
     wall_s: float
-    own_cpu_s: float
-    own_bytes: int
+    main_cpu_s: float
+    main_bytes: int
     worker_bytes: int
     table_bytes: int
 
@@ -73,37 +74,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000])
     parser.add_argument("--stages", nargs="+", choices=list(FILES), default=list(FILES))
-    parser.add_argument("--work", type=Path, help="a folder to keep (default: a temporary one)")
-    given = parser.parse_args()
-    say(f"{machine()}\n")
+    parser.add_argument(
+        "--work", type=Path, help="a folder that is kept (default: a temporary one)"
+    )
+    args = parser.parse_args()
+    say(f"{describe_machine()}\n")
     say(
-        "| stage | clips | ms a clip | ... processor ms of its own process | "
-        "peak of its process, MB | ... bytes a clip beyond the smallest | "
-        "largest worker, MB | table, bytes a clip |"
+        "| stage | clips | ms per clip | of it CPU ms of the main process | "
+        "peak of the main process, MB | its growth from the smallest run, bytes per clip | "
+        "largest worker, MB | table, bytes per clip |"
     )
     say("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     first: dict[str, tuple[int, Cost]] = {}
-    for clips in given.clips:
-        with folder_for(given.work, clips) as folder:
+    for clips in args.clips:
+        with folder_for(args.work, clips) as folder:
             write_params(folder, clips)
-            for stage in given.stages:
+            for stage in args.stages:
                 if stage == "evaluate":
                     write_model(folder)
                 cost = stage_cost(stage, folder)
-                fewer, before = first.setdefault(stage, (clips, cost))
-                beyond = (cost.own_bytes - before.own_bytes) / max(1, clips - fewer)
+                fewest, smallest = first.setdefault(stage, (clips, cost))
+                growth = (cost.main_bytes - smallest.main_bytes) / max(1, clips - fewest)
                 say(
                     f"| {stage} | {clips:,} | {1000 * cost.wall_s / clips:.2f} | "
-                    f"{1000 * cost.own_cpu_s / clips:.2f} | "
-                    f"{cost.own_bytes / 1e6:.0f} | "
-                    f"{f'{beyond:,.0f}' if clips > fewer else '-'} | "
+                    f"{1000 * cost.main_cpu_s / clips:.2f} | "
+                    f"{cost.main_bytes / 1e6:.0f} | "
+                    f"{f'{growth:,.0f}' if clips > fewest else '-'} | "
                     f"{cost.worker_bytes / 1e6:.0f} | {cost.table_bytes / clips:.0f} |"
                 )
 
 
 @contextmanager
 def folder_for(work: Path | None, clips: int) -> Iterator[Path]:
-    """A folder for a world of so many clips."""
+    """The working folder for a world of ``clips`` clips."""
     if work is None:
         with TemporaryDirectory(prefix="growth-") as name:
             yield Path(name)
@@ -114,7 +117,7 @@ def folder_for(work: Path | None, clips: int) -> Iterator[Path]:
 
 
 def write_params(folder: Path, clips: int) -> None:
-    """The demo's params with what is small here."""
+    """The demo's params with the small sizes of :data:`SMALL`."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in SMALL.items():
         params[section] |= values
@@ -123,7 +126,7 @@ def write_params(folder: Path, clips: int) -> None:
 
 
 def write_model(folder: Path) -> None:
-    """Networks that have learnt nothing, as a checkpoint."""
+    """A checkpoint of untrained networks."""
     params = folder / "params.yaml"
     vocabulary = read_vocabulary(folder / "data/captions/vocabulary.parquet")
     model, mel = load_section(params, "model", ModelConfig), load_section(params, "mel", MelConfig)
@@ -131,6 +134,7 @@ def write_model(folder: Path) -> None:
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     facts = Checkpoint(
         model=model, loss=asdict(load_section(params, "loss", LossConfig)), mel=mel,
+        window=load_section(params, "window", WindowConfig),
         augment=load_section(params, "augment", AugmentConfig),
         frame_px=SMALL["extract"]["frame_px"], vocabulary=vocabulary.fingerprint,
         front_end=mel.front_end_fingerprint(), data={}, code="", epoch=1, validation_loss=1.0,
@@ -139,38 +143,38 @@ def write_model(folder: Path) -> None:
 
 
 def stage_cost(stage: str, folder: Path) -> Cost:
-    """Runs a stage with dvc.yaml's command; a stage that fails ends the benchmark."""
+    """Runs a stage with dvc.yaml's command; raises RuntimeError if it fails."""
     command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["cmd"].split()
     assert command[0] == "python"  # noqa: S101
-    if stage != "download":  # which goes on with the clips that are there
-        for place in (folder / FILES[stage]).parent.glob("*"):
-            shutil.rmtree(place) if place.is_dir() else place.unlink()
+    if stage != "download":  # which resumes with the clips of an earlier run
+        for path in (folder / FILES[stage]).parent.glob("*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     began = time.perf_counter()
     process = psutil.Popen(
         [sys.executable, *command[1:]], cwd=folder, env=environment(), stdout=subprocess.DEVNULL
     )
     peaks: dict[int, int] = {}
-    own_cpu_s = 0.0
+    main_cpu_s = 0.0
     while process.poll() is None:
         with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
-            own_cpu_s = sum(process.cpu_times()[:2])
+            main_cpu_s = sum(process.cpu_times()[:2])
         for running in (process, *_children(process)):
-            _look(running, peaks)
+            _record_peak(running, peaks)
         time.sleep(POLL_SECONDS)
     if process.returncode:
         raise RuntimeError(f"{stage}: exit code {process.returncode}")
-    own = peaks.pop(process.pid)
+    main_bytes = peaks.pop(process.pid)
     return Cost(
         wall_s=time.perf_counter() - began,
-        own_cpu_s=own_cpu_s,
-        own_bytes=own,
+        main_cpu_s=main_cpu_s,
+        main_bytes=main_bytes,
         worker_bytes=max(peaks.values(), default=0),
         table_bytes=(folder / FILES[stage]).stat().st_size,
     )
 
 
 def environment() -> Mapping[str, str]:
-    """That of a stage: this checkout's code, whatever folder it runs in."""
+    """The environment of a stage: it imports this checkout's code in any working directory."""
     return os.environ | {"PYTHONPATH": str(ROOT)}
 
 
@@ -181,7 +185,7 @@ def _children(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _look(process: psutil.Process, peaks: dict[int, int]) -> None:
+def _record_peak(process: psutil.Process, peaks: dict[int, int]) -> None:
     with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
         peaks[process.pid] = max(peaks.get(process.pid, 0), process.memory_info().rss)
 

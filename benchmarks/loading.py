@@ -1,9 +1,9 @@
-"""Loading training samples beside the authors' way: ``python -m benchmarks.loading``.
+"""Loading training samples against the authors' code: ``python -m benchmarks.loading``.
 
-Takes 20 clips of 10 s and COCO's pictures (real ones where ``../shared/data`` has them), stores
-them with the extract and captions stages and, for the authors' way, as folders of JPEGs and WAVs.
-Prints processor time a sample at the paper's and the demo's sizes, what share of the bytes read is
-used, and how well a batch is mixed. Needs 1 GB of disk, two minutes.
+Takes 20 clips of 10 s and COCO's images (real ones where ``../shared/data`` has them), stores them
+with the extract and captions stages and, for the authors' code, as folders of JPEGs and WAVs.
+Prints CPU time per sample at paper and demo scale, how many bytes are read for each byte used, and
+how well batches are shuffled. Needs 1 GB of disk and two minutes.
 """
 
 import argparse
@@ -20,16 +20,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import default_collate
-from trimodal.training.datasets import AudioVisualPairs, CaptionedImages, Draw, FrameSampling, Pair
 
 from benchmarks.authors import authors_files
-from benchmarks.authors_samples import authors_pair, authors_pictures, authors_view
+from benchmarks.authors_samples import authors_images, authors_pair, authors_view
 from benchmarks.caption_corpus import SHARED, make_corpus, photographs
 from benchmarks.extraction import outcome, standard_clips
-from benchmarks.measuring import forget, machine, params_at, ratio, say, side_by_side
+from benchmarks.measuring import (
+    describe_machine,
+    drop_from_cache,
+    params_at,
+    ratio,
+    say,
+    side_by_side,
+)
 from trimodal.core.config import load_section
+from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import write_manifest
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.preprocessing import AugmentConfig, decode_jpeg, normalise
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.clip_shards import ExtractConfig
@@ -37,207 +45,231 @@ from trimodal.preprocess.extract import extract
 from trimodal.preprocess.image_shards import stored_jpeg
 from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
+from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, Pair
+from trimodal.training.image_text import ImageTextPairs
+from trimodal.training.random_streams import RandomStream, SampleIndex
 from trimodal.training.sampler import EndlessBatches
 
 IMAGES = 120
 VGGSOUND_CLIPS = 170_000  # for training
-REPEATED = 12  # rounds over our samples for one over the authors'
+REPEATS = 12  # passes over our samples for one over the authors'
 
-Stream = AudioVisualPairs | CaptionedImages
+Samples = ImageAudioPairs | ImageTextPairs
 Work = Callable[[], object]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """A params file's sizes, and the clips stored with them."""
+    """The params of a scale, and the clips stored with them."""
 
     extraction: ExtractConfig
-    mel: MelConfig
+    front_end: AudioFrontEnd
     augment: AugmentConfig
     training: TrainConfig
+    machine: MachineConfig
     av_dir: Path
-    pairs: AudioVisualPairs
+    pairs: ImageAudioPairs
 
 
 def main() -> None:
-    """Makes the files, measures, prints the tables, deletes the files."""
+    """Writes the files, measures, prints the tables, deletes the files."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where to make the files (default: temporary)")
+    parser.add_argument("--folder", type=Path, help="where to write the files (default: temporary)")
     parser.add_argument("--rounds", type=int, default=5)
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    with TemporaryDirectory(prefix="loading-", dir=given.folder) as name:
+    with TemporaryDirectory(prefix="loading-", dir=args.folder) as name:
         folder = Path(name)
-        found = "real ones" if SHARED.is_dir() else "MADE UP: there is no ../shared/data"
-        say(f"{machine()}, one thread; clips and pictures: {found}.\n")
+        media = "real" if SHARED.is_dir() else "SYNTHETIC, as there is no ../shared/data"
+        say(f"{describe_machine()}, one thread; clips and images are {media}.\n")
         clips = standard_clips(folder / "standard")
         paper = stored(params_at("paper", folder), clips, folder / "paper")
         demo = stored(params_at("demo", folder), clips, folder / "demo")
         images = stored_images(paper, folder)
-        say("The trainer normalises the pixels on its device; the authors' ways do it here.\n")
-        say("| sample | way | CPU ms a sample | ours is faster by |")
+        say("The trainer normalises pixels on its device; the authors' code while loading.\n")
+        say("| sample | method | CPU ms per sample | times ours |")
         say("| --- | --- | ---: | ---: |")
         for scale in (paper, demo):
-            compare_image_audio(scale, clips, given.rounds)
-        compare_image_text(paper, images, folder / "pictures", given.rounds)
-        say("\n| stream | needed | asked of the system | fetched from disk | whole clips |")
+            compare_image_audio(scale, clips, args.rounds)
+        compare_image_text(paper, images, folder / "jpegs", args.rounds)
+        say("\n| stream | used | read() | read from disk | whole clips |")
         say("| --- | ---: | ---: | ---: | ---: |")
         clip_bytes = sum(path.stat().st_size for path in paper.av_dir.glob("train-*.tar"))
-        bytes_read("image-audio", paper.pairs, paper.mel, paper.av_dir, clip_bytes)
+        bytes_read("image-audio", paper.pairs, paper.front_end, paper.av_dir, clip_bytes)
         bytes_read("image-text", images, None, folder / "images", None)
         mixing(paper.training)
 
 
 def stored(params: Path, clips: Sequence[Path], folder: Path) -> Scale:
-    """Extracts the clips: the last one as a test video, two for validation, the rest to train."""
-    extraction = replace(load_section(params, "extract", ExtractConfig), workers=1)
-    mel = load_section(params, "mel", MelConfig)
+    """Extracts the clips with the params of a file: the last one as a test video, a tenth for
+    validation, the rest for training.
+    """
+    extraction = load_section(params, "extract", ExtractConfig)
+    front_end = AudioFrontEnd(
+        mel=load_section(params, "mel", MelConfig),
+        window=load_section(params, "window", WindowConfig),
+    )
+    machine = replace(load_section(params, "machine", MachineConfig), workers=1)
     augment = load_section(params, "augment", AugmentConfig)
     training = load_section(params, "train", TrainConfig)
-    *trained, last = (outcome(clip) for clip in clips)
+    *rest, last = (outcome(clip) for clip in clips)
     test = replace(last, clip=replace(last.clip, source="msrvtt", split="test"))
-    write_manifest(folder / "manifest.parquet", [*trained, test])
-    extract(folder / "manifest.parquet", folder / "av", extraction, mel)
-    rule = FrameSampling(
+    write_manifest(folder / "manifest.parquet", [*rest, test])
+    extract(folder / "manifest.parquet", folder / "av", extraction, front_end.mel, machine)
+    sampling = FrameSampling(
         first_frame=training.first_frame,
         last_frame=training.last_frame,
         validation_frame=training.validation_frame,
     )
-    index = read_index(folder / "av", "train", mel)
+    index = read_index(folder / "av", "train", front_end.mel)
     return Scale(
         extraction=extraction,
-        mel=mel,
+        front_end=front_end,
         augment=augment,
         training=training,
+        machine=machine,
         av_dir=folder / "av",
-        pairs=AudioVisualPairs(index, rule, mel, augment, training.seed),
+        pairs=ImageAudioPairs(index, sampling, front_end, augment, training.seed),
     )
 
 
-def stored_images(scale: Scale, folder: Path) -> CaptionedImages:
-    """The training pictures of a small corpus, as the captions stage leaves them."""
-    config = make_corpus(folder / "corpus", IMAGES, photographs(), 1)
-    prepare_captions(config, folder / "captions", folder / "images")
+def stored_images(scale: Scale, folder: Path) -> ImageTextPairs:
+    """The training images of a small corpus, as the captions stage stores them."""
+    config = make_corpus(folder / "corpus", IMAGES, photographs())
+    prepare_captions(config, folder / "captions", folder / "images", scale.machine)
     augment, seed = scale.augment, scale.training.seed
-    return CaptionedImages(folder / "captions", folder / "images", "train", augment, seed)
+    return ImageTextPairs(folder / "captions", folder / "images", "train", augment, seed)
 
 
-def round_of(samples: Stream, number: int) -> Pair:
-    """A round of samples in one batch, as a worker hands it on."""
-    draws = [Draw(number, sample) for sample in range(len(samples))]
-    return samples.__getitems__(draws)
+def whole_round(samples: Samples, number: int) -> Pair:
+    """All samples of a round as one batch, as a loader worker returns it."""
+    indices = [SampleIndex(number, sample) for sample in range(len(samples))]
+    return samples.__getitems__(indices)
 
 
-def compare(name: str, samples: Stream, ways: Mapping[str, tuple[Work, int]], rounds: int) -> None:
-    """Prints what a sample costs in ours and the given ways (work, its samples)."""
+def compare(
+    name: str, samples: Samples, others: Mapping[str, tuple[Work, int]], rounds: int
+) -> None:
+    """Prints the cost of a sample by our loader and by ``others`` (work, its number of samples)."""
 
     def ours() -> None:
-        for number in range(REPEATED):
-            round_of(samples, number)
+        for number in range(REPEATS):
+            whole_round(samples, number)
 
     def normalised() -> None:
-        for number in range(REPEATED):
-            normalise(round_of(samples, number)[0])
+        for number in range(REPEATS):
+            normalise(whole_round(samples, number)[0])
 
-    count = REPEATED * len(samples)
-    every = {**ways, "ours, normalised here": (normalised, count), "ours": (ours, count)}
-    found = side_by_side({way: work for way, (work, _) in every.items()}, rounds)
-    each = {way: tuple(s / every[way][1] for s in found[way].cpu_s) for way in every}
-    for way, seconds in each.items():
-        faster = "" if way == "ours" else f"{ratio(seconds, each['ours']):.1f} x"
-        say(f"| {name} | {way} | {1000 * statistics.median(seconds):.3f} | {faster} |")
+    count = REPEATS * len(samples)
+    methods = {**others, "ours, normalised here": (normalised, count), "ours": (ours, count)}
+    timings = side_by_side({method: work for method, (work, _) in methods.items()}, rounds)
+    per_sample = {
+        method: tuple(seconds / samples_done for seconds in timings[method].cpu_s)
+        for method, (_, samples_done) in methods.items()
+    }
+    for method, seconds in per_sample.items():
+        times = "" if method == "ours" else f"{ratio(seconds, per_sample['ours']):.1f} x"
+        say(f"| {name} | {method} | {1000 * statistics.median(seconds):.3f} | {times} |")
 
 
 def compare_image_audio(scale: Scale, clips: Sequence[Path], rounds: int) -> None:
-    """Prints what an image-audio sample costs in both ways."""
-    px, rate_hz = scale.extraction.frame_px, scale.mel.sample_rate_hz
+    """Prints the cost of an image-audio sample by our loader and by the authors'."""
+    mel, px = scale.front_end.mel, scale.extraction.frame_px
     view = authors_view(scale.augment.crop_px)
     folders = [clip.with_suffix(f".{px}") for clip in clips]
     for clip, folder in zip(clips, folders, strict=True):
-        authors_files(clip, folder, px, rate_hz)
+        authors_files(clip, folder, px, mel.sample_rate_hz)
 
     def authors() -> None:
-        default_collate([authors_pair(folder, scale.mel, view) for folder in folders])
+        default_collate([authors_pair(folder, mel, view) for folder in folders])
 
-    sizes = f"{px} px, crop {scale.augment.crop_px}, {scale.mel.mels} mels of {rate_hz} Hz"
-    ways = {"authors': JPEG and WAV": (authors, len(folders))}
-    compare(f"image-audio, {sizes}", scale.pairs, ways, rounds)
+    sizes = f"{px} px, crop {scale.augment.crop_px}, {mel.mels} mels of {mel.sample_rate_hz} Hz"
+    others = {"authors': JPEG and WAV": (authors, len(folders))}
+    compare(f"image-audio, {sizes}", scale.pairs, others, rounds)
 
 
-def compare_image_text(scale: Scale, images: CaptionedImages, folder: Path, rounds: int) -> None:
-    """Prints what an image-text sample costs from our shards, from a folder of pictures as they
-    come and from one of pictures that are already small.
+def compare_image_text(scale: Scale, images: ImageTextPairs, folder: Path, rounds: int) -> None:
+    """Prints the cost of an image-text sample from our shards, from a folder of images of original
+    size and from one of images already resized.
     """
     px, crop_px = scale.extraction.frame_px, scale.augment.crop_px
-    pictures = photographs()
-    for kind in ("original", "small"):
+    jpegs = photographs()
+    for kind in ("original", "resized"):
         (folder / kind).mkdir(parents=True)
-    for number, picture in enumerate(pictures):
-        (folder / "original" / f"{number:03d}.jpg").write_bytes(picture)
-        small = stored_jpeg(picture, px, scale.extraction.jpeg_quality)
-        (folder / "small" / f"{number:03d}.jpg").write_bytes(small)
-    as_they_come = authors_view(crop_px, px)
-    already_small = authors_view(crop_px)
-    ways: dict[str, tuple[Work, int]] = {
-        "PIL and torchvision, pictures as they come": (
-            lambda: authors_pictures(folder / "original", as_they_come),
-            len(pictures),
+    for number, jpeg in enumerate(jpegs):
+        (folder / "original" / f"{number:03d}.jpg").write_bytes(jpeg)
+        resized = stored_jpeg(jpeg, px, scale.extraction.jpeg_quality)
+        (folder / "resized" / f"{number:03d}.jpg").write_bytes(resized)
+    original_view = authors_view(crop_px, px)
+    resized_view = authors_view(crop_px)
+    others: dict[str, tuple[Work, int]] = {
+        "PIL and torchvision, original images": (
+            lambda: authors_images(folder / "original", original_view),
+            len(jpegs),
         ),
-        f"PIL and torchvision, files already {px} px": (
-            lambda: authors_pictures(folder / "small", already_small),
-            len(pictures),
+        f"PIL and torchvision, images already {px} px": (
+            lambda: authors_images(folder / "resized", resized_view),
+            len(jpegs),
         ),
     }
-    compare(f"image-text, {px} px, crop {crop_px}", images, ways, rounds)
+    compare(f"image-text, {px} px, crop {crop_px}", images, others, rounds)
 
 
 def bytes_read(
-    name: str, samples: Stream, mel: MelConfig | None, shards: Path, whole: int | None
+    name: str,
+    samples: Samples,
+    front_end: AudioFrontEnd | None,
+    shards: Path,
+    all_clips_bytes: int | None,
 ) -> None:
-    """Prints what a round reads with nothing in memory, as shares of what it needs: its pictures
-    and, given ``mel``, the columns of its windows. ``whole``: the bytes of all the clips.
+    """Prints the bytes that a round reads with a cold page cache, as multiples of the bytes it
+    uses: its images and, given ``front_end``, the columns of its windows.
     """
-    needed = len(samples) * mel.columns * mel.column_type.itemsize if mel else 0
+    used = 0
+    if front_end:
+        used = len(samples) * front_end.columns * front_end.mel.column_type.itemsize
 
     def counting(content: bytes) -> Tensor:
-        nonlocal needed
-        needed += len(content)
+        nonlocal used
+        used += len(content)
         return decode_jpeg(content)
 
     os.sync()
     for shard in shards.glob("*.tar"):
-        forget(shard)
-    before = read_so_far()
-    with patch("trimodal.training.datasets.decode_jpeg", counting):
+        drop_from_cache(shard)
+    before = io_counters()
+    with patch("trimodal.training.readers.decode_jpeg", counting):
         for sample in range(len(samples)):
-            samples[Draw(0, sample)]
-    after = read_so_far()
-    asked, fetched = (after[key] - before[key] for key in ("rchar", "read_bytes"))
-    clips = f"{whole / needed:.1f} x" if whole else ""
+            samples[SampleIndex(0, sample)]
+    after = io_counters()
+    requested, fetched = (after[key] - before[key] for key in ("rchar", "read_bytes"))
+    clips = f"{all_clips_bytes / used:.1f} x" if all_clips_bytes else ""
     say(
-        f"| {name} | {needed / len(samples) / 1e3:.1f} kB a sample | {asked / needed:.3f} x | "
-        f"{fetched / needed:.3f} x | {clips} |"
+        f"| {name} | {used / len(samples) / 1e3:.1f} kB per sample | {requested / used:.3f} x | "
+        f"{fetched / used:.3f} x | {clips} |"
     )
 
 
-def read_so_far() -> dict[str, int]:
-    """What Linux counts of this process: ``rchar`` bytes asked for, ``read_bytes`` from disk."""
+def io_counters() -> dict[str, int]:
+    """Linux's counters of this process: ``rchar``, bytes read(), and ``read_bytes``, from disk."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return {key: int(count) for key, count in (line.split(": ") for line in lines)}
 
 
 def mixing(training: TrainConfig) -> None:
-    """Prints how many different clips a batch has, and how far apart they lie in the shards."""
-    batches = EndlessBatches(VGGSOUND_CLIPS, training.batch_size, training.seed, stream=0)
+    """Prints how many different clips a batch has, and how widely they are spread."""
+    batches = EndlessBatches(
+        VGGSOUND_CLIPS, training.batch_size, training.seed, RandomStream.CLIP_ORDER
+    )
     distinct, spread = [], []
     for batch, _ in zip(batches, range(batches.batches_per_round), strict=False):
-        chosen: npt.NDArray[np.int64] = np.array([draw.sample for draw in batch])
+        chosen: npt.NDArray[np.int64] = np.array([index.sample for index in batch])
         distinct.append(len(np.unique(chosen)))
         spread.append(chosen.std() / VGGSOUND_CLIPS)
     say(
-        f"\n{VGGSOUND_CLIPS:,} clips in batches of {training.batch_size}, a whole round: at least "
-        f"{min(distinct)} different clips in every batch; their places deviate by "
-        f"{min(spread):.3f} to {max(spread):.3f} of the data set (evenly drawn: {12**-0.5:.3f})."
+        f"\n{VGGSOUND_CLIPS:,} clips in batches of {training.batch_size}, one round: at least "
+        f"{min(distinct)} different clips in every batch; the standard deviation of their rows is "
+        f"{min(spread):.3f} to {max(spread):.3f} of the data set (uniform: {12**-0.5:.3f})."
     )
 
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing side by side, processes of their own, the tables' lines."""
+"""Shared by the benchmarks: timing side by side, fresh processes, lines of tables."""
 
 import multiprocessing
 import os
@@ -19,15 +19,15 @@ from trimodal.media.container import ffmpeg_executable
 from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
-TIMEOUT_SECONDS = 1800  # of a command that a benchmark runs
+TIMEOUT_SECONDS = 1800  # for a command that a benchmark runs
 
-Given = ParamSpec("Given")
+Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """Wall and processor seconds of one candidate in every round."""
+    """Wall and CPU seconds of one candidate in every round."""
 
     wall_s: tuple[float, ...]
     cpu_s: tuple[float, ...]
@@ -39,13 +39,13 @@ class Timings:
 
     @property
     def cpu(self) -> float:
-        """Median processor seconds of a round, those of its ended child processes included."""
+        """Median CPU seconds of a round, including its child processes that have ended."""
         return statistics.median(self.cpu_s)
 
 
 def side_by_side(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Timings]:
-    """Runs every candidate once a round, in turn and in another order each round, after one round
-    that does not count. So a machine that slows down slows all of them.
+    """Runs every candidate once per round, after one warm-up round; the order rotates from round to
+    round. So a machine that slows down slows all of them.
     """
     names = list(candidates)
     wall: dict[str, list[float]] = {name: [] for name in names}
@@ -61,42 +61,44 @@ def side_by_side(candidates: Mapping[str, Callable[[], object]], rounds: int) ->
     return {name: Timings(wall_s=tuple(wall[name]), cpu_s=tuple(cpu[name])) for name in names}
 
 
-def ratio(of: tuple[float, ...], to: tuple[float, ...]) -> float:
-    """The median over rounds of how many times ``to`` the ``of`` of the same round is."""
-    return statistics.median(a / b for a, b in zip(of, to, strict=True))
+def ratio(times: tuple[float, ...], reference: tuple[float, ...]) -> float:
+    """The median over rounds of ``times`` divided by the ``reference`` of the same round."""
+    return statistics.median(a / b for a, b in zip(times, reference, strict=True))
 
 
 def cpu_seconds() -> float:
-    """Processor seconds of this process and of its children that have ended."""
+    """CPU seconds of this process and of its children that have ended."""
     used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def peak_bytes() -> int:
-    """The largest resident size that this process has had."""
+    """This process's peak resident size."""
     status = Path("/proc/self/status")
-    if status.exists():  # Linux's ru_maxrss begins with the size of the process that started this
+    if status.exists():  # on Linux ru_maxrss starts at the parent's size
         line = next(li for li in status.read_text().splitlines() if li.startswith("VmHWM:"))
         return int(line.split()[1]) * 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def in_child(work: Callable[Given, Result], *given: Given.args, **named: Given.kwargs) -> Result:
-    """Calls ``work`` in a fresh process, so that no peak of memory hides another."""
+def in_child(
+    work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> Result:
+    """Calls ``work`` in a fresh process, so that its peak memory is its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return pool.submit(work, *given, **named).result()
+        return pool.submit(work, *args, **kwargs).result()
 
 
-def forget(path: Path) -> None:
-    """Asks Linux to drop the file from memory, so that a reading includes the disk."""
+def drop_from_cache(path: Path) -> None:
+    """Asks Linux to drop the file from the page cache, so that the next read is from disk."""
     if hasattr(os, "posix_fadvise"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def params_at(scale: str, folder: Path) -> Path:
-    """Writes the params of a scale, ``demo`` or the stem of an overlay, into ``folder``."""
+    """Writes the params of a scale, ``demo`` or the name of an overlay, into ``folder``."""
     path = Path(shutil.copy(ROOT / "params.yaml", folder / f"{scale}.yaml"))
     if scale != "demo":
         apply_overlay(path, ROOT / "params" / f"{scale}.yaml")
@@ -104,18 +106,18 @@ def params_at(scale: str, folder: Path) -> Path:
 
 
 def ffmpeg(*arguments: str | int | Path) -> None:
-    """Runs ffmpeg and waits; files that are there are written over."""
+    """Runs ffmpeg and waits; existing files are overwritten."""
     command = [ffmpeg_executable(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
     subprocess.run(command, timeout=TIMEOUT_SECONDS, check=True)
 
 
-def machine() -> str:
-    """The machine, in words, for a table's caption."""
+def describe_machine() -> str:
+    """Cores, architecture and Python version, for a table's caption."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{cores} cores ({platform.machine()}), Python {platform.python_version()}"
 
 
 def say(line: str) -> None:
-    """Writes a line of the table at once."""
+    """Prints a line and flushes it."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()

@@ -1,8 +1,8 @@
-"""The exported encoders beside PyTorch's: ``python -m benchmarks.onnx_speed``.
+"""The exported ONNX encoders against PyTorch: ``python -m benchmarks.onnx_speed``.
 
-Networks of the paper's size with random weights (the demo's with ``--scale demo``), exported, and
-asked in turn by ONNX Runtime and by PyTorch on this machine's CPU, both with all its cores. Prints
-a Markdown table: median milliseconds and medians of the ratios within a round.
+Exports networks of paper scale with random weights (of the demo's with ``--scale demo``) and runs
+them in turn with ONNX Runtime and with PyTorch on this machine's CPU, both on all its cores. Prints
+a Markdown table: median milliseconds, and medians of the ratios within a round.
 """
 
 import argparse
@@ -16,12 +16,13 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import machine, params_at, ratio, say, side_by_side
+from benchmarks.measuring import describe_machine, params_at, ratio, say, side_by_side
 from trimodal.core.config import load_section
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.core.text import Vocabulary, write_vocabulary
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import WindowConfig
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
 from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
@@ -32,26 +33,28 @@ WORDS = 1000
 
 
 def main() -> None:
-    """Exports, asks both in turn, prints the table."""
+    """Exports the encoders, times both runtimes in turn, prints the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--scale", default="paper")
     parser.add_argument("--rounds", type=int, default=11)
-    given = parser.parse_args()
+    args = parser.parse_args()
     with TemporaryDirectory(prefix="onnx-") as name:
         folder = Path(name)
-        encoder = random_encoder(folder, given.scale)
-        say(f"{machine()}, PyTorch {torch.__version__}, ONNX Runtime {onnxruntime.__version__}; "
-            f"networks of the scale '{given.scale}'\n")  # fmt: skip
+        encoder = random_encoder(folder, args.scale)
+        say(f"{describe_machine()}, PyTorch {torch.__version__}, ONNX Runtime "
+            f"{onnxruntime.__version__}; networks of {args.scale} scale\n")  # fmt: skip
         say("| encoder | rows | PyTorch | ONNX Runtime | times as fast | largest difference |")
         say("| --- | ---: | ---: | ---: | ---: | ---: |")
-        differences = {done.file: done.difference for done in export_encoders(encoder, folder)}
+        differences = {
+            exported.file: exported.difference for exported in export_encoders(encoder, folder)
+        }
         for part in parts_of(encoder):
             for rows in (1, 32):
-                compare(encoder, folder, part, rows, given.rounds, differences[f"{part}.onnx"])
+                compare(encoder, folder, part, rows, args.rounds, differences[f"{part}.onnx"])
 
 
 def random_encoder(folder: Path, scale: str) -> Encoder:
-    """An encoder of this scale's size that has learned nothing."""
+    """An untrained encoder of this scale."""
     params = params_at(scale, folder)
     model = load_section(params, "model", ModelConfig)
     blank = replace(model, image_weights="none", audio_weights="none")
@@ -63,6 +66,7 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
     mel = load_section(params, "mel", MelConfig)
     checkpoint = Checkpoint(
         model=blank, loss=asdict(load_section(params, "loss", LossConfig)), mel=mel,
+        window=load_section(params, "window", WindowConfig),
         augment=load_section(params, "augment", AugmentConfig), frame_px=256,
         vocabulary=vocabulary.fingerprint, front_end=mel.front_end_fingerprint(), data={}, code="",
         epoch=1, validation_loss=1.0,
@@ -75,14 +79,14 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
 def compare(
     encoder: Encoder, folder: Path, part: Part, rows: int, rounds: int, difference: float
 ) -> None:
-    """One line of the table."""
+    """Prints one line of the table."""
     inputs = example(part, encoder, rows)
     session = onnxruntime.InferenceSession(
         folder / f"{part}.onnx", providers=["CPUExecutionProvider"]
     )
     timings = side_by_side(
         {
-            "PyTorch": partial(ask, parts_of(encoder)[part], inputs),
+            "PyTorch": partial(run, parts_of(encoder)[part], inputs),
             "ONNX": partial(session.run, None, {part: inputs.numpy()}),
         },
         rounds,
@@ -95,10 +99,10 @@ def compare(
 
 
 @torch.inference_mode()
-def ask(network: nn.Module, inputs: Tensor) -> Tensor:
-    """PyTorch's points."""
-    points: Tensor = network(inputs)
-    return points
+def run(network: nn.Module, inputs: Tensor) -> Tensor:
+    """PyTorch's embeddings."""
+    embeddings: Tensor = network(inputs)
+    return embeddings
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
-"""How soon the commands are there: ``python -m benchmarks.startup`` (needs `make repro` before).
+"""Start-up time of the commands: ``python -m benchmarks.startup`` (run `make repro` before).
 
-Makes a project in which every stage is up to date: this repository's code, dvc.yaml and params, and
-a stand-in file for every file that dvc.lock counts after a run of the demo, taken as the stages'
-results by ``dvc commit``. Then runs ``dvc repro`` there, which has nothing to do, and ``dvc
-status`` in an empty project with the same settings; ``trimodal --help`` beside Python that does
-nothing; and the first answer of ``trimodal search``, in an index made here of some of the demo's
-videos, beside ``import torch``. Prints a Markdown table: median seconds, and medians of the ratios
-within a round.
+Creates a project in which every stage is up to date: this repository's code, dvc.yaml and params,
+and a placeholder for every file that dvc.lock lists after a run of the demo, accepted as the
+stages' outputs by ``dvc commit``. Times ``dvc repro`` there, which has nothing to do, against ``dvc
+status`` in an empty project with the same settings; ``trimodal --help`` against ``python -c ''``;
+and the first query of ``trimodal search``, in an index of some of the demo's videos, against
+``import torch``. Prints a Markdown table: median seconds, and medians of the ratios within a round.
 """
 
 import argparse
@@ -19,7 +18,15 @@ from tempfile import TemporaryDirectory
 
 import yaml
 
-from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, Timings, machine, ratio, say, side_by_side
+from benchmarks.measuring import (
+    ROOT,
+    TIMEOUT_SECONDS,
+    Timings,
+    describe_machine,
+    ratio,
+    say,
+    side_by_side,
+)
 
 CODE = (
     "dvc.yaml",
@@ -31,18 +38,18 @@ CODE = (
     ".dvc/config",
 )
 TOOLS = Path(sys.executable).parent
-# (the command, what it is compared with, how many times that it may take)
-ALLOWED = (
+# (command, reference, maximum ratio)
+COMPARISONS = (
     ("dvc repro", "dvc status", "2"),
     ("dvc repro, one stage that copies a file", "dvc status", ""),
     ("trimodal --help", "python -c ''", "8"),
     ("trimodal search --text ...", "python -c 'import torch'", "2.5"),
 )
-VIDEOS = 40  # indexed, to ask for
+VIDEOS = 40  # in the index
 
 
 def main() -> None:
-    """Makes both projects, times the commands in turn, prints the table, deletes the projects."""
+    """Creates the projects, times the commands in turn, prints the table, deletes the projects."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rounds", type=int, default=11)
     rounds = parser.parse_args().rounds
@@ -74,37 +81,37 @@ def main() -> None:
             },
             rounds,
         )
-    say(f"{machine()}; {rounds} rounds; {files:,} files in the finished project\n")
-    say("| command | seconds | CPU seconds | beside | times as long | CPU | allowed |")
+    say(f"{describe_machine()}; {rounds} rounds; {files:,} files in the finished project\n")
+    say("| command | seconds | CPU seconds | reference | ratio | CPU ratio | allowed |")
     say("| --- | ---: | ---: | --- | ---: | ---: | ---: |")
-    for name, other, allowed in ALLOWED:
-        say(f"{row(other, timings[other])} | | | |")
-        times = ratio(timings[name].wall_s, timings[other].wall_s)
-        cpu = ratio(timings[name].cpu_s, timings[other].cpu_s)
-        say(f"{row(name, timings[name])} {other} | {times:.2f} | {cpu:.2f} | {allowed} |")
+    for name, reference, allowed in COMPARISONS:
+        say(f"{row(reference, timings[reference])} | | | |")
+        times = ratio(timings[name].wall_s, timings[reference].wall_s)
+        cpu = ratio(timings[name].cpu_s, timings[reference].cpu_s)
+        say(f"{row(name, timings[name])} {reference} | {times:.2f} | {cpu:.2f} | {allowed} |")
 
 
 def row(name: str, timings: Timings) -> str:
-    """The table's columns of one command alone."""
+    """The first columns of a command's line."""
     return f"| `{name}` | {timings.wall:.3f} | {timings.cpu:.3f} |"
 
 
 def command(folder: Path, *words: str) -> "Callable[[], subprocess.CompletedProcess[bytes]]":
-    """A call that runs the words in ``folder``; it raises CalledProcessError if they fail."""
+    """A function that runs a command in ``folder`` and raises CalledProcessError if it fails."""
     return lambda: subprocess.run(
         [*words], cwd=folder, check=True, capture_output=True, timeout=TIMEOUT_SECONDS
     )
 
 
 def empty_project(folder: Path) -> None:
-    """A repository under git and DVC without a stage, with this project's settings."""
+    """A Git and DVC repository without stages, with this project's DVC settings."""
     (folder / ".dvc").mkdir(parents=True)
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc")
     command(folder, "git", "init", "--quiet")()
 
 
 def one_stage_project(folder: Path) -> None:
-    """The least that ``dvc repro`` can look at: one stage, one dependency, one output, done."""
+    """The smallest pipeline: one finished stage with one dependency and one output."""
     empty_project(folder)
     (folder / "from.txt").write_text("content")
     stage = {"cmd": "cp from.txt to.txt", "deps": ["from.txt"], "outs": ["to.txt"]}
@@ -113,7 +120,7 @@ def one_stage_project(folder: Path) -> None:
 
 
 def index_of_videos(folder: Path) -> None:
-    """An index of some of the demo's videos in ``folder``."""
+    """Indexes some of the demo's videos in ``folder``."""
     (folder / "videos").mkdir()
     for video in sorted((ROOT / "data/clips/demo").glob("video*.mp4"))[:VIDEOS]:
         shutil.copy(video, folder / "videos")
@@ -124,22 +131,24 @@ def index_of_videos(folder: Path) -> None:
 
 
 def finished_project(folder: Path) -> int:
-    """The project after a run of the demo, its results but stand-ins; returns how many files."""
+    """The project after a run of the demo, with placeholders for its data; returns its number of
+    files.
+    """
     empty_project(folder)
     for name in CODE:
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, folder / name)
-    for path, files in sorted(recorded().items(), reverse=True):  # what lies within, first
-        stand_in(folder / path, files)
+    for path, files in sorted(recorded_data().items(), reverse=True):  # inner paths first
+        write_placeholder(folder / path, files)
     command(folder, str(TOOLS / "dvc"), "commit", "--force", "--quiet")()
-    done = command(folder, str(TOOLS / "dvc"), "repro")()
-    if b"Data and pipelines are up to date." not in done.stdout:
-        raise RuntimeError(f"dvc repro found something to do: {done.stdout.decode()}")
+    result = command(folder, str(TOOLS / "dvc"), "repro")()
+    if b"Data and pipelines are up to date." not in result.stdout:
+        raise RuntimeError(f"not up to date: {result.stdout.decode()}")
     return sum(path.is_file() for path in folder.glob("[!.]*/**/*"))
 
 
-def recorded() -> dict[str, int | None]:
-    """The files and folders that stages read and leave by dvc.lock, the code apart: how many files
-    a folder has; None for a file.
+def recorded_data() -> dict[str, int | None]:
+    """The dependencies and outputs in dvc.lock except code: the number of files of a folder, None
+    for a file.
     """
     stages = yaml.safe_load((ROOT / "dvc.lock").read_text())["stages"].values()
     entries = [entry for stage in stages for kind in ("deps", "outs") for entry in stage[kind]]
@@ -150,15 +159,15 @@ def recorded() -> dict[str, int | None]:
     }
 
 
-def stand_in(path: Path, files: int | None) -> None:
-    """A small file at ``path``; or a folder in which, with those already in it, are ``files``."""
+def write_placeholder(path: Path, files: int | None) -> None:
+    """Writes a small file at ``path``; or a folder, filled up to ``files`` files."""
     if files is None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(path.name)
         return
     path.mkdir(parents=True, exist_ok=True)
-    there = sum(file.is_file() for file in path.rglob("*"))
-    for number in range(files - there):
+    existing = sum(file.is_file() for file in path.rglob("*"))
+    for number in range(files - existing):
         (path / f"{number:06d}.bin").write_text(f"{path.name} {number}")
 
 

@@ -1,13 +1,15 @@
-"""Trains and evaluates in this process, on the data that ``make repro`` left in ``data``."""
+"""Trains and evaluates in this process on the data that ``make repro`` wrote to ``data``."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 from trimodal.core.config import load_section
+from trimodal.core.machine import MachineConfig
 from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.networks import ModelConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
@@ -24,9 +26,10 @@ def train_into(
     loss: LossConfig,
     model: ModelConfig | None = None,
     augment: AugmentConfig | None = None,
+    machine: MachineConfig | None = None,
 ) -> Path:
-    """Trains on the data that `dvc repro` left, sections that are not given as in params.yaml, and
-    returns the weights' path, in ``out``.
+    """Trains into ``out`` and returns the path of the weights; sections that are not given are
+    those of params.yaml.
     """
     weights = out / "model.safetensors"
     train(
@@ -39,15 +42,23 @@ def train_into(
         config=config,
         loss=loss,
         model=model or load_section(_PARAMS, "model", ModelConfig),
-        mel=load_section(_PARAMS, "mel", MelConfig),
+        front_end=AudioFrontEnd(
+            mel=load_section(_PARAMS, "mel", MelConfig),
+            window=load_section(_PARAMS, "window", WindowConfig),
+        ),
         augment=augment or load_section(_PARAMS, "augment", AugmentConfig),
         leaks=load_section(_PARAMS, "leaks", LeaksConfig),
+        machine=machine or load_section(_PARAMS, "machine", MachineConfig),
     )
     return weights
 
 
-def evaluate_in(out: Path, config: EvaluateConfig) -> dict[str, Any]:
-    """Evaluates what :func:`train_into` left in ``out`` and returns the metrics."""
+def evaluate_in(
+    out: Path, config: EvaluateConfig, machine: MachineConfig | None = None
+) -> dict[str, Any]:
+    """Evaluates the model that :func:`train_into` wrote to ``out`` and returns the metrics; without
+    ``machine`` that section is params.yaml's.
+    """
     outputs = Outputs(
         embeddings=out / "embeddings.parquet",
         ranks=out / "ranks.parquet",
@@ -64,6 +75,7 @@ def evaluate_in(out: Path, config: EvaluateConfig) -> dict[str, Any]:
         outputs,
         config=config,
         leaks=load_section(_PARAMS, "leaks", LeaksConfig),
+        machine=machine or load_section(_PARAMS, "machine", MachineConfig),
     )
     metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())
     return metrics

@@ -1,12 +1,14 @@
-"""Training fed by the loaders against tensors in memory: ``python -m benchmarks.training_step``.
+"""Training from the data loaders against training from memory:
+``python -m benchmarks.training_step``.
 
-Renders a few clips and pictures of the demo world, extracts them with the params' sizes, and times
-blocks of steps in turn: batches from the real loaders, and the same batches kept in memory. At the
-demo's size, and with the paper's networks, mel and crops in small batches. A block of the loaders
-begins after as many uncounted steps as they read ahead; a block of memory waits until they rest.
+Renders some clips and images of the demo world, extracts them with the params' sizes, and times
+blocks of steps in turn: on batches from the data loaders, and on batches kept in memory; at demo
+scale, and with the networks, mel and crops of paper scale in small batches. Before a block with the
+loaders, as many steps as they prefetch are not counted; a block from memory starts when they are
+idle.
 
-``--device cuda`` times the step alone instead, images a second on made-up tensors, in bfloat16 and
-channels-last, with ``--compile`` through torch.compile; any device will do.
+``--device cuda`` (or ``cpu``) times the step alone instead, in images per second on synthetic
+tensors, in bfloat16 and channels-last; with ``--compile`` through torch.compile.
 """
 
 import argparse
@@ -21,7 +23,7 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
-from benchmarks.measuring import ROOT, machine, params_at, ratio, say
+from benchmarks.measuring import ROOT, describe_machine, params_at, ratio, say
 from trimodal.core.config import load_section
 from trimodal.core.manifest import write_manifest
 from trimodal.core.schemas import VECTOR_DIM, WORDS
@@ -29,24 +31,25 @@ from trimodal.doctor import read_sections
 from trimodal.download.demo.world import DemoConfig
 from trimodal.download.demo_clips import render_world
 from trimodal.estimate import Sections
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.devices import pick_device
 from trimodal.models.networks import TrimodalNet
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.extract import extract
-from trimodal.training.datasets import Pair
-from trimodal.training.distributed import Ranks
+from trimodal.training.distributed import World
+from trimodal.training.image_audio import Pair
 from trimodal.training.streams import Streams, open_streams, paired_batches
 from trimodal.training.trainer import Trainer
 
 KEPT_BATCHES = 4
-RESTING_SHARE = 0.05  # of a core: loaders that use less have filled their queues
+IDLE_SHARE = 0.05  # of a core: loaders that use less have filled their queues
 
 Batches = Iterator[tuple[Pair, Pair]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """A step's seconds in one block, and the processor seconds of this process and the loaders."""
+    """Per step of one block: wall seconds, and CPU seconds of this process and of the loaders."""
 
     wall_s: float
     own_cpu_s: float
@@ -54,46 +57,47 @@ class Block:
 
 
 def main() -> None:
-    """Measures what was asked for and prints its table."""
+    """Runs the benchmark that the arguments select and prints its table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--scales", nargs="+", default=["demo", "paper"])
     parser.add_argument("--paper-batch", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=1, help="of each stream's loader")
-    parser.add_argument("--steps", type=int, default=8, help="of a block")
+    parser.add_argument("--workers", type=int, default=1, help="of the loader of each stream")
+    parser.add_argument("--steps", type=int, default=8, help="in a block")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="time the step alone")
     parser.add_argument("--compile", action="store_true")
-    given = parser.parse_args()
-    say(f"{machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    if given.device:
-        say("| scale | batch of each stream | images/s | step ms |")
+    args = parser.parse_args()
+    say(f"{describe_machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    if args.device:
+        say("| scale | batch size per stream | images/s | step ms |")
         say("| --- | ---: | ---: | ---: |")
     else:
-        say("| scale | batch of each stream | fed by | step ms | times memory | loaders' CPU |")
+        say("| scale | batch size per stream | source | step ms | times memory | loaders' CPU |")
         say("| --- | ---: | --- | ---: | ---: | ---: |")
-    for scale in given.scales:
+    for scale in args.scales:
         with TemporaryDirectory(prefix="training-step-") as folder:
-            sections = sections_of(scale, Path(folder), given.paper_batch, given.workers)
-            if given.device:
-                alone(scale, sections, given.device, given.steps, compiled=given.compile)
+            sections = sections_of(scale, Path(folder), args.paper_batch, args.workers)
+            if args.device:
+                step_alone(scale, sections, args.device, args.steps, compiled=args.compile)
             else:
-                against_memory(scale, sections, Path(folder), given.steps, given.rounds)
+                against_memory(scale, sections, Path(folder), args.steps, args.rounds)
 
 
 def sections_of(scale: str, folder: Path, paper_batch: int, workers: int) -> Sections:
-    """The params of a scale (``demo`` or an overlay's name), copied into ``folder``; overlays in
-    whole batches of ``paper_batch`` and without downloaded weights.
+    """The params of a scale (``demo`` or the name of an overlay), without pretrained weights;
+    overlays with batches of ``paper_batch`` in one chunk.
     """
     sections = read_sections(params_at(scale, folder))
     batch = sections.train.batch_size if scale == "demo" else paper_batch
     model = replace(sections.model, image_weights="none", audio_weights="none")
-    train = replace(sections.train, batch_size=batch, chunk_size=None, loader_workers=workers)
-    return replace(sections, model=model, train=train)
+    train = replace(sections.train, batch_size=batch, chunk_size=None)
+    machine = replace(sections.machine, loader_workers=workers)
+    return replace(sections, model=model, train=train, machine=machine)
 
 
-def made_streams(sections: Sections, folder: Path) -> Streams:
-    """Both streams of a demo world with enough clips for a batch and a validation set, its
-    pictures as large and its sound as fine as they are stored.
+def rendered_streams(sections: Sections, folder: Path) -> Streams:
+    """The streams of a demo world with enough clips for a batch and a validation set, with images
+    and audio rendered at the stored size and sample rate or above.
     """
     demo = load_section(ROOT / "params.yaml", "demo", DemoConfig)
     demo = replace(
@@ -103,60 +107,68 @@ def made_streams(sections: Sections, folder: Path) -> Streams:
         audio_rate_hz=sections.mel.sample_rate_hz,
     )
     world, manifest = folder / "world", folder / "manifest.parquet"
-    workers = sections.extract.workers
-    write_manifest(manifest, render_world(demo, folder / "clips", world, workers))
-    extract(manifest, folder / "av", sections.extract, sections.mel)
+    machine = sections.machine
+    write_manifest(manifest, render_world(demo, folder / "clips", world, machine))
+    extract(manifest, folder / "av", sections.extract, sections.mel, machine)
     captions = replace(
         sections.captions,
         coco=str(world / "coco"),
         flickr30k=str(world / "flickr30k"),
         vectors=str(world / "word2vec.bin"),
     )
-    prepare_captions(captions, folder / "captions", folder / "images")
+    prepare_captions(captions, folder / "captions", folder / "images", machine)
     return open_streams(
         folder / "av", folder / "captions", folder / "images",
-        sections.train, sections.mel, sections.augment,
+        sections.train, front_end_of(sections), sections.augment,
     )  # fmt: skip
 
 
+def front_end_of(sections: Sections) -> AudioFrontEnd:
+    """How these params turn audio into the audio network's input."""
+    return AudioFrontEnd(mel=sections.mel, window=sections.window)
+
+
 def new_trainer(sections: Sections, device: torch.device) -> Trainer:
-    """Untrained networks, and word vectors that are all zero."""
+    """A trainer of untrained networks; all word vectors are zero."""
     network = TrimodalNet(sections.model, torch.zeros(100_000, VECTOR_DIM))
-    return Trainer(network, sections.train, sections.loss, Ranks(device=device))
+    return Trainer(network, sections.train, sections.loss, World(device=device))
 
 
 def against_memory(scale: str, sections: Sections, folder: Path, steps: int, rounds: int) -> None:
-    """Times both feeds in turn and prints a line for each."""
-    trainer = new_trainer(sections, pick_device(sections.train.device))
-    loaded, _ = paired_batches(made_streams(sections, folder), sections.train)
+    """Times steps from the loaders and from memory in turn and prints a line for each."""
+    trainer = new_trainer(sections, pick_device(sections.machine.device))
+    loader_workers = sections.machine.loader_workers
+    loaded, _ = paired_batches(
+        rendered_streams(sections, folder), sections.train, loader_workers=loader_workers
+    )
     kept = cycle(list(islice(loaded, KEPT_BATCHES)))
-    read_ahead = 2 * max(1, sections.train.loader_workers)
+    prefetched = 2 * max(1, loader_workers)
     blocks: dict[str, list[Block]] = {"memory": [], "loaders": []}
     for turn in range(rounds + 1):
-        for feed in sorted(blocks, reverse=turn % 2 == 0):
+        for source in sorted(blocks, reverse=turn % 2 == 0):
             wait_for_loaders()
-            batches = kept if feed == "memory" else loaded
-            for pair in islice(batches, 1 if feed == "memory" else read_ahead + 1):
+            batches = kept if source == "memory" else loaded
+            for pair in islice(batches, 1 if source == "memory" else prefetched + 1):
                 trainer.step(*pair)
             block = timed(trainer, batches, steps)
             if turn:
-                blocks[feed].append(block)
+                blocks[source].append(block)
     memory = tuple(block.wall_s for block in blocks["memory"])
-    for feed, found in blocks.items():
-        walls = tuple(block.wall_s for block in found)
+    for source, of_source in blocks.items():
+        walls = tuple(block.wall_s for block in of_source)
         share = statistics.median(
-            block.loaders_cpu_s / (block.loaders_cpu_s + block.own_cpu_s) for block in found
+            block.loaders_cpu_s / (block.loaders_cpu_s + block.own_cpu_s) for block in of_source
         )
         say(
-            f"| {scale} | {sections.train.batch_size} | {feed} | "
+            f"| {scale} | {sections.train.batch_size} | {source} | "
             f"{1000 * statistics.median(walls):.0f} | {ratio(walls, memory):.3f} | "
-            f"{1000 * statistics.median(block.loaders_cpu_s for block in found):.0f} ms a step, "
-            f"{100 * share:.1f} % |"
+            f"{1000 * statistics.median(block.loaders_cpu_s for block in of_source):.0f} ms "
+            f"per step, {100 * share:.1f} % |"
         )
 
 
 def timed(trainer: Trainer, batches: Batches, steps: int) -> Block:
-    """What a step takes, the wait for its batch included."""
+    """The cost of a step, including the wait for its batch."""
     own, others, began = time.process_time(), loaders_cpu_seconds(), time.perf_counter()
     for pair in islice(batches, steps):
         losses = trainer.step(*pair)
@@ -169,21 +181,23 @@ def timed(trainer: Trainer, batches: Batches, steps: int) -> Block:
 
 
 def loaders_cpu_seconds() -> float:
-    """Processor seconds so far of the living child processes."""
+    """CPU seconds so far of the running child processes."""
     used = [child.cpu_times() for child in psutil.Process().children(recursive=True)]
     return float(sum(times.user + times.system for times in used))
 
 
 def wait_for_loaders() -> None:
-    """Returns when the loaders rest."""
+    """Returns when the loaders are idle."""
     used, pause_s = -1.0, 0.5
-    while (now := loaders_cpu_seconds()) - used > RESTING_SHARE * pause_s:
+    while (now := loaders_cpu_seconds()) - used > IDLE_SHARE * pause_s:
         used = now
         time.sleep(pause_s)
 
 
-def alone(scale: str, sections: Sections, device_name: str, steps: int, *, compiled: bool) -> None:
-    """Times the joint step on tensors that are on the device and prints a line."""
+def step_alone(
+    scale: str, sections: Sections, device_name: str, steps: int, *, compiled: bool
+) -> None:
+    """Times the joint step on tensors on the device and prints a line."""
     half = replace(sections.train, precision="bfloat16")
     device = torch.device(device_name)
     trainer = new_trainer(replace(sections, train=half), device)
@@ -191,9 +205,9 @@ def alone(scale: str, sections: Sections, device_name: str, steps: int, *, compi
         trainer.network.image.compile()
         trainer.network.audio.compile()
         trainer.network.text.compile()
-    rows, side, mel = half.batch_size, sections.augment.crop_px, sections.mel
-    pixels = torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, device=device)
-    windows = torch.randn(rows, 1, mel.mels, mel.columns, device=device)
+    rows, crop_px, front_end = half.batch_size, sections.augment.crop_px, front_end_of(sections)
+    pixels = torch.randint(0, 256, (rows, 3, crop_px, crop_px), dtype=torch.uint8, device=device)
+    windows = torch.randn(rows, 1, sections.mel.mels, front_end.columns, device=device)
     words = torch.randint(0, 100, (rows, WORDS), device=device)
     batches = cycle([((pixels, windows), (pixels, words))])
     timed(trainer, batches, 3)  # the first steps choose algorithms and compile

@@ -1,4 +1,4 @@
-"""What benchmarks/real and benchmarks/choices.py do with their numbers, on a made-up world."""
+"""The computations of experiments/real and experiments/choices.py, on synthetic data."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -9,18 +9,18 @@ import pytest
 import torch
 from repository import ROOT
 
-from benchmarks.choices import (
+from experiments.choices import (
     CHOICES,
     DEFAULT,
     VARIABLE,
     Choice,
-    _compared,
-    _training_of,
+    _compare,
+    _training_key,
     _with_references,
 )
-from benchmarks.real import clips, flickr8k
-from benchmarks.real.prepared import Captioned
-from benchmarks.real.recipes import (
+from experiments.real import clips, flickr8k
+from experiments.real.prepared import Captioned
+from experiments.real.recipes import (
     Moments,
     Recipe,
     best_recipe,
@@ -139,7 +139,7 @@ def test_a_clip_is_ranked_by_a_model_that_never_saw_it(monkeypatch: pytest.Monke
     data = SimpleNamespace(
         clips=list(range(60)), train=None, vocabulary=SimpleNamespace(vectors=None)
     )
-    found = clips._cross_validated(best_recipe(), data, range(60), 1)  # type: ignore[arg-type]
+    found = clips._cross_validate(best_recipe(), data, range(60), 1)  # type: ignore[arg-type]
     for values in found.values():
         assert values.tolist() == list(range(60))
 
@@ -166,8 +166,8 @@ def test_choices_are_values_that_params_can_have() -> None:
 def test_what_is_set_against_is_trained_too_and_tests_alone_train_nothing() -> None:
     asked = {name: CHOICES[name] for name in ("... of temperature 0.2", "InfoNCE")}
     assert _with_references(asked) == {*asked, VARIABLE}
-    of = {name: _training_of(choice.changes) for name, choice in CHOICES.items()}
-    assert of["8 moments a test video"] == of["means made unit vectors"] == _training_of({})
+    of = {name: _training_key(choice.changes) for name, choice in CHOICES.items()}
+    assert of["8 moments a test video"] == of["means made unit vectors"] == _training_key({})
     assert len(set(of.values())) == len(CHOICES) - 1
 
 
@@ -176,7 +176,7 @@ def test_a_choice_is_told_against_what_it_changes() -> None:
     before = [rng.integers(5, 40, 80).astype(float) for _ in range(2)]
     found = {(DEFAULT, seed): {"image": r, "image_audio": r} for seed, r in enumerate(before)}
     found |= {("x", seed): {"image": r - 4, "image_audio": r} for seed, r in enumerate(before)}
-    told = _compared("x", Choice(against=DEFAULT, changes={}), found, [0, 1])
+    told = _compare("x", Choice(against=DEFAULT, changes={}), found, [0, 1])
     assert told["image MeanR"]["with"] == pytest.approx(told["image MeanR"]["without"] - 4)
     assert told["image MeanR"]["over_queries"].endswith("p < 0.001")
     assert told["image_audio R@1"]["over_queries"].endswith("p = 1")

@@ -1,4 +1,4 @@
-"""What benchmarks/spread.py says of two trainings is so."""
+"""benchmarks/spread.py: how two training runs are compared."""
 
 import math
 import os
@@ -18,7 +18,7 @@ def weights(path: Path, **tensors: list[float]) -> Path:
 
 def outcome(path: Path, rank: float) -> Outcome:
     metrics = {"R@1": 10.0, "R@10": 50.0, "MeanR": rank}
-    return Outcome(weights=(path,), metrics=metrics, computed_with="AVX2, 2 threads")
+    return Outcome(weights=(path,), metrics=metrics, kernels="AVX2, 2 threads")
 
 
 def test_differences_are_shares_of_the_reference(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_what_grows_out_of_nothing_is_wholly_different(tmp_path: Path) -> None:
 
 def test_other_tensors_are_refused(tmp_path: Path) -> None:
     ours, theirs = weights(tmp_path / "a", x=[1.0]), weights(tmp_path / "b", x=[1.0, 2.0])
-    with pytest.raises(ValueError, match="other tensors"):
+    with pytest.raises(ValueError, match="different tensors"):
         relative_difference(ours, theirs)
 
 

@@ -1,5 +1,5 @@
-"""Real data through the pipeline's own stages; then every picture as the features of the frozen
-image network, once as it is and once mirrored, which is what makes an hour on two cores enough.
+"""Real data, prepared by the pipeline's own stages, and the features of every image by the frozen
+image backbone, of the image itself and mirrored: with them training takes an hour on two cores.
 """
 
 import csv
@@ -16,7 +16,6 @@ import numpy.typing as npt
 import pyarrow.compute as pc
 import torch
 from torch import Tensor
-from trimodal.training.datasets import read_frame, read_picture
 
 from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, params_at
 from trimodal.core.config import load_section
@@ -27,18 +26,20 @@ from trimodal.core.records import Query, Split
 from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.backbones import Backbone, image_backbone
 from trimodal.models.preprocessing import normalise
 from trimodal.overlay import apply_overlay
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.msrvtt import read_queries
 from trimodal.training.clip_index import IndexedClip, read_index
+from trimodal.training.readers import read_frame, read_image
 
 BACKBONE: Backbone = "efficientnet_lite0"
-PICTURE_PX = 224
-_PICTURES_AT_ONCE = 64
+IMAGE_PX = 224
+_BATCH_SIZE = 64
 
-Features = npt.NDArray[np.float16]  # (pictures, 2, features): as they are, and mirrored
+Features = npt.NDArray[np.float16]  # (images, 2, features): the image itself, and mirrored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,8 +59,8 @@ class Captioned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeenClip:
-    """A clip, the sentence that describes it, and its frames' features."""
+class CaptionedClip:
+    """A clip, the sentence that describes it, and the features of its frames."""
 
     clip: IndexedClip
     query: Query
@@ -68,18 +69,18 @@ class SeenClip:
 
 @dataclass(frozen=True, kw_only=True)
 class RealData:
-    """What both experiments train and test on."""
+    """The data of both experiments."""
 
     train: Captioned
     dev: Captioned
-    clips: list[SeenClip]
+    clips: list[CaptionedClip]
     vocabulary: Vocabulary
-    mel: MelConfig
+    front_end: AudioFrontEnd
 
 
 def prepare(shared: Path, folder: Path) -> RealData:
-    """Runs download, extract and captions on ``shared`` (laid out as docs/results.md says) into
-    ``folder`` and computes features; what is there from an earlier run is kept.
+    """Runs download, extract and captions on ``shared`` (laid out as docs/results.md describes)
+    into ``folder`` and computes features; results of an earlier run are reused.
     """
     folder.mkdir(parents=True, exist_ok=True)
     params = _params(shared, folder)
@@ -88,23 +89,26 @@ def prepare(shared: Path, folder: Path) -> RealData:
         ("extract", {"clips": "clips", "out": "av"}),
         ("captions", {"captions": "captions", "images": "images"}),
     ):
-        places = [word for key, name in outputs.items() for word in (f"--{key}", folder / name)]
+        options = [word for key, name in outputs.items() for word in (f"--{key}", folder / name)]
         subprocess.run(
-            [sys.executable, "-m", f"pipeline.{stage}", "--params", params, *places],
+            [sys.executable, "-m", f"pipeline.{stage}", "--params", params, *options],
             cwd=ROOT, check=True, timeout=TIMEOUT_SECONDS, env=os.environ | {"PYTHONPATH": "."},
         )  # fmt: skip
-    mel = load_section(params, "mel", MelConfig)
+    front_end = AudioFrontEnd(
+        mel=load_section(params, "mel", MelConfig),
+        window=load_section(params, "window", WindowConfig),
+    )
     return RealData(
         train=_captioned(folder, "train"),
         dev=_captioned(folder, "val"),
-        clips=_clips(folder, shared / "msrvtt_style_test.csv", mel),
+        clips=_clips(folder, shared / "msrvtt_style_test.csv", front_end.mel),
         vocabulary=read_vocabulary(folder / "captions" / "vocabulary.parquet"),
-        mel=mel,
+        front_end=front_end,
     )
 
 
 def _params(shared: Path, folder: Path) -> Path:
-    """params/real.yaml's, for these places, with Flickr8k's official split and larger pictures."""
+    """params/real.yaml's params with these paths, Flickr8k's official split and larger images."""
     _write_split(shared / "flickr8k", folder / "flickr8k")
     overlay = {
         "download": {
@@ -113,13 +117,13 @@ def _params(shared: Path, folder: Path) -> Path:
             "msrvtt_csv": f"{shared}/msrvtt_style_test.csv",
             "msrvtt_media": f"{shared}/clips",
         },
-        "extract": {"frame_px": PICTURE_PX},
+        "extract": {"frame_px": IMAGE_PX},
         "captions": {
             "coco": f"{shared}/coco",
             "flickr30k": f"{folder}/flickr8k",
             "flickr30k_annotations": "karpathy",
             "vectors": f"{shared}/word2vec/glove300-1576.bin",
-            "image_px": PICTURE_PX,
+            "image_px": IMAGE_PX,
             "learned_words": 4,
         },
     }
@@ -130,7 +134,7 @@ def _params(shared: Path, folder: Path) -> Path:
 
 
 def _write_split(flickr8k: Path, folder: Path) -> None:
-    """Flickr8k in the form of Karpathy's Flickr30k, which knows splits: dev validates."""
+    """Writes Flickr8k in Karpathy's format, which has splits: dev is for validation."""
     folder.mkdir(exist_ok=True)
     with (flickr8k / "splits.csv").open(newline="") as file:
         splits = {row["image_name"]: row["split"] for row in csv.DictReader(file)}
@@ -149,7 +153,7 @@ def _write_split(flickr8k: Path, folder: Path) -> None:
 
 
 def _captioned(folder: Path, split: Split) -> Captioned:
-    """Flickr8k's images alone: the handful of COCO's is none of its benchmark."""
+    """The images of Flickr8k alone: the few of COCO are not part of its benchmark."""
     index = folder / "images" / "index.parquet"
     of_split = pc.field("split") == split
     images = read_table(index, IMAGE_SCHEMA, filters=of_split)
@@ -159,66 +163,68 @@ def _captioned(folder: Path, split: Split) -> Captioned:
     for row, image_id in enumerate(captions["image_id"].to_pylist()):
         rows.setdefault(image_id, []).append(row)
 
-    def pictures() -> Iterator[Tensor]:
+    def decoded() -> Iterator[Tensor]:
         for image in images.to_pylist():
-            yield read_picture(folder / "images" / image["shard"], image["offset"], image["size"])
+            yield read_image(folder / "images" / image["shard"], image["offset"], image["size"])
 
     name = f"features-{split}-{file_fingerprint(index)}.npy"
-    features = _kept(folder / name, lambda: _features(pictures(), len(images)))
+    features = _cached(folder / name, lambda: _features(decoded(), len(images)))
     names = images["image_id"].to_pylist()
-    wanted = [place for place, name in enumerate(names) if name.startswith("flickr_")]
-    of_image = [rows[names[place]] for place in wanted]
+    selected = [row for row, name in enumerate(names) if name.startswith("flickr_")]
+    caption_rows = [rows[names[row]] for row in selected]
     return Captioned(
-        features=features[wanted],
-        token_ids=token_ids[np.concatenate(of_image)].astype(np.int64),
-        first=np.cumsum([0, *map(len, of_image)]),
+        features=features[selected],
+        token_ids=token_ids[np.concatenate(caption_rows)].astype(np.int64),
+        first=np.cumsum([0, *map(len, caption_rows)]),
     )
 
 
-def _clips(folder: Path, test_csv: Path, mel: MelConfig) -> list[SeenClip]:
+def _clips(folder: Path, test_csv: Path, mel: MelConfig) -> list[CaptionedClip]:
     clips = {clip.clip_id: clip for clip in read_index(folder / "av", "test", mel)}
     queries, _ = read_queries(test_csv)
-    found = [(clips[query.video_id], query) for query in queries]
+    captioned = [(clips[query.video_id], query) for query in queries]
 
     def frames() -> Iterator[Tensor]:
-        for clip, _ in found:
+        for clip, _ in captioned:
             for number in range(1, clip.frames + 1):
                 yield read_frame(clip, number)
 
-    counts = [clip.frames for clip, _ in found]
+    counts = [clip.frames for clip, _ in captioned]
     name = f"features-clips-{file_fingerprint(folder / 'av' / 'index.parquet')}.npy"
-    features = _kept(folder / name, lambda: _features(frames(), sum(counts)))
+    features = _cached(folder / name, lambda: _features(frames(), sum(counts)))
     parts = np.split(features, np.cumsum(counts)[:-1])
     return [
-        SeenClip(clip=clip, query=query, features=part)
-        for (clip, query), part in zip(found, parts, strict=True)
+        CaptionedClip(clip=clip, query=query, features=part)
+        for (clip, query), part in zip(captioned, parts, strict=True)
     ]
 
 
-def _kept(path: Path, compute: Callable[[], Features]) -> Features:
+def _cached(path: Path, compute: Callable[[], Features]) -> Features:
     if not path.exists():
         with atomic_path(path) as temporary, temporary.open("wb") as file:
             np.save(file, compute(), allow_pickle=False)
-    kept: Features = np.load(path, allow_pickle=False)
-    return kept
+    features: Features = np.load(path, allow_pickle=False)
+    return features
 
 
 @torch.inference_mode()
-def _features(pictures: Iterator[Tensor], count: int) -> Features:
+def _features(images: Iterator[Tensor], count: int) -> Features:
     network = image_backbone(BACKBONE, 64, "imagenet").eval()
     network.to(memory_format=torch.channels_last)
     parts: list[Sequence[Tensor]] = []
     batch: list[Tensor] = []
-    for picture in bar(pictures, task="features", unit="pictures", total=count):
-        batch.append(picture)
-        if len(batch) == _PICTURES_AT_ONCE:
-            parts.append(_both_ways(network, batch))
+    for image in bar(images, task="features", unit="images", total=count):
+        batch.append(image)
+        if len(batch) == _BATCH_SIZE:
+            parts.append(_plain_and_mirrored(network, batch))
             batch = []
     if batch:
-        parts.append(_both_ways(network, batch))
+        parts.append(_plain_and_mirrored(network, batch))
     return torch.cat([torch.stack(tuple(part), dim=1) for part in parts]).half().numpy()
 
 
-def _both_ways(network: torch.nn.Module, pictures: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    pixels = normalise(torch.stack(tuple(pictures))).contiguous(memory_format=torch.channels_last)
+def _plain_and_mirrored(
+    network: torch.nn.Module, images: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    pixels = normalise(torch.stack(tuple(images))).contiguous(memory_format=torch.channels_last)
     return network(pixels), network(pixels.flip(3))

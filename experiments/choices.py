@@ -1,9 +1,9 @@
-"""What helps, of what the paper leaves open: ``python -m benchmarks.choices``, ``make choices``.
+"""Ablation of what the paper leaves open: ``python -m experiments.choices`` (``make choices``).
 
-Trains the demo's model with each choice and several seeds on the data that ``make repro`` left in
-``data``, and tests each against the same recipe without it: over sentences (means over seeds) and
-over seeds. Processes of one thread, two at a time; trained models are kept in ``data/choices``. The
-numbers go to ``metrics/choices.json``.
+Trains the demo's model with each choice and several seeds on the data that ``make repro`` wrote to
+``data``, and tests each against the same recipe without it: over queries (means over seeds) and
+over seeds. Runs two processes of one thread; trained models are kept in ``data/choices``. Prints a
+table and writes ``metrics/choices.json``.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.measuring import machine, say
+from benchmarks.measuring import describe_machine, say
 from trimodal.core.files import write_json
 from trimodal.core.fingerprint import fingerprint
 from trimodal.report.significance import PER_QUERY, both_tests
@@ -36,8 +36,8 @@ _VARIABLE = {"margin_mode": "variable"}
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """Values of params.yaml's sections, and the choice it is set against. With only ``evaluate``
-    changed nothing is trained: it is that choice's model, tested otherwise.
+    """Changes to params.yaml's sections, and the choice it is compared with. If only ``evaluate``
+    changes, nothing is trained: that choice's model is evaluated differently.
     """
 
     against: str
@@ -68,58 +68,62 @@ CHOICES: dict[str, Choice] = {
     "heads of one layer": Choice(against=DEFAULT, changes={"model": {"head": "linear"}}),
     "dropout, 0.3": Choice(against=DEFAULT, changes={"model": {"dropout": 0.3}}),
     "means made unit vectors": Choice(against=DEFAULT, changes={"evaluate": {"renormalise": True}}),
-    "8 moments a test video": Choice(against=DEFAULT, changes={"evaluate": {"points": 8}}),
+    "8 moments a test video": Choice(
+        against=DEFAULT, changes={"evaluate": {"frames_per_video": 8}}
+    ),
 }
 
 
 def main() -> None:
-    """Trains what is not trained yet, and prints the table."""
+    """Trains what is not trained yet, evaluates, prints the table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--folder", type=Path, default=Path("data/choices"), help="of the runs")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("data/choices"), help="where trained models are kept"
+    )
     parser.add_argument("--leave-out", nargs="*", choices=CHOICES, default=[])
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # of the processes below
-    asked = {name: choice for name, choice in CHOICES.items() if name not in args.leave_out}
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the worker processes
+    chosen = {name: choice for name, choice in CHOICES.items() if name not in args.leave_out}
     changes = {
         DEFAULT: {},
-        **{name: CHOICES[name].changes for name in sorted(_with_references(asked))},
+        **{name: CHOICES[name].changes for name in sorted(_with_references(chosen))},
     }
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool:
-        trained = {
-            (_training_of(what), seed): (what, seed)
-            for seed, what in product(args.seeds, changes.values())
+        trainings = {
+            (_training_key(change), seed): (change, seed)
+            for seed, change in product(args.seeds, changes.values())
         }
         jobs = {
-            key: pool.submit(_train, args.folder / "-".join(map(str, key)), seed, what)
-            for key, (what, seed) in trained.items()
+            key: pool.submit(_train, args.folder / "-".join(map(str, key)), seed, change)
+            for key, (change, seed) in trainings.items()
         }
         for job in jobs.values():
             say(f"trained: {job.result()}")
-        tested = {
-            (name, seed): pool.submit(_ranks, jobs[_training_of(what), seed].result(), what)
-            for seed, (name, what) in product(args.seeds, changes.items())
+        evaluations = {
+            (name, seed): pool.submit(_ranks, jobs[_training_key(change), seed].result(), change)
+            for seed, (name, change) in product(args.seeds, changes.items())
         }
-        found = {key: job.result() for key, job in tested.items()}
-    results = {name: _compared(name, choice, found, args.seeds) for name, choice in asked.items()}
-    _say(results)
-    write_json(RESULT, {"machine": machine(), "seeds": args.seeds, "choices": results})
+        ranks = {key: job.result() for key, job in evaluations.items()}
+    results = {name: _compare(name, choice, ranks, args.seeds) for name, choice in chosen.items()}
+    _print_table(results)
+    write_json(RESULT, {"machine": describe_machine(), "seeds": args.seeds, "choices": results})
 
 
-def _with_references(asked: Mapping[str, Choice]) -> set[str]:
-    """The choices asked for and those that they are set against."""
-    return ({*asked} | {choice.against for choice in asked.values()}) - {DEFAULT}
+def _with_references(chosen: Mapping[str, Choice]) -> set[str]:
+    """The chosen choices and those that they are compared with."""
+    return ({*chosen} | {choice.against for choice in chosen.values()}) - {DEFAULT}
 
 
-def _training_of(changes: Changes) -> str:
-    """Names what is trained: choices that differ in ``evaluate`` alone share it."""
+def _training_key(changes: Changes) -> str:
+    """Identifies a training run: choices that differ only in ``evaluate`` share one."""
     return fingerprint({name: values for name, values in changes.items() if name != "evaluate"})
 
 
 def _train(out: Path, seed: int, changes: Changes) -> Path:
-    """Trains into ``out`` and returns it. What an earlier call finished there is not trained again,
-    unless params, data or code are others now: training knows (trimodal.training.resume).
+    """Trains into ``out`` and returns it. A run that an earlier call finished there is reused if
+    its params, data and code are unchanged (:mod:`trimodal.training.resume`).
     """
     from benchmarks.trained import train_into
     from trimodal.core.config import load_section
@@ -143,7 +147,7 @@ def _train(out: Path, seed: int, changes: Changes) -> Path:
 
 
 def _ranks(out: Path, changes: Changes) -> dict[str, np.ndarray]:
-    """Search: the rank of each sentence's video."""
+    """By search: the rank of each sentence's video, (queries,)."""
     from benchmarks.trained import evaluate_in
     from trimodal.core.config import load_section
     from trimodal.core.progress import silence
@@ -151,43 +155,45 @@ def _ranks(out: Path, changes: Changes) -> dict[str, np.ndarray]:
 
     silence()
     config = load_section(_PARAMS, "evaluate", EvaluateConfig)
-    with TemporaryDirectory() as tested:
+    with TemporaryDirectory() as folder:
         for name in ("model.safetensors", "model.json"):
-            (Path(tested) / name).symlink_to((out / name).resolve())
-        evaluate_in(Path(tested), replace(config, **changes.get("evaluate", {})))
-        table = pq.read_table(Path(tested) / "ranks.parquet")
+            (Path(folder) / name).symlink_to((out / name).resolve())
+        evaluate_in(Path(folder), replace(config, **changes.get("evaluate", {})))
+        table = pq.read_table(Path(folder) / "ranks.parquet")
     return {search: table[f"rank_{search}"].to_numpy() for search in SEARCHES}
 
 
-def _compared(
+def _compare(
     name: str,
     choice: Choice,
-    found: Mapping[tuple[str, int], Mapping[str, np.ndarray]],
+    ranks: Mapping[tuple[str, int], Mapping[str, np.ndarray]],
     seeds: Sequence[int],
 ) -> dict[str, Any]:
-    told: dict[str, Any] = {"against": choice.against}
+    comparison: dict[str, Any] = {"against": choice.against}
     for search, metric in product(SEARCHES, METRICS):
         without, with_it = (
-            [found[which, seed][search] for seed in seeds] for which in (choice.against, name)
+            [ranks[compared, seed][search] for seed in seeds] for compared in (choice.against, name)
         )
         tests = both_tests(without, with_it, metric)
-        told[f"{search} {metric}"] = {
+        comparison[f"{search} {metric}"] = {
             "without": float(PER_QUERY[metric](np.stack(without)).mean()),
             "with": float(PER_QUERY[metric](np.stack(with_it)).mean()),
             **{test: str(difference) for test, difference in tests._asdict().items()},
         }
-    return told
+    return comparison
 
 
-def _say(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Text to video by image + audio; the JSON has the other search and the seeds' intervals."""
+def _print_table(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints text to video by image + audio; the JSON also has the search by image alone and the
+    tests over seeds.
+    """
     say(f"\n| choice | against | {' | '.join(METRICS)} |\n| --- | --- |{' --- |' * len(METRICS)}")
-    for name, told in results.items():
+    for name, comparison in results.items():
         cells = [
-            f"{one['with']:.1f}: {one['over_queries']}"
-            for one in (told[f"image_audio {metric}"] for metric in METRICS)
+            f"{result['with']:.1f}: {result['over_queries']}"
+            for result in (comparison[f"image_audio {metric}"] for metric in METRICS)
         ]
-        say(f"| {name} | {told['against']} | {' | '.join(cells)} |")
+        say(f"| {name} | {comparison['against']} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":

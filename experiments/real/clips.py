@@ -1,8 +1,8 @@
-"""The half-supervised whole on 60 clips with sound and Flickr8k's captions, cross-validated over
-clips: a clip is searched by networks that never saw it, among the clips of its fold.
+"""The half-supervised method on 60 clips with audio and Flickr8k's captions, cross-validated over
+clips: a clip is searched by networks that were not trained on it, among the clips of its fold.
 
-A clip's sound is learned from the other clips alone, without a word; text and image from Flickr8k.
-A clip's results are means over its divisions; intervals and tests draw clips.
+Audio is learned from the other clips alone, without text; text and image from Flickr8k. The results
+of a clip are means over divisions into folds; intervals and tests are over clips.
 """
 
 import time
@@ -14,11 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
-from trimodal.training.datasets import read_windows
 
 from benchmarks.measuring import say
-from benchmarks.real.prepared import RealData, SeenClip
-from benchmarks.real.recipes import (
+from experiments.real.prepared import CaptionedClip, RealData
+from experiments.real.recipes import (
     Moments,
     Recipe,
     best_recipe,
@@ -32,12 +31,13 @@ from trimodal.core.timing import evenly_spaced_positions
 from trimodal.evaluation.retrieval import mix, ranks, similarity
 from trimodal.models.networks import TrimodalNet
 from trimodal.report.significance import PER_QUERY, paired_over_queries
+from trimodal.training.readers import read_windows
 
 Values = npt.NDArray[np.float64]  # (clips,)
-Points = npt.NDArray[np.float32]
+Embeddings = npt.NDArray[np.float32]
 FOLDS = 5
-_POINTS = 4
-_AUDIO_WEIGHT = 0.2  # the paper's, for text to video
+_FRAMES_PER_VIDEO = 4  # as in the authors' code
+_AUDIO_WEIGHT = 0.2  # for text to video, as in the authors' code
 SEARCHES = {
     "text_to_image": "text → video, image alone",
     "text_to_video": "text → video, image + audio",
@@ -50,53 +50,55 @@ METRICS = ("R@1", "R@5", "MeanR")
 
 def run(data: RealData, seeds: Sequence[int]) -> dict[str, Any]:
     """Trains a model for each recipe, division and fold; prints the table and returns numbers."""
-    moments = [moments_of(seen, data.mel) for seen in data.clips]
+    moments = [moments_of(clip, data.front_end) for clip in data.clips]
     recipes = [with_margin(papers_recipe(), mode) for mode in ("fixed", "variable")]
-    found = {}
-    for whole in (*recipes, best_recipe()):
-        recipe = replace(whole, epochs=whole.epochs // 2)  # so many models have an hour
+    results = {}
+    for full in (*recipes, best_recipe()):
+        recipe = replace(full, epochs=full.epochs // 2)  # to train all models within an hour
         began = time.monotonic()
-        found[recipe.name] = _mean_over(
-            [_cross_validated(recipe, data, moments, seed) for seed in seeds]
+        results[recipe.name] = _mean_over(
+            [_cross_validate(recipe, data, moments, seed) for seed in seeds]
         )
         say(f"{recipe.name}: {FOLDS * len(seeds)} models, {time.monotonic() - began:.0f} s")
     gallery = len(data.clips) // FOLDS
-    tests = _tests(found, gallery)
-    _say(found, gallery)
+    tests = _tests(results, gallery)
+    _print_table(results, gallery)
     say("\n| difference | metric | over clips |\n| --- | --- | --- |")
-    for name, told in tests.items():
-        say(f"| {name} | MeanR | {told} |")
+    for name, test in tests.items():
+        say(f"| {name} | MeanR | {test} |")
     return {
         "clips": len(data.clips),
         "gallery": gallery,
         "divisions": len(seeds),
-        "recipes": {name: _intervals(values) for name, values in found.items()},
+        "recipes": {name: _intervals(values) for name, values in results.items()},
         "tests": tests,
     }
 
 
 def folds(clips: int, seed: int) -> list[npt.NDArray[np.int64]]:
-    """The clips in another order, dealt into folds of the same size; a remainder is dealt too."""
+    """The clips in random order, divided into folds of equal size, or differing by one."""
     return np.array_split(np.random.default_rng(seed).permutation(clips), FOLDS)
 
 
-def _cross_validated(
+def _cross_validate(
     recipe: Recipe, data: RealData, moments: Sequence[Moments], seed: int
 ) -> dict[str, Values]:
-    """Search: the rank of each clip's true item, (clips,)."""
-    ranked = {search: np.zeros(len(data.clips)) for search in SEARCHES}
-    for tested in folds(len(data.clips), seed):
-        seen = [clip for row, clip in enumerate(moments) if row not in tested]
-        network = train(recipe, data.train, data.vocabulary.vectors, seed, seen)
-        for search, values in _test(network, data, [data.clips[row] for row in tested]).items():
-            ranked[search][tested] = values
-    return ranked
+    """By search: the rank of each clip's true item, (clips,)."""
+    clip_ranks = {search: np.zeros(len(data.clips)) for search in SEARCHES}
+    for fold in folds(len(data.clips), seed):
+        training = [clip for row, clip in enumerate(moments) if row not in fold]
+        network = train(recipe, data.train, data.vocabulary.vectors, seed, training)
+        for search, values in _test(network, data, [data.clips[row] for row in fold]).items():
+            clip_ranks[search][fold] = values
+    return clip_ranks
 
 
 @torch.inference_mode()
-def _test(network: TrimodalNet, data: RealData, clips: Sequence[SeenClip]) -> dict[str, Values]:
+def _test(
+    network: TrimodalNet, data: RealData, clips: Sequence[CaptionedClip]
+) -> dict[str, Values]:
     text = network.text(_word_ids(clips, data.vocabulary)).numpy()
-    means = [_means(network, seen, data) for seen in clips]
+    means = [_mean_embeddings(network, clip, data) for clip in clips]
     image, audio = (np.stack(rows) for rows in zip(*means, strict=True))
     by_image, by_audio = similarity(text, image), similarity(text, audio)
     return {
@@ -108,24 +110,32 @@ def _test(network: TrimodalNet, data: RealData, clips: Sequence[SeenClip]) -> di
     }
 
 
-def _word_ids(clips: Sequence[SeenClip], vocabulary: Vocabulary) -> torch.Tensor:
-    rows = [vocabulary.token_ids(tokenise(seen.query.sentence)) for seen in clips]
+def _word_ids(clips: Sequence[CaptionedClip], vocabulary: Vocabulary) -> torch.Tensor:
+    rows = [vocabulary.token_ids(tokenise(clip.query.sentence)) for clip in clips]
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 
-def _means(network: TrimodalNet, seen: SeenClip, data: RealData) -> tuple[Points, Points]:
-    """The mean image and the mean audio embedding of moments spread over a clip, as evaluate's."""
-    clip, mel = seen.clip, data.mel
+def _mean_embeddings(
+    network: TrimodalNet, captioned: CaptionedClip, data: RealData
+) -> tuple[Embeddings, Embeddings]:
+    """The mean image and the mean audio embedding of a clip's evenly spaced frames and of the
+    windows centred on them, as in the evaluate stage.
+    """
+    clip, front_end = captioned.clip, data.front_end
     duration = min(clip.sound_s, clip.duration_s)
-    points = evenly_spaced_positions(clip.frames, duration, mel.window_seconds, _POINTS)
-    windows, _ = read_windows([clip] * len(points), [p.centre_seconds for p in points], mel)
-    features = torch.from_numpy(seen.features[[p.frame - 1 for p in points], 0]).float()
+    positions = evenly_spaced_positions(
+        clip.frames, duration, front_end.window.seconds, _FRAMES_PER_VIDEO
+    )
+    centres = [position.centre_seconds for position in positions]
+    windows, _ = read_windows([clip] * len(positions), centres, front_end)
+    rows = [position.frame - 1 for position in positions]
+    features = torch.from_numpy(captioned.features[rows, 0]).float()
     image, audio = network.image.from_features(features), network.audio(windows)
     return image.mean(dim=0).numpy(), audio.mean(dim=0).numpy()
 
 
 def _mean_over(divisions: Sequence[Mapping[str, Values]]) -> dict[str, dict[str, Values]]:
-    """Search, metric: each clip's value, the mean over divisions."""
+    """By search and metric: each clip's value, the mean over divisions."""
     return {
         search: {
             metric: np.mean([PER_QUERY[metric](d[search]) for d in divisions], axis=0)
@@ -138,7 +148,7 @@ def _mean_over(divisions: Sequence[Mapping[str, Values]]) -> dict[str, dict[str,
 def _intervals(
     values: Mapping[str, Mapping[str, Values]],
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Search, metric: the mean over clips and its 95 % interval (bootstrap)."""
+    """By search and metric: the mean over clips and its 95 % interval (bootstrap)."""
     return {
         search: {metric: _interval(of_clips) for metric, of_clips in by_metric.items()}
         for search, by_metric in values.items()
@@ -146,17 +156,23 @@ def _intervals(
 
 
 def _interval(of_clips: Values) -> dict[str, float]:
-    drawn = stats.bootstrap(
+    interval = stats.bootstrap(
         (of_clips,), np.mean, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
-    return {"mean": float(of_clips.mean()), "low": float(drawn.low), "high": float(drawn.high)}
+    return {
+        "mean": float(of_clips.mean()),
+        "low": float(interval.low),
+        "high": float(interval.high),
+    }
 
 
-def _tests(found: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int) -> dict[str, str]:
-    """Of mean rank, which every clip moves: with against without sound, against chance, margins."""
+def _tests(
+    results: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int
+) -> dict[str, str]:
+    """Tests of the mean rank: with against without audio, against chance, and the margins."""
     tests = {}
-    chance = np.full(len(next(iter(found.values()))["text_to_video"]["MeanR"]), (gallery + 1) / 2)
-    for name, values in found.items():
+    chance = np.full(len(next(iter(results.values()))["text_to_video"]["MeanR"]), (gallery + 1) / 2)
+    for name, values in results.items():
         rank = {search: by_metric["MeanR"] for search, by_metric in values.items()}
         tests[f"{name}: with against without sound"] = str(
             paired_over_queries(rank["text_to_image"], rank["text_to_video"])
@@ -165,19 +181,19 @@ def _tests(found: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int
             tests[f"{name}: {SEARCHES[search]} against chance"] = str(
                 paired_over_queries(chance, rank[search])
             )
-    fixed, variable, _ = found.values()
-    for search, told in SEARCHES.items():
-        tests[f"variable against fixed: {told}"] = str(
+    fixed, variable, _ = results.values()
+    for search, description in SEARCHES.items():
+        tests[f"variable against fixed: {description}"] = str(
             paired_over_queries(fixed[search]["MeanR"], variable[search]["MeanR"])
         )
     return tests
 
 
-def _say(found: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int) -> None:
+def _print_table(results: Mapping[str, Mapping[str, Mapping[str, Values]]], gallery: int) -> None:
     chance = f"R@1 {100 / gallery:.1f}, R@5 {500 / gallery:.1f}, MeanR {(gallery + 1) / 2}"
     say(f"\nAmong {gallery} clips (chance: {chance}); 95 % intervals over clips:\n")
     say(f"| recipe | search | {' | '.join(METRICS)} |\n| --- | --- |{' ---: |' * len(METRICS)}")
-    for name, values in found.items():
+    for name, values in results.items():
         for search, by_metric in _intervals(values).items():
             cells = [
                 f"{by_metric[m]['mean']:.1f} ({by_metric[m]['low']:.1f} to "

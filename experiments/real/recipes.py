@@ -1,5 +1,5 @@
-"""The recipes, from the paper's to our best, one change at a time, and how they are trained on
-features: the library's networks behind the image backbone, its losses, Adam.
+"""The recipes, from the paper's to our best, one change at a time, and how they are trained on the
+features of the frozen image backbone: the library's heads, networks and losses, with Adam.
 """
 
 from collections.abc import Sequence
@@ -11,24 +11,25 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import StepLR
-from trimodal.training.datasets import read_windows
 
-from benchmarks.real.prepared import BACKBONE, Captioned, SeenClip
+from experiments.real.prepared import BACKBONE, Captioned, CaptionedClip
 from trimodal.core.timing import training_positions
 from trimodal.losses.config import LossConfig, configured_loss
-from trimodal.losses.info_nce import LearnedScale
-from trimodal.media.mel import MelConfig
+from trimodal.losses.info_nce import LogitScale
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.training.readers import read_windows
 
 _BATCH = 512  # the paper's
-_RATE, _WEIGHT_DECAY = 0.001, 0.00001  # the paper's rate is a tenth, for whole networks
+_RATE = 0.001  # the paper trains the whole networks at a tenth of it
+_WEIGHT_DECAY = 0.00001  # the authors' code's
 _FULL_RATE_SHARE = 0.75  # of the epochs; then the rate is a tenth, as in the paper
-_VIEWS = 2  # of a picture's features: as it is, and mirrored
+_VIEWS = 2  # features of the image itself, and mirrored
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A model's parts, its loss, and for how many epochs its heads are trained."""
+    """A model, its loss, and for how many epochs it is trained."""
 
     name: str
     model: ModelConfig
@@ -41,8 +42,8 @@ _PAPERS_MODEL = ModelConfig(
     head="two_layer", dropout=0.0, text_network="cnn", text_pooling="all", word_vectors="frozen",
 )  # fmt: skip
 _PAPERS_LOSS = LossConfig(
-    kind="hinges", margin_mode="fixed", margin=0.2, variable_scale=0.4, final_scale=None,
-    margin_temperature=1.0, reduction="mean", temperature=0.07,
+    kind="hinges", margin_mode="fixed", margin=0.2, variable_margin=0.4,
+    final_variable_margin=None, margin_temperature=1.0, reduction="mean", temperature=0.07,
 )  # fmt: skip
 
 
@@ -53,18 +54,18 @@ def with_margin(recipe: Recipe, mode: Literal["fixed", "variable"]) -> Recipe:
 
 
 def ladder() -> list[Recipe]:
-    """From the paper's recipe (hinges, fixed margin) to ours, each with one change more."""
+    """From the paper's recipe (hinges, fixed margin) to ours, each with one more change."""
     papers = "the paper's, on frozen features"
     first = Recipe(name=papers, model=_PAPERS_MODEL, loss=_PAPERS_LOSS, epochs=20)
-    mean = _but(first, "text: the mean of the words", text_network="mean")
+    mean = _changed(first, "text: the mean of the words", text_network="mean")
     mean = replace(mean, epochs=40)
-    linear = _but(mean, "heads of one layer", head="linear")
+    linear = _changed(mean, "heads of one layer", head="linear")
     soft = replace(linear, name="InfoNCE", loss=replace(_PAPERS_LOSS, kind="info_nce"))
-    dropped = _but(soft, "half of the image features dropped", dropout=0.5)
-    return [first, mean, linear, soft, dropped, _but(dropped, "ours", word_vectors="trained")]
+    dropped = _changed(soft, "half of the image features dropped", dropout=0.5)
+    return [first, mean, linear, soft, dropped, _changed(dropped, "ours", word_vectors="trained")]
 
 
-def _but(recipe: Recipe, name: str, **model: Any) -> Recipe:
+def _changed(recipe: Recipe, name: str, **model: Any) -> Recipe:
     return replace(recipe, name=name, model=replace(recipe.model, **model))
 
 
@@ -80,21 +81,24 @@ def best_recipe() -> Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Moments:
-    """What a clip may be shown at in training: features (moments, 2, features) and windows
-    (moments, 1, mels, columns).
+    """A clip's moments for training: features of frames (moments, 2, features) and the audio
+    windows centred on them (moments, 1, mels, columns).
     """
 
     features: Tensor
     windows: Tensor
 
 
-def moments_of(seen: SeenClip, mel: MelConfig) -> Moments:
+def moments_of(captioned: CaptionedClip, front_end: AudioFrontEnd) -> Moments:
     """The clip's frames whose whole window fits, and those windows."""
-    clip = seen.clip
-    points = training_positions(clip.frames, clip.sound_s, mel.window_seconds, 1, clip.frames)
-    windows, _ = read_windows([clip] * len(points), [p.centre_seconds for p in points], mel)
-    rows = [point.frame - 1 for point in points]
-    return Moments(features=torch.from_numpy(seen.features[rows]).float(), windows=windows)
+    clip = captioned.clip
+    positions = training_positions(
+        clip.frames, clip.sound_s, front_end.window.seconds, 1, clip.frames
+    )
+    centres = [position.centre_seconds for position in positions]
+    windows, _ = read_windows([clip] * len(positions), centres, front_end)
+    rows = [position.frame - 1 for position in positions]
+    return Moments(features=torch.from_numpy(captioned.features[rows]).float(), windows=windows)
 
 
 def train(
@@ -104,16 +108,16 @@ def train(
     seed: int,
     clips: Sequence[Moments] = (),
 ) -> TrimodalNet:
-    """Trains on captions, and on ``clips``, all of them in each step, a random moment each; the
-    last epoch's networks, in evaluation mode. The image network learns its head alone.
+    """Trains on captions, and on a random moment of each of ``clips`` in every step; returns the
+    networks of the last epoch in evaluation mode. Of the image network only the head is trained.
     """
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
     network = TrimodalNet(recipe.model, torch.from_numpy(vectors.copy()))
-    scales = [LearnedScale(recipe.loss.temperature) for _ in range(2)]
+    logit_scales = [LogitScale(recipe.loss.temperature) for _ in range(2)]
     optimiser = Adam(network.parameters(), lr=_RATE, weight_decay=_WEIGHT_DECAY)
-    for scale in scales:
-        optimiser.add_param_group({"params": scale.parameters(), "weight_decay": 0.0})
+    for logit_scale in logit_scales:
+        optimiser.add_param_group({"params": logit_scale.parameters(), "weight_decay": 0.0})
     schedule = StepLR(optimiser, round(_FULL_RATE_SHARE * recipe.epochs), 0.1)
     for _ in range(recipe.epochs):
         order = rng.permutation(len(images.features))
@@ -124,8 +128,8 @@ def train(
                 frames, windows = _moments_batch(clips, rng)
                 pairs.append((network.image.from_features(frames), network.audio(windows)))
             losses = [
-                configured_loss(*pair, recipe.loss, progress=0.0, scale=scale())
-                for pair, scale in zip(pairs, scales, strict=False)
+                configured_loss(*pair, recipe.loss, progress=0.0, logit_scale=logit_scale())
+                for pair, logit_scale in zip(pairs, logit_scales, strict=False)
             ]
             optimiser.zero_grad()
             torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]

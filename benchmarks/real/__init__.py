@@ -1,1 +1,0 @@
-"""Results on real media: Flickr8k's captions, and 60 clips with sound beside them."""

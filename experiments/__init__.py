@@ -1,0 +1,3 @@
+"""Experiments on retrieval quality: each trains models, prints tables with intervals and tests, and
+writes JSON into ``metrics``. Timings are in ``benchmarks``.
+"""
