@@ -46,7 +46,8 @@ def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
     network.audio(torch.randn(4, 1, 16, 151))
     network.text(torch.randint(0, 5, (4, 16)))
     checkpoint = Checkpoint(
-        model=MODEL, loss=asdict(VARIABLE_MARGIN), mel=data.mel, window=data.front_end.window, augment=data.augment, frame_px=32,
+        model=MODEL, loss=asdict(VARIABLE_MARGIN), mel=data.mel, window=data.front_end.window,
+        augment=data.augment, frame_px=32,
         vocabulary=vocabulary.fingerprint, front_end=data.mel.front_end_fingerprint(),
         data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip
