@@ -74,7 +74,7 @@ def test_a_second_repro_does_nothing(repository: tuple[Path, Run]) -> None:
         ("loss", "margin", 0.3, ["train"]),
         ("window", "decibel", "amplitude", ["train"]),
         ("window", "seconds", 2.0, ["train"]),
-        ("mel", "mels", 32, ["extract"]),
+        ("mel", "mels", 32, ["extract", "train"]),
         ("machine", "workers", 3, []),
         ("machine", "checkpoint_every_steps", 7, []),
         ("captions", "jpeg_quality", 80, ["captions"]),
