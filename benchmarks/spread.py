@@ -77,7 +77,7 @@ def main() -> None:
         "--settings",
         nargs="+",
         choices=SETTINGS,
-        help="default: all that differ from this machine's",
+        help="default: all but the default number of threads",
     )
     args = parser.parse_args()
     if missing := [name for name in DATA if not (Path("data") / name).is_dir()]:

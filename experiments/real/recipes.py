@@ -41,6 +41,7 @@ _PAPERS_MODEL = ModelConfig(
     image_backbone=BACKBONE, image_weights="none", audio_weights="none", width=16,
     head="two_layer", dropout=0.0, text_network="cnn", text_pooling="all", word_vectors="frozen",
 )  # fmt: skip
+# The paper's loss; both margins and the mean over negatives are as in the authors' code.
 _PAPERS_LOSS = LossConfig(
     kind="hinges", margin_mode="fixed", margin=0.2, variable_margin=0.4,
     final_variable_margin=None, margin_temperature=1.0, reduction="mean", temperature=0.07,
