@@ -84,7 +84,7 @@ def measured(sections: Sections) -> dict[str, Item]:
         machine=replace(sections.machine, workers=1, device="cpu"),
         train=replace(sections.train, epochs=1, steps_per_epoch=1),
     )
-    one_item = Sizes(train_clips=1, test_videos=0, images=1)
+    one_item = Sizes(train_clips=1, test_videos=0, images=1, train_images=1)
     return {
         cost.stage: Item(seconds=cost.seconds, bytes=cost.bytes)
         for cost in estimate(one_worker, one_item)

@@ -327,7 +327,7 @@ def test_members_of_a_shard_are_where_its_extents_say(members: dict[str, bytes],
                 check_member(path, f"other{key}.{ending}", extent)
         for ending, behind in zip(sorted(members), sorted(members)[1:], strict=False):
             name = f"{key}.{behind}"
-            found = check_member(path, f"{key}.{ending}", extents[ending], then=name)
+            found = check_member(path, f"{key}.{ending}", extents[ending], next_name=name)
             assert found == members[behind]
 
 

@@ -111,7 +111,7 @@ def test_a_full_disk_in_extract_keeps_the_finished_shards(copy: Path) -> None:
     set_params(copy, machine={"workers": 2})
     refused(
         run_stage(copy, "extract", preexec_fn=files_of_at_most(50_000)),
-        f"extract: [Errno 27] File too large: 'data/av/{lost.name}'", "what was finished stays",
+        f"extract: [Errno 27] File too large: 'data/av/{lost.name}'", "finished work is kept",
     )  # fmt: skip
     assert not list(copy.glob("data/av/.*"))
     assert not lost.exists()
@@ -126,7 +126,7 @@ def test_a_full_disk_in_captions(copy: Path) -> None:
     subprocess.run(["rm", "-r", str(copy / "data/captions")], check=True, timeout=60)
     refused(
         run_stage(copy, "captions", preexec_fn=files_of_at_most(4096)),
-        "captions: ", "File too large", "data/", "what was finished stays",
+        "captions: ", "File too large", "data/", "finished work is kept",
     )  # fmt: skip
     assert not list(copy.glob("data/captions/.*"))
 
@@ -134,7 +134,7 @@ def test_a_full_disk_in_captions(copy: Path) -> None:
 def test_a_full_disk_in_train(copy: Path) -> None:
     refused(
         run_stage(copy, "train", preexec_fn=files_of_at_most(2**16)),
-        "train: ", "too large", "models/run.safetensors", "what was finished stays",
+        "train: ", "too large", "models/run.safetensors", "finished work is kept",
     )  # fmt: skip
     assert not list(copy.glob("models/.*"))
 
@@ -171,7 +171,7 @@ def test_a_folder_that_may_not_be_written(stage: str, place: str, copy: Path) ->
         done = run_stage(copy, stage, preexec_fn=without_rights_of_root)
     finally:
         folder.chmod(mode)
-    refused(done, f"{stage}: ", "Permission denied", "what was finished stays")
+    refused(done, f"{stage}: ", "Permission denied", "finished work is kept")
 
 
 def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedProcess[str]":
@@ -192,7 +192,7 @@ def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedPr
 def test_too_little_memory(copy: Path) -> None:
     refused(
         run_extract_that_raises(copy, "MemoryError"),
-        "extract: out of memory; what was finished stays: run dvc repro again",
+        "extract: out of memory; finished work is kept: run dvc repro again",
     )
 
 

@@ -126,7 +126,7 @@ def _check_coverage(outcomes: Sequence[ClipOutcome], min_coverage: float) -> Non
             f"{source} clips",
             len(rows) - len(lost),
             Counter(row.status for row in lost),
-            needed=min_coverage,
+            required=min_coverage,
             param="download.min_coverage",
             examples={row.status: f"{row.clip.clip_id}: {row.reason}" for row in reversed(lost)},
         )

@@ -74,8 +74,8 @@ def _pictures(folder: Path, names: Sequence[str]) -> dict[str, StoredFile]:
     wanted = [f"{name}{form}" for name in names for form in FORMS]
     for name in wanted:
         if (folder / name).exists():
-            files, notes = files_by_name(folder / name, _PICTURES)
-            for note in notes:
-                log.info(f"captions: {note}")
+            files, warnings = files_by_name(folder / name, _PICTURES)
+            for warning in warnings:
+                log.info(f"captions: {warning}")
             return files
     raise DataError(f"{folder}: no pictures; looked for {', '.join(wanted)}")
