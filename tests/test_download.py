@@ -352,6 +352,33 @@ def test_stats_count_what_was_requested_found_and_usable(
     }  # fmt: skip
 
 
+def test_clips_and_videos_of_other_splits_are_counted_as_left_out(
+    folder: DownloadConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trimodal")
+    with (tmp_path / "vggsound.csv").open("a") as rows:
+        rows.writelines(f"\n{IDS['ok']},{start},dog,test" for start in (20, 30, 40))
+    videos = {"video1": "test", "video2": "train", "video3": "train", "video4": "validate"}
+    official = {
+        "videos": [{"video_id": name, "split": split} for name, split in videos.items()],
+        "sentences": [{"video_id": "video1", "caption": "a dog", "sen_id": 1}],
+    }
+    (tmp_path / "test.json").write_text(json.dumps(official))
+    config = replace(folder, msrvtt_csv=str(tmp_path / "test.json"), min_coverage=0.0)
+    run(config, tmp_path)
+    other_splits = {
+        "vggsound: clip of the test split": 3,
+        "msrvtt: video of the train split": 2,
+        "msrvtt: video of the validate split": 1,
+    }
+    stats = json.loads((tmp_path / "clips" / "stats.json").read_text())
+    assert stats["bad_rows"] == other_splits
+    (summary,) = [text for text in caplog.messages if text.startswith("download: ")]
+    assert "left out 10: " in summary  # with four unusable clips
+    for reason, count in other_splits.items():
+        assert f"{count} {reason}" in summary
+
+
 MANY = 400
 
 

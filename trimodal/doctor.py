@@ -18,7 +18,7 @@ from trimodal.estimate import Sections, Sizes, StageCost, estimate
 from trimodal.media.container import missing_encoders
 from trimodal.models.devices import pick_device, pick_dtype
 from trimodal.sources.image_files import ImageFile, read_coco_files, read_flickr30k_files
-from trimodal.sources.msrvtt import wanted_videos
+from trimodal.sources.msrvtt import read_videos
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.training.leaks import LeaksConfig
 
@@ -131,7 +131,7 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
     clips = read(
         "VGGSound", lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits)
     )
-    videos = read("MSR-VTT", lambda: wanted_videos(Path(download.msrvtt_csv)))
+    videos = read("MSR-VTT", lambda: read_videos(Path(download.msrvtt_csv)))
     sizes = Sizes(
         train_clips=_OFFICIAL_VGGSOUND if clips is None else len(clips),
         test_videos=_OFFICIAL_MSRVTT if videos is None else len(videos),

@@ -216,7 +216,7 @@ def _check_node(marker_path: str, preflight: Callable[[], str] | None) -> str:
     """Runs on a node: says what is missing there, or returns an empty string."""
     if marker_path and not Path(marker_path).exists():
         return (
-            f"does not see {Path(marker_path).parent}: put the repository where all nodes see it, or "
-            "set machine.shared_folder to false and use URLs"
+            f"does not see {Path(marker_path).parent}: put the repository where all nodes see it, "
+            "or set machine.shared_folder to false and use URLs"
         )
     return preflight() if preflight else ""
