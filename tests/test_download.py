@@ -304,7 +304,7 @@ def test_two_workers_render_the_same(
 
 
 @pytest.mark.parametrize(("coverage", "passes"), [(1 / 3, True), (0.34, False), (1.0, False)])
-def test_coverage_below_the_bar_fails_with_the_table_of_reasons(
+def test_coverage_below_the_required_share_fails_with_the_reason_table(
     coverage: float, passes: bool, folder: DownloadConfig, tmp_path: Path
 ) -> None:
     config = replace(folder, min_coverage=coverage)

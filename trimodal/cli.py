@@ -12,7 +12,7 @@ STORE = "data/search"
 
 
 def main() -> None:
-    """Runs a subcommand; an error that a user can fix is one line on standard error, exit code 1."""
+    """Runs a subcommand; errors a user can fix are one line on standard error, with exit code 1."""
     parser = argparse.ArgumentParser(prog="trimodal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     scale = commands.add_parser("scale", help="apply an overlay of params/ to params.yaml")
