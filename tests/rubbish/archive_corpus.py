@@ -131,8 +131,7 @@ ARCHIVES = [
                make=_bytes(gzip.compress(_FILLER))),
     BadArchive(name="zip with a path upwards", kind=".zip", make=_at("../../../../")),
     BadArchive(name="tar with a path upwards", kind=".tar", make=_at("../../../../")),
-    BadArchive(name="tar with a path from the root", kind=".tar", make=_at("/tmp/trimodal/")),
-                # noqa: S108
+    BadArchive(name="tar with an absolute path", kind=".tar", make=_at("/tmp/trimodal/")),  # noqa: S108
     BadArchive(name="zip with a path of a drive", kind=".zip", make=_at("C:/clips/")),
     BadArchive(name="zip with unicode and quotes in a path", kind=".zip", make=_at("é '犬' \"/")),
     BadArchive(name="tar with a path of 3,000 characters", kind=".tar", make=_at("long/" * 600)),

@@ -70,7 +70,7 @@ def map_on_ray(
                     return
                 for reference in _finished(list(running)):
                     task = running.pop(reference)
-                    if task.has_result(reference, on_crash):
+                    if task.collect(reference, on_crash):
                         results[task.number] = task.result
                     else:
                         running[submit(task.job)] = task
@@ -91,7 +91,7 @@ class _Task(Generic[Job, Result]):
         self.number, self.job = number, job
         self._lost = 0
 
-    def has_result(
+    def collect(
         self, reference: Any, on_crash: Callable[[Job, WorkerError], Result] | None
     ) -> bool:
         """Sets ``result``; False if the job was lost and must be resubmitted. Raises the job's own
