@@ -1,5 +1,5 @@
-"""Stage entry points: each reads its paths and its params section and makes one library call.
+"""Stage entry points: each reads its paths and params sections and makes one library call.
 
-The library is imported when the command line has been read: a wrong one is told at once, and the
-workers, which import the entry point too, load only what they need.
+The library is imported after parsing the command line, so that a wrong one fails at once and worker
+processes, which import the entry point too, load only what they need.
 """

@@ -11,10 +11,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint")
     parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
     parser.add_argument("--captions", type=Path, required=True, help="in: the vocabulary")
-    parser.add_argument("--images", type=Path, required=True, help="in: their pictures' index")
-    parser.add_argument("--world", type=Path, required=True, help="in: the demo's truth, if any")
+    parser.add_argument("--images", type=Path, required=True, help="in: the image index")
+    parser.add_argument(
+        "--world", type=Path, required=True, help="in: the demo's ground truth, if any"
+    )
     parser.add_argument("--embeddings", type=Path, required=True, help="out: Parquet")
-    parser.add_argument("--ranks", type=Path, required=True, help="out: Parquet, a row a query")
+    parser.add_argument("--ranks", type=Path, required=True, help="out: Parquet, a row per query")
     parser.add_argument("--metrics", type=Path, required=True, help="out: JSON, numbers only")
     parser.add_argument("--audit", type=Path, required=True, help="out: JSON, counts")
     parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")

@@ -1,4 +1,4 @@
-"""Stage ``report``: metrics -> the paper's table with our rows, plots, the model card."""
+"""Stage ``report``: metrics -> results table, plots, model card."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint's JSON")
     parser.add_argument("--params", type=Path, required=True, help="in: params.yaml")
     parser.add_argument("--evaluation", type=Path, required=True, help="in: embeddings and ranks")
-    parser.add_argument("--av", type=Path, required=True, help="in: the shards, for pictures")
+    parser.add_argument("--av", type=Path, required=True, help="in: the shards, for frames")
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
 

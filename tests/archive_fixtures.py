@@ -1,4 +1,4 @@
-"""Archives to test with: whole ones, and ones with something wrong inside."""
+"""Archives to test with: valid and damaged ones."""
 
 import io
 import os
@@ -21,7 +21,7 @@ def pack(
     *,
     method: int = zipfile.ZIP_DEFLATED,
 ) -> Path:
-    """An archive of the kind that its name says, with the files in their order."""
+    """An archive of the kind that its name implies, with the files in the given order."""
     pairs = list(files.items() if isinstance(files, Mapping) else files)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".zip":
@@ -36,24 +36,26 @@ def pack(
 
 
 def add_file(tar: tarfile.TarFile, name: str, content: bytes = b"", kind: bytes = b"0") -> None:
-    """Adds a member of any tar type; links lead to the host's password file."""
+    """Adds a member of any tar type; links point to the host's password file."""
     header = tarfile.TarInfo(name)
     header.type, header.size, header.linkname = kind, len(content), "/etc/passwd"
     tar.addfile(header, io.BytesIO(content))
 
 
-def store(place: Path, kind: str, files: Mapping[str, bytes]) -> Path:
-    """The files in a folder (kind '') or in an archive of a kind in KINDS; returns the place."""
+def store(folder: Path, kind: str, files: Mapping[str, bytes]) -> Path:
+    """Writes the files to a folder (kind '') or to an archive of a kind in KINDS; returns its
+    path.
+    """
     if kind:
-        return pack(place / f"pack{kind}", files)
+        return pack(folder / f"pack{kind}", files)
     for name, content in files.items():
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        (place / name).write_bytes(content)
-    return place
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder
 
 
 def overwrite(path: Path, before: bytes, after: bytes, *, keep_time: bool = False) -> None:
-    """Replaces bytes in a file that has them, all of them, and keeps its length."""
+    """Replaces all occurrences of some bytes in a file and keeps its length."""
     content, state = path.read_bytes(), path.stat()
     assert before in content
     assert len(before) == len(after)
@@ -63,12 +65,12 @@ def overwrite(path: Path, before: bytes, after: bytes, *, keep_time: bool = Fals
 
 
 def cut(path: Path, length: int) -> None:
-    """Leaves the first ``length`` bytes of a file (without the last ones if negative)."""
+    """Truncates a file to ``length`` bytes (by so many from the end if negative)."""
     path.write_bytes(path.read_bytes()[:length])
 
 
 def listed(archive: Path) -> tuple[list[StoredFile], str]:
-    """What is listed before the archive breaks, and the message about that."""
+    """The files listed before the archive breaks, and the error message."""
     files: list[StoredFile] = []
     try:
         for file in members_of(archive):

@@ -1,4 +1,4 @@
-"""Files are found by bare name in folders and archives, and read without anything unpacked."""
+"""Files are found by bare name in folders and archives and read without unpacking to disk."""
 
 import gc
 import gzip
@@ -40,10 +40,10 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def found(place: Path, *endings: str) -> dict[str, bytes]:
-    """Bare names and contents of the files with the endings; nothing is to be said of the place."""
-    files, notes = files_by_name(place, endings or (".jpg",))
-    assert not notes
+def contents_of(path: Path, *suffixes: str) -> dict[str, bytes]:
+    """Bare names and contents of the files with the suffixes; asserts that there is no warning."""
+    files, warnings = files_by_name(path, suffixes or (".jpg",))
+    assert not warnings
     return {name: read(file) for name, file in files.items()}
 
 
@@ -55,46 +55,46 @@ def make_tar(path: Path, *members: tuple[str, bytes]) -> Path:
     return path
 
 
-# Whole archives
+# Complete archives
 
 
 @pytest.mark.parametrize("kind", ["", *KINDS])
-def test_files_are_found_and_read_from_every_kind_of_place(kind: str, tmp_path: Path) -> None:
-    assert found(store(tmp_path / "place", kind, FILES)) == FILES
+def test_files_are_read_from_folders_and_every_kind_of_archive(kind: str, tmp_path: Path) -> None:
+    assert contents_of(store(tmp_path / "source", kind, FILES)) == FILES
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
 def test_zip_members_are_read_stored_and_deflated(method: int, tmp_path: Path) -> None:
-    assert found(pack(tmp_path / "a.zip", FILES, method=method)) == FILES
+    assert contents_of(pack(tmp_path / "a.zip", FILES, method=method)) == FILES
 
 
 def test_folder_may_mix_files_and_all_kinds_of_archives(tmp_path: Path) -> None:
-    place = store(tmp_path / "place", "", {"plain.jpg": b"plain"})
+    source = store(tmp_path / "source", "", {"plain.jpg": b"plain"})
     for number, kind in enumerate(KINDS):
-        pack(place / f"part{number}{kind}", {f"in{kind}.jpg": kind.encode()})
+        pack(source / f"part{number}{kind}", {f"in{kind}.jpg": kind.encode()})
     expected = {f"in{kind}.jpg": kind.encode() for kind in KINDS}
-    assert found(place) == expected | {"plain.jpg": b"plain"}
+    assert contents_of(source) == expected | {"plain.jpg": b"plain"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_members_in_folders_are_found_by_bare_name(kind: str, tmp_path: Path) -> None:
     archive = pack(tmp_path / f"a{kind}", {"./x/y.z/a.jpg": b"a", f"{'long/' * 60}b.jpg": b"b"})
-    assert found(archive) == {"a.jpg": b"a", "b.jpg": b"b"}
+    assert contents_of(archive) == {"a.jpg": b"a", "b.jpg": b"b"}
 
 
-def test_folders_within_a_folder_are_not_looked_into(tmp_path: Path) -> None:
-    place = store(tmp_path / "place", "", {"a.jpg": b"a", "deep/b.jpg": b"b", "c.jpg/d": b"d"})
-    (place / "folder.tar").mkdir()
-    assert found(place) == {"a.jpg": b"a"}
+def test_subfolders_are_not_searched(tmp_path: Path) -> None:
+    source = store(tmp_path / "source", "", {"a.jpg": b"a", "deep/b.jpg": b"b", "c.jpg/d": b"d"})
+    (source / "folder.tar").mkdir()
+    assert contents_of(source) == {"a.jpg": b"a"}
 
 
 @pytest.mark.parametrize("kind", ["", *KINDS])
-def test_only_names_with_an_ending_are_found(kind: str, tmp_path: Path) -> None:
-    place = store(
-        tmp_path / "place", kind, {"a.jpg": b"a", "b.JPG": b"b", "c.txt": b"c", "jpg": b"d"}
+def test_only_files_with_a_suffix_are_listed(kind: str, tmp_path: Path) -> None:
+    source = store(
+        tmp_path / "source", kind, {"a.jpg": b"a", "b.JPG": b"b", "c.txt": b"c", "jpg": b"d"}
     )
-    assert found(place, ".jpg") == {"a.jpg": b"a", "b.JPG": b"b"}
-    assert found(place, ".jpg", ".txt") == {"a.jpg": b"a", "b.JPG": b"b", "c.txt": b"c"}
+    assert contents_of(source, ".jpg") == {"a.jpg": b"a", "b.JPG": b"b"}
+    assert contents_of(source, ".jpg", ".txt") == {"a.jpg": b"a", "b.JPG": b"b", "c.txt": b"c"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,7 +114,7 @@ def test_members_read_out_of_order_are_right(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_two_archives_read_in_turns_are_not_mixed_up(kind: str, tmp_path: Path) -> None:
+def test_two_archives_read_alternately_are_not_mixed_up(kind: str, tmp_path: Path) -> None:
     one = list(members_of(pack(tmp_path / f"one{kind}", {"a": b"1a" * 99, "b": b"1b" * 99})))
     two = list(members_of(pack(tmp_path / f"two{kind}", {"a": b"2a" * 99, "b": b"2b" * 99})))
     contents = [read(file) for pair in zip(one, two, strict=True) for file in pair]
@@ -124,46 +124,46 @@ def test_two_archives_read_in_turns_are_not_mixed_up(kind: str, tmp_path: Path) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_archive_that_was_replaced_is_read_again(kind: str, tmp_path: Path) -> None:
     archive = pack(tmp_path / f"a{kind}", {"a.jpg": b"old"})
-    assert found(archive) == {"a.jpg": b"old"}
+    assert contents_of(archive) == {"a.jpg": b"old"}
     pack(tmp_path / f"b{kind}", {"new.jpg": b"new", "a.jpg": b"newer"}).replace(archive)
-    assert found(archive) == {"new.jpg": b"new", "a.jpg": b"newer"}
+    assert contents_of(archive) == {"new.jpg": b"new", "a.jpg": b"newer"}
     pack(archive, {"last.jpg": b"last"})
-    assert found(archive) == {"last.jpg": b"last"}
+    assert contents_of(archive) == {"last.jpg": b"last"}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_empty_archive_and_empty_member_are_no_trouble(kind: str, tmp_path: Path) -> None:
-    assert found(pack(tmp_path / f"none{kind}", {})) == {}
-    assert found(pack(tmp_path / f"one{kind}", {"a.jpg": b"", "b.jpg": b"b"})) == {
+def test_empty_archive_and_empty_member_are_read(kind: str, tmp_path: Path) -> None:
+    assert contents_of(pack(tmp_path / f"none{kind}", {})) == {}
+    assert contents_of(pack(tmp_path / f"one{kind}", {"a.jpg": b"", "b.jpg": b"b"})) == {
         "a.jpg": b"",
         "b.jpg": b"b",
     }
 
 
 @pytest.mark.parametrize("where", ["", ".zip", ".tar", ".txt"])
-def test_missing_place_is_named(where: str, tmp_path: Path) -> None:
+def test_missing_path_is_named(where: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"nowhere{where} is neither a folder nor"):
         files_by_name(tmp_path / f"nowhere{where}", [".jpg"])
 
 
-def test_place_that_is_another_file_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_an_archive_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"a")
     with pytest.raises(DataError, match=r"a\.jpg is neither"):
         files_by_name(tmp_path / "a.jpg", [".jpg"])
 
 
-# Names that lead somewhere, and members that are no files
+# Names that point outside, and members that are not files
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_paths_that_lead_outside_are_bare_names_only(
+def test_paths_that_point_outside_become_bare_names(
     kind: str, tmp_path: Path, temporary: Path
 ) -> None:
     hostile = {"../../up.jpg": b"up", "/etc/root.jpg": b"root", f"{tmp_path}/abs.jpg": b"abs"}
     archive = pack(tmp_path / "in" / "side" / f"a{kind}", hostile)
     before = sorted(tmp_path.rglob("*"))
-    files, notes = files_by_name(archive, [".jpg"])
-    assert not notes
+    files, warnings = files_by_name(archive, [".jpg"])
+    assert not warnings
     for name, content in zip(("up.jpg", "root.jpg", "abs.jpg"), hostile.values(), strict=True):
         assert read(files[name]) == content
         with as_path(files[name]) as path:
@@ -176,7 +176,7 @@ def test_paths_that_lead_outside_are_bare_names_only(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_without_a_name_are_passed_over(kind: str, tmp_path: Path) -> None:
+def test_members_without_a_name_are_skipped(kind: str, tmp_path: Path) -> None:
     nameless = "?" if kind == ".zip" else ""
     archive = pack(tmp_path / f"a{kind}", [("x/a.jpg", b"a"), (nameless, b"x"), ("..", b"x")])
     if kind == ".zip":
@@ -185,28 +185,28 @@ def test_members_without_a_name_are_passed_over(kind: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tgz"])
-def test_links_devices_and_pipes_in_a_tar_are_passed_over(ending: str, tmp_path: Path) -> None:
+def test_links_devices_and_pipes_in_a_tar_are_skipped(ending: str, tmp_path: Path) -> None:
     archive = make_tar(
         tmp_path / f"a{ending}", ("first.jpg", tarfile.REGTYPE), ("soft.jpg", tarfile.SYMTYPE),
         ("hard.jpg", tarfile.LNKTYPE), ("char.jpg", tarfile.CHRTYPE),
         ("block.jpg", tarfile.BLKTYPE), ("pipe.jpg", tarfile.FIFOTYPE),
         ("folder.jpg", tarfile.DIRTYPE), ("last.jpg", tarfile.REGTYPE),
     )  # fmt: skip
-    assert found(archive) == {"first.jpg": b"first.jpg", "last.jpg": b"last.jpg"}
+    assert contents_of(archive) == {"first.jpg": b"first.jpg", "last.jpg": b"last.jpg"}
 
 
-def test_links_and_folders_in_a_zip_are_passed_over(tmp_path: Path) -> None:
+def test_links_and_folders_in_a_zip_are_skipped(tmp_path: Path) -> None:
     link = zipfile.ZipInfo("link.jpg")
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("folder.jpg/", b"")
         archive.writestr(link, b"/etc/passwd")
         archive.writestr("a.jpg", b"a")
-    assert found(tmp_path / "a.zip") == {"a.jpg": b"a"}
+    assert contents_of(tmp_path / "a.zip") == {"a.jpg": b"a"}
 
 
-def test_file_with_holes_in_a_tar_is_passed_over(tmp_path: Path) -> None:
-    """A sparse member's bytes do not lie there in one piece; 4 bytes at 0 stand for 1024 here."""
+def test_sparse_file_in_a_tar_is_skipped(tmp_path: Path) -> None:
+    """A sparse member's bytes are not contiguous; here 4 bytes at 0 represent 1024."""
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         add_file(tar, "holes.jpg", b"data", tarfile.GNUTYPE_SPARSE)
         add_file(tar, "a.jpg", b"a")
@@ -219,23 +219,25 @@ def test_file_with_holes_in_a_tar_is_passed_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["", *KINDS])
-def test_hidden_files_are_passed_over(kind: str, tmp_path: Path) -> None:
+def test_hidden_files_are_skipped(kind: str, tmp_path: Path) -> None:
     hidden = {"__MACOSX/._a.jpg": b"x", "._b.jpg": b"x", ".DS_Store": b"x", ".c.jpg": b"x"}
-    assert found(store(tmp_path / "place", kind, hidden | {"a.jpg": b"a"})) == {"a.jpg": b"a"}
+    assert contents_of(store(tmp_path / "source", kind, hidden | {"a.jpg": b"a"})) == {
+        "a.jpg": b"a"
+    }
 
 
-def test_hidden_archive_beside_the_real_one_is_passed_over(tmp_path: Path) -> None:
-    pack(tmp_path / "place" / "a.tar", {"a.jpg": b"a"})
-    (tmp_path / "place" / "._a.tar").write_bytes(b"what a Mac leaves there")
-    assert found(tmp_path / "place") == {"a.jpg": b"a"}
+def test_hidden_archive_next_to_the_real_one_is_skipped(tmp_path: Path) -> None:
+    pack(tmp_path / "source" / "a.tar", {"a.jpg": b"a"})
+    (tmp_path / "source" / "._a.tar").write_bytes(b"what a Mac leaves there")
+    assert contents_of(tmp_path / "source") == {"a.jpg": b"a"}
 
 
-def test_pipe_in_a_folder_is_not_waited_for(tmp_path: Path) -> None:
-    place = store(tmp_path / "place", "", {"a.jpg": b"a"})
-    os.mkfifo(place / "pipe.jpg")
-    os.mkfifo(place / "pipe.tar")
-    (place / "nowhere.jpg").symlink_to(tmp_path / "gone")
-    assert found(place) == {"a.jpg": b"a"}
+def test_pipe_in_a_folder_does_not_block(tmp_path: Path) -> None:
+    source = store(tmp_path / "source", "", {"a.jpg": b"a"})
+    os.mkfifo(source / "pipe.jpg")
+    os.mkfifo(source / "pipe.tar")
+    (source / "nowhere.jpg").symlink_to(tmp_path / "gone")
+    assert contents_of(source) == {"a.jpg": b"a"}
 
 
 @pytest.mark.parametrize("ending", [".tar", ".tgz"])
@@ -253,24 +255,26 @@ def test_folder_name_that_is_not_utf8_becomes_text_that_can_be_written(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_first_file_of_a_name_is_used_and_the_others_are_counted(kind: str, tmp_path: Path) -> None:
-    place = store(tmp_path / "place", "", {"b.jpg": b"plain b"})
-    pack(place / f"a1{kind}", {"a.jpg": b"first a", "x/a.jpg": b"second a"})
-    pack(place / f"a2{kind}", {"a.jpg": b"third a", "b.jpg": b"b", "c.jpg": b"c"})
-    files, notes = files_by_name(place, [".jpg"])
+def test_first_of_duplicate_names_is_used_and_the_others_are_counted(
+    kind: str, tmp_path: Path
+) -> None:
+    source = store(tmp_path / "source", "", {"b.jpg": b"plain b"})
+    pack(source / f"a1{kind}", {"a.jpg": b"first a", "x/a.jpg": b"second a"})
+    pack(source / f"a2{kind}", {"a.jpg": b"third a", "b.jpg": b"b", "c.jpg": b"c"})
+    files, warnings = files_by_name(source, [".jpg"])
     contents = {name: read(file) for name, file in files.items()}
     assert contents.pop("b.jpg") in (b"b", b"plain b")
     assert contents == {"a.jpg": b"first a", "c.jpg": b"c"}
-    assert notes == [f"{place}: 3 files of a name already seen are not used"]
+    assert warnings == [f"{source}: ignored 3 files with a duplicate name"]
 
 
-def test_path_that_a_zip_has_twice_is_read_as_unzip_leaves_it(tmp_path: Path) -> None:
+def test_of_a_path_twice_in_a_zip_the_last_is_read_as_by_unzip(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate name"):
         pack(tmp_path / "a.zip", [("a.jpg", b"first"), ("b.jpg", b"b"), ("a.jpg", b"the second")])
-    assert found(tmp_path / "a.zip") == {"a.jpg": b"the second", "b.jpg": b"b"}
+    assert contents_of(tmp_path / "a.zip") == {"a.jpg": b"the second", "b.jpg": b"b"}
 
 
-# Paths for ffmpeg, and handles
+# Paths for ffmpeg, and open files
 
 
 def test_plain_file_is_its_own_path(tmp_path: Path, temporary: Path) -> None:
@@ -282,7 +286,9 @@ def test_plain_file_is_its_own_path(tmp_path: Path, temporary: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_copy_is_gone_after_the_block(kind: str, tmp_path: Path, temporary: Path) -> None:
+def test_copy_of_a_member_is_deleted_after_the_block(
+    kind: str, tmp_path: Path, temporary: Path
+) -> None:
     for file in members_of(pack(tmp_path / f"a{kind}", FILES)):
         with as_path(file) as path:
             assert path.read_bytes() == FILES[file.name]
@@ -291,7 +297,7 @@ def test_members_copy_is_gone_after_the_block(kind: str, tmp_path: Path, tempora
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_copy_is_gone_after_an_exception(
+def test_copy_of_a_member_is_deleted_after_an_exception(
     kind: str, tmp_path: Path, temporary: Path
 ) -> None:
     (file,) = members_of(pack(tmp_path / f"a{kind}", {"a.jpg": b"a"}))
@@ -304,7 +310,7 @@ def test_damaged_member_leaves_no_copy(tmp_path: Path, temporary: Path) -> None:
     files = list(members_of(pack(tmp_path / "a.tar", NOISE)))
     cut(tmp_path / "a.tar", 2000)
     with pytest.raises(ArchiveError, match="the archive ends before"), as_path(files[0]):
-        pytest.fail("there is nothing to see")
+        pytest.fail("the member is damaged")
     assert not list(temporary.iterdir())
 
 
@@ -340,7 +346,7 @@ def test_reading_many_archives_keeps_few_files_open(tmp_path: Path) -> None:
     assert 1 <= len(open_files(tmp_path)) <= 5
 
 
-def test_listing_a_long_tar_does_not_pile_up(
+def test_listing_a_long_tar_does_not_accumulate_headers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened = []
@@ -349,12 +355,12 @@ def test_listing_a_long_tar_does_not_pile_up(
     monkeypatch.setattr(
         module.tarfile, "open", lambda *a, **k: opened.append(real(*a, **k)) or opened[-1]
     )
-    at_hand = [len(opened[0].members) for _ in members_of(tmp_path / "a.tar")]
-    assert len(at_hand) == 50
-    assert max(at_hand) <= 1
+    header_counts = [len(opened[0].members) for _ in members_of(tmp_path / "a.tar")]
+    assert len(header_counts) == 50
+    assert max(header_counts) <= 1
 
 
-def test_reading_forwards_unzips_a_tar_once(
+def test_reading_in_storage_order_decompresses_a_tar_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = list(members_of(pack(tmp_path / "a.tgz", NOISE)))

@@ -1,4 +1,4 @@
-"""Caption annotation files as they are: bad rows counted by reason, bad files refused by name."""
+"""Caption annotation files: bad rows are counted by reason, bad files refused by name."""
 
 import json
 import re
@@ -87,18 +87,18 @@ def test_coco_bad_row_is_counted_and_the_others_are_read(
     table: str, row: Any, reason: str, tmp_path: Path
 ) -> None:
     good = coco(tmp_path, coco_content())[0]
-    for place in (0, 2):
+    for position in (0, 2):
         content = coco_content()
-        content[table].insert(place, row)
+        content[table].insert(position, row)
         read, left_out = coco(tmp_path, content)
-        if reason == "an image occurs twice" and place == 0:
+        if reason == "an image occurs twice" and position == 0:
             assert [image.file_name for image in read] == ["4.jpg", "7.jpg"]  # the first counts
         else:
             assert read == good
         assert left_out == {f"coco: {reason}": 1}
 
 
-def test_coco_many_bad_rows_are_another_file(tmp_path: Path) -> None:
+def test_coco_file_with_many_bad_rows_is_refused(tmp_path: Path) -> None:
     content = coco_content()
     content["annotations"] += [{"image_id": 4, "caption": f"number {n}"} for n in range(292)]
     content["annotations"] += [{"image_id": 4, "caption": ""}] * 3
@@ -127,7 +127,7 @@ def test_coco_file_without_a_list_is_refused(key: str, value: Any, tmp_path: Pat
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"images"', "{} {}", "[" * 100_000])
-def test_coco_json_of_another_form_is_refused(text: str, tmp_path: Path) -> None:
+def test_coco_json_of_another_structure_is_refused(text: str, tmp_path: Path) -> None:
     refused(lambda: coco(tmp_path, text), "captions_val2017.json")
 
 
@@ -135,7 +135,7 @@ def test_coco_json_of_another_form_is_refused(text: str, tmp_path: Path) -> None
 
 
 def flickr(folder: Path, text: str) -> dict[str, tuple[str, ...]]:
-    """Captions by file name; not one row is bad."""
+    """Captions by file name; asserts that no row is bad."""
     (folder / "results.csv").write_text(text, encoding="utf-8", newline="")
     images, bad = read_flickr30k(folder)
     assert not bad
@@ -162,13 +162,13 @@ def test_flickr_caption_may_hold_the_separator(tmp_path: Path) -> None:
     assert flickr(tmp_path, text) == {"a.jpg": ("a sign says | stop", "a sign | again")}
 
 
-@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x0c", "\x1c"])
-def test_flickr_only_line_ends_end_a_row(mark: str, tmp_path: Path) -> None:
-    (captions,) = flickr(tmp_path, f"{FIRST}a.jpg| 0| a dog{mark}runs\n").values()
-    assert captions == (f"a dog{mark}runs",)
+@pytest.mark.parametrize("separator", ["\u2028", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_flickr_only_line_ends_end_a_row(separator: str, tmp_path: Path) -> None:
+    (captions,) = flickr(tmp_path, f"{FIRST}a.jpg| 0| a dog{separator}runs\n").values()
+    assert captions == (f"a dog{separator}runs",)
 
 
-FORM = "row is not 'name| number| caption'"
+BAD_FORMAT = "row is not 'name| number| caption'"
 
 
 @pytest.mark.parametrize(
@@ -176,17 +176,17 @@ FORM = "row is not 'name| number| caption'"
     [
         ("a.jpg| 0| again", "comment number occurs twice"),
         ("a.jpg| 00| again", "comment number occurs twice"),
-        ("a.jpg| 1|", FORM),
-        ("a.jpg| 1 |", FORM),
-        ("a.jpg| 1|   ", FORM),
-        ("a.jpg| 1", FORM),
-        ("a.jpg| one| a dog", FORM),
-        ("a.jpg| -1| a dog", FORM),
-        ("a.jpg| ٣| a dog", FORM),
-        (f"a.jpg| {'9' * 5000}| a dog", FORM),
-        ("a.jpg, 1, a dog", FORM),
-        ("| 1| a dog", FORM),
-        ("a.jpg|| a dog", FORM),
+        ("a.jpg| 1|", BAD_FORMAT),
+        ("a.jpg| 1 |", BAD_FORMAT),
+        ("a.jpg| 1|   ", BAD_FORMAT),
+        ("a.jpg| 1", BAD_FORMAT),
+        ("a.jpg| one| a dog", BAD_FORMAT),
+        ("a.jpg| -1| a dog", BAD_FORMAT),
+        ("a.jpg| ٣| a dog", BAD_FORMAT),
+        (f"a.jpg| {'9' * 5000}| a dog", BAD_FORMAT),
+        ("a.jpg, 1, a dog", BAD_FORMAT),
+        ("| 1| a dog", BAD_FORMAT),
+        ("a.jpg|| a dog", BAD_FORMAT),
         ("../a.jpg| 1| a dog", "unsafe file name"),
         ("a b.jpg| 1| a dog", "unsafe file name"),
         ("a.b.jpg| 1| a dog", "unsafe file name"),
@@ -206,7 +206,7 @@ def test_flickr_bad_row_is_counted_and_the_others_are_read(
     assert bad == {f"flickr30k: {reason}": 1}
 
 
-def test_flickr_many_bad_rows_are_another_file(tmp_path: Path) -> None:
+def test_flickr_file_with_many_bad_rows_is_refused(tmp_path: Path) -> None:
     good = "".join(f"a.jpg| {number}| a dog\n" for number in range(300))
     (tmp_path / "results.csv").write_text(FIRST + good + "a.jpg, 1, a dog\n" * 3)
     assert read_flickr30k(tmp_path)[1].total() == 3
@@ -222,11 +222,11 @@ def test_flickr_file_without_its_header_is_refused(text: str, tmp_path: Path) ->
     refused(lambda: flickr(tmp_path, text), "results.csv")
 
 
-# Files that are not text, and text that is anything
+# Files that are not text, and arbitrary text
 
 
 def read_text(reader: str, folder: Path, content: bytes) -> Any:
-    """Puts ``content`` where the reader looks and reads it."""
+    """Writes ``content`` where the reader expects it and reads it."""
     (folder / "annotations").mkdir(exist_ok=True)
     for name in ("results.csv", "dataset_coco.json", "annotations/captions_val2017.json"):
         (folder / name).write_bytes(content)
@@ -283,7 +283,7 @@ def test_real_flickr_has_five_captions_an_image() -> None:
 
 
 @needs_real_data
-def test_real_coco_images_are_all_there() -> None:
+def test_real_coco_images_are_complete() -> None:
     for split in ("train", "val"):
         images, left_out = read_coco(REAL / "coco", split)  # type: ignore[arg-type]
         names = {path.name for path in (REAL / "coco" / f"{split}2017").iterdir()}

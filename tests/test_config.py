@@ -1,4 +1,4 @@
-"""params.yaml is read strictly: whatever does not fit is an error that names file and key."""
+"""params.yaml is read strictly: anything invalid is an error that names file and key."""
 
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def load(path: Path, content: Any, section: str) -> Any:
 
 @pytest.fixture
 def params() -> dict[str, dict[str, Any]]:
-    """The committed params, free to be changed."""
+    """A copy of the committed params that a test may change."""
     content: dict[str, dict[str, Any]] = yaml.safe_load(PARAMS.read_text())
     return content
 
@@ -40,6 +40,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def refusal(file: Path, content: Any, section: str) -> str:
+    """The message of the ConfigError."""
     with pytest.raises(ConfigError) as caught:
         load(file, content, section)
     message = str(caught.value)
@@ -47,7 +48,7 @@ def refusal(file: Path, content: Any, section: str) -> str:
     return message
 
 
-def test_every_committed_section_has_its_dataclass(params: dict[str, dict[str, Any]]) -> None:
+def test_every_committed_section_has_a_dataclass(params: dict[str, dict[str, Any]]) -> None:
     assert set(params) == set(SECTIONS)
 
 
@@ -160,7 +161,7 @@ def test_value_out_of_range_is_named(
         ("augment", "flip", 1, "a valid boolean, not 1"),
     ],
 )
-def test_message_says_what_fits_and_what_was_given(
+def test_message_has_the_expected_and_the_given_value(
     section: str, key: str, value: Any, expected: str, params: Any, file: Path
 ) -> None:
     params[section][key] = value
@@ -170,7 +171,7 @@ def test_message_says_what_fits_and_what_was_given(
 
 
 def test_imagenet_weights_at_another_width_name_both_keys(params: Any, file: Path) -> None:
-    """Either key alone would be followed into the same error again."""
+    """Following advice about one key alone would lead to the same error again."""
     params["model"] |= {"image_backbone": "resnet18", "image_weights": "imagenet", "width": 16}
     message = refusal(file, params, "model")
     for key in ("model.image_weights", "model.audio_weights", "model.width 64, not 16"):
@@ -179,7 +180,7 @@ def test_imagenet_weights_at_another_width_name_both_keys(params: Any, file: Pat
     assert load(file, params, "model").image_weights == "imagenet"
 
 
-# The section within a section
+# The nested section
 
 
 @pytest.mark.parametrize("key", ACCESS_KEYS)
@@ -239,7 +240,7 @@ def test_whole_number_must_be_one(value: str, params: Any, file: Path) -> None:
     assert "train.epochs" in refusal(file, text.replace("EPOCHS", value), "train")
 
 
-def test_folder_source_needs_its_folders(params: Any, file: Path) -> None:
+def test_files_source_requires_its_folders(params: Any, file: Path) -> None:
     params["download"]["source"] = "files"
     assert "download.vggsound_csv" in refusal(file, params, "download")
 

@@ -85,7 +85,7 @@ def test_only_the_clip_that_crashes_is_lost(
     assert any(f"{{'{POISON}': '{how}'}}" in text for text in caplog.messages)
     before = contents(out)
     extract(manifest, out, CONFIG, MEL, machine)
-    assert caplog.messages[-2].endswith("4 of 4 shards were finished by an earlier run")
+    assert caplog.messages[-2].endswith("reused 4 of 4 shards from an earlier run")
     assert contents(out) == before
 
 

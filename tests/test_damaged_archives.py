@@ -1,4 +1,4 @@
-"""Archives that are damaged or made to harm break with their name, and harm nothing."""
+"""Damaged and malicious archives raise an error that names them, and do no harm."""
 
 import gzip
 import struct
@@ -24,11 +24,11 @@ from trimodal.core import archives as module
 from trimodal.core.archives import ArchiveError, StoredFile, files_by_name, members_of
 from trimodal.core.archives import read_file as read
 
-# Too much
+# Limits
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_member_beyond_the_limit_is_passed_over(
+def test_member_over_the_size_limit_is_skipped(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MAX_MEMBER_BYTES", 1000)
@@ -39,7 +39,7 @@ def test_member_beyond_the_limit_is_passed_over(
     assert module.MAX_MEMBER_BYTES == 1000
 
 
-def test_bomb_that_says_its_size_is_passed_over(tmp_path: Path) -> None:
+def test_bomb_that_declares_its_size_is_skipped(tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.zip", {"a.jpg": b"a"})
     bomb = pack(tmp_path / "bomb.zip", {"bomb.jpg": bytes(2**20)})
     overwrite(bomb, struct.pack("<I", 2**20), struct.pack("<I", 2**30 + 1))
@@ -82,7 +82,7 @@ def test_methods_that_cannot_be_bounded_are_refused(method: int, tmp_path: Path)
 
 
 def forge(path: Path, kind: bytes, size: int, name: bytes = b"b.jpg") -> Path:
-    """A tar: a.jpg, and then a header of a kind that claims a size (which may be below zero)."""
+    """A tar: a.jpg, then a header of a kind that claims a size (which may be negative)."""
     pack(path, {"a.jpg": b"a"})
     header = bytearray(tarfile.TarInfo(name.decode()).tobuf(tarfile.GNU_FORMAT))
     header[124:136] = (b"\xff" if size < 0 else b"\x80") + size.to_bytes(11, "big", signed=True)
@@ -95,7 +95,7 @@ def forge(path: Path, kind: bytes, size: int, name: bytes = b"b.jpg") -> Path:
 
 @pytest.mark.parametrize("size", [-512, -1024, -1])
 @pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
-def test_size_below_zero_does_not_go_on_for_ever(size: int, kind: bytes, tmp_path: Path) -> None:
+def test_negative_size_does_not_loop_endlessly(size: int, kind: bytes, tmp_path: Path) -> None:
     files, problem = listed(forge(tmp_path / "a.tar", kind, size))
     assert [file.name for file in files] == ["a.jpg"]
     assert problem.startswith(f"{tmp_path / 'a.tar'}: a broken archive: ")
@@ -105,13 +105,13 @@ def test_size_below_zero_does_not_go_on_for_ever(size: int, kind: bytes, tmp_pat
     "kind",
     [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE],
 )
-def test_name_without_end_is_not_read_into_memory(kind: bytes, tmp_path: Path) -> None:
+def test_endless_name_is_not_read_into_memory(kind: bytes, tmp_path: Path) -> None:
     files, problem = listed(forge(tmp_path / "a.tar", kind, 2**21))
     assert [file.name for file in files] == ["a.jpg"]
     assert f"a name of {2**21} bytes" in problem
 
 
-def test_headers_nested_without_end_break_the_archive_alone(tmp_path: Path) -> None:
+def test_endlessly_nested_headers_break_only_their_archive(tmp_path: Path) -> None:
     pack(path := tmp_path / "a.tar", {"a.jpg": b"a"})
     header = tarfile.TarInfo("././@LongLink")
     header.type, header.size = tarfile.GNUTYPE_LONGNAME, 2
@@ -130,11 +130,11 @@ def test_headers_nested_without_end_break_the_archive_alone(tmp_path: Path) -> N
 def test_other_file_with_an_archives_name_is_a_broken_archive(
     content: bytes, kind: str, tmp_path: Path
 ) -> None:
-    place = store(tmp_path / "place", "", {f"a{kind}": content, "b.jpg": b"b"})
-    files, notes = files_by_name(place, [".jpg"])
+    folder = store(tmp_path / "folder", "", {f"a{kind}": content, "b.jpg": b"b"})
+    files, warnings = files_by_name(folder, [".jpg"])
     assert {name: read(file) for name, file in files.items()} == {"b.jpg": b"b"}
-    (note,) = notes
-    assert note.startswith(f"{place / f'a{kind}'}: a broken archive: ")
+    (warning,) = warnings
+    assert warning.startswith(f"{folder / f'a{kind}'}: a broken archive: ")
 
 
 def test_archive_of_another_kind_than_its_name_is_broken(tmp_path: Path) -> None:
@@ -146,29 +146,29 @@ def test_archive_of_another_kind_than_its_name_is_broken(tmp_path: Path) -> None
 
 # Each file takes a block of header and ten of content.
 @pytest.mark.parametrize(
-    ("length", "whole", "begun"),
+    ("length", "complete", "started"),
     [
         (1, 0, 0), (511, 0, 0), (512, 0, 1), (513, 0, 1), (512 + 5000, 1, 1), (11 * 512 - 1, 1, 1),
         (11 * 512, 1, 1), (11 * 512 + 100, 1, 1), (3 * 11 * 512 + 600, 3, 4), (6 * 11 * 512, 6, 6),
         (6 * 11 * 512 + 200, 6, 6),
     ],
 )  # fmt: skip
-def test_what_came_before_the_end_of_a_cut_tar_holds(
-    length: int, whole: int, begun: int, tmp_path: Path
+def test_members_before_the_end_of_a_truncated_tar_are_read(
+    length: int, complete: int, started: int, tmp_path: Path
 ) -> None:
     cut(archive := pack(tmp_path / "a.tar", NOISE), length)
     files, problem = listed(archive)
     assert problem.startswith(f"{archive}: a broken archive: ")
-    assert [file.name for file in files] == list(NOISE)[:begun]
-    assert [read(file) for file in files[:whole]] == list(NOISE.values())[:whole]
-    for file in files[whole:]:
+    assert [file.name for file in files] == list(NOISE)[:started]
+    assert [read(file) for file in files[:complete]] == list(NOISE.values())[:complete]
+    for file in files[complete:]:
         with pytest.raises(ArchiveError, match=rf"a\.tar: {file.member}: the archive ends before"):
             read(file)
 
 
 @pytest.mark.parametrize("kind", [".tar.gz", ".tgz"])
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.2, 0.5, 0.9, 0.999])
-def test_what_came_before_the_end_of_a_cut_zipped_tar_holds(
+def test_members_before_the_end_of_a_truncated_gzipped_tar_are_read(
     share: float, kind: str, tmp_path: Path
 ) -> None:
     archive = pack(tmp_path / f"a{kind}", NOISE)
@@ -185,7 +185,7 @@ def test_what_came_before_the_end_of_a_cut_zipped_tar_holds(
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.9, 0.999])
-def test_cut_zip_is_named_for_its_list_comes_last(share: float, tmp_path: Path) -> None:
+def test_truncated_zip_is_broken_as_a_whole(share: float, tmp_path: Path) -> None:
     archive = pack(tmp_path / "a.zip", NOISE)
     cut(archive, int(share * archive.stat().st_size))
     assert listed(archive) == ([], f"{archive}: a broken archive: File is not a zip file")
@@ -204,7 +204,7 @@ def test_broken_header_within_a_tar_is_not_taken_for_its_end(kind: str, tmp_path
 
 
 @pytest.mark.parametrize("kind", [".zip", ".tgz"])
-def test_damaged_member_is_named_and_its_neighbours_hold(kind: str, tmp_path: Path) -> None:
+def test_damaged_member_is_named_and_the_others_are_read(kind: str, tmp_path: Path) -> None:
     archive = pack(tmp_path / f"a{kind}", NOISE)
     files = list(members_of(archive))
     middle = archive.stat().st_size // 2
@@ -219,7 +219,7 @@ def test_damaged_member_is_named_and_its_neighbours_hold(kind: str, tmp_path: Pa
             bad.append(str(error))
     assert {"0.jpg", "1.jpg"} <= good.keys() < NOISE.keys()
     assert all(good[name] == NOISE[name] for name in ("0.jpg", "1.jpg"))
-    if kind == ".zip":  # zips have a checksum for each member, zipped tars one for all
+    if kind == ".zip":  # zips have a checksum for each member, gzipped tars a single one
         assert good.items() <= NOISE.items()
         assert len(good) == 5
     assert all(message.startswith(f"{archive}: ") for message in bad)
@@ -256,7 +256,7 @@ def test_zip_with_names_that_are_not_text_is_broken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_file_that_vanished_is_named(kind: str, tmp_path: Path) -> None:
+def test_deleted_archive_is_named(kind: str, tmp_path: Path) -> None:
     archive = pack(tmp_path / f"a{kind}", FILES)
     files = list(members_of(archive))
     read(files[0])
@@ -267,13 +267,13 @@ def test_file_that_vanished_is_named(kind: str, tmp_path: Path) -> None:
         list(members_of(archive))
 
 
-def test_plain_file_that_vanished_is_an_os_error(tmp_path: Path) -> None:
+def test_deleted_plain_file_is_an_os_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="gone"):
         read(StoredFile(path=tmp_path / "gone.jpg"))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_member_that_is_not_there_any_more_is_named(kind: str, tmp_path: Path) -> None:
+def test_member_that_no_longer_exists_is_named(kind: str, tmp_path: Path) -> None:
     (file,) = members_of(pack(tmp_path / f"a{kind}", {"a.jpg": b"a"}))
     lost = replace(file, member="lost.jpg", offset=2**20)
     with pytest.raises(ArchiveError, match=rf"a{kind}: lost\.jpg: "):

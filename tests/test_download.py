@@ -304,7 +304,7 @@ def test_two_workers_render_the_same(
 
 
 @pytest.mark.parametrize(("coverage", "passes"), [(1 / 3, True), (0.34, False), (1.0, False)])
-def test_coverage_below_the_bar_fails_with_the_table_of_reasons(
+def test_coverage_below_the_required_share_fails_with_the_reason_table(
     coverage: float, passes: bool, folder: DownloadConfig, tmp_path: Path
 ) -> None:
     config = replace(folder, min_coverage=coverage)
@@ -350,6 +350,33 @@ def test_stats_count_what_was_requested_found_and_usable(
         "wanted": 1, "found": 1, "usable": 1, "with_sound": 0, "hours": 0.0006,
         "by_status": {"ok": 1},
     }  # fmt: skip
+
+
+def test_clips_and_videos_of_other_splits_are_counted_as_left_out(
+    folder: DownloadConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trimodal")
+    with (tmp_path / "vggsound.csv").open("a") as rows:
+        rows.writelines(f"\n{IDS['ok']},{start},dog,test" for start in (20, 30, 40))
+    videos = {"video1": "test", "video2": "train", "video3": "train", "video4": "validate"}
+    official = {
+        "videos": [{"video_id": name, "split": split} for name, split in videos.items()],
+        "sentences": [{"video_id": "video1", "caption": "a dog", "sen_id": 1}],
+    }
+    (tmp_path / "test.json").write_text(json.dumps(official))
+    config = replace(folder, msrvtt_csv=str(tmp_path / "test.json"), min_coverage=0.0)
+    run(config, tmp_path)
+    other_splits = {
+        "vggsound: clip of the test split": 3,
+        "msrvtt: video of the train split": 2,
+        "msrvtt: video of the validate split": 1,
+    }
+    stats = json.loads((tmp_path / "clips" / "stats.json").read_text())
+    assert stats["bad_rows"] == other_splits
+    (summary,) = [text for text in caplog.messages if text.startswith("download: ")]
+    assert "left out 10: " in summary  # with four unusable clips
+    for reason, count in other_splits.items():
+        assert f"{count} {reason}" in summary
 
 
 MANY = 400

@@ -46,7 +46,7 @@ def test_too_few_of_the_videos_are_an_error_that_names_some() -> None:
     with pytest.raises(DataError) as caught:
         match_videos(list(queries_of(20)), clips, (), 0.96)
     assert "evaluate: 95.0 % of the 20 test videos" in str(caught.value)
-    assert "needed are 96 % (evaluate.min_coverage)" in str(caught.value)
+    assert "96 % are required (evaluate.min_coverage)" in str(caught.value)
     assert "1  e.g. video19" in str(caught.value)
     assert match_videos(list(queries_of(20)), clips, (), 0.95).found == 19
 

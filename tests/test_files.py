@@ -1,4 +1,4 @@
-"""Files are whole or not there, and fingerprints identify content."""
+"""Files are written atomically, and fingerprints identify content."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from trimodal.core.fingerprint import file_fingerprint, fingerprint, sha256_of
 
 
 class Halfway(Exception):  # noqa: N818 - an interruption, not an error
-    """Stands for whatever may happen in the middle of writing."""
+    """Any exception in the middle of writing."""
 
 
 def test_file_appears_under_its_name_with_its_folders(tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_interrupted_before_the_first_byte_leaves_nothing(tmp_path: Path) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-def test_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
+def test_folder_replaces_an_older_one(tmp_path: Path) -> None:
     for content in ("one", "two"):
         with atomic_path(tmp_path / "folder") as temporary:
             temporary.mkdir()
@@ -66,7 +66,7 @@ def test_folder_takes_the_place_of_an_older_one(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "two"]
 
 
-def test_what_a_killed_run_left_does_not_matter(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_replaced(tmp_path: Path) -> None:
     with pytest.raises(Halfway), atomic_path(tmp_path / "folder") as temporary:
         raise Halfway
     temporary.mkdir()
@@ -102,12 +102,12 @@ def test_table_has_the_same_bytes_twice(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "one.parquet").equals(table)
 
 
-def test_sha_knows_where_its_parts_end() -> None:
+def test_sha_depends_on_the_boundaries_of_its_parts() -> None:
     assert sha256_of(b"ab", b"c") != sha256_of(b"a", b"bc") != sha256_of(b"abc")
 
 
 def test_fingerprints_stay_what_they_are(tmp_path: Path) -> None:
-    """Written into shards and checkpoints: another value would orphan them all."""
+    """They are stored in shards and checkpoints: another value would invalidate all of them."""
     (tmp_path / "file").write_bytes(b"trimodal")
     assert fingerprint({"b": [1, 2.5], "a": None}) == "3dd6756f3a9fce42"
     assert file_fingerprint(tmp_path / "file") == "916f9023981ab656"

@@ -1,4 +1,4 @@
-"""Code is identified by what it says, not by how it is commented, with all that it imports."""
+"""Fingerprints of code: comments do not count, imported modules do."""
 
 import shutil
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def same(x):
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A small package that stands for this one."""
+    """A small package in place of this one."""
     package = tmp_path / "trimodal"
     for name, source in SOURCES.items():
         (package / name).parent.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A copy of this package, free to be changed."""
+    """A copy of this package that a test may change."""
     package = tmp_path / "trimodal"
     shutil.copytree(module._PACKAGE, package, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(module, "_PACKAGE", package)
@@ -61,8 +61,8 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     code_fingerprint.cache_clear()
 
 
-def now(*modules: str) -> str:
-    """The fingerprint of the files as they are on disk now."""
+def current_fingerprint(*modules: str) -> str:
+    """The fingerprint of the files currently on disk."""
     code_fingerprint.cache_clear()
     return code_fingerprint(*modules)
 
@@ -89,9 +89,9 @@ def edit(path: Path, before: str, after: str) -> None:
 def test_comments_docstrings_and_blank_lines_do_not_count(
     before: str, after: str, package: Path
 ) -> None:
-    first = now("trimodal.core.a")
+    first = current_fingerprint("trimodal.core.a")
     edit(package / "core/a.py", before, after)
-    assert now("trimodal.core.a") == first
+    assert current_fingerprint("trimodal.core.a") == first
 
 
 @pytest.mark.parametrize(
@@ -104,79 +104,78 @@ def test_comments_docstrings_and_blank_lines_do_not_count(
     ],
 )
 def test_code_counts(before: str, after: str, package: Path) -> None:
-    first = now("trimodal.core.a")
+    first = current_fingerprint("trimodal.core.a")
     edit(package / "core/a.py", before, after)
-    assert now("trimodal.core.a") != first
+    assert current_fingerprint("trimodal.core.a") != first
 
 
 def test_a_string_that_is_not_a_docstring_counts(package: Path) -> None:
     path = package / "core/a.py"
     path.write_text('QUERY = """\n# one\n\n"""\n')
-    first = now("trimodal.core.a")
+    first = current_fingerprint("trimodal.core.a")
     edit(path, "# one", "# two")
-    assert now("trimodal.core.a") != first
+    assert current_fingerprint("trimodal.core.a") != first
 
 
 @pytest.mark.parametrize("name", ["media/b.py", "media/c.py", "core/late.py"])
 def test_imported_modules_count_also_those_imported_within_functions(
     name: str, package: Path
 ) -> None:
-    first = now("trimodal.core.a")
+    first = current_fingerprint("trimodal.core.a")
     with (package / name).open("a") as source:
         source.write("# nothing\n")
-    assert now("trimodal.core.a") == first
+    assert current_fingerprint("trimodal.core.a") == first
     with (package / name).open("a") as source:
         source.write("ONE = 1\n")
-    assert now("trimodal.core.a") != first
+    assert current_fingerprint("trimodal.core.a") != first
 
 
 def test_modules_that_are_not_imported_do_not_count(package: Path) -> None:
-    first = now("trimodal.core.a")
+    first = current_fingerprint("trimodal.core.a")
     edit(package / "media/apart.py", "1", "2")
-    assert now("trimodal.core.a") == first
-    assert now("trimodal.core.a", "trimodal.media.apart") != first
+    assert current_fingerprint("trimodal.core.a") == first
+    assert current_fingerprint("trimodal.core.a", "trimodal.media.apart") != first
 
 
 def test_a_module_counts_by_its_name(package: Path) -> None:
     """The same code under another name is another module."""
-    first = now("trimodal.media.c")
+    first = current_fingerprint("trimodal.media.c")
     shutil.copy(package / "media/c.py", package / "media/d.py")
-    assert now("trimodal.media.d") != first
+    assert current_fingerprint("trimodal.media.d") != first
 
 
 def test_all_modules_named_count_in_any_order(package: Path) -> None:
     names = ("trimodal.media.c", "trimodal.media.apart")
-    first = now(*names)
-    assert now(*names[::-1]) == first
+    first = current_fingerprint(*names)
+    assert current_fingerprint(*names[::-1]) == first
     edit(package / "media/apart.py", "1", "2")
-    assert now(*names) != first
+    assert current_fingerprint(*names) != first
 
 
-# What makes shards and models be made again
-
+# Which changes rebuild shards and models
 
 SHARDS = ("trimodal.preprocess.clip_shards", "trimodal.preprocess.image_shards")
 
 
 @pytest.mark.parametrize("room", ["losses", "training", "evaluation", "search", "report"])
 @pytest.mark.parametrize("shards", SHARDS)
-def test_rooms_above_extraction_make_no_shard_again(shards: str, room: str, copied: Path) -> None:
-    first = now(shards)
+def test_later_rooms_do_not_rebuild_shards(shards: str, room: str, copied: Path) -> None:
+    first = current_fingerprint(shards)
     for path in (copied / room).glob("*.py"):
         with path.open("a") as source:
             source.write("\nCHANGED = True\n")
-    assert now(shards) == first
+    assert current_fingerprint(shards) == first
 
 
 @pytest.mark.parametrize("name", ["core/progress.py", "preprocess/extract.py", "parallel/pool.py"])
 @pytest.mark.parametrize("shards", SHARDS)
-def test_what_is_shown_and_who_does_it_make_no_shard_again(
+def test_progress_and_worker_code_does_not_rebuild_shards(
     shards: str, name: str, copied: Path
 ) -> None:
-    first = now(shards)
+    first = current_fingerprint(shards)
     with (copied / name).open("a") as source:
         source.write("\nCHANGED = True\n")
-    assert now(shards) == first
+    assert current_fingerprint(shards) == first
 
 
 @pytest.mark.parametrize(
@@ -193,19 +192,19 @@ def test_what_is_shown_and_who_does_it_make_no_shard_again(
         (SHARDS[1], "core/shards.py"),
     ],
 )
-def test_what_shapes_a_shard_makes_it_again(shards: str, name: str, copied: Path) -> None:
-    first = now(shards)
+def test_code_that_affects_shards_rebuilds_them(shards: str, name: str, copied: Path) -> None:
+    first = current_fingerprint(shards)
     with (copied / name).open("a") as source:
         source.write("\nCHANGED = True\n")
-    assert now(shards) != first
+    assert current_fingerprint(shards) != first
 
 
-def test_the_code_that_trains_holds_the_losses_and_not_the_evaluation(copied: Path) -> None:
+def test_training_code_includes_the_losses_and_not_the_evaluation(copied: Path) -> None:
     train = "trimodal.training.train"
-    first = now(train)
+    first = current_fingerprint(train)
     with (copied / "evaluation/metrics.py").open("a") as source:
         source.write("\nCHANGED = True\n")
-    assert now(train) == first
+    assert current_fingerprint(train) == first
     with (copied / "losses/ranking.py").open("a") as source:
         source.write("\nCHANGED = True\n")
-    assert now(train) != first
+    assert current_fingerprint(train) != first

@@ -1,7 +1,10 @@
-"""Shards are made once: found again if nothing changed, rebuilt if anything did."""
+"""Finished shards are reused if nothing changed, and rebuilt if anything did."""
 
+import json
 import os
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,18 +24,18 @@ from trimodal.parallel.pool import WorkerError
 
 @dataclass(frozen=True)
 class Letters:
-    """A shard of the letters of some files."""
+    """A job for a shard of the letters of some files."""
 
     path: Path
     sources: tuple[Path, ...]
 
-    def made_of(self) -> Any:
+    def inputs(self) -> Any:
         return [[source.name, file_state(source)] for source in self.sources]
 
 
 def spell(job: Letters) -> ShardResult:
-    """Makes the shard and notes that it did."""
-    with (job.path.parent.parent / "made").open("a") as log:
+    """Makes the shard and logs its name."""
+    with (job.path.parent.parent / "log").open("a") as log:
         log.write(f"{job.path.name}\n")
     text = "".join(source.read_text() for source in job.sources)
     if "CRASH" in text:
@@ -57,56 +60,58 @@ def jobs(tmp_path: Path) -> list[Letters]:
     return [Letters(tmp_path / "out" / f"s-{n}.tar", pair) for n, pair in enumerate(pairs)]
 
 
-def make(jobs: Sequence[Letters], form: Any = "form", workers: int = 1) -> list[ShardResult]:
+def make(
+    jobs: Sequence[Letters], settings: Any = "settings", workers: int = 1
+) -> list[ShardResult]:
     machine = replace(MACHINE, workers=workers)
-    return list(make_shards(spell, jobs, jobs[0].path.parent, form=form, machine=machine))
+    return list(make_shards(spell, jobs, jobs[0].path.parent, settings=settings, machine=machine))
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Callable[[], list[str]]:
-    """Which shards were made since the last call."""
+def rebuilt(tmp_path: Path) -> Callable[[], list[str]]:
+    """The shards that were made since the last call."""
 
-    def since() -> list[str]:
-        log = tmp_path / "made"
+    def names_since_last_call() -> list[str]:
+        log = tmp_path / "log"
         names = log.read_text().split() if log.exists() else []
         log.unlink(missing_ok=True)
         return sorted(names)
 
-    return since
+    return names_since_last_call
 
 
 ALL = ["s-0.tar", "s-1.tar", "s-2.tar"]
-Made = Callable[[], list[str]]
+Rebuilt = Callable[[], list[str]]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_what_is_finished_is_found(
-    workers: int, jobs: list[Letters], made: Made, caplog: pytest.LogCaptureFixture
+def test_finished_shards_are_reused(
+    workers: int, jobs: list[Letters], rebuilt: Rebuilt, caplog: pytest.LogCaptureFixture
 ) -> None:
     first = make(jobs, workers=workers)
-    assert made() == ALL
+    assert rebuilt() == ALL
     before = contents(jobs[0].path.parent)
     caplog.set_level("INFO", "trimodal")
     again = make(jobs, workers=workers)
-    assert made() == []
-    assert [(d.rows, d.left_out, d.examples, d.bytes) for d in again] == [
-        (d.rows, d.left_out, d.examples, d.bytes) for d in first
+    assert rebuilt() == []
+    assert [(r.rows, r.left_out, r.examples, r.bytes) for r in again] == [
+        (r.rows, r.left_out, r.examples, r.bytes) for r in first
     ]
-    assert all(done.found for done in again)
-    assert not any(done.found for done in first)
+    assert all(result.reused for result in again)
+    assert not any(result.reused for result in first)
     assert contents(jobs[0].path.parent) == before
-    assert caplog.messages[-1].endswith("3 of 3 shards were finished by an earlier run")
+    assert caplog.messages[-1].endswith("reused 3 of 3 shards from an earlier run")
 
 
-def test_a_run_that_stops_goes_on(jobs: list[Letters], made: Made) -> None:
+def test_a_stopped_run_resumes(jobs: list[Letters], rebuilt: Rebuilt) -> None:
     running: Iterator[ShardResult] = make_shards(
-        spell, jobs, jobs[0].path.parent, form="form", machine=MACHINE
+        spell, jobs, jobs[0].path.parent, settings="settings", machine=MACHINE
     )
     next(running), next(running)
     running.close()
-    assert made() == ALL[:2]
+    assert rebuilt() == ALL[:2]
     make(jobs)
-    assert made() == ALL[2:]
+    assert rebuilt() == ALL[2:]
 
 
 def rewrite(job: Letters) -> None:
@@ -125,34 +130,34 @@ def damage(job: Letters) -> None:
     job.path.write_text("a?")
 
 
-def forget(job: Letters) -> None:
+def delete_record(job: Letters) -> None:
     (job.path.parent / journal.FOLDER / f"{job.path.stem}.json").unlink()
 
 
-def misremember(job: Letters) -> None:
+def corrupt_record(job: Letters) -> None:
     (job.path.parent / journal.FOLDER / f"{job.path.stem}.json").write_text('{"key": 3')
 
 
-@pytest.mark.parametrize("change", [rewrite, touch, remove, damage, forget, misremember])
-def test_only_a_shard_that_a_change_touches_is_made_again(
-    change: Callable[[Letters], None], jobs: list[Letters], made: Made
+@pytest.mark.parametrize("change", [rewrite, touch, remove, damage, delete_record, corrupt_record])
+def test_only_the_affected_shard_is_rebuilt(
+    change: Callable[[Letters], None], jobs: list[Letters], rebuilt: Rebuilt
 ) -> None:
     make(jobs)
-    made()
+    rebuilt()
     change(jobs[1])
     make(jobs)
-    assert made() == ["s-1.tar"]
+    assert rebuilt() == ["s-1.tar"]
     assert jobs[1].path.read_text() == "".join(s.read_text() for s in jobs[1].sources)
 
 
-def test_other_params_or_code_make_all_anew(jobs: list[Letters], made: Made) -> None:
+def test_other_settings_rebuild_all_shards(jobs: list[Letters], rebuilt: Rebuilt) -> None:
     make(jobs)
-    made()
-    make(jobs, form="another")
-    assert made() == ALL
+    rebuilt()
+    make(jobs, settings="other")
+    assert rebuilt() == ALL
 
 
-def test_what_another_run_left_is_removed(jobs: list[Letters]) -> None:
+def test_files_of_another_run_are_removed(jobs: list[Letters]) -> None:
     make(jobs)
     out = jobs[0].path.parent
     for stray in ("s-9.tar", ".s-1.tar.tmp", "index.parquet", "journal/s-9.json", "journal/.x.tmp"):
@@ -165,21 +170,21 @@ def test_what_another_run_left_is_removed(jobs: list[Letters]) -> None:
     ]  # fmt: skip
 
 
-def test_a_crashed_worker_ends_the_run_and_what_was_finished_stays(
-    jobs: list[Letters], made: Made
+def test_a_crashed_worker_ends_the_run_and_finished_shards_are_kept(
+    jobs: list[Letters], rebuilt: Rebuilt
 ) -> None:
     jobs[2].sources[0].write_text("CRASH")
     with pytest.raises(WorkerError, match=r"died of signal 11 \(Segmentation fault\)"):
         make(jobs, workers=2)
-    made()
-    jobs[2].sources[0].write_text("mended")
+    rebuilt()
+    jobs[2].sources[0].write_text("fixed")
     make(jobs)
-    again = made()
-    assert "s-2.tar" in again
-    assert len(again) <= 2  # the other worker's shard was under way
+    names = rebuilt()
+    assert "s-2.tar" in names
+    assert len(names) <= 2  # the other worker's shard was not finished
 
 
-def test_a_shard_made_after_a_crash_is_noted(jobs: list[Letters], made: Made) -> None:
+def test_a_shard_made_after_a_crash_is_recorded(jobs: list[Letters], rebuilt: Rebuilt) -> None:
     jobs[2].sources[0].write_text("CRASH")
 
     def on_crash(job: Letters, error: WorkerError) -> ShardResult:
@@ -189,16 +194,80 @@ def test_a_shard_made_after_a_crash_is_noted(jobs: list[Letters], made: Made) ->
 
     for attempt in range(2):
         out = jobs[0].path.parent
-        done = list(make_shards(spell, jobs, out, form="", machine=MACHINE, on_crash=on_crash))
-        assert [sum(d.left_out.values()) for d in done] == [2, 2, 1]
-        assert made() == (ALL if attempt == 0 else [])
+        results = list(
+            make_shards(spell, jobs, out, settings="", machine=MACHINE, on_crash=on_crash)
+        )
+        assert [sum(r.left_out.values()) for r in results] == [2, 2, 1]
+        assert rebuilt() == (ALL if attempt == 0 else [])
 
 
-def test_what_is_retryable_is_tried_again(jobs: list[Letters], made: Made) -> None:
+def test_shards_with_a_retryable_reason_are_rebuilt(jobs: list[Letters], rebuilt: Rebuilt) -> None:
     for _ in range(2):
         list(
             make_shards(
-                spell, jobs, jobs[0].path.parent, form="", machine=MACHINE, retryable={"odd"}
+                spell, jobs, jobs[0].path.parent, settings="", machine=MACHINE, retryable={"odd"}
             )
         )
-        assert made() == ALL
+        assert rebuilt() == ALL
+
+
+# A job whose module records which process imported it
+WORK = """
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from trimodal.core.shards import ShardResult
+
+IMPORTED_BY = os.getpid()
+
+@dataclass(frozen=True)
+class Job:
+    path: Path
+
+    def inputs(self):
+        return []
+
+def make(settings, job):
+    job.path.touch()
+    row = {"worker": os.getpid(), "imported_by": IMPORTED_BY}
+    return ShardResult(rows=[row], left_out=Counter(), examples={}, bytes=0)
+"""
+RUN = """
+import json
+import sys
+from functools import partial
+from pathlib import Path
+
+from configs import MACHINE
+from dataclasses import replace
+from trimodal.parallel.journal import make_shards
+
+if __name__ == "__main__":
+    import work
+
+    out = Path(sys.argv[1])
+    jobs = [work.Job(out / f"s-{number}.tar") for number in range(4)]
+    machine = replace(MACHINE, workers=2)
+    make = partial(work.make, "settings")
+    results = make_shards(make, jobs, out, settings="", machine=machine)
+    print(json.dumps([row for result in results for row in result.rows]))
+"""
+
+
+def test_the_module_that_does_the_work_is_imported_once_for_all_workers(tmp_path: Path) -> None:
+    """By the forkserver; not only the journal's module, which calls it."""
+    (tmp_path / "work.py").write_text(WORK)
+    (tmp_path / "run.py").write_text(RUN)
+    (tmp_path / "out").mkdir()
+    tests = Path(__file__).parent
+    path = os.pathsep.join(map(str, [tmp_path, tests, tests.parent]))
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "out")],
+        capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
+    rows = json.loads(done.stdout)
+    assert len(rows) == 4
+    assert len({row["imported_by"] for row in rows}) == 1
+    assert not {row["imported_by"] for row in rows} & {row["worker"] for row in rows}

@@ -1,4 +1,4 @@
-"""Karpathy's splits of COCO and Flickr30k: which image goes where, and what is counted instead."""
+"""Karpathy's splits of COCO and Flickr30k: images by split, and counts of what is left out."""
 
 import json
 from collections import Counter
@@ -21,7 +21,7 @@ def entry(name: str, split: str, *captions: Any, **more: Any) -> dict[str, Any]:
 def karpathy(
     folder: Path, source: Any, entries: list[Any]
 ) -> tuple[list[tuple[Any, ...]], Counter[str]]:
-    """Id, file name, split and captions of each image; and what is left out."""
+    """Id, file name, split and captions of each image; and counts of what is left out."""
     content = {"images": entries, "dataset": source}
     (folder / f"dataset_{source}.json").write_text(json.dumps(content))
     images, left_out = read_karpathy(folder, source)
@@ -115,7 +115,7 @@ def test_karpathy_coco_image_without_its_number_is_counted(number: Any, tmp_path
     assert left_out.total() == 1
 
 
-def test_karpathy_test_images_are_no_bad_rows_and_many_bad_rows_are_another_file(
+def test_karpathy_test_images_are_not_bad_rows_and_many_bad_rows_are_refused(
     tmp_path: Path,
 ) -> None:
     entries = [entry(f"{n}.jpg", "test", "x") for n in range(100)]
@@ -128,6 +128,6 @@ def test_karpathy_test_images_are_no_bad_rows_and_many_bad_rows_are_another_file
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"images": {}}', '{"dataset": "coco"}'])
-def test_karpathy_json_of_another_form_is_refused(text: str, tmp_path: Path) -> None:
+def test_karpathy_json_of_another_structure_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "dataset_coco.json").write_text(text)
     refused(lambda: read_karpathy(tmp_path, "coco"), "dataset_coco.json")

@@ -1,4 +1,4 @@
-"""MSR-VTT's test sentences in all their forms; bad rows counted, another file refused."""
+"""MSR-VTT's test sentences in all formats; bad rows are counted, other files refused."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimodal.core.records import DataError
-from trimodal.sources.msrvtt import read_queries, wanted_videos, youtube_id_in
+from trimodal.sources.msrvtt import read_queries, read_videos, youtube_id_in
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def queries(file: Path, text: str) -> list[Any]:
 
 
 def bad_rows(file: Path) -> dict[str, int]:
-    """What is left out of the file, with at least one query read."""
+    """Counts of what is left out; asserts that at least one query was read."""
     read, bad = read_queries(file)
     assert read
     return {reason.removeprefix("msrvtt: "): count for reason, count in bad.items()}
@@ -59,7 +59,7 @@ def test_csv_columns_are_found_by_name(file: Path) -> None:
 
 def test_csv_clips_are_the_queries_videos(file: Path) -> None:
     queries(file, f"{HEADER}ret0,msr2,video2,a\nret1,msr1,video1,b\n")
-    clips, bad = wanted_videos(file)
+    clips, bad = read_videos(file)
     assert not bad
     assert [clip.clip_id for clip in clips] == ["video2", "video1"]
     assert {(c.source, c.split, c.youtube_id) for c in clips} == {("msrvtt", "test", "")}
@@ -89,13 +89,13 @@ def test_csv_bad_row_is_counted_and_the_others_are_read(row: str, reason: str, f
     assert bad_rows(file) == {reason: 1}
 
 
-def test_csv_with_many_bad_rows_is_another_file(file: Path) -> None:
+def test_csv_with_many_bad_rows_is_refused(file: Path) -> None:
     good = "".join(f"r{n},m,v{n},a dog\n" for n in range(200))
     assert len(queries(file, HEADER + good + "r,m,x,\n" * 2)) == 200
     refused(lambda: queries(file, HEADER + good + "r,m,x,\n" * 3), "3 of 203", "row 202", "empty")
 
 
-def test_csv_quote_that_is_not_closed_counts_as_the_rows_it_swallows(file: Path) -> None:
+def test_csv_unclosed_quote_counts_as_the_rows_it_swallows(file: Path) -> None:
     text = f'{HEADER}ret0,msr0,video0,a dog\nret1,msr1,"video1,a\nret2,msr2,video2,b\n'
     refused(lambda: queries(file, text), "2 of 3 rows", "row 3")
 
@@ -106,7 +106,7 @@ def test_csv_file_without_queries_is_refused(text: str, file: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["queries", "queries.txt", "queries.csv.gz"])
-def test_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
+def test_file_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(f"{HEADER}ret0,msr0,video0,a dog\n")
     refused(lambda: read_queries(tmp_path / name), name, ".csv", ".json")
 
@@ -117,7 +117,7 @@ def test_file_of_another_kind_is_refused(name: str, tmp_path: Path) -> None:
 def official() -> dict[str, Any]:
     """Two test videos with two sentences each, a training and a validation video."""
     split = {"video7": "test", "video1": "train", "video5": "test", "video2": "validate"}
-    said = [
+    sentences = [
         ("video5", "a man sings", 40), ("video1", "a cat", 3), ("video7", "é, a dog", 41),
         ("video5", "a song", 39), ("video2", "a pig", 4), ("video7", "a dog", 42),
     ]  # fmt: skip
@@ -130,7 +130,7 @@ def official() -> dict[str, Any]:
         ],
         "sentences": [
             {"video_id": name, "caption": caption, "sen_id": number}
-            for name, caption, number in said
+            for name, caption, number in sentences
         ],
     }  # fmt: skip
 
@@ -152,7 +152,19 @@ def test_official_queries_are_the_test_videos_sentences_in_file_order(annotation
 
 def test_official_clips_are_the_videos_once_each(annotation: Path) -> None:
     from_json(annotation, official())
-    assert [clip.clip_id for clip in wanted_videos(annotation)[0]] == ["video5", "video7"]
+    assert [clip.clip_id for clip in read_videos(annotation)[0]] == ["video5", "video7"]
+
+
+def test_official_videos_of_other_splits_are_counted_with_the_videos(annotation: Path) -> None:
+    """And not with the queries."""
+    content = official()
+    content["videos"] += [{"video_id": f"v{number}", "split": "train"} for number in range(9)]
+    from_json(annotation, content)
+    assert read_videos(annotation)[1] == {
+        "msrvtt: video of the train split": 10,
+        "msrvtt: video of the validate split": 1,
+    }
+    assert not read_queries(annotation)[1]
 
 
 def test_official_clips_name_the_youtube_video_they_were_cut_from(annotation: Path) -> None:
@@ -162,7 +174,7 @@ def test_official_clips_name_the_youtube_video_they_were_cut_from(annotation: Pa
         video |= {"url": url, "split": "test"}
     del content["videos"][1]["url"]
     from_json(annotation, content)
-    clips, bad = wanted_videos(annotation)
+    clips, bad = read_videos(annotation)
     assert {clip.clip_id: clip.youtube_id for clip in clips} == {
         "video7": "9lZi22qLlEo", "video1": "", "video5": "", "video2": "",
     }  # fmt: skip
@@ -194,21 +206,21 @@ def test_youtube_id_is_read_from_a_url(url: Any, youtube_id: str) -> None:
     assert youtube_id_in(url) == youtube_id
 
 
-def test_official_numbers_of_other_splits_may_be_a_test_sentences(annotation: Path) -> None:
+def test_official_sen_id_of_another_split_may_be_that_of_a_test_sentence(annotation: Path) -> None:
     """Files joined from the training and the test annotation count both from 0."""
     content = official()
     content["sentences"][1]["sen_id"] = 40
     assert len(from_json(annotation, content)) == 4
 
 
-def test_official_sentences_may_say_the_same(annotation: Path) -> None:
+def test_official_sentences_may_be_equal(annotation: Path) -> None:
     content = official()
     content["sentences"][3]["caption"] = "a man sings"
     assert len(from_json(annotation, content)) == 4
 
 
 @pytest.mark.parametrize(("key", "value"), [("videos", None), ("sentences", {})])
-def test_official_list_that_is_none_is_named(key: str, value: Any, annotation: Path) -> None:
+def test_official_value_that_is_not_a_list_is_named(key: str, value: Any, annotation: Path) -> None:
     refused(lambda: from_json(annotation, official() | {key: value}), str(annotation), f"'{key}'")
 
 
@@ -233,10 +245,10 @@ def test_official_bad_row_is_counted(
     where: tuple[Any, ...], value: Any, reasons: dict[str, int], annotation: Path
 ) -> None:
     content = official()
-    place: Any = content
+    parent: Any = content
     for key in where[:-1]:
-        place = place[key]
-    place[where[-1]] = value
+        parent = parent[key]
+    parent[where[-1]] = value
     content["sentences"] += [
         {"video_id": "video7", "caption": "more", "sen_id": 100 + n} for n in range(300)
     ]
@@ -255,7 +267,7 @@ def test_official_unsafe_names_are_left_out(annotation: Path) -> None:
 
 def test_annotation_without_test_videos_is_refused(annotation: Path) -> None:
     text = json.dumps(official()).replace('"test"', '"train"')
-    refused(lambda: from_json(annotation, text), str(annotation), "nothing in it to use")
+    refused(lambda: from_json(annotation, text), str(annotation), "no usable rows")
 
 
 # The JSON list
@@ -277,7 +289,7 @@ def test_list_queries_in_file_order(key: str, ending: str, annotation: Path) -> 
 def test_list_may_have_several_sentences_a_video(annotation: Path) -> None:
     rows = [{"video": "b.mp4", "caption": c} for c in ("x", "y")]
     assert len(from_json(annotation, [{"video": "a.mp4", "caption": "x"}, *rows])) == 3
-    assert [clip.clip_id for clip in wanted_videos(annotation)[0]] == ["a", "b"]
+    assert [clip.clip_id for clip in read_videos(annotation)[0]] == ["a", "b"]
 
 
 def test_list_prefers_the_file_name_to_the_id(annotation: Path) -> None:

@@ -1,5 +1,5 @@
-"""Whatever a file holds, its reader returns sound records or refuses it by name; and what a writer
-wrote comes back. The formats' own tests have the cases; here are any.
+"""Property tests: readers return valid records of any file or refuse it by name, and what was
+written is read back. Single cases are in the tests of each format.
 """
 
 import csv
@@ -59,23 +59,23 @@ NAME = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size
 
 
 def edited(content: bytes, edits: list[Edit]) -> bytes:
-    """Each edit puts bytes in the place of so many at that share of the file."""
-    for share, length, put in edits:
-        place = int(share * (len(content) + 1))
-        content = content[:place] + put + content[place + length :]
+    """Each edit replaces ``length`` bytes at a share of the file by other bytes."""
+    for share, length, replacement in edits:
+        start = int(share * (len(content) + 1))
+        content = content[:start] + replacement + content[start + length :]
     return content
 
 
 @contextmanager
-def naming(place: str) -> Iterator[list[str]]:
-    """A clear error in the block is told, and must name the place."""
-    told: list[str] = []
+def errors_naming(path: str) -> Iterator[list[str]]:
+    """Collects the message of a DataError or ArchiveError in the block; it must name the path."""
+    messages: list[str] = []
     try:
-        yield told
+        yield messages
     except (DataError, ArchiveError) as error:
-        if place not in str(error):
+        if path not in str(error):
             raise
-        told.append(str(error))
+        messages.append(str(error))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
 def test_edited_file_is_read_or_refused(
     name: str, seeds: dict[str, list[bytes]], edits: list[Edit], choice: int
 ) -> None:
-    """What must hold of what is read stands in fuzz/targets.py."""
+    """The properties of valid records are in fuzz/targets.py."""
     with tempfile.TemporaryDirectory() as folder:
         TARGETS[name].prepare(Path(folder))
         seed = seeds[name][choice % len(seeds[name])]
@@ -107,7 +107,7 @@ ROW = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), 
 
 @settings(max_examples=60)
 @given(rows=st.lists(ROW, max_size=4))
-def test_every_row_is_a_good_or_a_bad_one(rows: list[list[str]]) -> None:
+def test_every_row_is_a_clip_or_a_bad_row(rows: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "vggsound.csv"
         with path.open("w", newline="", encoding="utf-8") as lines:
@@ -120,22 +120,22 @@ def test_every_row_is_a_good_or_a_bad_one(rows: list[list[str]]) -> None:
 @settings(max_examples=60)
 @given(captions=st.dictionaries(st.integers(0, 10**12 - 1), st.lists(TEXT, min_size=1, max_size=3),
                                 min_size=1, max_size=4))  # fmt: skip
-def test_captions_come_back_from_every_format(captions: dict[int, list[str]]) -> None:
+def test_captions_round_trip_in_every_format(captions: dict[int, list[str]]) -> None:
     rows = [{"id": number, "file_name": f"{number:012d}.jpg"} for number in captions]
     texts = [{"image_id": n, "caption": t} for n, several in captions.items() for t in several]
     split = [
         {"cocoid": n, "split": "val", "sentences": [{"raw": t} for t in several]}
         for n, several in captions.items()
     ]
-    wanted = {f"{n:012d}.jpg": tuple(several) for n, several in captions.items()}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    expected = {f"{n:012d}.jpg": tuple(several) for n, several in captions.items()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         (folder / "annotations").mkdir()
         path = folder / "annotations" / "captions_val2017.json"
         path.write_text(json.dumps({"images": rows, "annotations": texts}))
         (folder / "dataset_coco.json").write_text(json.dumps({"images": split}))
         for images, bad in (read_coco(folder, "val"), read_karpathy(folder, "coco")):
-            assert {image.file_name: image.captions for image in images} == wanted
+            assert {image.file_name: image.captions for image in images} == expected
             assert not bad
 
 
@@ -144,21 +144,21 @@ ONE_LINE = TEXT.filter(lambda text: not {"\n", "\r"} & set(text) and text[0] != 
 
 @settings(max_examples=60)
 @given(captions=st.dictionaries(NAME, st.lists(ONE_LINE, min_size=1, max_size=3), min_size=1))
-def test_flickr_comments_come_back(captions: dict[str, list[str]]) -> None:
+def test_flickr_comments_round_trip(captions: dict[str, list[str]]) -> None:
     captions = {f"a{name}": texts for name, texts in captions.items()}
     lines = [f"{n}.jpg| {k}| {t}" for n, several in captions.items() for k, t in enumerate(several)]
     with tempfile.TemporaryDirectory() as folder:
         content = "\n".join(["image_name| comment_number| comment", *lines])
         (Path(folder) / "results.csv").write_bytes(content.encode())
         images, bad = read_flickr30k(Path(folder))
-    wanted = {f"{name}.jpg": tuple(texts) for name, texts in captions.items()}
-    assert {image.file_name: image.captions for image in images} == wanted
+    expected = {f"{name}.jpg": tuple(texts) for name, texts in captions.items()}
+    assert {image.file_name: image.captions for image in images} == expected
     assert not bad
 
 
 @settings(max_examples=60)
 @given(sentences=st.dictionaries(NAME, TEXT, min_size=1, max_size=5))
-def test_queries_come_back(sentences: dict[str, str]) -> None:
+def test_queries_round_trip(sentences: dict[str, str]) -> None:
     rows = [(f"r{k}", "m", name, text) for k, (name, text) in enumerate(sentences.items())]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "test.csv"
@@ -175,25 +175,25 @@ def test_queries_come_back(sentences: dict[str, str]) -> None:
 @settings(max_examples=40)
 @given(margin=st.floats(0, 1e6), variable_margin=st.floats(0, 1),
        mode=st.sampled_from(["fixed", "variable"]))  # fmt: skip
-def test_params_come_back(margin: float, variable_margin: float, mode: Any) -> None:
-    wanted = replace(
+def test_params_round_trip(margin: float, variable_margin: float, mode: Any) -> None:
+    expected = replace(
         VARIABLE_MARGIN, margin_mode=mode, margin=margin, variable_margin=variable_margin
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
-        path.write_text(yaml.safe_dump({"loss": asdict(wanted)}))
-        assert load_section(path, "loss", LossConfig) == wanted
+        path.write_text(yaml.safe_dump({"loss": asdict(expected)}))
+        assert load_section(path, "loss", LossConfig) == expected
 
 
 @settings(max_examples=30)
 @given(epoch=st.integers(0, 2**40), loss=st.floats(allow_nan=False, allow_infinity=False),
        code=NAME, data=st.dictionaries(TEXT, TEXT, max_size=3))  # fmt: skip
-def test_checkpoint_comes_back(epoch: int, loss: float, code: str, data: dict[str, str]) -> None:
-    wanted = replace(CHECKPOINT, epoch=epoch, validation_loss=loss, code=code, data=data)
+def test_checkpoint_round_trip(epoch: int, loss: float, code: str, data: dict[str, str]) -> None:
+    expected = replace(CHECKPOINT, epoch=epoch, validation_loss=loss, code=code, data=data)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.safetensors"
-        save_checkpoint(path, {}, wanted)
-        assert read_checkpoint(path) == wanted
+        save_checkpoint(path, {}, expected)
+        assert read_checkpoint(path) == expected
 
 
 # Tables
@@ -214,7 +214,7 @@ OUTCOMES = st.builds(
 
 @settings(max_examples=40)
 @given(outcomes=st.lists(OUTCOMES, max_size=4))
-def test_manifest_comes_back(outcomes: list[ClipOutcome]) -> None:
+def test_manifest_round_trip(outcomes: list[ClipOutcome]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_manifest(Path(folder) / "m.parquet", outcomes)
         assert read_manifest(Path(folder) / "m.parquet") == outcomes
@@ -222,20 +222,20 @@ def test_manifest_comes_back(outcomes: list[ClipOutcome]) -> None:
 
 @settings(max_examples=30)
 @given(words=st.lists(TEXT, max_size=4, unique=True), data=st.data())
-def test_vocabulary_comes_back(words: list[str], data: st.DataObject) -> None:
+def test_vocabulary_round_trip(words: list[str], data: st.DataObject) -> None:
     shape = (2 + len(words), 300)
     finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
     vectors = data.draw(arrays(np.float32, shape, elements=finite, fill=finite))
     special = VOCABULARY.words[:2]
-    wanted = Vocabulary((*special, *(f"w{word}" for word in words)), vectors)
+    expected = Vocabulary((*special, *(f"w{word}" for word in words)), vectors)
     with tempfile.TemporaryDirectory() as folder:
-        write_vocabulary(path := Path(folder) / "v.parquet", wanted)
-        assert read_vocabulary(path).fingerprint == wanted.fingerprint
+        write_vocabulary(path := Path(folder) / "v.parquet", expected)
+        assert read_vocabulary(path).fingerprint == expected.fingerprint
 
 
 @pytest.fixture(scope="module")
 def tables(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """Small tables as the stages leave them."""
+    """Small tables as written by the stages."""
     folder = tmp_path_factory.mktemp("tables")
     write_vocabulary(folder / "vocabulary", VOCABULARY)
     return {
@@ -277,22 +277,22 @@ def test_damaged_table_is_read_or_refused(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILES[name]
         path.write_bytes(edited(tables[name], edits))
-        with naming(folder):
+        with errors_naming(folder):
             read_any_table(name, path, tiny_data)
 
 
-# Archives, shards and pictures
+# Archives, shards and images
 
 
 @pytest.fixture(scope="module")
-def whole_archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def valid_archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     folder = tmp_path_factory.mktemp("archives")
     files = {f"é/{i}.jpg": b"ab" * i * 99 for i in range(4)}
     return {kind: pack(folder / f"a{kind}", files).read_bytes() for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_damaged_archive_is_read_or_named(kind: str, whole_archives: dict[str, bytes]) -> None:
+def test_damaged_archive_is_read_or_named(kind: str, valid_archives: dict[str, bytes]) -> None:
     problems = Counter[bool]()
 
     @settings(max_examples=120)
@@ -300,14 +300,14 @@ def test_damaged_archive_is_read_or_named(kind: str, whole_archives: dict[str, b
     def damaged(edits: list[Edit]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             archive = Path(folder) / f"b{kind}"
-            archive.write_bytes(edited(whole_archives[kind], edits))
+            archive.write_bytes(edited(valid_archives[kind], edits))
             files, problem = listed(archive)
             assert not problem or str(archive) in problem
             broken = bool(problem)
             for file in files:
-                with naming(str(archive)) as told:
+                with errors_naming(str(archive)) as messages:
                     assert len(read_file(file)) == file.size
-                broken |= bool(told)
+                broken |= bool(messages)
         problems[broken] += 1
 
     damaged()
@@ -321,14 +321,14 @@ def test_members_of_a_shard_are_where_its_extents_say(members: dict[str, bytes],
         path = Path(folder) / "a.tar"
         extents = write_shard(path, [Sample(key=key, members=members)])[key]
         assert list(extents) == sorted(members)
-        for ending, extent in extents.items():
-            check_member(path, f"{key}.{ending}", extent)
+        for suffix, extent in extents.items():
+            check_member(path, f"{key}.{suffix}", extent)
             with pytest.raises(DataError, match=r"a\.tar: not the shard"):
-                check_member(path, f"other{key}.{ending}", extent)
-        for ending, behind in zip(sorted(members), sorted(members)[1:], strict=False):
-            name = f"{key}.{behind}"
-            found = check_member(path, f"{key}.{ending}", extents[ending], then=name)
-            assert found == members[behind]
+                check_member(path, f"other{key}.{suffix}", extent)
+        for suffix, next_suffix in zip(sorted(members), sorted(members)[1:], strict=False):
+            name = f"{key}.{next_suffix}"
+            content = check_member(path, f"{key}.{suffix}", extents[suffix], next_name=name)
+            assert content == members[next_suffix]
 
 
 def jpeg() -> bytes:
@@ -351,17 +351,17 @@ def test_damaged_jpeg_is_pixels_or_a_value_error(edits: list[Edit]) -> None:
 
 def test_jpeg_that_claims_four_gigapixels_is_not_decoded() -> None:
     content = jpeg()
-    place = content.index(b"\xff\xc0") + 5
+    start = content.index(b"\xff\xc0") + 5
     with pytest.raises(ValueError, match="65500 x 65500"):
-        decode_jpeg(content[:place] + b"\xff\xdc\xff\xdc" + content[place + 4 :])
+        decode_jpeg(content[:start] + b"\xff\xdc\xff\xdc" + content[start + 4 :])
 
 
-# Words
+# Tokens
 
 
 @settings(max_examples=200)
 @given(caption=st.text() | st.text(st.sampled_from("aA\u0130\u0131\u017f\u212a'\xe9 0\n\u202e🐕")))
-def test_tokens_are_words_that_stay_what_they_are(caption: str) -> None:
+def test_tokens_of_tokens_are_the_same(caption: str) -> None:
     tokens = tokenise(caption)
     assert all(set(token) <= set(string.ascii_lowercase) and token for token in tokens)
     assert not stop_words() & set(tokens)

@@ -52,8 +52,8 @@ def test_clip_takes_a_youtube_id_or_none(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["video7020", "a" * 10, "a" * 12, "a" * 11 + "\n", "é" * 11])
-def test_clip_refuses_what_is_no_youtube_id(name: str) -> None:
-    with pytest.raises(DataError, match=re.escape(f"{name!r} is no YouTube id")):
+def test_clip_refuses_an_invalid_youtube_id(name: str) -> None:
+    with pytest.raises(DataError, match=re.escape(f"{name!r} is not a YouTube id")):
         Clip(clip_id="x", source="vggsound", split="train", label="", youtube_id=name)
 
 

@@ -163,7 +163,7 @@ def test_the_commands(
     assert done.returncode == 0, done.stderr
     problem, total = done.stdout.splitlines()
     assert problem.startswith("bad.mp4: corrupt: ")
-    assert total.startswith("4 moments; videos: 2 new, 0 changed, 0 as they were, 0 gone, 1 with")
+    assert total.startswith("4 moments; videos: 2 new, 0 changed, 0 unchanged, 0 deleted, 1 with")
     done = run(
         "search", "--store", store, "--json", "--text", "a dog and a zebra", "--and",
         "--audio", str(folder / "a.mp4"),

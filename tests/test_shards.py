@@ -1,4 +1,4 @@
-"""Shards: the same bytes, readable by any WebDataset reader, and found again by their extents."""
+"""Shards: deterministic bytes, readable by any WebDataset reader and through their extents."""
 
 import gc
 import json
@@ -20,22 +20,22 @@ SAMPLES = [
 
 
 def test_same_samples_make_the_same_bytes(tmp_path: Path) -> None:
-    """However the members are ordered and whoever writes when."""
+    """Independent of the order of members, of time and of user."""
     write_shard(tmp_path / "one.tar", SAMPLES)
-    turned = [
+    reordered = [
         Sample(key=sample.key, members=dict(reversed(sample.members.items()))) for sample in SAMPLES
     ]
-    write_shard(tmp_path / "two.tar", iter(turned))
+    write_shard(tmp_path / "two.tar", iter(reordered))
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
-    for moment in (b"root", b"%d" % tmp_path.stat().st_uid):
-        assert b"\0" + moment + b"\0" not in (tmp_path / "one.tar").read_bytes()
+    for owner in (b"root", b"%d" % tmp_path.stat().st_uid):
+        assert b"\0" + owner + b"\0" not in (tmp_path / "one.tar").read_bytes()
 
 
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_webdataset_reads_them(tmp_path: Path) -> None:
     write_shard(tmp_path / "shard.tar", SAMPLES)
     read = list(wds.WebDataset(str(tmp_path / "shard.tar"), shardshuffle=False))
-    gc.collect()  # webdataset leaves its file to be closed here
+    gc.collect()  # webdataset leaves its file open
     assert [sample["__key__"] for sample in read] == ["b_000010", "-a_000000", "c"]
     for sample, written in zip(read, SAMPLES, strict=True):
         members = {k: v for k, v in sample.items() if not k.startswith("__")}
@@ -60,21 +60,21 @@ def test_bytes_are_those_that_the_webdataset_package_writes(tmp_path: Path) -> N
 
 def test_extents_point_at_the_exact_bytes(tmp_path: Path) -> None:
     path = tmp_path / "shard.tar"
-    long = Sample(key="k" * 128, members={"01.jpg": b"a name that takes an extended header"})
+    long = Sample(key="k" * 128, members={"01.jpg": b"a name that needs an extended header"})
     samples = [*SAMPLES, long, Sample(key="d", members={"jpg": b"x" * 512})]
     extents = write_shard(path, samples)
     assert list(extents) == [sample.key for sample in samples]
     for sample in samples:
         assert extents[sample.key].keys() == sample.members.keys()
-        for ending, content in sample.members.items():
-            extent = extents[sample.key][ending]
+        for suffix, content in sample.members.items():
+            extent = extents[sample.key][suffix]
             assert extent.size == len(content)
             assert read_extent(path, extent.offset, extent.size) == content
 
 
 def test_members_are_sorted(tmp_path: Path) -> None:
     extents = write_shard(tmp_path / "shard.tar", SAMPLES)["b_000010"]
-    assert sorted(extents, key=lambda ending: extents[ending].offset) == [
+    assert sorted(extents, key=lambda suffix: extents[suffix].offset) == [
         "01.jpg", "json", "mel.npy",
     ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def failing_samples() -> Iterator[Sample]:
     raise RuntimeError("the source broke")
 
 
-def test_failing_source_leaves_what_was_there_before(tmp_path: Path) -> None:
+def test_failing_source_keeps_the_previous_shard(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="the source broke"):
         write_shard(tmp_path / "new.tar", failing_samples())
     assert contents(tmp_path) == {}

@@ -1,4 +1,4 @@
-"""The official annotation files as they are, and every broken one refused by file and row."""
+"""The official VGGSound and MSR-VTT files; broken ones are refused by file and row."""
 
 import csv
 import re
@@ -51,7 +51,7 @@ def test_vggsound_id_may_occur_with_two_starts(file: Path) -> None:
     assert [clip.clip_id for clip in clips] == [f"{ID}_000030", f"{ID}_000060"]
 
 
-def test_vggsound_byte_order_mark_crlf_and_empty_lines_are_no_rows(file: Path) -> None:
+def test_vggsound_byte_order_mark_crlf_and_empty_lines_are_ignored(file: Path) -> None:
     clips = vggsound(file, f"\ufeff{ID},30,dog,train\r\n\r\n{ID},60,dog,train\r\n\r\n")
     assert len(clips) == 2
 
@@ -63,6 +63,35 @@ def test_vggsound_byte_order_mark_crlf_and_empty_lines_are_no_rows(file: Path) -
 def test_vggsound_splits_are_filtered(splits: Any, starts: list[str], file: Path) -> None:
     clips = vggsound(file, f"{ID},1,dog,train\n{ID},2,dog,test\n", splits)
     assert [clip.clip_id[-2:] for clip in clips] == starts
+
+
+@pytest.mark.parametrize(
+    ("splits", "left_out"),
+    [
+        (("train",), {"vggsound: clip of the test split": 3, "vggsound: no YouTube id": 1}),
+        (("test",), {"vggsound: clip of the train split": 2, "vggsound: no YouTube id": 1}),
+        (BOTH, {"vggsound: no YouTube id": 1}),
+    ],
+)
+def test_vggsound_clips_of_other_splits_are_counted(
+    splits: Any, left_out: dict[str, int], file: Path
+) -> None:
+    rows = [f"{ID},{n},dog,{'train' if n < 2 else 'test'}\n" for n in range(5)]
+    file.write_text("".join(rows) + "x,9,dog,test\n")
+    assert read_vggsound(file, splits)[1] == left_out
+
+
+def test_vggsound_clips_of_other_splits_are_not_bad_rows(file: Path) -> None:
+    """However many there are; a duplicate in another split is one."""
+    file.write_text(f"{ID},1,dog,train\n" + "".join(f"{ID},{n},dog,test\n" for n in range(1, 99)))
+    clips, left_out = read_vggsound(file, ("train",))
+    assert len(clips) == 1
+    assert left_out == {"vggsound: clip of the test split": 97, "vggsound: a clip occurs twice": 1}
+
+
+def test_vggsound_without_a_clip_of_the_splits_is_refused(file: Path) -> None:
+    file.write_text(f"{ID},1,dog,train\n")
+    refused(lambda: read_vggsound(file, ("test",)), str(file), "no usable rows")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +124,7 @@ def test_vggsound_bad_row_is_counted_and_the_others_are_read(
     assert bad == {f"vggsound: {reason}": 1}
 
 
-def test_vggsound_rows_inside_a_quote_that_does_not_close_are_all_counted(file: Path) -> None:
+def test_vggsound_rows_inside_an_unclosed_quote_are_all_counted(file: Path) -> None:
     good = "".join(f"{ID},{start},dog,train\n" for start in range(400))
     swallowed = "".join(f"{ID},{start},cat,train\n" for start in range(500, 503))
     file.write_text(f'{good}{ID},499,"dog,train\n{swallowed}')
@@ -106,7 +135,7 @@ def test_vggsound_rows_inside_a_quote_that_does_not_close_are_all_counted(file: 
     refused(lambda: read_vggsound(file, ("train",)), "7 of 407", "row 401")
 
 
-def test_vggsound_many_bad_rows_are_another_file(file: Path) -> None:
+def test_vggsound_file_with_many_bad_rows_is_refused(file: Path) -> None:
     good = "".join(f"{ID},{start},dog,train\n" for start in range(400))
     file.write_text(good + f"{ID},x,dog,train\n" * 4)
     assert len(read_vggsound(file, ("train",))[0]) == 400
@@ -114,10 +143,10 @@ def test_vggsound_many_bad_rows_are_another_file(file: Path) -> None:
     refused(lambda: read_vggsound(file, ("train",)), str(file), "5 of 405", "row 401")
 
 
-# Files that are not text, and text that is anything
+# Files that are not text, and arbitrary text
 
 
-def plain_reader(name: str, path: Path, content: bytes) -> Any:
+def read_bytes(name: str, path: Path, content: bytes) -> Any:
     """Writes ``content`` into a CSV file and reads it."""
     (path / "results.csv").write_bytes(content)
     if name == "vggsound":
@@ -139,13 +168,13 @@ PIECES = [
 @pytest.mark.parametrize("reader", READERS)
 def test_file_that_is_not_utf8_is_refused_by_name(reader: str, tmp_path: Path) -> None:
     content = START[reader].encode() + b"\xff\xfe\n"
-    refused(lambda: plain_reader(reader, tmp_path, content), tmp_path.name)
+    refused(lambda: read_bytes(reader, tmp_path, content), tmp_path.name)
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_row_that_never_closes_its_quote_is_refused(reader: str, tmp_path: Path) -> None:
+def test_row_with_an_unclosed_quote_is_refused(reader: str, tmp_path: Path) -> None:
     content = START[reader] + '"' + "x" * 1_000_000
-    refused(lambda: plain_reader(reader, tmp_path, content.encode()), tmp_path.name)
+    refused(lambda: read_bytes(reader, tmp_path, content.encode()), tmp_path.name)
 
 
 @pytest.mark.parametrize("reader", READERS)
@@ -156,7 +185,7 @@ def test_any_text_is_parsed_or_refused(reader: str, data: st.DataObject) -> None
     text = data.draw(st.just(START[reader]) | st.just("")) + data.draw(tail)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            read = plain_reader(reader, Path(folder), text.encode())
+            read = read_bytes(reader, Path(folder), text.encode())
         except DataError:
             return
     for record in read:
@@ -176,7 +205,7 @@ def test_real_vggsound_rows() -> None:
 
 @needs_real_data
 def test_official_vggsound_test_split(file: Path) -> None:
-    """The 15,446 rows (file name, label) written as the official four columns."""
+    """The 15,446 rows (file name, label), written with the official four columns."""
     with (REAL / "annotations" / "vggsound_test_split.csv").open(newline="") as lines:
         named = list(csv.reader(lines))
     with file.open("w", newline="") as lines:

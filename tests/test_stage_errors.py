@@ -1,5 +1,5 @@
-"""What goes wrong with the machine is one clear message, an exit code that is not zero, and leaves
-what was finished.
+"""A failure of the machine gives one clear message and a non-zero exit code, and finished work is
+kept.
 """
 
 import ctypes
@@ -27,7 +27,7 @@ CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder in which all data stages have run."""
+    """A working directory in which all data stages have run."""
     folder = tmp_path_factory.mktemp("world")
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     for section, values in TINY.items():
@@ -78,7 +78,7 @@ def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
 
 @pytest.fixture
 def copy(world: Path, tmp_path: Path) -> Path:
-    """The world again, its files shared until they are written anew."""
+    """A copy of the world, hard-linked until files are rewritten."""
     subprocess.run(["cp", "-al", f"{world}/.", str(tmp_path)], check=True, timeout=60)
     return tmp_path
 
@@ -93,7 +93,7 @@ def set_params(folder: Path, **sections: dict[str, Any]) -> None:
 
 
 def files_of_at_most(limit_bytes: int) -> Callable[[], None]:
-    """Like a disk that is full: the system refuses to let a file grow."""
+    """Simulates a full disk: files cannot grow beyond the limit."""
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
 
@@ -111,7 +111,7 @@ def test_a_full_disk_in_extract_keeps_the_finished_shards(copy: Path) -> None:
     set_params(copy, machine={"workers": 2})
     refused(
         run_stage(copy, "extract", preexec_fn=files_of_at_most(50_000)),
-        f"extract: [Errno 27] File too large: 'data/av/{lost.name}'", "what was finished stays",
+        f"extract: [Errno 27] File too large: 'data/av/{lost.name}'", "finished work is kept",
     )  # fmt: skip
     assert not list(copy.glob("data/av/.*"))
     assert not lost.exists()
@@ -126,7 +126,7 @@ def test_a_full_disk_in_captions(copy: Path) -> None:
     subprocess.run(["rm", "-r", str(copy / "data/captions")], check=True, timeout=60)
     refused(
         run_stage(copy, "captions", preexec_fn=files_of_at_most(4096)),
-        "captions: ", "File too large", "data/", "what was finished stays",
+        "captions: ", "File too large", "data/", "finished work is kept",
     )  # fmt: skip
     assert not list(copy.glob("data/captions/.*"))
 
@@ -134,13 +134,13 @@ def test_a_full_disk_in_captions(copy: Path) -> None:
 def test_a_full_disk_in_train(copy: Path) -> None:
     refused(
         run_stage(copy, "train", preexec_fn=files_of_at_most(2**16)),
-        "train: ", "too large", "models/run.safetensors", "what was finished stays",
+        "train: ", "too large", "models/run.safetensors", "finished work is kept",
     )  # fmt: skip
     assert not list(copy.glob("models/.*"))
 
 
 def test_a_full_disk_in_download(copy: Path) -> None:
-    """Here it is ffmpeg that cannot write."""
+    """Here ffmpeg cannot write."""
     clips = sorted(copy.glob("data/clips/demo/*.mp4"))
     clips[0].unlink()
     refused(
@@ -151,7 +151,7 @@ def test_a_full_disk_in_download(copy: Path) -> None:
 
 
 def without_rights_of_root() -> None:
-    """Files' modes hold for this process and its children, also if it is root's."""
+    """File modes apply to this process and its children, even if it runs as root."""
     if os.geteuid() == 0:
         library = ctypes.CDLL(None, use_errno=True)
         if library.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
@@ -159,23 +159,23 @@ def without_rights_of_root() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stage", "place"), [("extract", "data/av"), ("captions", "data/images"), ("train", ".")]
+    ("stage", "folder"), [("extract", "data/av"), ("captions", "data/images"), ("train", ".")]
 )
-def test_a_folder_that_may_not_be_written(stage: str, place: str, copy: Path) -> None:
+def test_a_folder_without_write_permission(stage: str, folder: str, copy: Path) -> None:
     if stage != "train":
         set_params(copy, extract={"jpeg_quality": 50}, captions={"jpeg_quality": 50})
-    folder = copy / place
-    mode = folder.stat().st_mode
-    folder.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    path = copy / folder
+    mode = path.stat().st_mode
+    path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
         done = run_stage(copy, stage, preexec_fn=without_rights_of_root)
     finally:
-        folder.chmod(mode)
-    refused(done, f"{stage}: ", "Permission denied", "what was finished stays")
+        path.chmod(mode)
+    refused(done, f"{stage}: ", "Permission denied", "finished work is kept")
 
 
 def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedProcess[str]":
-    """The stage's entry, where reading the manifest raises ``error`` (Python)."""
+    """Runs the stage; reading the manifest raises ``error``, a Python expression."""
     script = (
         "import runpy, trimodal.preprocess.extract as e\n"
         f"def raising(*_, **__): raise {error}\n"
@@ -192,18 +192,18 @@ def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedPr
 def test_too_little_memory(copy: Path) -> None:
     refused(
         run_extract_that_raises(copy, "MemoryError"),
-        "extract: out of memory; what was finished stays: run dvc repro again",
+        "extract: out of memory; finished work is kept: run dvc repro again",
     )
 
 
-def test_a_bug_shows_where_it_is(copy: Path) -> None:
+def test_a_bug_shows_a_traceback(copy: Path) -> None:
     done = run_extract_that_raises(copy, "ValueError('a bug')")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
 
 def killed_worker(stage: "subprocess.Popen[str]", named: str) -> None:
-    """Sends SIGKILL, as the out-of-memory killer does, to the first worker that shows up."""
+    """Sends SIGKILL, as the out-of-memory killer does, to the first worker that appears."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and stage.poll() is None:
         for process in psutil.Process(stage.pid).children(recursive=True):
@@ -242,7 +242,7 @@ def test_a_killed_loader(copy: Path) -> None:
 
 
 def test_an_ffmpeg_that_hangs_is_ended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A clip's time limit; what was rendered before stays, and nothing is left behind."""
+    """The time limit of a clip; no file and no process is left."""
     hanging = copy / "ffmpeg"
     hanging.write_text("#!/bin/sh\nexec sleep 1000\n")
     hanging.chmod(0o755)
@@ -254,5 +254,7 @@ def test_an_ffmpeg_that_hangs_is_ended(copy: Path, monkeypatch: pytest.MonkeyPat
         media.encode_video(copy / "a.mp4", frames, fps=1, audio=None, audio_rate_hz=8000)
     assert time.monotonic() - began < 30
     assert not list(copy.glob("*a.mp4*"))
-    below = psutil.Process().children(recursive=True)
-    assert not [p for p in below if p.status() != psutil.STATUS_ZOMBIE and "sleep" in p.name()]
+    descendants = psutil.Process().children(recursive=True)
+    assert not [
+        p for p in descendants if p.status() != psutil.STATUS_ZOMBIE and "sleep" in p.name()
+    ]

@@ -1,4 +1,4 @@
-"""What commands and workers load: nothing heavy before there is something to do."""
+"""Commands and workers import no heavy packages that they do not need."""
 
 import subprocess
 import sys
@@ -21,22 +21,24 @@ finally:
 """
 
 
-def python(code: str, *words: str) -> "subprocess.CompletedProcess[str]":
+def python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Runs code in a fresh Python in this repository's root."""
-    command = [sys.executable, "-c", code, *words]
+    command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("words", [("--help",), (), ("--no-such-option",)])
+@pytest.mark.parametrize("arguments", [("--help",), (), ("--no-such-option",)])
 @pytest.mark.parametrize("module", ["trimodal.cli", *(f"pipeline.{stage}" for stage in STAGES)])
-def test_help_and_a_wrong_command_line_load_nothing(module: str, words: tuple[str, ...]) -> None:
-    done = python(LOADED_BY_A_COMMAND.format(module=module), *words)
-    assert "usage: " in (done.stdout if words == ("--help",) else done.stderr)
-    assert done.returncode == (0 if words == ("--help",) else 2)
+def test_help_and_a_wrong_command_line_import_nothing(
+    module: str, arguments: tuple[str, ...]
+) -> None:
+    done = python(LOADED_BY_A_COMMAND.format(module=module), *arguments)
+    assert "usage: " in (done.stdout if arguments == ("--help",) else done.stderr)
+    assert done.returncode == (0 if arguments == ("--help",) else 2)
     assert done.stdout.splitlines()[-1] == f"loaded: {module.split('.')[0]}"
 
 
-# Workers load the modules of their jobs; these must stay small (400 MB a worker).
+# Workers import the modules of their jobs; these must stay small (400 MB per worker).
 @pytest.mark.parametrize(
     ("module", "unwanted"),
     [

@@ -1,4 +1,4 @@
-"""Captions as the text network reads them: tokens, vocabulary, ids, and their file."""
+"""Captions as input of the text network: tokens, vocabulary, ids, and their file."""
 
 import dataclasses
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_tokens_are_those_of_nltk(caption: str) -> None:
     assert tokenise(caption) == [word for word in words if word not in stop_words()]
 
 
-def test_tokens_are_not_cut() -> None:
+def test_tokens_are_not_truncated() -> None:
     assert len(tokenise("dog " * 40)) == 40
 
 
@@ -81,7 +81,7 @@ def test_ids_are_padded_with_zero_and_unknown_is_one(vocabulary: Vocabulary) -> 
     assert ids.dtype == np.int32
 
 
-def test_ids_are_cut_at_sixteen(vocabulary: Vocabulary) -> None:
+def test_ids_are_truncated_at_sixteen(vocabulary: Vocabulary) -> None:
     assert vocabulary.token_ids(["dog"] * 15 + ["cat", "ant"]).tolist() == [2] * 15 + [3]
 
 
@@ -89,13 +89,13 @@ def test_no_token_gives_padding_alone(vocabulary: Vocabulary) -> None:
     assert vocabulary.token_ids([]).tolist() == [0] * 16
 
 
-def test_words_stand_by_frequency_then_alphabet(vocabulary: Vocabulary) -> None:
+def test_words_are_sorted_by_frequency_then_alphabet(vocabulary: Vocabulary) -> None:
     assert vocabulary.words == ("<padding>", "<unknown>", "dog", "cat", "ant", "bee")
     assert [row[0] for row in vocabulary.vectors] == [0, 0, 4, 3, 1, 2]
     assert not vocabulary.vectors[:2].any()
 
 
-def test_words_that_no_caption_has_stand_behind_by_alphabet(vocabulary: Vocabulary) -> None:
+def test_words_of_no_caption_follow_alphabetically(vocabulary: Vocabulary) -> None:
     known = dict(zip(vocabulary.words[2:], vocabulary.vectors[2:], strict=True))
     others = {"zebra": vector(8), "emu": vector(7), "aardvark": vector(6)}
     more = build_vocabulary(COUNTS, others | known)
@@ -108,7 +108,7 @@ def test_words_that_no_caption_has_stand_behind_by_alphabet(vocabulary: Vocabula
 @pytest.mark.parametrize(
     "word", ["the", "don", "New", "new_york", "caf\u00e9", "r2", "", "two words", "<padding>"]
 )
-def test_words_that_are_no_token_do_not_enter(word: str) -> None:
+def test_words_that_are_not_a_token_are_excluded(word: str) -> None:
     more = build_vocabulary({"dog": 1}, {"dog": vector(1), "emu": vector(2), word: vector(3)})
     assert more.words[2:] == ("dog", "emu")
 
@@ -116,9 +116,9 @@ def test_words_that_are_no_token_do_not_enter(word: str) -> None:
 def test_order_does_not_depend_on_the_order_of_vectors_or_captions() -> None:
     counts = {"bee": 1, "ant": 2, "cat": 1}
     vectors = {word: vector(i) for i, word in enumerate(("cat", "bee", "ant"))}
-    backwards = dict(reversed(vectors.items()))
+    reversed_vectors = dict(reversed(vectors.items()))
     one = build_vocabulary(counts, vectors)
-    other = build_vocabulary(dict(reversed(counts.items())), backwards)
+    other = build_vocabulary(dict(reversed(counts.items())), reversed_vectors)
     assert one.words == other.words == ("<padding>", "<unknown>", "ant", "bee", "cat")
     assert one.fingerprint == other.fingerprint
 
@@ -134,7 +134,7 @@ def test_fingerprint_sees_words_order_and_vectors(vocabulary: Vocabulary) -> Non
     assert len({v.fingerprint for v in (vocabulary, renamed, swapped, moved)}) == 4
 
 
-def test_vocabulary_comes_back_from_its_file(vocabulary: Vocabulary, tmp_path: Path) -> None:
+def test_vocabulary_survives_a_round_trip(vocabulary: Vocabulary, tmp_path: Path) -> None:
     path = tmp_path / "vocabulary.parquet"
     write_vocabulary(path, vocabulary)
     back = read_vocabulary(path)
@@ -159,7 +159,7 @@ def test_vocabulary_without_its_special_rows_is_refused() -> None:
         Vocabulary(("dog", "cat"), np.zeros((2, 300), np.float32))
 
 
-def test_vocabulary_whose_vectors_do_not_fit_is_refused(vocabulary: Vocabulary) -> None:
+def test_vocabulary_with_another_number_of_vectors_is_refused(vocabulary: Vocabulary) -> None:
     with pytest.raises(DataError, match="vectors"):
         dataclasses.replace(vocabulary, vectors=vocabulary.vectors[:-1])
 
@@ -172,7 +172,7 @@ def test_table_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"word,vector\n"])
-def test_file_that_is_no_table_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+def test_file_that_is_not_a_table_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "vocabulary.parquet"
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"vocabulary\.parquet"):

@@ -1,4 +1,4 @@
-"""Where frames, windows and columns lie: the paper's facts and what short clips fall back to."""
+"""Positions of frames, windows and columns, also in short clips."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def test_frames_are_numbered_from_1(frame: int) -> None:
     [(-1.0, 0), (0.0, 0), (0.5, 0), (0.51, 1), (1.0, 1), (1.5, 1), (1.51, 2), (9.5, 9),
      (9.51, 10), (10.0, 10), (10.5, 10)],
 )  # fmt: skip
-def test_a_frame_counts_if_its_second_lies_before_the_end(duration: float, frames: int) -> None:
+def test_a_frame_counts_if_its_centre_is_before_the_end(duration: float, frames: int) -> None:
     assert frame_count(duration) == frames
 
 
@@ -67,66 +67,68 @@ def test_a_window_fits_within_a_twentieth_of_a_second(
     [(10.0, range(2, 9)), (9.6, range(2, 9)), (9.0, range(2, 9)), (8.9, range(2, 8)),
      (30.0, range(2, 9)), (4.0, [2, 3]), (3.0, [2])],
 )  # fmt: skip
-def test_training_draws_from_frames_2_to_8_whose_window_fits(
+def test_training_samples_frames_2_to_8_whose_window_fits(
     duration: float, frames: list[int]
 ) -> None:
-    points = [FramePosition(frame=frame, centre_seconds=frame - 0.5) for frame in frames]
-    assert training(duration) == points
+    positions = [FramePosition(frame=frame, centre_seconds=frame - 0.5) for frame in frames]
+    assert training(duration) == positions
 
 
-def test_training_keeps_to_the_frames_that_exist() -> None:
-    """Sound may be longer than the picture."""
-    assert [point.frame for point in training_positions(5, 10.0, 3.0, 2, 8)] == [2, 3, 4, 5]
+def test_training_samples_existing_frames_only() -> None:
+    """Audio may be longer than video."""
+    assert [position.frame for position in training_positions(5, 10.0, 3.0, 2, 8)] == [2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("duration", [2.9, 2.0, 0.6])
 def test_clips_shorter_than_a_window_train_on_their_middle(duration: float) -> None:
-    (point,) = training(duration)
-    assert point == middle_position(frame_count(duration), duration)
-    assert point.centre_seconds == duration / 2
+    (position,) = training(duration)
+    assert position == middle_position(frame_count(duration), duration)
+    assert position.centre_seconds == duration / 2
 
 
 @given(milliseconds)
 def test_the_middle_frame_is_the_one_nearest_to_the_middle(duration_ms: int) -> None:
     duration = duration_ms / 1000
-    point = middle_position(frame_count(duration), duration)
-    assert abs(frame_centre_seconds(point.frame) - point.centre_seconds) <= 0.5
+    position = middle_position(frame_count(duration), duration)
+    assert abs(frame_centre_seconds(position.frame) - position.centre_seconds) <= 0.5
 
 
 @pytest.mark.parametrize("frames", range(4, 64))
-def test_test_points_are_the_authors(frames: int) -> None:
-    positions = np.linspace(2, frames - 2, 4)
-    points = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
-    assert [point.frame for point in points] == [int(position) for position in positions]
-    centres = [point.centre_seconds for point in points]
-    assert centres == pytest.approx([position - 0.5 for position in positions])
+def test_test_positions_are_those_of_the_authors_code(frames: int) -> None:
+    expected = np.linspace(2, frames - 2, 4)
+    positions = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
+    assert [position.frame for position in positions] == [int(position) for position in expected]
+    centres = [position.centre_seconds for position in positions]
+    assert centres == pytest.approx(expected - 0.5)
 
 
-def test_test_points_of_ten_seconds() -> None:
-    points = evenly_spaced_positions(10, 10.0, 3.0, 4)
-    assert points == [FramePosition(frame=n, centre_seconds=n - 0.5) for n in (2, 4, 6, 8)]
+def test_test_positions_of_ten_seconds() -> None:
+    positions = evenly_spaced_positions(10, 10.0, 3.0, 4)
+    assert positions == [FramePosition(frame=n, centre_seconds=n - 0.5) for n in (2, 4, 6, 8)]
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_as_many_test_points_as_asked_for(count: int) -> None:
-    points = evenly_spaced_positions(10, 10.0, 3.0, count)
-    assert len(points) == count
-    assert points[0] == FramePosition(frame=2, centre_seconds=1.5)
-    assert points[-1].frame == (2 if count == 1 else 8)
+def test_number_of_test_positions_is_the_requested_one(count: int) -> None:
+    positions = evenly_spaced_positions(10, 10.0, 3.0, count)
+    assert len(positions) == count
+    assert positions[0] == FramePosition(frame=2, centre_seconds=1.5)
+    assert positions[-1].frame == (2 if count == 1 else 8)
 
 
 @pytest.mark.parametrize("duration", [2.95, 3.0, 3.2, 3.5])
 def test_windows_fit_in_videos_of_three_frames(duration: float) -> None:
     assert frame_count(duration) == 3
-    points = evenly_spaced_positions(3, duration, 3.0, 4)
-    assert all(window_fits(point.centre_seconds, 3.0, duration) for point in points)
-    assert points[0].centre_seconds == 1.5
-    assert points[-1].centre_seconds == pytest.approx(max(1.5, duration - 1.5))
-    assert {point.frame for point in points} == {2}
+    positions = evenly_spaced_positions(3, duration, 3.0, 4)
+    assert all(window_fits(position.centre_seconds, 3.0, duration) for position in positions)
+    assert positions[0].centre_seconds == 1.5
+    assert positions[-1].centre_seconds == pytest.approx(max(1.5, duration - 1.5))
+    assert {position.frame for position in positions} == {2}
 
 
 @pytest.mark.parametrize("duration", [2.0, 2.8])
-def test_videos_shorter_than_a_window_have_all_points_in_their_middle(duration: float) -> None:
+def test_videos_shorter_than_a_window_have_all_test_positions_in_their_middle(
+    duration: float,
+) -> None:
     frames = frame_count(duration)
     assert (
         evenly_spaced_positions(frames, duration, 3.0, 4) == [middle_position(frames, duration)] * 4
@@ -134,22 +136,22 @@ def test_videos_shorter_than_a_window_have_all_points_in_their_middle(duration: 
 
 
 @given(milliseconds, st.integers(1, 8))
-def test_every_point_names_a_frame_of_the_video(duration_ms: int, count: int) -> None:
+def test_every_position_has_a_frame_of_the_video(duration_ms: int, count: int) -> None:
     duration = duration_ms / 1000
     frames = frame_count(duration)
-    spread = evenly_spaced_positions(frames, duration, 3.0, count)
-    assert len(spread) == count
-    for point in [*spread, *training(duration)]:
-        assert 1 <= point.frame <= frames
+    evenly_spaced = evenly_spaced_positions(frames, duration, 3.0, count)
+    assert len(evenly_spaced) == count
+    for position in [*evenly_spaced, *training(duration)]:
+        assert 1 <= position.frame <= frames
 
 
 @given(milliseconds | st.integers(2800, 3100))
 def test_test_windows_fit_or_are_all_in_the_middle(duration_ms: int) -> None:
     duration = duration_ms / 1000
     frames = frame_count(duration)
-    points = evenly_spaced_positions(frames, duration, 3.0, 4)
-    if points != [middle_position(frames, duration)] * 4:
-        assert all(window_fits(point.centre_seconds, 3.0, duration) for point in points)
+    positions = evenly_spaced_positions(frames, duration, 3.0, 4)
+    if positions != [middle_position(frames, duration)] * 4:
+        assert all(window_fits(position.centre_seconds, 3.0, duration) for position in positions)
 
 
 def test_videos_without_frames_are_refused() -> None:
@@ -172,5 +174,5 @@ def test_a_windows_columns_include_both_edges(
 @pytest.mark.parametrize(
     ("centre", "column"), [(1.5, 0), (2.5, 100), (0.5, -100), (1.504, 0), (1.506, 1), (8.5, 700)]
 )
-def test_a_window_begins_at_the_nearest_column(centre: float, column: int) -> None:
+def test_a_window_starts_at_the_nearest_column(centre: float, column: int) -> None:
     assert first_column(centre, 3.0, 0.01) == column

@@ -1,4 +1,4 @@
-"""Word vectors as the original tool and gensim write them, and every broken file refused."""
+"""Word vectors as written by the original tool and by gensim; broken files are refused."""
 
 import gzip
 import tempfile
@@ -30,29 +30,29 @@ def file(tmp_path: Path) -> Path:
 
 
 def numbered(*words: str) -> dict[str, npt.NDArray[np.float32]]:
-    """Vectors that differ in every number."""
+    """Vectors with pairwise different numbers."""
     return {
         word: np.arange(WIDTH, dtype=np.float32) + 10 * row + 1 for row, word in enumerate(words)
     }
 
 
 def content(vectors: Vectors, newline: bytes = b"") -> bytes:
-    """A file; with ``newline`` behind every vector it is as the original tool writes it."""
+    """A file; the original tool writes a ``newline`` after every vector."""
     rows = (w.encode() + b" " + v.astype("<f4").tobytes() + newline for w, v in vectors.items())
     return f"{len(vectors)} {len(next(iter(vectors.values())))}\n".encode() + b"".join(rows)
 
 
-def assert_same(read: Vectors, wanted: Vectors) -> None:
-    assert list(read) == list(wanted)
-    for word, vector in wanted.items():
+def assert_same(read: Vectors, expected: Vectors) -> None:
+    assert list(read) == list(expected)
+    for word, vector in expected.items():
         assert read[word].dtype == np.float32
         assert read[word].tobytes() == vector.tobytes()
 
 
-# What is read
+# Reading
 
 
-def test_knows_the_words_it_has(file: Path) -> None:
+def test_only_known_words_are_returned(file: Path) -> None:
     write_vectors(file, ["cat", "dog", "é"])
     vectors = read_vectors(file, ["dog", "é", "unicorn"], 300)
     assert set(vectors) == {"dog", "é"}
@@ -62,9 +62,9 @@ def test_knows_the_words_it_has(file: Path) -> None:
 
 
 @pytest.mark.parametrize("newline", NEWLINES)
-@pytest.mark.parametrize("zipped", [False, True])
+@pytest.mark.parametrize("gzipped", [False, True])
 def test_agrees_with_gensim_on_a_file_that_gensim_saved(
-    newline: bytes, zipped: bool, file: Path
+    newline: bytes, gzipped: bool, file: Path
 ) -> None:
     rng = np.random.default_rng(0)
     words = ["the", "dog", "New_York", "naïve", "犬", "a.b", "dog's", *map(str, range(200))]
@@ -74,14 +74,14 @@ def test_agrees_with_gensim_on_a_file_that_gensim_saved(
     if newline:
         file.write_bytes(content({word: saved[word] for word in words}, newline))
     known = KeyedVectors.load_word2vec_format(str(file), binary=True)
-    if zipped:
+    if gzipped:
         file.write_bytes(gzip.compress(file.read_bytes()))
     assert_same(read_vectors(file, words, 50), {word: known[word] for word in known.index_to_key})
 
 
 @pytest.mark.parametrize("newline", NEWLINES)
 @pytest.mark.parametrize("block_bytes", range(1, 70))
-def test_any_row_may_lie_on_a_border_of_blocks(
+def test_any_row_may_cross_a_block_boundary(
     block_bytes: int, newline: bytes, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(word2vec, "BLOCK_BYTES", block_bytes)
@@ -91,7 +91,7 @@ def test_any_row_may_lie_on_a_border_of_blocks(
 
 
 @pytest.mark.parametrize("newline", NEWLINES)
-def test_bytes_of_a_vector_are_no_spaces_and_no_newlines(newline: bytes, file: Path) -> None:
+def test_bytes_of_a_vector_may_look_like_spaces_and_newlines(newline: bytes, file: Path) -> None:
     spaces = np.frombuffer(b"    \n\n\n\n \n \n", np.float32)
     vectors = {"x": np.ones(WIDTH, np.float32), "a": spaces, "b": spaces[::-1], "c": spaces}
     file.write_bytes(content(vectors, newline))
@@ -99,7 +99,7 @@ def test_bytes_of_a_vector_are_no_spaces_and_no_newlines(newline: bytes, file: P
 
 
 @pytest.mark.parametrize("name", ["vectors.bin.gz", "vectors.bin"])
-def test_gzip_is_told_by_its_first_bytes_and_not_by_its_name(name: str, tmp_path: Path) -> None:
+def test_gzip_is_detected_by_its_first_bytes_and_not_by_its_name(name: str, tmp_path: Path) -> None:
     vectors = numbered("cat", "dog")
     for body in (content(vectors), gzip.compress(content(vectors))):
         (tmp_path / name).write_bytes(body)
@@ -114,7 +114,7 @@ def test_gzip_of_several_members_is_one_file(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "kept"),
+    ("rows", "words"),
     [
         (0, ["zebra"]),
         (1, ["cat", "zebra"]),
@@ -123,14 +123,16 @@ def test_gzip_of_several_members_is_one_file(file: Path) -> None:
         (99, ["cat", "the", "emu", "zebra"]),
     ],
 )
-def test_frequent_words_of_letters_are_kept_unasked(rows: int, kept: list[str], file: Path) -> None:
+def test_frequent_words_of_letters_are_always_returned(
+    rows: int, words: list[str], file: Path
+) -> None:
     vectors = numbered("cat", "Dog", "ant_hill", "é", "bee2", "", "x\n", "the", "emu", "zebra")
     file.write_bytes(content(vectors))
     read = read_vectors(file, ["zebra", "unicorn"], WIDTH, frequent_rows=rows)
-    assert_same(read, {word: vectors[word] for word in kept})
+    assert_same(read, {word: vectors[word] for word in words})
 
 
-def test_first_of_two_equal_words_wins(file: Path) -> None:
+def test_first_of_duplicate_words_is_used(file: Path) -> None:
     once = content(numbered("cat", "dog")).partition(b"\n")[2]
     bad = b"cat " + np.full(WIDTH, np.nan, np.float32).tobytes()
     file.write_bytes(b"5 3\n" + once + once + bad)
@@ -141,14 +143,14 @@ def test_first_of_two_equal_words_wins(file: Path) -> None:
     assert_same(read, {word: known[word] for word in ("cat", "dog")})
 
 
-def test_word_that_is_not_utf8_is_passed_over(file: Path) -> None:
+def test_word_that_is_not_utf8_is_skipped(file: Path) -> None:
     body = content(numbered("cat", "bad", "dog")).replace(b"bad", b"\xffz\xfe")
     file.write_bytes(body)
     read = read_vectors(file, ["cat", "dog", "z", "\ufffdz\ufffd"], WIDTH, frequent_rows=3)
     assert list(read) == ["cat", "dog"]
 
 
-def test_vectors_do_not_hold_on_to_the_file(file: Path) -> None:
+def test_vectors_do_not_reference_the_file_buffer(file: Path) -> None:
     file.write_bytes(content(numbered("cat")))
     vector = read_vectors(file, ["cat"], WIDTH)["cat"]
     assert vector.base is None
@@ -163,33 +165,33 @@ def test_longest_word_is_read(file: Path) -> None:
 
 @settings(max_examples=200, deadline=None, database=None)
 @given(data=st.data())
-def test_any_words_and_vectors_come_back(data: st.DataObject) -> None:
+def test_any_words_and_vectors_survive_a_round_trip(data: st.DataObject) -> None:
     word = st.text(max_size=12).filter(lambda text: " " not in text and text[:1] != "\n")
     words = data.draw(st.lists(word, min_size=1, max_size=8, unique=True))
     width = data.draw(st.integers(5, 9))
     numbers = st.floats(width=32, allow_nan=False, allow_infinity=False)
     rows = data.draw(arrays(np.float32, (len(words), width), elements=numbers))
     vectors = dict(zip(words, rows, strict=True))
-    wanted = data.draw(st.sets(st.sampled_from(words)))
+    requested = data.draw(st.sets(st.sampled_from(words)))
     body = content(vectors, data.draw(st.sampled_from(NEWLINES)))
     body = gzip.compress(body) if data.draw(st.booleans()) else body
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(word2vec, "BLOCK_BYTES", data.draw(st.integers(1, 300)))
         file = Path(folder) / "v"
         file.write_bytes(body)
-        read = read_vectors(file, wanted, width)
-    assert_same(read, {word: vectors[word] for word in words if word in wanted})
+        read = read_vectors(file, requested, width)
+    assert_same(read, {word: vectors[word] for word in words if word in requested})
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_memory_is_that_of_a_block_and_not_of_the_file(
-    zipped: bool, file: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_memory_is_bounded_by_the_block_size(
+    gzipped: bool, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(word2vec, "BLOCK_BYTES", 2**18)
     size = 2**20 * 24
     row = b"word " + np.ones(300, np.float32).tobytes()
     body = f"{size // len(row)} 300\n".encode() + row * (size // len(row))
-    file.write_bytes(gzip.compress(body, 1) if zipped else body)
+    file.write_bytes(gzip.compress(body, 1) if gzipped else body)
     del body
     tracemalloc.start()
     try:
@@ -200,7 +202,7 @@ def test_memory_is_that_of_a_block_and_not_of_the_file(
     assert peak < size / 10
 
 
-# What is refused
+# Refusals
 
 
 def test_another_width_is_refused(file: Path) -> None:
@@ -209,7 +211,7 @@ def test_another_width_is_refused(file: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_vector_that_is_not_finite_is_named_if_it_is_kept(bad: float, file: Path) -> None:
+def test_returned_vector_that_is_not_finite_is_named(bad: float, file: Path) -> None:
     vectors = numbered("cat", "dog")
     vectors["dog"][2] = bad
     file.write_bytes(content(vectors))
@@ -223,18 +225,18 @@ def test_vector_that_is_not_finite_is_named_if_it_is_kept(bad: float, file: Path
 def test_file_truncated_at_any_byte_is_refused(
     block_bytes: int, newline: bytes, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only the line end behind the last vector may be absent: nothing is lost with it."""
+    """Only the newline after the last vector may be missing: it holds no data."""
     monkeypatch.setattr(word2vec, "BLOCK_BYTES", block_bytes)
     vectors = numbered("cat", "dog", "é")
     body = content(vectors, newline)
-    for kept in range(len(body) - len(newline)):
-        file.write_bytes(body[:kept])
+    for length in range(len(body) - len(newline)):
+        file.write_bytes(body[:length])
         refused(lambda: read_vectors(file, vectors.keys(), WIDTH), str(file))
     file.write_bytes(body[: len(body) - len(newline)])
     assert_same(read_vectors(file, vectors.keys(), WIDTH), vectors)
 
 
-def test_truncated_file_is_told_by_its_row(file: Path) -> None:
+def test_truncated_file_is_named_with_its_row(file: Path) -> None:
     file.write_bytes(content(numbered("cat", "dog", "emu"))[: -WIDTH * 4])
     refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "truncated", "row 3 of 3")
 
@@ -242,20 +244,20 @@ def test_truncated_file_is_told_by_its_row(file: Path) -> None:
 def test_gzip_truncated_at_any_byte_is_refused(file: Path) -> None:
     vectors = numbered("cat", "dog", "é")
     body = gzip.compress(content(vectors, b"\n"))
-    for kept in range(len(body)):
-        file.write_bytes(body[:kept])
+    for length in range(len(body)):
+        file.write_bytes(body[:length])
         refused(lambda: read_vectors(file, vectors.keys(), WIDTH), str(file))
 
 
 def test_gzip_with_any_byte_of_its_data_or_checksum_changed_is_refused(file: Path) -> None:
     vectors = numbered("cat", "dog", "é")
     body = gzip.compress(content(vectors))
-    for place in range(10, len(body)):  # the first ten bytes hold a time stamp
-        file.write_bytes(body[:place] + bytes([body[place] ^ 0x55]) + body[place + 1 :])
+    for position in range(10, len(body)):  # the first ten bytes hold a time stamp
+        file.write_bytes(body[:position] + bytes([body[position] ^ 0x55]) + body[position + 1 :])
         refused(lambda: read_vectors(file, vectors.keys(), WIDTH), str(file))
 
 
-def test_gzip_with_something_behind_it_is_refused(file: Path) -> None:
+def test_gzip_with_trailing_data_is_refused(file: Path) -> None:
     file.write_bytes(gzip.compress(content(numbered("cat"))) + b"more")
     refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "gzip")
 
@@ -283,9 +285,9 @@ def test_gzip_with_something_behind_it_is_refused(file: Path) -> None:
         b"the 0.1 0.2 0.3\nof 0.4 0.5 0.6\n",
     ],
 )
-@pytest.mark.parametrize("zipped", [False, True])
-def test_file_of_another_format_is_refused(body: bytes, zipped: bool, file: Path) -> None:
-    file.write_bytes(gzip.compress(body) if zipped else body)
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_file_of_another_format_is_refused(body: bytes, gzipped: bool, file: Path) -> None:
+    file.write_bytes(gzip.compress(body) if gzipped else body)
     refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "not a word2vec binary file")
 
 
@@ -306,7 +308,7 @@ def test_text_format_is_refused_by_its_name(file: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "named"),
     [
-        (b"0 3", "no word"),
+        (b"0 3", "declares 0 words"),
         (b"1 0", "0 dimensions"),
         (b"1 99999999999999999999", "99999999999999999999 dimensions"),
         (b"99999999999999999999 3", "row 3 of 99999999999999999999"),
@@ -314,7 +316,7 @@ def test_text_format_is_refused_by_its_name(file: Path) -> None:
         (b"1 3", "more than the 1 rows"),
     ],
 )
-def test_header_that_does_not_fit_is_refused(header: bytes, named: str, file: Path) -> None:
+def test_header_that_does_not_match_is_refused(header: bytes, named: str, file: Path) -> None:
     body = content(numbered("cat", "dog"))
     file.write_bytes(body.replace(b"2 3", header))
     refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), named)
@@ -322,7 +324,7 @@ def test_header_that_does_not_fit_is_refused(header: bytes, named: str, file: Pa
 
 @pytest.mark.parametrize("tail", [b"\n\n", b"x", b"\0", b" ", b"\nx"])
 @pytest.mark.parametrize("block_bytes", [1, 2**20])
-def test_bytes_behind_the_last_row_are_refused(
+def test_bytes_after_the_last_row_are_refused(
     block_bytes: int, tail: bytes, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(word2vec, "BLOCK_BYTES", block_bytes)
@@ -331,7 +333,7 @@ def test_bytes_behind_the_last_row_are_refused(
     refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "more than the 2 rows")
 
 
-def test_word_that_does_not_end_is_refused_before_the_file_is_in_memory(
+def test_endless_word_is_refused_before_the_file_is_in_memory(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(word2vec, "BLOCK_BYTES", 1000)

@@ -1,4 +1,4 @@
-"""The command line, ``trimodal``. Heavy imports wait their turn."""
+"""The command line, ``trimodal``. Each subcommand imports what it needs."""
 
 import argparse
 import json
@@ -12,18 +12,20 @@ STORE = "data/search"
 
 
 def main() -> None:
-    """Runs a subcommand; an error a user can mend is one line on standard error, exit code 1."""
+    """Runs a subcommand; errors a user can fix are one line on standard error, with exit code 1."""
     parser = argparse.ArgumentParser(prog="trimodal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    scale = commands.add_parser("scale", help="write an overlay of params/ into params.yaml")
+    scale = commands.add_parser("scale", help="apply an overlay of params/ to params.yaml")
     scale.add_argument("name", help="an overlay: the stem of a file in params/")
-    compare = commands.add_parser("compare", help="two revisions' metrics, and whether they differ")
+    compare = commands.add_parser(
+        "compare", help="compare the metrics of two revisions, with significance"
+    )
     for name in ("first", "second"):
         compare.add_argument(name, help="a commit, a DVC experiment, or workspace")
     experiments = commands.add_parser("experiments", help="a series of DVC experiments")
     experiments.add_argument("series", choices=["table1"], help="table1: the paper's comparison")
     experiments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    commands.add_parser("doctor", help="what is missing here, and what each stage will take")
+    commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
     args = parser.parse_args()
     try:
@@ -55,29 +57,40 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     model.add_argument("--store", default=STORE, help="the index, a folder or a URL of an object "
                        "store; default: %(default)s")  # fmt: skip
     index = commands.add_parser(
-        "index", parents=[model], help="look at the new and changed videos of a folder"
+        "index", parents=[model], help="index the new and changed videos of a folder"
     )
     index.add_argument("folder")
     index.add_argument("--workers", type=int, default=2)
     search = commands.add_parser(
-        "search", parents=[model], help="find moments of the indexed videos",
-        description="Several --text, --audio and --image are asked together.",
+        "search", parents=[model], help="retrieve moments of the indexed videos",
+        description="Several --text, --audio and --image form one query.",
     )  # fmt: skip
     search.add_argument("--text", action="append", default=[], metavar="SENTENCE")
     search.add_argument("--audio", action="append", default=[], metavar="FILE")
     search.add_argument("--image", action="append", default=[], metavar="FILE")
-    search.add_argument("--and", action="store_true", help="may stand between them")
-    search.add_argument("--top", type=int, default=10, help="so many videos")
-    search.add_argument("--audio-weight", type=float, default=0.2, metavar="W",
-                        help="of a moment's sound, 0 to 1; its picture has the rest")  # fmt: skip
+    search.add_argument(
+        "--and", action="store_true", help="may be written between them; has no effect"
+    )
+    search.add_argument(
+        "--top", type=int, default=10, help="number of videos; default: %(default)s"
+    )
+    search.add_argument(
+        "--audio-weight",
+        type=float,
+        default=0.2,
+        metavar="W",
+        help="of the audio, 0 to 1; the frame's is 1 - W; default: %(default)s",
+    )
     search.add_argument("--json", action="store_true")
-    serve = commands.add_parser("serve", parents=[model], help="a page to search with, on loopback")
+    serve = commands.add_parser(
+        "serve", parents=[model], help="serve a search page on this machine"
+    )
     export = commands.add_parser(
         "export", parents=[model], help="write the three encoders as ONNX files"
     )
     export.add_argument("folder", type=Path)
     serve.add_argument("--port", type=int, default=8731)
-    serve.add_argument("--open", action="store_true", help="show it in the browser")
+    serve.add_argument("--open", action="store_true", help="open it in the browser")
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -90,7 +103,7 @@ def _index(args: argparse.Namespace) -> None:
         print(f"{path}: {problem}")
     print(
         f"{report.moments} moments; videos: {report.added} new, {report.changed} changed, "
-        f"{report.kept} as they were, {report.dropped} gone, {len(report.problems)} with problems"
+        f"{report.kept} unchanged, {report.dropped} deleted, {len(report.problems)} with problems"
     )
 
 
@@ -98,13 +111,13 @@ def _search(args: argparse.Namespace) -> None:
     from trimodal.search.api import Trimodal, as_text
 
     model = Trimodal.load(args.model, args.vocabulary)
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         hits = model.search(
             args.text, args.audio, args.image,
             top=args.top, audio_weight=args.audio_weight, store=args.store, exact=True,
         )  # fmt: skip
-    for warning in told:
+    for warning in caught:
         print(f"trimodal: {warning.message}", file=sys.stderr)
     print(json.dumps([asdict(hit) for hit in hits], indent=2) if args.json else as_text(hits))
 
@@ -115,7 +128,7 @@ def _serve(args: argparse.Namespace) -> None:
     from trimodal.search.server import serve
 
     def ready(address: str) -> None:
-        print(f"Search your videos at {address} (Ctrl-C ends it)", flush=True)
+        print(f"Search your videos at {address} (Ctrl-C stops it)", flush=True)
         if args.open:
             webbrowser.open(address)
 
@@ -127,8 +140,9 @@ def _export(args: argparse.Namespace) -> None:
     from trimodal.search.export import export_encoders
 
     model = Encoder.load(args.model, args.vocabulary, device="cpu")
-    for done in export_encoders(model, args.folder):
-        print(f"{args.folder / done.file}: agrees with PyTorch to {done.difference:.0e}")
+    for exported in export_encoders(model, args.folder):
+        path = args.folder / exported.file
+        print(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")
 
 
 def _scale(name: str) -> None:
@@ -137,14 +151,14 @@ def _scale(name: str) -> None:
     changed = apply_overlay(Path("params.yaml"), Path("params") / f"{name}.yaml")
     for key, (before, after) in changed.items():
         print(f"{key}: {before} -> {after}")
-    print(f"params.yaml is at scale '{name}': {len(changed)} values changed")
+    print(f"applied params/{name}.yaml: {len(changed)} values changed")
 
 
 def _doctor() -> None:
-    from trimodal.doctor import as_text, diagnose
+    from trimodal.doctor import diagnose, format_diagnosis
 
     diagnosis = diagnose(Path("params.yaml"))
-    print(as_text(diagnosis))
+    print(format_diagnosis(diagnosis))
     if not diagnosis.healthy:
         sys.exit(1)
 

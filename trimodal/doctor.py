@@ -1,4 +1,4 @@
-"""Before days of work: what is missing here, and what every stage will take."""
+"""Checks before a long run: what is missing on this machine, and what each stage will take."""
 
 import math
 import shutil
@@ -18,7 +18,7 @@ from trimodal.estimate import Sections, Sizes, StageCost, estimate
 from trimodal.media.container import missing_encoders
 from trimodal.models.devices import pick_device, pick_dtype
 from trimodal.sources.image_files import ImageFile, read_coco_files, read_flickr30k_files
-from trimodal.sources.msrvtt import wanted_videos
+from trimodal.sources.msrvtt import read_videos
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.training.leaks import LeaksConfig
 
@@ -29,7 +29,7 @@ _OFFICIAL_VGGSOUND = 183_730  # the train split
 _OFFICIAL_MSRVTT = 1000  # 1k-A
 _OFFICIAL_COCO = (123_287, 118_287)  # 2017: train and val, train alone
 _OFFICIAL_FLICKR30K = (31_783, 31_783)
-_HOMES = {
+_WHERE_TO_GET = {
     "download.vggsound_csv": "https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
     "download.vggsound_media": "a mirror of VGGSound as tars, or set download.source to youtube",
     "download.msrvtt_csv": "MSRVTT_JSFUSION_test.csv of msrvtt_data.zip at "
@@ -46,16 +46,16 @@ _HOMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One thing looked at. ``missing`` stops the pipeline; a ``note`` is for a person to weigh."""
+    """The result of one check. ``missing`` stops the pipeline; a ``note`` does not."""
 
     verdict: Verdict
-    what: str
+    name: str
     detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """All findings, and what each stage is estimated to take."""
+    """All findings, and the estimated cost of each stage."""
 
     findings: tuple[Finding, ...]
     costs: tuple[StageCost, ...]
@@ -67,12 +67,12 @@ class Diagnosis:
 
 
 def diagnose(params_path: Path) -> Diagnosis:
-    """Looks at this machine with these params; takes some seconds, changes nothing.
+    """Checks this machine against these params; takes some seconds, changes nothing.
 
-    Raises ConfigError for params that no stage would take.
+    Raises ConfigError for invalid params.
     """
     sections = read_sections(params_path)
-    load_section(params_path, "leaks", LeaksConfig)  # costs nothing, and a typo is told now
+    load_section(params_path, "leaks", LeaksConfig)  # to report a typo now
     sizes, unreadable = count_work(sections, load_section(params_path, "demo", DemoConfig))
     costs = estimate(sections, sizes)
     findings = [
@@ -87,8 +87,8 @@ def diagnose(params_path: Path) -> Diagnosis:
 
 
 def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Finding]]:
-    """What the annotation files ask for (the demo: its world); and, where one cannot be read, the
-    data set's official size and a finding that says so.
+    """The number of items in the annotation files (or in the demo's world); for a file that cannot
+    be read, the data set's official size and a finding that says so.
     """
     if sections.download.source == "demo":
         world = sample_world(demo)
@@ -103,35 +103,44 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
     download, captions = sections.download, sections.captions
     unreadable: list[Finding] = []
 
-    def read(what: str, reader: Callable[[], tuple[list[Item], Any]]) -> list[Item] | None:
+    def read(
+        name: str, official: int, reader: Callable[[], tuple[list[Item], Any]]
+    ) -> list[Item] | None:
         try:
             return reader()[0]
         except (DataError, OSError) as error:
-            detail = f"{error}; the estimate uses the official size"
-            unreadable.append(Finding(verdict="missing", what=what, detail=detail))
+            detail = f"{error}; the estimate uses the official {official:,}"
+            unreadable.append(Finding(verdict="missing", name=name, detail=detail))
             return None
 
     def images(files: list[ImageFile] | None, official: tuple[int, int]) -> tuple[int, int]:
-        """All images, and those that train."""
+        """Number of all images and of training images."""
         if files is None:
             return official
         return len(files), sum(file.image.split == "train" for file in files)
 
     coco = images(
-        read("COCO", lambda: read_coco_files(Path(captions.coco), captions.coco_annotations)),
+        read(
+            "COCO",
+            _OFFICIAL_COCO[0],
+            lambda: read_coco_files(Path(captions.coco), captions.coco_annotations),
+        ),
         _OFFICIAL_COCO,
     )
     flickr30k = images(
         read(
             "Flickr30k",
+            _OFFICIAL_FLICKR30K[0],
             lambda: read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations),
         ),
         _OFFICIAL_FLICKR30K,
     )
     clips = read(
-        "VGGSound", lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits)
+        "VGGSound",
+        _OFFICIAL_VGGSOUND,
+        lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits),
     )
-    videos = read("MSR-VTT", lambda: wanted_videos(Path(download.msrvtt_csv)))
+    videos = read("MSR-VTT", _OFFICIAL_MSRVTT, lambda: read_videos(Path(download.msrvtt_csv)))
     sizes = Sizes(
         train_clips=_OFFICIAL_VGGSOUND if clips is None else len(clips),
         test_videos=_OFFICIAL_MSRVTT if videos is None else len(videos),
@@ -142,7 +151,7 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
 
 
 def read_sections(params_path: Path) -> Sections:
-    """The sections that decide what the stages cost."""
+    """The sections that determine the cost of the stages."""
     sections: dict[str, Any] = {
         field.name: load_section(params_path, field.name, field.type)  # type: ignore[arg-type]
         for field in fields(Sections)
@@ -151,11 +160,11 @@ def read_sections(params_path: Path) -> Sections:
 
 
 def _tools(sections: Sections) -> Iterator[Finding]:
-    if lacking := missing_encoders():
-        detail = f"cannot encode {' and '.join(lacking)}"
-        yield Finding(verdict="missing", what="ffmpeg", detail=detail)
+    if missing := missing_encoders():
+        detail = f"cannot encode {' and '.join(missing)}"
+        yield Finding(verdict="missing", name="ffmpeg", detail=detail)
     else:
-        yield Finding(verdict="ok", what="ffmpeg", detail="with libx264 and AAC")
+        yield Finding(verdict="ok", name="ffmpeg", detail="with libx264 and AAC")
     if sections.download.source == "youtube":
         yield from _youtube_tools(sections)
 
@@ -164,30 +173,34 @@ def _youtube_tools(sections: Sections) -> Iterator[Finding]:
     import yt_dlp.version
 
     runtime = sections.machine.youtube.js_runtime
-    found = shutil.which("qjs" if runtime == "quickjs" else runtime)
+    path = shutil.which("qjs" if runtime == "quickjs" else runtime)
     yield Finding(
-        verdict="ok" if found else "missing",
-        what="JavaScript runtime",
-        detail=found
-        or f"yt-dlp needs {runtime} to read YouTube's pages; install it, or name "
-        "another in machine.youtube.js_runtime",
+        verdict="ok" if path else "missing",
+        name="JavaScript runtime",
+        detail=path
+        or f"yt-dlp needs {runtime} to read YouTube's pages; install it, or set "
+        "machine.youtube.js_runtime to another",
     )
     released = yt_dlp.version.__version__
     age = (date.today() - date(*(int(part) for part in released.split(".")[:3]))).days
     yield Finding(
         verdict="note" if age > _STALE_DAYS else "ok",
-        what="yt-dlp",
+        name="yt-dlp",
         detail=f"{released}, {age} days old"
-        + ("; YouTube changes faster: pip install --upgrade yt-dlp" if age > _STALE_DAYS else ""),
+        + (
+            "; YouTube may have changed since: pip install --upgrade yt-dlp"
+            if age > _STALE_DAYS
+            else ""
+        ),
     )
     cookies = sections.machine.youtube.cookies_file
     if cookies and not Path(cookies).is_file():
-        yield Finding(verdict="missing", what="machine.youtube.cookies_file", detail=cookies)
+        yield Finding(verdict="missing", name="machine.youtube.cookies_file", detail=cookies)
 
 
 def _sources(sections: Sections) -> Iterator[Finding]:
     demo = sections.download.source == "demo"
-    for key, home in _HOMES.items():
+    for key, where in _WHERE_TO_GET.items():
         section, name = key.split(".")
         value = getattr(getattr(sections, section), name)
         if not value or (
@@ -195,27 +208,27 @@ def _sources(sections: Sections) -> Iterator[Finding]:
         ):
             continue
         if Path(value).exists():
-            yield Finding(verdict="ok", what=key, detail=value)
+            yield Finding(verdict="ok", name=key, detail=value)
         elif demo:
-            yield Finding(verdict="ok", what=key, detail=f"{value}, which the demo will write")
+            yield Finding(verdict="ok", name=key, detail=f"{value}, written by the demo")
         else:
-            yield Finding(verdict="missing", what=key, detail=f"{value}: {home}")
+            yield Finding(verdict="missing", name=key, detail=f"{value}: {where}")
 
 
 def _weights(sections: Sections) -> Iterator[Finding]:
     model = sections.model
-    wanted = {model.audio_weights}
+    weights = {model.audio_weights}
     if model.image_backbone == "resnet18":
-        wanted.add(model.image_weights)
-    if "imagenet" not in wanted:
+        weights.add(model.image_weights)
+    if "imagenet" not in weights:
         return
-    kept = list((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet18-*.pth"))
+    cached = list((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet18-*.pth"))
     yield Finding(
-        verdict="ok" if kept else "note",
-        what="ImageNet weights",
-        detail=kept[0].name
-        if kept
-        else "torchvision downloads them (45 MB) when training begins; without a network put "
+        verdict="ok" if cached else "note",
+        name="ImageNet weights",
+        detail=cached[0].name
+        if cached
+        else "torchvision downloads them (45 MB) at the start of training; without a network put "
         f"resnet18-f37072fd.pth into {torch.hub.get_dir()}/checkpoints",
     )
 
@@ -224,38 +237,38 @@ def _device(sections: Sections) -> Finding:
     try:
         device = pick_device(sections.machine.device)
     except RuntimeError as error:
-        return Finding(verdict="missing", what="device", detail=str(error))
+        return Finding(verdict="missing", name="device", detail=str(error))
     dtype = str(pick_dtype(sections.train.precision, device)).removeprefix("torch.")
     if device.type == "cpu":
         return Finding(
-            verdict="note", what="device", detail=f"no GPU: training on the CPU, {dtype}"
+            verdict="note", name="device", detail=f"no GPU: training on the CPU, {dtype}"
         )
     memory = torch.cuda.get_device_properties(device).total_memory
     name = torch.cuda.get_device_name(device)
-    return Finding(verdict="ok", what="device", detail=f"{name}, {quantity(memory)}B, {dtype}")
+    return Finding(verdict="ok", name="device", detail=f"{name}, {quantity(memory)}B, {dtype}")
 
 
-def _disk(needed: float) -> Finding:
+def _disk(required: float) -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
     config = Path(".dvc/config").read_text() if Path(".dvc/config").exists() else ""
     linked = "hardlink" in config or "symlink" in config
-    needed *= 1 if linked else 2
-    how = (
-        "" if linked else " (twice what the stages leave: DVC keeps a copy; `dvc config cache.type "
+    required *= 1 if linked else 2
+    advice = (
+        "" if linked else " (twice the stages' outputs: DVC keeps a copy; `dvc config cache.type "
     )
-    how += "" if linked else "hardlink,symlink` spares it)"
+    advice += "" if linked else "hardlink,symlink` avoids it)"
     return Finding(
-        verdict="ok" if needed < free else "missing",
-        what="disk",
-        detail=f"{quantity(needed)}B needed{how}, {quantity(free)}B free",
+        verdict="ok" if required < free else "missing",
+        name="disk",
+        detail=f"{quantity(required)}B required{advice}, {quantity(free)}B free",
     )
 
 
-def as_text(diagnosis: Diagnosis) -> str:
-    """The findings, a line each, and the table of stages."""
-    width = max(len(finding.what) for finding in diagnosis.findings)
+def format_diagnosis(diagnosis: Diagnosis) -> str:
+    """The findings, one per line, and the table of stages."""
+    width = max(len(finding.name) for finding in diagnosis.findings)
     lines = [
-        f"{finding.verdict:<8} {finding.what:<{width}}  {finding.detail}"
+        f"{finding.verdict:<8} {finding.name:<{width}}  {finding.detail}"
         for finding in diagnosis.findings
     ]
     lines += ["", f"{'stage':<9} {'time':>9} {'disk':>9}  estimated from"]

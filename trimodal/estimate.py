@@ -1,4 +1,4 @@
-"""What every stage will take here, from a few items measured now with these params."""
+"""Estimates what each stage takes on this machine, from a few items timed with these params."""
 
 import io
 import math
@@ -35,13 +35,13 @@ from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
 from trimodal.training.trainer import Trainer
 
-_PATIENCE_SECONDS = 3.0  # a step that would take longer is scaled up from four rows
+_MAX_STEP_SECONDS = 3.0  # a longer step is extrapolated from four rows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How much there is to do: training and validation clips, test videos, captioned images, and
-    how many of these train.
+    """The amount of data: training and validation clips, test videos, captioned images and the
+    training images among them.
     """
 
     train_clips: int
@@ -52,8 +52,8 @@ class Sizes:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """A stage's estimated wall-clock time and the bytes it leaves on disk; ``basis`` says from
-    what. ``seconds`` is infinite where nothing here can tell.
+    """A stage's estimated wall-clock time and output size on disk; ``basis`` says from what.
+    ``seconds`` is NaN if unknown.
     """
 
     stage: str
@@ -64,7 +64,7 @@ class StageCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Sections:
-    """The params that decide what the stages cost."""
+    """The params that determine the cost of the stages."""
 
     download: DownloadConfig
     youtube: YoutubeConfig
@@ -81,16 +81,16 @@ class Sections:
 
 
 def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
-    """Times a clip, an image and a training step on this machine and scales them up; several GPUs
-    are taken to share a step evenly.
+    """Times a clip, an image and a training step on this machine and extrapolates; several GPUs are
+    assumed to share a step evenly.
     """
     with temporary_folder() as folder:
         clip = _sample_clip(folder / f"{'0' * 11}_000000.mp4")
-        clip_seconds, clip_bytes, look_seconds = _clip_cost(sections, clip, folder)
+        clip_seconds, clip_bytes, probe_seconds = _clip_cost(sections, clip, folder)
         fetched_bytes = clip.size
     image_seconds, image_bytes = _image_cost(sections.captions)
     step_seconds, view_seconds, device = _step_cost(sections)
-    if device == "cuda":  # processes on one CPU share its cores
+    if device == "cuda":  # processes on a CPU share its cores
         gpus = count_devices(sections.machine.devices, sections.machine.device)
         step_seconds /= gpus
         view_seconds /= gpus
@@ -103,7 +103,7 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
     all_steps = steps * sections.train.epochs
     views = sizes.test_videos * sections.evaluate.frames_per_video
     return [
-        _download_cost(sections, sizes, fetched_bytes, look_seconds),
+        _download_cost(sections, sizes, fetched_bytes, probe_seconds),
         StageCost(
             stage="extract",
             seconds=clips * clip_seconds / sections.machine.workers,
@@ -116,14 +116,14 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
             seconds=sizes.images * image_seconds / sections.machine.workers,
             bytes=sizes.images * image_bytes,
             basis=f"{sizes.images:,} images x {1000 * image_seconds:.1f} ms, "
-            f"{sections.machine.workers} workers; captions and vectors come on top",
+            f"{sections.machine.workers} workers, without captions and vectors",
         ),
         StageCost(
             stage="train",
             seconds=all_steps * step_seconds,
             bytes=0.0,
             basis=f"{all_steps:,} steps of {batch} x {step_seconds:.2f} s on {device}, "
-            "if the loaders keep up",
+            "without waiting for data",
         ),
         StageCost(
             stage="evaluate",
@@ -135,7 +135,7 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
 
 
 def _download_cost(
-    sections: Sections, sizes: Sizes, fetched_bytes: int, look_seconds: float
+    sections: Sections, sizes: Sizes, fetched_bytes: int, probe_seconds: float
 ) -> StageCost:
     source = sections.download.source
     if source == "youtube":
@@ -145,73 +145,75 @@ def _download_cost(
             stage="download",
             seconds=pauses,
             bytes=sizes.train_clips * fetched_bytes,
-            basis=f"at least: the pauses of {access.workers} workers alone; the network comes on "
-            "top; bytes as those of a test pattern",
+            basis=f"lower bound: only the pauses of {access.workers} workers, without the network; "
+            "size of a test clip",
         )
     if source == "files":
         clips = sizes.train_clips + sizes.test_videos
         return StageCost(
             stage="download",
-            seconds=clips * look_seconds,
+            seconds=clips * probe_seconds,
             bytes=0.0,
-            basis=f"a look into {clips:,} clips x {1000 * look_seconds:.1f} ms; reading archives "
-            "comes on top",
+            basis=f"probing {clips:,} clips x {1000 * probe_seconds:.1f} ms, "
+            "without reading archives",
         )
-    return StageCost(stage="download", seconds=math.nan, bytes=0.0, basis="the demo renders")
+    return StageCost(
+        stage="download", seconds=math.nan, bytes=0.0, basis="rendering the demo is not estimated"
+    )
 
 
 def _sample_clip(path: Path) -> StoredFile:
-    """10 s of 454 x 340 pictures that move, 25 a second, and noise: VGGSound's usual form."""
+    """10 s of moving 454 x 340 frames at 25 fps with noise as audio: VGGSound's usual format."""
     rng = np.random.default_rng(0)
-    texture = _soft_picture(rng, width=1000, height=480)
+    texture = _smooth_image(rng, width=1000, height=480)
     frames = [texture[i // 2 : i // 2 + 340, 2 * i : 2 * i + 454] for i in range(250)]
-    sound = rng.normal(0, 0.1, int(44_100 * CLIP_SECONDS)).astype(np.float32)
-    encode_video(path, frames, fps=25, audio=sound, audio_rate_hz=44_100)
+    audio = rng.normal(0, 0.1, int(44_100 * CLIP_SECONDS)).astype(np.float32)
+    encode_video(path, frames, fps=25, audio=audio, audio_rate_hz=44_100)
     return StoredFile(path=path, size=path.stat().st_size)
 
 
 def _clip_cost(sections: Sections, file: StoredFile, folder: Path) -> tuple[float, int, float]:
-    """Seconds and bytes of an extraction, seconds of a look into the file."""
+    """Seconds and bytes of an extraction, seconds of probing the file."""
     clip = Clip(clip_id=file.path.stem, source="vggsound", split="train", label="")
-    inspect(clip, file, updated_at=None)  # the first look loads libraries
-    began = time.perf_counter()
+    inspect(clip, file, updated_at=None)  # the first call loads libraries
+    start = time.perf_counter()
     outcome = inspect(clip, file, updated_at=None)
-    look_seconds = time.perf_counter() - began
+    probe_seconds = time.perf_counter() - start
     job = ClipShard(path=folder / "shard.tar", split="train", clips=(outcome,))
     timeout_seconds = sections.machine.clip_timeout_seconds
     threads = torch.get_num_threads()
     extract_shard(sections.extract, sections.mel, timeout_seconds, job)
-    began = time.perf_counter()
-    done = extract_shard(sections.extract, sections.mel, timeout_seconds, job)
-    seconds = time.perf_counter() - began
+    start = time.perf_counter()
+    result = extract_shard(sections.extract, sections.mel, timeout_seconds, job)
+    seconds = time.perf_counter() - start
     torch.set_num_threads(threads)
-    return seconds, done.bytes, look_seconds
+    return seconds, result.bytes, probe_seconds
 
 
 def _image_cost(config: CaptionsConfig) -> tuple[float, int]:
-    """Of a 640 x 480 picture, COCO's usual size."""
+    """Seconds and bytes of a 640 x 480 image, COCO's usual size."""
     rng = np.random.default_rng(0)
     buffer = io.BytesIO()
-    picture = Image.fromarray(_soft_picture(rng, width=640, height=480))
-    picture.save(buffer, "JPEG", quality=90)
+    image = Image.fromarray(_smooth_image(rng, width=640, height=480))
+    image.save(buffer, "JPEG", quality=90)
     rounds = 20
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(rounds):
         stored = stored_jpeg(buffer.getvalue(), config.image_px, config.jpeg_quality)
-    return (time.perf_counter() - began) / rounds, len(stored)
+    return (time.perf_counter() - start) / rounds, len(stored)
 
 
-def _soft_picture(rng: np.random.Generator, *, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """Colours that change every dozen pixels, softly: about as hard to encode as a photograph."""
+def _smooth_image(rng: np.random.Generator, *, width: int, height: int) -> npt.NDArray[np.uint8]:
+    """Colours that change smoothly every dozen pixels: about as hard to encode as a photograph."""
     coarse = Image.fromarray(rng.integers(0, 256, (height // 12, width // 12, 3), np.uint8))
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
 def _step_cost(sections: Sections) -> tuple[float, float, str]:
-    """Seconds of a full training step and of embedding one frame with its window."""
+    """Seconds of a training step and of embedding one frame with its window; the device."""
     device = pick_device(sections.machine.device)
     config = sections.train
-    model = replace(sections.model, image_weights="none", audio_weights="none")  # costs no more
+    model = replace(sections.model, image_weights="none", audio_weights="none")  # costs the same
     network = TrimodalNet(model, torch.zeros(2, VECTOR_DIM))
     trainer = Trainer(network, config, sections.loss, World(device=device))
     side = sections.augment.crop_px
@@ -223,13 +225,13 @@ def _step_cost(sections: Sections) -> tuple[float, float, str]:
     def seconds_for(rows: int) -> float:
         audio, text = (pixels[:rows], windows[:rows]), (pixels[:rows], words[:rows])
         trainer.step(audio, text)
-        began = time.perf_counter()
+        start = time.perf_counter()
         trainer.step(audio, text).image_audio.item()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     few = min(config.batch_size, 4)
     seconds = seconds_for(few) * config.batch_size / few
-    if seconds < _PATIENCE_SECONDS:
+    if seconds < _MAX_STEP_SECONDS:
         seconds = seconds_for(config.batch_size)
     # Forward and backward cost about three forward passes.
     return seconds, seconds / config.batch_size / 3, device.type

@@ -1,4 +1,4 @@
-"""Writing an overlay into ``params.yaml`` so that comments stay and every later command sees it."""
+"""Applies an overlay to ``params.yaml``, keeping its comments."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from trimodal.core.files import atomic_path
 def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any, Any]]:
     """Writes the overlay's values into the params file, keeping its comments and order.
 
-    Returns what changed: 'section.key' -> (before, after). Raises ConfigError for an overlay that
-    is not there or names a key that the params file has not.
+    Returns the changes: 'section.key' -> (before, after). Raises ConfigError for an overlay that
+    does not exist or has a key that is not in the params file.
     """
     if not overlay_path.is_file():
         known = ", ".join(sorted(path.stem for path in overlay_path.parent.glob("*.yaml")))
@@ -35,26 +35,26 @@ def apply_overlay(params_path: Path, overlay_path: Path) -> dict[str, tuple[Any,
 def _apply(
     values: dict[str, Any],
     target: dict[str, Any],
-    where: str,
+    section: str,
     changed: dict[str, tuple[Any, Any]],
     files: str,
 ) -> None:
-    """Writes values into a section of the params, and into the sections within it."""
+    """Writes values into a section of the params and its nested sections."""
     for key, value in values.items():
         if key not in target:
-            raise ConfigError(f"{files} has no key '{where}.{key}'")
+            raise ConfigError(f"{files} has no key '{section}.{key}'")
         if isinstance(value, dict) and isinstance(target[key], dict):
-            _apply(value, target[key], f"{where}.{key}", changed, files)
+            _apply(value, target[key], f"{section}.{key}", changed, files)
         elif target[key] != value:
-            changed[f"{where}.{key}"] = (target[key], value)
+            changed[f"{section}.{key}"] = (target[key], value)
             target[key] = value
 
 
 def _sections(path: Path) -> Any:
-    """A YAML file with its comments; raises ConfigError, naming it, if it is no such file."""
+    """A YAML file's sections with comments; raises ConfigError, naming it, for any other file."""
     yaml = YAML()
     yaml.preserve_quotes = True
-    read_yaml(path)  # refuses what ruamel.yaml would choke on
+    read_yaml(path)  # refuses what ruamel.yaml fails on
     try:
         content = yaml.load(path)
     except (YAMLError, ValueError) as error:

@@ -1,7 +1,7 @@
-"""Bad inputs, made by code, and the outcome that each must have: ``python -m tests.rubbish``."""
+"""Generated bad inputs and their expected outcomes: ``python -m tests.rubbish``."""
 
 import sys
 from pathlib import Path
 
-# The fixtures of the tests stand beside this package.
+# The test fixtures are next to this package.
 sys.path.insert(0, str(Path(__file__).parents[1]))

@@ -1,4 +1,4 @@
-"""``python -m tests.rubbish``: every bad input and the outcome that it must have, as a table."""
+"""``python -m tests.rubbish``: a table of all bad inputs and their expected outcomes."""
 
 from tests.rubbish.archive_corpus import ARCHIVES
 from tests.rubbish.media_corpus import CLIPS

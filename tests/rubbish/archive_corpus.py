@@ -1,4 +1,4 @@
-"""Bad archives of clips: one row an archive, with what becomes of the clip that is asked for."""
+"""Bad archives of clips, each with the expected outcome of the requested clip."""
 
 import gzip
 import struct
@@ -17,8 +17,8 @@ from trimodal.core.records import ClipStatus
 
 @dataclass(frozen=True, kw_only=True)
 class BadArchive:
-    """An archive whose name ends in ``kind``, made of a clip's file name and bytes; it holds that
-    clip or claims to. ``told``: the log names the archive as broken.
+    """An archive whose name ends in ``kind``, made from a clip's file name and bytes; it contains
+    that clip or claims to. ``logged``: the log names the archive as broken.
     """
 
     name: str
@@ -26,12 +26,12 @@ class BadArchive:
     make: Callable[[Path, str, bytes], object]
     status: ClipStatus = "ok"
     reason: str = ""
-    told: bool = False
+    logged: bool = False
 
     def outcome(self) -> str:
-        """What must become of it, in words."""
-        told = "; the log names the archive" if self.told else ""
-        return f"{self.status}{f' ({self.reason})' if self.reason else ''}{told}"
+        """The expected outcome, as text."""
+        logged = "; the log names the archive" if self.logged else ""
+        return f"{self.status}{f' ({self.reason})' if self.reason else ''}{logged}"
 
 
 _FILLER = bytes(range(256)) * 200
@@ -42,12 +42,12 @@ def _bytes(content: bytes) -> Callable[[Path, str, bytes], object]:
 
 
 def _at(inside: str) -> Callable[[Path, str, bytes], object]:
-    """The clip under a path that leads out of any folder."""
+    """The clip under a path that points outside the folder."""
     return lambda path, name, clip: pack(path, {f"{inside}{name}": clip})
 
 
 def _cut(path: Path, name: str, clip: bytes) -> None:
-    """In the middle of the clip, which comes first."""
+    """Truncated in the middle of the clip, which is the first member."""
     pack(path, {name: clip, "z.txt": _FILLER})
     cut(path, 512 + len(clip) // 2)
 
@@ -58,7 +58,7 @@ def _cut_gzip(path: Path, name: str, clip: bytes) -> None:
 
 
 def _broken_header(path: Path, name: str, clip: bytes) -> None:
-    """That of the file before the clip."""
+    """The header before the clip is broken."""
     pack(path, {"first.txt": b"1", "second.txt": b"2", name: clip})
     overwrite(path, b"second.txt", b"broken.txt")
 
@@ -81,8 +81,8 @@ def _wrong_checksum(path: Path, name: str, clip: bytes) -> None:
     overwrite(path, crc, bytes([crc[0] ^ 1]) + crc[1:])
 
 
-def _says(size: int) -> Callable[[Path, str, bytes], object]:
-    """A zip of 16 MB of zeros, in 16 kB, that says another size."""
+def _declares(size: int) -> Callable[[Path, str, bytes], object]:
+    """A zip of 16 MB of zeros, in 16 kB, that declares another size."""
 
     def make(path: Path, name: str, _: bytes) -> None:
         pack(path, {name: bytes(2**24)})
@@ -109,43 +109,46 @@ def _twice(path: Path, name: str, clip: bytes) -> None:
 
 
 ARCHIVES = [
-    BadArchive(name="empty zip", kind=".zip", make=_bytes(b""), status="unavailable", told=True),
-    BadArchive(name="empty tar", kind=".tar", make=_bytes(b""), status="unavailable", told=True),
-    BadArchive(name="HTML called .zip", kind=".zip", make=_bytes(b"<html>404"), told=True,
+    BadArchive(name="empty zip", kind=".zip", make=_bytes(b""), status="unavailable", logged=True),
+    BadArchive(name="empty tar", kind=".tar", make=_bytes(b""), status="unavailable", logged=True),
+    BadArchive(name="HTML called .zip", kind=".zip", make=_bytes(b"<html>404"), logged=True,
                status="unavailable"),
-    BadArchive(name="text called .tar.gz", kind=".tar.gz", make=_bytes(b"text\n" * 300), told=True,
+    BadArchive(name="text called .tar.gz", kind=".tar.gz", make=_bytes(b"text\n" * 300),
+               logged=True,
                status="unavailable"),
-    BadArchive(name="zip called .tar", kind=".tar", told=True, status="unavailable",
+    BadArchive(name="zip called .tar", kind=".tar", logged=True, status="unavailable",
                make=lambda path, name, clip: pack(path.with_suffix(".zip"), {name: clip}).rename(
                    path)),
-    BadArchive(name="tar cut in the clip", kind=".tar", make=_cut, status="corrupt", told=True,
+    BadArchive(name="truncated tar", kind=".tar", make=_cut, status="corrupt", logged=True,
                reason="the archive ends before"),
-    BadArchive(name="zip cut", kind=".zip", make=_cut, status="unavailable", told=True),
-    BadArchive(name="tar.gz cut", kind=".tar.gz", make=_cut_gzip, status="corrupt", told=True,
+    BadArchive(name="truncated zip", kind=".zip", make=_cut, status="unavailable", logged=True),
+    BadArchive(name="truncated tar.gz", kind=".tar.gz", make=_cut_gzip, status="corrupt",
+               logged=True,
                reason="Compressed file ended"),
     BadArchive(name="tar with a broken header before the clip", kind=".tar", make=_broken_header,
-               status="unavailable", told=True),
-    BadArchive(name="gzip of noise in a tar.gz", kind=".tgz", told=True, status="unavailable",
+               status="unavailable", logged=True),
+    BadArchive(name="gzip of noise in a tar.gz", kind=".tgz", logged=True, status="unavailable",
                make=_bytes(gzip.compress(_FILLER))),
-    BadArchive(name="zip with a path that climbs", kind=".zip", make=_at("../../../../")),
-    BadArchive(name="tar with a path that climbs", kind=".tar", make=_at("../../../../")),
-    BadArchive(name="tar with a path from the root", kind=".tar", make=_at("/tmp/trimodal/")),  # noqa: S108
+    BadArchive(name="zip with a path upwards", kind=".zip", make=_at("../../../../")),
+    BadArchive(name="tar with a path upwards", kind=".tar", make=_at("../../../../")),
+    BadArchive(name="tar with an absolute path", kind=".tar", make=_at("/tmp/trimodal/")),  # noqa: S108
     BadArchive(name="zip with a path of a drive", kind=".zip", make=_at("C:/clips/")),
     BadArchive(name="zip with unicode and quotes in a path", kind=".zip", make=_at("é '犬' \"/")),
-    BadArchive(name="tar with a path of 3,000 letters", kind=".tar", make=_at("long/" * 600)),
+    BadArchive(name="tar with a path of 3,000 characters", kind=".tar", make=_at("long/" * 600)),
     BadArchive(name="tar with a link to a file of the host", kind=".tar", make=_link,
                status="unavailable"),
     BadArchive(name="zip with a link to a file of the host", kind=".zip", make=_zip_link,
                status="unavailable"),
-    BadArchive(name="zip bomb that says 2 GB", kind=".zip", make=_says(2**31),
+    BadArchive(name="zip bomb that declares 2 GB", kind=".zip", make=_declares(2**31),
                status="unavailable"),
-    BadArchive(name="zip bomb that says 100 bytes", kind=".zip", make=_says(100), status="corrupt",
+    BadArchive(name="zip bomb that declares 100 bytes", kind=".zip", make=_declares(100),
+               status="corrupt",
                reason="Bad CRC-32"),
     BadArchive(name="zip with a wrong checksum", kind=".zip", make=_wrong_checksum,
                status="corrupt", reason="Bad CRC-32"),
     BadArchive(name="encrypted zip", kind=".zip", make=_encrypted, status="corrupt",
                reason="encrypted"),
-    BadArchive(name="zip of a method that has no bound", kind=".zip", status="corrupt",
+    BadArchive(name="zip with an unbounded compression method", kind=".zip", status="corrupt",
                reason="neither stored nor deflated",
                make=lambda path, name, clip: pack(path, {name: clip}, method=zipfile.ZIP_LZMA)),
     BadArchive(name="clip twice, the last one counts", kind=".zip",

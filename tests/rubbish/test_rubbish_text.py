@@ -12,7 +12,7 @@ from .text_corpus import READERS, ROWS, BadText
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
 def test_text_has_its_outcome(row: BadText, tmp_path: Path) -> None:
-    name, read = READERS[row.form]
+    name, read = READERS[row.reader]
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(row.content)

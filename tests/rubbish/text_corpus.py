@@ -1,4 +1,4 @@
-"""Bad and odd text files (and word vectors): one row a file, with what its reader makes of it."""
+"""Bad and unusual text files (and word vectors), each with the expected result of its reader."""
 
 import gzip
 import json
@@ -27,20 +27,20 @@ Read = tuple[Sized, Counter[str]]
 
 @dataclass(frozen=True, kw_only=True)
 class BadText:
-    """A file of the format ``form`` (a key of :data:`READERS`). It is refused with a message that
-    names it and has ``refused`` in it, or gives this number of ``records`` and has its bad rows
+    """A file for a ``reader`` (a key of :data:`READERS`). It is refused with a message that
+    contains its name and ``refused``, or gives this number of ``records`` and has its bad rows
     counted by reason.
     """
 
     name: str
-    form: str
+    reader: str
     content: bytes
     refused: str = ""
     records: int = 0
     bad_rows: dict[str, int] = field(default_factory=dict)
 
     def outcome(self) -> str:
-        """What must become of it, in words."""
+        """The expected outcome, as text."""
         if self.refused:
             return f"refused: {self.refused}"
         counted = [f"{count} {reason}" for reason, count in self.bad_rows.items()]
@@ -53,7 +53,7 @@ def _overlay(path: Path) -> Read:
     return apply_overlay(params, path), Counter()
 
 
-# By format: the file's name, and what reads it.
+# By format: the file's name and its reader.
 READERS: dict[str, tuple[str, Callable[[Path], Read]]] = {
     "vggsound.csv": ("vggsound.csv", lambda path: read_vggsound(path, ("train", "test"))),
     "MSR-VTT CSV": ("test.csv", read_queries),
@@ -111,130 +111,134 @@ _BILLION_LAUGHS = "".join(
     for before, name in zip(["", *"abcdefgh"], "abcdefghi", strict=True)
 ).encode()
 
-ANY_FORM = [
+ANY_FORMAT = [
     row
-    for form in READERS
+    for reader in READERS
     for row in (
-        BadText(name=f"{form}: empty", form=form, content=b"", refused=READERS[form][0]),
-        BadText(name=f"{form}: HTML page", form=form, content=_HTML, refused=READERS[form][0]),
-        BadText(name=f"{form}: zeros", form=form, content=bytes(2000), refused=READERS[form][0]),
-        BadText(name=f"{form}: Latin-1", form=form, content="é\n".encode("latin-1") * 9,
-                refused=READERS[form][0]),
-        BadText(name=f"{form}: UTF-16", form=form, content="a dog\n".encode("utf-16") * 9,
-                refused=READERS[form][0]),
+        BadText(name=f"{reader}: empty", reader=reader, content=b"", refused=READERS[reader][0]),
+        BadText(name=f"{reader}: HTML page", reader=reader, content=_HTML,
+                refused=READERS[reader][0]),
+        BadText(name=f"{reader}: zeros", reader=reader, content=bytes(2000),
+                refused=READERS[reader][0]),
+        BadText(name=f"{reader}: Latin-1", reader=reader, content="é\n".encode("latin-1") * 9,
+                refused=READERS[reader][0]),
+        BadText(name=f"{reader}: UTF-16", reader=reader, content="a dog\n".encode("utf-16") * 9,
+                refused=READERS[reader][0]),
     )
 ]  # fmt: skip
 
 TEXTS = [
-    BadText(name="vggsound.csv with a BOM and CRLF", form="vggsound.csv", records=400,
+    BadText(name="vggsound.csv with a BOM and CRLF", reader="vggsound.csv", records=400,
             content=b"\xef\xbb\xbf" + _ROWS.replace("\n", "\r\n").encode()),
-    BadText(name="rows with columns missing", form="vggsound.csv", records=400,
+    BadText(name="rows with columns missing", reader="vggsound.csv", records=400,
             content=(_ROWS + "abcdefghijk,500,dog\nabcdefghijk\n").encode(),
             bad_rows={"vggsound: row has not 4 columns": 2}),
-    BadText(name="duplicate clips", form="vggsound.csv", records=400,
+    BadText(name="duplicate clips", reader="vggsound.csv", records=400,
             content=(_ROWS + _ROW.format(3)).encode(),
             bad_rows={"vggsound: a clip occurs twice": 1}),
-    BadText(name="id that climbs", form="vggsound.csv", records=400,
+    BadText(name="id with a path upwards", reader="vggsound.csv", records=400,
             content=(_ROWS + "../../../ab,1,dog,train\n").encode(),
             bad_rows={"vggsound: no YouTube id": 1}),
-    BadText(name="NUL in an id", form="vggsound.csv", records=400,
+    BadText(name="NUL in an id", reader="vggsound.csv", records=400,
             content=(_ROWS + "abcdefghij\0,1,dog,train\n").encode(),
             bad_rows={"vggsound: no YouTube id": 1}),
-    BadText(name="quote that never closes", form="vggsound.csv",
+    BadText(name="unclosed quote", reader="vggsound.csv",
             content=(_ROW.format(1) + 'abcdefghijk,2,"' + "x" * 200_000).encode(),
             refused="not a CSV file"),
-    BadText(name="one row in fifty broken", form="vggsound.csv",
+    BadText(name="one row in fifty broken", reader="vggsound.csv",
             content=(_ROWS + "x\n" * 8).encode(), refused="8 of 408 rows cannot be used"),
-    BadText(name="Latin-1 in a label", form="vggsound.csv",
+    BadText(name="Latin-1 in a label", reader="vggsound.csv",
             content=(_ROWS + "abcdefghijk,500,café,train\n").encode("latin-1"),
             refused="not UTF-8 text"),
-    BadText(name="CSV with a BOM and quoted sentences", form="MSR-VTT CSV", records=1,
+    BadText(name="CSV with a BOM and quoted sentences", reader="MSR-VTT CSV", records=1,
             content=(_HEADER + 'r,m,video1,"a dog, ""barking"""\n').encode("utf-8-sig")),
-    BadText(name="CSV without its header", form="MSR-VTT CSV", refused="the header lacks",
+    BadText(name="CSV without its header", reader="MSR-VTT CSV", refused="the header lacks",
             content=b"r0,m0,video0,a dog\n"),
-    BadText(name="CSV header alone", form="MSR-VTT CSV", content=_HEADER.encode(),
-            refused="nothing in it to use"),
-    BadText(name="CSV rows with empty sentences and a video twice", form="MSR-VTT CSV", records=400,
+    BadText(name="CSV header alone", reader="MSR-VTT CSV", content=_HEADER.encode(),
+            refused="no usable rows"),
+    BadText(name="CSV rows with empty sentences and a video twice", reader="MSR-VTT CSV",
+            records=400,
             content=(_QUERIES + "r,m,video900, \nr,m,video1,again\n").encode(),
             bad_rows={"msrvtt: empty sentence": 1, "msrvtt: a video occurs twice": 1}),
-    BadText(name="JSON of another data set", form="MSR-VTT JSON", content=b'{"images": []}',
+    BadText(name="JSON of another data set", reader="MSR-VTT JSON", content=b'{"images": []}',
             refused="has no list 'videos'"),
-    BadText(name="JSON list that is empty", form="MSR-VTT JSON", content=b"[]",
-            refused="nothing in it to use"),
-    BadText(name="JSON nested without end", form="MSR-VTT JSON", content=b"[" * 100_000,
+    BadText(name="JSON list that is empty", reader="MSR-VTT JSON", content=b"[]",
+            refused="no usable rows"),
+    BadText(name="JSON nested endlessly", reader="MSR-VTT JSON", content=b"[" * 100_000,
             refused="not valid JSON"),
-    BadText(name="JSON number of a million digits", form="MSR-VTT JSON", refused="not valid JSON",
+    BadText(name="JSON number of a million digits", reader="MSR-VTT JSON", refused="not valid JSON",
             content=b'{"videos": [{"video_id": ' + b"1" * 10**6 + b"}]}"),
-    BadText(name="JSON cut in the middle", form="COCO", content=_coco()[:5000],
+    BadText(name="truncated JSON", reader="COCO", content=_coco()[:5000],
             refused="not valid JSON"),
-    BadText(name="JSON with a BOM", form="COCO", content=b"\xef\xbb\xbf" + _coco(), records=400),
-    BadText(name="JSON that is a number", form="COCO", content=b"3", refused="no list 'images'"),
-    BadText(name="JSON of null", form="COCO", content=b"null", refused="no list 'images'"),
-    BadText(name="empty captions and none", form="COCO", content=_coco("", " \n", None),
+    BadText(name="JSON with a BOM", reader="COCO", content=b"\xef\xbb\xbf" + _coco(), records=400),
+    BadText(name="JSON that is a number", reader="COCO", content=b"3", refused="no list 'images'"),
+    BadText(name="JSON of null", reader="COCO", content=b"null", refused="no list 'images'"),
+    BadText(name="empty captions and none", reader="COCO", content=_coco("", " \n", None),
             records=400, bad_rows={"coco: empty caption": 2, "coco: no str 'caption'": 1,
                                    "coco: image without a caption": 3}),
-    BadText(name="half of a surrogate pair", form="COCO", content=_coco("\ud83d"), records=400,
+    BadText(name="half of a surrogate pair", reader="COCO", content=_coco("\ud83d"), records=400,
             bad_rows={"coco: no str 'caption'": 1, "coco: image without a caption": 1}),
-    BadText(name="no image at all", form="COCO", content=b'{"images": [], "annotations": []}',
-            refused="nothing in it to use"),
-    BadText(name="results.csv with commas", form="Flickr30k", refused="the first row is not",
+    BadText(name="no image at all", reader="COCO", content=b'{"images": [], "annotations": []}',
+            refused="no usable rows"),
+    BadText(name="results.csv with commas", reader="Flickr30k", refused="the first row is not",
             content=b"image_name,comment_number,comment\na.jpg,0,a dog\n"),
-    BadText(name="comment numbers twice, names that climb", form="Flickr30k", records=400,
+    BadText(name="comment numbers twice, paths upwards", reader="Flickr30k", records=400,
             content=(_COMMENTS + "1.jpg| 0| again\n../2.jpg| 0| a dog\n").encode(),
             bad_rows={"flickr30k: comment number occurs twice": 1,
                       "flickr30k: unsafe file name": 1}),
-    BadText(name="names with quotes and letters beyond ASCII", form="Flickr30k", records=400,
+    BadText(name="names with quotes and letters beyond ASCII", reader="Flickr30k", records=400,
             content=(_COMMENTS + "é '犬'.jpg| 0| a dog\n").encode(),
             bad_rows={"flickr30k: unsafe file name": 1}),
-    BadText(name="results.csv header alone", form="Flickr30k", content=_FIRST.encode(),
-            refused="nothing in it to use"),
-    BadText(name="unknown split", form="Karpathy", content=_karpathy(split="extra"), records=400,
+    BadText(name="results.csv header alone", reader="Flickr30k", content=_FIRST.encode(),
+            refused="no usable rows"),
+    BadText(name="unknown split", reader="Karpathy", content=_karpathy(split="extra"), records=400,
             bad_rows={"coco: unknown split": 1}),
-    BadText(name="image twice", form="Karpathy", content=_karpathy(cocoid=3), records=400,
+    BadText(name="image twice", reader="Karpathy", content=_karpathy(cocoid=3), records=400,
             bad_rows={"coco: an image occurs twice": 1}),
-    BadText(name="sentences that are no list", form="Karpathy", content=_karpathy(sentences="x"),
+    BadText(name="sentences that are not a list", reader="Karpathy",
+            content=_karpathy(sentences="x"),
             records=400, bad_rows={"coco: no list 'sentences'": 1}),
-    BadText(name="test images alone", form="Karpathy", refused="nothing in it to use",
+    BadText(name="test images alone", reader="Karpathy", refused="no usable rows",
             content=b'{"images": [{"cocoid": 1, "split": "test", "sentences": []}]}'),
-    BadText(name="truncated vectors", form="word2vec", content=_vectors()[:-5],
+    BadText(name="truncated vectors", reader="word2vec", content=_vectors()[:-5],
             refused="truncated: ends in row 2 of 2"),
-    BadText(name="truncated gzip of vectors", form="word2vec",
-            content=gzip.compress(_vectors())[:-9], refused="not a whole gzip file"),
-    BadText(name="vectors of another width", form="word2vec", content=_vectors(width=4),
+    BadText(name="truncated gzip of vectors", reader="word2vec",
+            content=gzip.compress(_vectors())[:-9], refused="not a complete gzip file"),
+    BadText(name="vectors of another width", reader="word2vec", content=_vectors(width=4),
             refused="4 dimensions, not 3"),
-    BadText(name="vectors that are NaN", form="word2vec", content=_vectors(value=np.nan),
+    BadText(name="vectors that are NaN", reader="word2vec", content=_vectors(value=np.nan),
             refused="'cat' is not finite"),
-    BadText(name="vectors as text", form="word2vec", content=b"2 3\ncat 1.0 2.0 3.0\n" * 2,
+    BadText(name="vectors as text", reader="word2vec", content=b"2 3\ncat 1.0 2.0 3.0\n" * 2,
             refused="text format"),
-    BadText(name="more vectors than announced", form="word2vec", content=_vectors(count=1),
+    BadText(name="more vectors than declared", reader="word2vec", content=_vectors(count=1),
             refused="more than the 1 rows"),
-    BadText(name="word twice", form="word2vec", content=_vectors("cat cat"), records=1),
-    BadText(name="params: alias bomb", form="params", content=_BILLION_LAUGHS, refused="an alias"),
-    BadText(name="params: alias of itself", form="params", content=b"loss: &a {margin: *a}",
-            refused="an alias"),
-    BadText(name="params: tag that runs code", form="params", refused="a tag",
+    BadText(name="word twice", reader="word2vec", content=_vectors("cat cat"), records=1),
+    BadText(name="params: alias bomb", reader="params", content=_BILLION_LAUGHS, refused="aliases"),
+    BadText(name="params: alias of itself", reader="params", content=b"loss: &a {margin: *a}",
+            refused="aliases"),
+    BadText(name="params: tag that runs code", reader="params", refused="tags",
             content=b"loss: !!python/object/apply:os.system ['echo']"),
-    BadText(name="params: day that is none", form="params", content=b"loss: {margin: 2020-99-99}",
+    BadText(name="params: invalid date", reader="params", content=b"loss: {margin: 2020-99-99}",
             refused="not valid YAML"),
-    BadText(name="params: nested without end", form="params", content=b"loss: " + b"[" * 9000,
+    BadText(name="params: nested endlessly", reader="params", content=b"loss: " + b"[" * 9000,
             refused="not valid YAML"),
-    BadText(name="params: number of 5,000 digits", form="params",
+    BadText(name="params: number of 5,000 digits", reader="params",
             content=b"loss: {margin: " + b"9" * 5000 + b"}", refused="not valid YAML"),
-    BadText(name="params: keys that are no words", form="params",
+    BadText(name="params: keys that are not words", reader="params",
             content=_loss().replace(b"margin:", b"? [a, b]\n  :"), refused="not valid YAML"),
-    BadText(name="params: NaN", form="params", content=_loss(margin=float("nan")),
+    BadText(name="params: NaN", reader="params", content=_loss(margin=float("nan")),
             refused="loss.margin: Input should be a finite number, not nan"),
-    BadText(name="params: NaN in a list", form="params",
+    BadText(name="params: NaN in a list", reader="params",
             refused="loss.margin: Input should be a valid number, not [nan]",
             content=_loss(margin=[float("nan")])),
-    BadText(name="params: tabs", form="params", content=b"loss:\n\tmargin: 1\n",
+    BadText(name="params: tabs", reader="params", content=b"loss:\n\tmargin: 1\n",
             refused="not valid YAML"),
-    BadText(name="overlay of an unknown key", form="overlay", content=b"train: {pace: 1}",
+    BadText(name="overlay of an unknown key", reader="overlay", content=b"train: {pace: 1}",
             refused="no key 'train.pace'"),
-    BadText(name="overlay with a key twice", form="overlay", refused="not valid YAML",
+    BadText(name="overlay with a key twice", reader="overlay", refused="not valid YAML",
             content=b"train: {epochs: 1, epochs: 2}"),
-    BadText(name="overlay that is a list", form="overlay", content=b"- train\n",
+    BadText(name="overlay that is a list", reader="overlay", content=b"- train\n",
             refused="not a mapping of sections"),
 ]  # fmt: skip
 
-ROWS = [*ANY_FORM, *TEXTS]
+ROWS = [*ANY_FORMAT, *TEXTS]

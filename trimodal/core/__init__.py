@@ -1,5 +1,5 @@
-"""What every room uses: records, files that are written whole, shards, tables, settings, time.
+"""What every room uses: records, atomic file writes, shards, tables, settings, timing.
 
-Nothing here knows of media, networks or stages. What comes in is needed by two rooms and imports
-none.
+Nothing here depends on media, networks or stages. A module belongs here if at least two rooms need
+it and it imports none of them.
 """

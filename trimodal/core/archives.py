@@ -1,7 +1,7 @@
-"""Files in a folder, in zips and in tars under one roof: listed once, then read one at a time.
+"""One interface to files in folders, zips and tars: listed once, then read one at a time.
 
-Nothing is unpacked: a member is only ever looked up by its bare name, so that no path in an archive
-can lead anywhere, and is read into memory up to a limit.
+Nothing is unpacked to disk: a member is only ever looked up by its bare name, so that no path in an
+archive can point outside, and is read into memory up to a size limit.
 """
 
 import gzip
@@ -30,22 +30,22 @@ _LONG_NAMES = (
     tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
 )  # fmt: skip
-# What the standard library raises for damaged (and encrypted) archives; ValueError has the names
-# that are not text, RuntimeError the headers nested without end.
-_BROKEN = (
+# What the standard library raises for damaged (and encrypted) archives: ValueError for names that
+# are not text, RuntimeError for endlessly nested headers.
+_ARCHIVE_ERRORS = (
     OSError, EOFError, RuntimeError, ValueError, struct.error, zlib.error, tarfile.TarError,
     zipfile.BadZipFile,
 )  # fmt: skip
 
 
 class ArchiveError(UserError, OSError):
-    """An archive or a member of it that cannot be read; the message names both."""
+    """An archive, or a member of it, cannot be read; the message names both."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
     """The file ``path``, or the ``member`` of the archive ``path``; ``size`` in bytes. ``offset``
-    is where a tar member begins in the (unzipped) tar; zips find their members by name.
+    is where a tar member starts in the (decompressed) tar; zip members are found by name.
     """
 
     path: Path
@@ -55,7 +55,7 @@ class StoredFile:
 
     @classmethod
     def plain(cls, path: Path) -> Self:
-        """A file of its own, as large as it is now."""
+        """A file outside any archive, with its current size."""
         return cls(path=path, size=path.stat().st_size)
 
     @property
@@ -65,58 +65,61 @@ class StoredFile:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a file's name is that of an archive read here: .zip, .tar, .tar.gz, .tgz."""
+    """Whether a file name ends like a supported archive: .zip, .tar, .tar.gz, .tgz."""
     return path.name.endswith(_ENDINGS)
 
 
-def files_and_archives_in(place: Path) -> list[Path]:
-    """What to look through at ``place``: the archive itself, or a folder's files and archives in
-    the order of their names, without the hidden ones. Raises DataError if it is neither.
+def files_and_archives_in(path: Path) -> list[Path]:
+    """The archive ``path`` itself, or a folder's files and archives sorted by name, without hidden
+    ones. Raises DataError if ``path`` is neither.
     """
-    if place.is_dir():
-        return sorted(p for p in files_in(place) if not p.name.startswith("."))
-    if place.is_file() and is_archive(place):
-        return [place]
-    raise DataError(f"{place} is neither a folder nor a .zip, .tar, .tar.gz or .tgz")
+    if path.is_dir():
+        return sorted(p for p in files_in(path) if not p.name.startswith("."))
+    if path.is_file() and is_archive(path):
+        return [path]
+    raise DataError(f"{path} is neither a folder nor a .zip, .tar, .tar.gz or .tgz")
 
 
 def members_of(archive: Path) -> Iterator[StoredFile]:
     """The regular files of an archive in storage order; links, folders, hidden files and members
-    beyond 1 GiB are passed over. Raises ArchiveError where it is broken; what came before it holds.
+    over 1 GiB are skipped. Raises ArchiveError at the first broken header; members yielded before
+    it are valid.
     """
     try:
         listing = _zip_members(archive) if archive.suffix == ".zip" else _tar_members(archive)
         for file in listing:
             if file.member and file.size <= MAX_MEMBER_BYTES and not file.name.startswith("."):
                 yield file
-    except _BROKEN as error:
+    except _ARCHIVE_ERRORS as error:
         raise ArchiveError(f"{archive}: a broken archive: {error}") from error
 
 
-def files_by_name(place: Path, endings: Sequence[str]) -> tuple[dict[str, StoredFile], list[str]]:
-    """All files of ``place`` (a folder, with the archives in it, or an archive) whose names have
-    one of the endings, by bare name, the first of a name; and what a person must know: broken
-    archives and second files of a name.
+def files_by_name(
+    folder_or_archive: Path, suffixes: Sequence[str]
+) -> tuple[dict[str, StoredFile], list[str]]:
+    """All files of a folder (and of the archives in it) or of an archive that have one of the
+    suffixes, by bare name, the first of each name; and warnings for the user: broken archives and
+    duplicate names.
     """
-    found: dict[str, StoredFile] = {}
-    notes: list[str] = []
-    repeated = 0
-    for path in files_and_archives_in(place):
+    by_name: dict[str, StoredFile] = {}
+    warnings: list[str] = []
+    duplicates = 0
+    for path in files_and_archives_in(folder_or_archive):
         files = members_of(path) if is_archive(path) else iter([StoredFile.plain(path)])
         try:
             for file in files:
-                if file.name.lower().endswith(tuple(endings)):
-                    repeated += found.setdefault(file.name, file) is not file
+                if file.name.lower().endswith(tuple(suffixes)):
+                    duplicates += by_name.setdefault(file.name, file) is not file
         except ArchiveError as error:
-            notes.append(str(error))
-    if repeated:
-        notes.append(f"{place}: {repeated} files of a name already seen are not used")
-    return found, notes
+            warnings.append(str(error))
+    if duplicates:
+        warnings.append(f"{folder_or_archive}: ignored {duplicates} files with a duplicate name")
+    return by_name, warnings
 
 
 def reading_order(file: StoredFile | None) -> tuple[str, int]:
-    """Sorts members of zipped tars as they lie there, since those are read forwards; leaves all
-    else in its order.
+    """Sort key: members of gzipped tars in storage order, since these are read forwards; everything
+    else keeps its order.
     """
     if file is None or not file.member or not file.path.name.endswith(_GZIPPED):
         return "", 0
@@ -124,9 +127,9 @@ def reading_order(file: StoredFile | None) -> tuple[str, int]:
 
 
 def read_file(file: StoredFile) -> bytes:
-    """A file's bytes. Raises OSError if it is gone, for a member ArchiveError if it is damaged.
+    """A file's bytes. Raises OSError if it no longer exists, ArchiveError for a damaged member.
 
-    Members of a ``.tar.gz`` are cheap to read in storage order only: the stream moves forwards.
+    Reading members of a ``.tar.gz`` is cheap in storage order only: the stream moves forwards.
     """
     if not file.member:
         return file.path.read_bytes()
@@ -141,7 +144,7 @@ def read_file(file: StoredFile) -> bytes:
             with file.path.open("rb") as tar:
                 tar.seek(file.offset)
                 content = tar.read(file.size)
-    except (*_BROKEN, KeyError) as error:
+    except (*_ARCHIVE_ERRORS, KeyError) as error:
         raise ArchiveError(f"{file.path}: {file.member}: {error}") from error
     if len(content) != file.size:
         raise ArchiveError(f"{file.path}: {file.member}: the archive ends before")
@@ -150,8 +153,8 @@ def read_file(file: StoredFile) -> bytes:
 
 @contextmanager
 def as_path(file: StoredFile) -> Iterator[Path]:
-    """A path that ffmpeg can open: the file's own, or for a member and for a file on an object
-    store that of a temporary copy, which lives as long as the block. Raises OSError as
+    """A path that ffmpeg can open: the file's own, or that of a temporary copy (of an archive
+    member or a file on an object store), which is deleted after the block. Raises OSError as
     :func:`read_file` does.
     """
     if not file.member and not is_remote(file.path):
@@ -169,7 +172,7 @@ def as_path(file: StoredFile) -> Iterator[Path]:
 def _zip_members(archive: Path) -> Iterator[StoredFile]:
     opened = _open_zip(archive, _state(archive))
     for info in opened.infolist():
-        # A path that is there twice is read as unzip would leave it: the last.
+        # Of a path that occurs twice the last one counts, as with unzip.
         if opened.NameToInfo.get(info.filename) is info and _is_zipped_file(info):
             yield StoredFile(path=archive, member=info.filename, size=info.file_size)
 
@@ -179,7 +182,7 @@ def _unzip(file: StoredFile) -> bytes:
     if opened.getinfo(file.member).compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise NotImplementedError("neither stored nor deflated")
     with opened.open(file.member) as unzipped:
-        return unzipped.read(file.size)  # and never what a bomb would unzip to
+        return unzipped.read(file.size)  # never more, even of a zip bomb
 
 
 def _is_zipped_file(info: zipfile.ZipInfo) -> bool:
@@ -195,9 +198,9 @@ def _tar_members(archive: Path) -> Iterator[StoredFile]:
         ) as tar,
     ):
         for member in tar:
-            tar.members = []  # an archive of a million files must not pile up here
+            tar.members = []  # do not accumulate the headers of a million files
             if member.size < 0:
-                raise tarfile.ReadError("a size below zero")  # it would be read for ever
+                raise tarfile.ReadError("a size below zero")  # would be read endlessly
             if member.isreg() and not member.issparse():
                 yield StoredFile(
                     path=archive, member=member.name, offset=member.offset_data, size=member.size
@@ -205,7 +208,7 @@ def _tar_members(archive: Path) -> Iterator[StoredFile]:
 
 
 class _TarHeader(tarfile.TarInfo):
-    """A broken header is an error; tarfile alone takes it for the end of the archive."""
+    """Makes a broken header an error; tarfile takes it for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tar: tarfile.TarFile) -> Self:
@@ -225,7 +228,7 @@ class _TarHeader(tarfile.TarInfo):
 
 
 def _state(path: Path) -> tuple[int, ...]:
-    """Another one for another file of the same name, so that no handle outlives its file."""
+    """Changes when the file is replaced, so that a cached handle is not used for another file."""
     state = path.stat()
     return state.st_ino, state.st_size, int(state.st_mtime * 1e9)
 

@@ -1,6 +1,7 @@
-"""Strict reading of ``params.yaml``: a frozen pydantic dataclass a section, no defaults, no extras.
+"""Strict reading of ``params.yaml``: one frozen pydantic dataclass for each section, without
+defaults or extra keys.
 
-A section's class stands beside the code that it configures, as
+A section's class is next to the code that it configures, declared as
 ``@dataclass(frozen=True, kw_only=True, config=SECTION)`` of ``pydantic.dataclasses``.
 """
 
@@ -27,7 +28,7 @@ _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
 
 
 class ConfigError(UserError, ValueError):
-    """A params section that does not fit its dataclass; the message names file and key."""
+    """A params section that does not match its dataclass; the message names file and key."""
 
 
 def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
@@ -44,8 +45,8 @@ def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
 
 def read_yaml(path: Path) -> Any:
     """A YAML file's content; raises ConfigError, naming the file, for anything else. Aliases
-    (``*name``) are not read: a few lines of them stand for more than any memory holds. Nor are tags
-    (``!!timestamp``): PyYAML breaks on some.
+    (``*name``) are refused, because a few lines of them can expand beyond any memory, and tags
+    (``!!timestamp``), because PyYAML breaks on some.
     """
     try:
         loader = _Loader(path.read_text(encoding="utf-8"))
@@ -54,16 +55,16 @@ def read_yaml(path: Path) -> Any:
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: text that is no UTF-8, and dates and numbers that are none.
+        # ValueError: text that is not UTF-8, and invalid dates and numbers.
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
 
 
 class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("an alias (*name) stands in it")
+            raise yaml.YAMLError("aliases (*name) are not supported")
         if self.peek_event().tag is not None:  # type: ignore[no-untyped-call]
-            raise yaml.YAMLError("a tag (!name) stands in it")
+            raise yaml.YAMLError("tags (!name) are not supported")
         return super().compose_node(parent, index)
 
 
@@ -82,7 +83,7 @@ def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Se
 def _message(
     where: str, problems: "list[ErrorDetails]", section: dict[str, Any], cls: type[Section]
 ) -> str:
-    """The first problem in words, an unknown key before all others."""
+    """The first problem as text; unknown keys come before all others."""
     unknown = [problem for problem in problems if problem["type"] in _UNKNOWN]
     first = (unknown or problems)[0]
     path = _path(first, section)
@@ -90,18 +91,18 @@ def _message(
     if unknown:
         known = f" (known: {', '.join(sorted(f.name for f in fields(cls)))})"
         return f"{key}: unknown key{known if len(path) == 1 else ''}"
-    if first["type"] == "value_error":  # of several keys; the message names them
+    if first["type"] == "value_error":  # concerns several keys; the message names them
         return f"{key}: {first['ctx']['error']}"
     if first["type"] == "missing":
         return f"{key}: {first['msg']}"
-    # A value that fits no member of a union has a problem for each of them.
+    # A value that matches no member of a union has one problem per member.
     same = dict.fromkeys(p["msg"] for p in problems if _path(p, section) == path)
     others = [message.removeprefix("Input should be ") for message in same][1:]
     return f"{key}: {' or '.join([first['msg'], *others])}, not {first['input']!r}"
 
 
 def _path(problem: "ErrorDetails", section: dict[str, Any]) -> tuple[str, ...]:
-    """The keys that lead to a problem, without the names that pydantic gives a union's members."""
+    """The keys that lead to a problem, without pydantic's names for the members of a union."""
     path: list[str] = []
     value: Any = section
     for part in problem["loc"]:

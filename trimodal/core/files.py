@@ -1,4 +1,4 @@
-"""Files that are whole or not there: write to a temporary name, rename."""
+"""Atomic file writes: write to a temporary name, then rename."""
 
 import io
 import json
@@ -21,9 +21,9 @@ from trimodal.core.storage import is_remote, upload
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary sibling of ``path`` that takes its place if the block succeeds; a file's
-    bytes are on the disk before they have its name. An OSError names ``path``. On an object store
-    a file appears when it is whole.
+    """Yields a temporary path next to ``path`` that replaces it if the block succeeds; a file is
+    flushed to disk before it is renamed. An OSError names ``path``. On an object store a file
+    appears only when it is complete.
     """
     if is_remote(path):
         with temporary_folder() as folder:
@@ -33,7 +33,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove(temporary)  # what a killed run may have left
+        remove(temporary)  # left by a killed run
         yield temporary
         if temporary.is_dir():
             remove(path)
@@ -41,7 +41,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
             _flush(temporary)
         temporary.replace(path)
     except OSError as error:
-        if error.filename is None and error.errno is not None:  # a full disk does not say where
+        if (
+            error.filename is None and error.errno is not None
+        ):  # the error of a full disk has no path
             raise type(error)(error.errno, os.strerror(error.errno), str(path)) from error
         raise
     finally:
@@ -61,33 +63,33 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that lives as long as the block; that of a killed process goes with the next one
-    that :func:`remove_temporary_folders_of_the_dead` sees.
+    """A temporary folder, deleted after the block; after a killed process it is deleted by the next
+    call of :func:`remove_stale_temporary_folders`.
     """
     with TemporaryDirectory(prefix=f"trimodal-{os.getpid()}-") as folder:
         yield Path(folder)
 
 
-def remove_temporary_folders_of_the_dead() -> None:
-    """Removes what :func:`temporary_folder` made for processes that are no more."""
+def remove_stale_temporary_folders() -> None:
+    """Removes the temporary folders of processes that no longer run."""
     for path in Path(gettempdir()).glob("trimodal-*"):
         owner = re.fullmatch(r"trimodal-(\d+)-\w+", path.name)
-        if owner and not _lives(int(owner[1])):
+        if owner and not _is_running(int(owner[1])):
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _lives(process: int) -> bool:
+def _is_running(process_id: int) -> bool:
     try:
-        os.kill(process, 0)
+        os.kill(process_id, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's
+    except PermissionError:  # it belongs to another user
         pass
     return True
 
 
 def remove(path: Path) -> None:
-    """Removes a file, or a folder with all that is in it; neither need be there."""
+    """Removes a file, or a folder and its contents; it need not exist."""
     if is_remote(path):
         remote = cast(Any, path)
         if remote.fs.exists(remote.path):
@@ -134,21 +136,21 @@ def read_table(
     nullable: Collection[str] = (),
     memory_map: bool = False,
 ) -> pa.Table:
-    """The rows of a Parquet file of exactly this schema; of them, and of its columns, all or those
-    asked for. Raises DataError, naming the file, for another table, damage, and values that are
-    missing in columns other than ``nullable``.
+    """Reads a Parquet file that has exactly this schema: all rows and columns, or those selected by
+    ``filters`` and ``columns``. Raises DataError, naming the file, for another schema, a damaged
+    file, and missing values in columns other than ``nullable``.
     """
     try:
         source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
-        found = pq.read_schema(source)
-        if not found.equals(schema):
-            raise DataError(f"{path}: is another table, of {', '.join(found.names)}")
+        stored = pq.read_schema(source)
+        if not stored.equals(schema):
+            raise DataError(f"{path}: a different table, with columns {', '.join(stored.names)}")
         table = pq.read_table(source, columns=columns, filters=filters, memory_map=memory_map)
         table.validate(full=True)
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: not a whole Parquet file: {error}") from error
+        raise DataError(f"{path}: not a complete Parquet file: {error}") from error
     for name in table.column_names:
         if name not in nullable and any(map(_has_nulls, table[name].chunks)):
             raise DataError(f"{path}: values of {name} are missing")

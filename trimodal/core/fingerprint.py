@@ -15,7 +15,7 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def sha256_of(*parts: bytes) -> str:
-    """Hex digest of the parts, each length-prefixed so that their borders count."""
+    """Hex digest of the parts, each length-prefixed so that their boundaries count."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
@@ -23,7 +23,7 @@ def sha256_of(*parts: bytes) -> str:
 
 
 def fingerprint(content: Any) -> str:
-    """16 hex digits that identify a JSON-able value."""
+    """16 hex digits that identify a value that JSON can hold."""
     return sha256_of(json.dumps(content, sort_keys=True).encode())[:16]
 
 
@@ -63,11 +63,11 @@ def _imports(path: Path) -> list[Path]:
         elif isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
     ours = (_source(name) for name in names if name.startswith(f"{_PACKAGE.name}."))
-    return [found for found in ours if found.is_file()]
+    return [source for source in ours if source.is_file()]
 
 
 def _code(path: Path) -> str:
-    """A file's lines without comments and docstrings: the same for every version of Python."""
+    """A file's lines without comments and docstrings: the same in every version of Python."""
     source = path.read_text(encoding="utf-8")
     lines = source.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -84,8 +84,8 @@ def _code(path: Path) -> str:
 
 
 def git_revision() -> str:
-    """The commit of the working directory, '-dirty' behind it with uncommitted changes; empty
-    outside a repository.
+    """The commit of the working directory, with '-dirty' appended if there are uncommitted
+    changes; empty outside a repository.
     """
     if shutil.which("git") is None:
         return ""

@@ -1,4 +1,4 @@
-"""Section ``machine``: what changes how fast a result comes, and not the result."""
+"""Section ``machine``: settings that affect speed, not results."""
 
 from typing import Annotated, Literal
 
@@ -13,12 +13,13 @@ Devices = PositiveInt | Literal["all"]
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
 class YoutubeAccess:
-    """Section ``machine.youtube``: how YouTube is asked. Each of ``workers`` waits
-    ``pause_seconds`` to twice that before a clip; a clip is tried again ``retries`` times, the wait
-    doubling from ``backoff_seconds``. No data for ``stall_seconds``, or ``clip_timeout_seconds``
-    for a clip, counts as a failure of the network. ``stop_after`` such failures in a row stop the
-    stage; a bot check or a rate limit does at once. ``cookies_file`` is in Netscape's format;
-    ``js_runtime`` is what yt-dlp runs YouTube's player with.
+    """Section ``machine.youtube``: access to YouTube. Each of ``workers`` waits once to
+    twice ``pause_seconds`` before a clip; a clip is retried ``retries`` times, with waits that
+    double from ``backoff_seconds``. No data for ``stall_seconds``, or more than
+    ``clip_timeout_seconds`` for a clip, counts as a network failure. ``stop_after`` consecutive
+    network failures stop the stage; a bot check or a rate limit stops it at once.
+    ``cookies_file`` is in Netscape's format; ``js_runtime`` is the JavaScript runtime with which
+    yt-dlp runs YouTube's player.
     """
 
     workers: PositiveInt
@@ -39,14 +40,14 @@ class MachineConfig:
     Download, extract and captions run in ``workers`` processes of this machine (``executor:
     local``) or on all cores of a Ray cluster (``ray``), whose head is at ``ray_address``
     (``host:port``; empty: the cluster that this machine is part of). With ``shared_folder`` its
-    nodes see this repository at the same path; without, all media and shards must be at URLs
-    (:mod:`trimodal.core.storage`). A clip that takes over ``clip_timeout_seconds``, for its audio
-    or for its frames, is left out and tried again by the next run.
+    nodes see this repository at the same path; otherwise all media and shards must be at URLs
+    (:mod:`trimodal.core.storage`). A clip whose audio or frames take longer than
+    ``clip_timeout_seconds`` is left out and retried by the next run.
 
-    Training and evaluation run on ``device``, in ``devices`` processes, each on a device of its own
-    (``all``: one for each GPU), which share every batch. ``loader_workers`` processes read each
-    stream ahead. A training run is saved every ``checkpoint_every_steps``, to resume from there if
-    it is killed.
+    Training and evaluation run on ``device``, in ``devices`` processes, one per device
+    (``all``: one for each GPU), which share every batch. ``loader_workers`` processes prefetch each
+    stream. A training run is saved every ``checkpoint_every_steps``, so that a killed run can
+    resume.
     """
 
     executor: Literal["local", "ray"]

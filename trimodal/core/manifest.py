@@ -1,4 +1,4 @@
-"""The clip manifest ``data/clips/manifest.parquet``: what became of every clip that was wanted."""
+"""The clip manifest ``data/clips/manifest.parquet``: the outcome of every requested clip."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,9 +19,9 @@ SCHEMA = pa.schema(
         "source": pa.string(),
         "split": pa.string(),
         "label": pa.string(),
-        "youtube_id": pa.string(),  # empty where nobody knows
+        "youtube_id": pa.string(),  # empty if unknown
         "path": pa.string(),
-        "member": pa.string(),  # within the archive ``path``; empty for a file of its own
+        "member": pa.string(),  # within the archive ``path``; empty for a plain file
         "offset": pa.int64(),
         "status": pa.string(),
         "reason": pa.string(),
@@ -32,10 +32,8 @@ SCHEMA = pa.schema(
         "updated_at": pa.timestamp("s", tz="UTC"),
     }
 )
-
-
-_ROWS_AT_ONCE = 10_000  # that are in memory as dictionaries
-# Parquet has no seconds.
+_ROWS_AT_ONCE = 10_000  # held in memory as dictionaries
+# Parquet has no unit of seconds.
 _TIME = SCHEMA.get_field_index("updated_at")
 _STORED = SCHEMA.set(_TIME, pa.field("updated_at", pa.timestamp("ms", tz="UTC")))
 _KNOWN = {
@@ -47,11 +45,11 @@ _KNOWN = {
 
 @dataclass(frozen=True, kw_only=True)
 class ClipOutcome:
-    """A row of the manifest. ``path`` is relative to the repository's root where it can be; for a
+    """A row of the manifest. ``path`` is relative to the repository's root where possible; for a
     clip in an archive it is the archive's, and ``member`` and ``offset`` say where in it.
 
-    ``updated_at`` is the file's (or archive's) own time (seconds since 1970), so that a second look
-    at the same files gives the same manifest; None where there is no file or the demo rendered it.
+    ``updated_at`` is the modification time of the file or archive (seconds since 1970), so that the
+    same files give the same manifest again; None if there is no file or the demo rendered it.
     """
 
     clip: Clip
@@ -84,19 +82,19 @@ def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
 
 
 def read_manifest(path: Path) -> list[ClipOutcome]:
-    """Reads the manifest back, in its order. Raises DataError, naming the file, for another table
-    and for values that no row can have.
+    """Reads the manifest in its order. Raises DataError, naming the file, for another table and for
+    invalid values.
     """
     table = read_table(path, _STORED, nullable=["updated_at"])
     seconds = pc.divide(table["updated_at"].cast(pa.int64()), 1000)
     table = table.set_column(_TIME, "updated_at", seconds)
     for name, known in _KNOWN.items():
-        if strange := set(table[name].unique().to_pylist()) - set(known):
-            raise DataError(f"{path}: {name} {min(strange)!r} is none of {', '.join(known)}")
+        if unknown := set(table[name].unique().to_pylist()) - set(known):
+            raise DataError(f"{path}: {name} {min(unknown)!r} is not one of {', '.join(known)}")
     for name in ("offset", "duration_s", "bytes", "attempts"):
         values = table[name].to_numpy()
         if not ((values >= 0) & (values < np.inf)).all():
-            raise DataError(f"{path}: a {name} is below zero or not finite")
+            raise DataError(f"{path}: a value of {name} is negative or not finite")
     for name in table["clip_id"].to_pylist():
         check_name(name, str(path))
     clip_fields = ("clip_id", "source", "split", "label", "youtube_id")

@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs: one bar with rate and time left, one closing line."""
+"""What a user sees while a stage runs: a progress bar and one summary line."""
 
 import logging
 import sys
@@ -10,25 +10,24 @@ from typing import Any, NoReturn, TypeVar
 from tqdm import tqdm
 
 from trimodal.core.errors import UserError
-from trimodal.core.files import remove_temporary_folders_of_the_dead
+from trimodal.core.files import remove_stale_temporary_folders
 from trimodal.core.storage import is_store_error
 
 Item = TypeVar("Item")
 log = logging.getLogger("trimodal")
 
-
-_hushed = False
+_silenced = False
 
 
 def silence() -> None:
-    """No bars and no log lines from here on: another process of the same run shows them."""
-    global _hushed
-    _hushed = True
+    """Turns progress bars and log lines off: another process of the same run shows them."""
+    global _silenced
+    _silenced = True
     log.setLevel(logging.WARNING)
 
 
 def start_logging() -> None:
-    """Sends the project's log lines to standard output as they are."""
+    """Sends the project's log lines to standard output, unformatted."""
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers[:] = [handler]
@@ -37,48 +36,48 @@ def start_logging() -> None:
 
 @contextmanager
 def stage(name: str) -> Iterator[None]:
-    """A stage's whole run. What a user can mend (a UserError, or an error of the machine: no space,
-    no memory, a folder without write permission, a store that does not answer) ends the process
-    with exit code 1 and one message on standard error; any other exception is a bug and shows its
-    traceback.
+    """Wraps a stage's run. An error that a user can fix (a UserError, or an error of the machine:
+    no disk space, memory or write permission, an object store that does not answer) ends the
+    process with exit code 1 and one message on standard error; any other exception is a bug and
+    shows its traceback.
     """
     start_logging()
-    remove_temporary_folders_of_the_dead()
+    remove_stale_temporary_folders()
     try:
         yield
     except UserError as error:
-        sys.exit(_last_words(name, error))
+        sys.exit(_final_message(name, error))
     except (OSError, MemoryError) as error:
         message = str(error) or "out of memory"
-        sys.exit(_last_words(name, f"{message}; what was finished stays: run dvc repro again"))
+        sys.exit(_final_message(name, f"{message}; finished work is kept: run dvc repro again"))
     except Exception as error:
         if not is_store_error(error):
             raise
-        sys.exit(_last_words(name, f"{error}; what was finished stays: run dvc repro again"))
+        sys.exit(_final_message(name, f"{error}; finished work is kept: run dvc repro again"))
 
 
-def _last_words(name: str, error: object) -> str:
+def _final_message(name: str, error: object) -> str:
     message = str(error)
     return message if message.startswith(f"{name}:") else f"{name}: {message}"
 
 
 def bar(items: Iterable[Item], *, task: str, unit: str, total: int | None = None) -> "tqdm[Item]":
-    """Wraps an iterable in a progress bar; silent where standard error is no terminal."""
-    return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=_hushed or None)
+    """Wraps an iterable in a progress bar; silent if standard error is not a terminal."""
+    return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=_silenced or None)
 
 
 def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
-    """A progress bar that the caller moves on with ``update``."""
-    return tqdm(desc=task, unit=f" {unit}", total=total, disable=_hushed or None)
+    """A progress bar that the caller advances with ``update``."""
+    return tqdm(desc=task, unit=f" {unit}", total=total, disable=_silenced or None)
 
 
-def summary_line(made: str, left_out: Mapping[Any, int]) -> str:
-    """'made; left out 3: 2 corrupt, 1 too_short' or 'made; nothing left out'."""
+def summary_line(summary: str, left_out: Mapping[Any, int]) -> str:
+    """'<summary>; left out 3: 2 corrupt, 1 too_short' or '<summary>; nothing left out'."""
     reasons = Counter(left_out)
     if not reasons.total():
-        return f"{made}; nothing left out"
+        return f"{summary}; nothing left out"
     listed = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common() if count)
-    return f"{made}; left out {reasons.total()}: {listed}"
+    return f"{summary}; left out {reasons.total()}: {listed}"
 
 
 def quantity(number: float) -> str:

@@ -23,7 +23,7 @@ ClipStatus = Literal[
     "no_audio",
     "too_short",
 ]
-# What asking again can help; a corrupt file may have been a page that asks for a login.
+# A retry may succeed; a corrupt file may have been a login page.
 RETRYABLE: frozenset[ClipStatus] = frozenset({"network", "rate_limited", "bot_check", "corrupt"})
 Split = Literal["train", "val", "test"]
 
@@ -33,12 +33,12 @@ _SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
 
 class DataError(UserError, ValueError):
-    """Input that a user can mend; the message names the file, row or key."""
+    """Input that a user can fix; the message names the file, row or key."""
 
 
 @contextmanager
 def reading_text(path: Path) -> Iterator[None]:
-    """Turns what a text file can be wrong about as a whole into a DataError that names it."""
+    """Turns decoding and CSV errors of a text file into a DataError that names it."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -55,7 +55,7 @@ def check_name(name: str, where: str) -> str:
 
 
 def check_file_name(name: str, where: str) -> str:
-    """Returns ``name`` if it names a file inside a folder and nothing outside, else raises."""
+    """Returns ``name`` if it is a plain file name, without folders; else raises."""
     if not _SAFE_FILE.fullmatch(name):
         raise DataError(f"{where}: {name!r} is not a plain file name")
     return name
@@ -68,11 +68,11 @@ def is_youtube_id(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One wanted piece of video: what an annotation file asks for, before any media is seen.
+    """A piece of video that an annotation file lists, before any media is read.
 
     ``clip_id`` is ``<youtube id>_<start second, 6 digits>`` for VGGSound and the video's name for
-    a test video. ``split`` is the source's own; validation clips are held out of train later.
-    ``youtube_id`` names the video it was cut from; empty where the annotation does not say.
+    a test video. ``split`` is the source's own; validation clips are split from train later.
+    ``youtube_id`` is the video it was cut from; empty if the annotation does not say.
     """
 
     clip_id: str
@@ -84,7 +84,7 @@ class Clip:
     def __post_init__(self) -> None:
         check_name(self.clip_id, self.source)
         if self.youtube_id and not is_youtube_id(self.youtube_id):
-            raise DataError(f"{self.source}: {self.youtube_id!r} is no YouTube id")
+            raise DataError(f"{self.source}: {self.youtube_id!r} is not a YouTube id")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
-"""WebDataset shards with an index: deterministic tar files that are written whole and read by seek.
+"""WebDataset shards with an index: deterministic tar files, written atomically, read by seeking.
 
-Any WebDataset reader can stream them; the index (member offsets in Parquet) lets the loaders here
-read one frame and three seconds of a clip without touching the rest.
+Any WebDataset reader can stream them; the index (member offsets in Parquet) lets our loaders read
+one frame and three seconds of a clip without touching the rest.
 """
 
 import io
@@ -21,7 +21,7 @@ _SHORT_NAME = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """What belongs under one key: member endings ('01.jpg', 'mel.npy', 'json') and their bytes."""
+    """The members of one key: their suffixes ('01.jpg', 'mel.npy', 'json') and their bytes."""
 
     key: str
     members: Mapping[str, bytes]
@@ -29,7 +29,7 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Extent:
-    """Where a member's bytes lie in its shard."""
+    """Offset and size of a member in its shard, in bytes."""
 
     offset: int
     size: int
@@ -37,22 +37,22 @@ class Extent:
 
 @dataclass(frozen=True, kw_only=True)
 class ShardResult:
-    """Index rows of what a shard holds; what it lacks: how many by reason, and an example of each;
-    its size; whether an earlier run had made it.
+    """Index rows of a shard's content; how many items were left out by reason, with an example of
+    each; its size in bytes; whether it was reused from an earlier run.
     """
 
     rows: list[dict[str, Any]]
     left_out: Counter[str]
     examples: dict[str, str]
     bytes: int
-    found: bool = False
+    reused: bool = False
 
 
 def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, dict[str, Extent]]:
-    """Writes samples to one tar, same input same bytes, and returns key -> ending -> extent.
+    """Writes samples to one tar, same input same bytes, and returns key -> suffix -> extent.
 
-    Members are sorted, times are zero and owners fixed. The file appears under its name when it
-    is complete. Raises ValueError for a key that occurs twice.
+    Members are sorted, times are zero and owners fixed. The file appears under its name only when
+    it is complete. Raises ValueError for a key that occurs twice.
     """
     extents: dict[str, dict[str, Extent]] = {}
     with (
@@ -65,8 +65,8 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, dict[str, Ex
                 raise ValueError(f"{path}: key {sample.key} occurs twice")
             check_name(sample.key, str(path))
             extents[sample.key] = {
-                ending: _write_member(tar, f"{sample.key}.{ending}", content)
-                for ending, content in sorted(sample.members.items())
+                suffix: _write_member(tar, f"{sample.key}.{suffix}", content)
+                for suffix, content in sorted(sample.members.items())
             }
     return extents
 
@@ -81,28 +81,30 @@ def _write_member(tar: tarfile.TarFile, name: str, content: bytes) -> Extent:
     return Extent(offset=tar.offset - blocks * tarfile.BLOCKSIZE, size=len(content))
 
 
-def check_member(path: Path, name: str, extent: Extent, then: str = "") -> bytes:
-    """Looks whether a shard has the member ``name`` where its index says; returns the bytes of the
-    member ``then`` behind it, if there is to be one.
+def check_member(path: Path, name: str, extent: Extent, next_name: str = "") -> bytes:
+    """Checks that a shard has the member ``name`` where its index says; returns the bytes of the
+    member ``next_name`` that follows it, if one is named.
 
-    Raises DataError, naming the shard, if it is missing, damaged or another one. Costs one or two
-    reads of a few hundred bytes.
+    Raises DataError, naming the shard, if it is missing, damaged or a different one. Costs one or
+    two reads of a few hundred bytes.
     """
     try:
         with path.open("rb") as file:
             file.seek(extent.offset - tarfile.BLOCKSIZE)
             header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "replace")
-            # A name of over 100 letters stands in full in a header of its own before.
+            # A name of over 100 characters is in full in an extra header before this one.
             if header.name != name[:_SHORT_NAME] or header.size != extent.size:
-                raise tarfile.ReadError(f"{header.name}, {header.size} bytes, is there instead")
-            if not then:
+                raise tarfile.ReadError(f"{header.name}, {header.size} bytes, found instead")
+            if not next_name:
                 return b""
             file.seek(extent.offset + -(-extent.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
             with tarfile.open(fileobj=file, mode="r:") as tar:
-                behind = tar.next()
-                content = tar.extractfile(behind) if behind and behind.name == then else None
+                member = tar.next()
+                if member is None or member.name != next_name:
+                    raise tarfile.ReadError(f"no {next_name} after it")
+                content = tar.extractfile(member)
                 if content is None:
-                    raise tarfile.ReadError(f"no {then} behind it")
+                    raise tarfile.ReadError(f"{next_name} is not a file")
                 return content.read()
     except (OSError, ValueError, tarfile.TarError) as error:
         raise DataError(
@@ -119,5 +121,5 @@ def read_extent(path: Path, offset: int, size: int) -> bytes:
     finally:
         os.close(shard)
     if len(content) != size:
-        raise OSError(f"{path}: wanted {size} bytes at {offset}, the file ends before")
+        raise OSError(f"{path}: expected {size} bytes at {offset}, the file is shorter")
     return content

@@ -1,8 +1,8 @@
-"""Files and folders of this machine, or at the URLs of an object store (s3://bucket/folder).
+"""Files and folders on this machine, or at URLs of an object store (s3://bucket/folder).
 
-A place on a store behaves as a Path does (universal_pathlib), but costs a request at every look: it
-is read and written whole, by way of a temporary file. Who may read and write there is told to the
-store's own library, in its environment variables and files.
+A path on a store behaves like a Path (universal_pathlib), but every access costs a request: files
+are read and written whole, through a temporary file. Credentials come from the environment
+variables and files of the store's own library.
 """
 
 from pathlib import Path
@@ -13,11 +13,11 @@ from trimodal.core.records import DataError
 
 
 def storage_path(text: str) -> Path:
-    """The file or folder that a path or a URL names; a file:// URL is a path of this machine.
-    Raises DataError for other protocols, and where the store's library is not installed.
+    """The file or folder that a path or a URL names; a file:// URL is a path on this machine.
+    Raises DataError for other protocols, and if the store's library is not installed.
     """
-    protocol, mark, rest = text.partition("://")
-    if not mark:
+    protocol, separator, rest = text.partition("://")
+    if not separator:
         return Path(text)
     if protocol == "file":
         return Path(unquote(urlsplit(text).path))
@@ -27,37 +27,37 @@ def storage_path(text: str) -> Path:
         from upath import UPath
 
         # Not cached: other machines write here too.
-        found = UPath(text, use_listings_cache=False, skip_instance_cache=False)
-        _ = found.fs
+        path = UPath(text, use_listings_cache=False, skip_instance_cache=False)
+        _ = path.fs
     except ImportError as error:
         raise DataError(f"{text}: {error}; pip install 'trimodal[s3]'") from error
-    return cast(Path, found)
+    return cast(Path, path)
 
 
 def is_remote(path: Path) -> bool:
-    """Whether a place is on an object store."""
+    """Whether a path is on an object store."""
     return not isinstance(path, Path)
 
 
 def is_store_error(error: BaseException) -> bool:
-    """Whether the store's library raises this of its own: it is not reached, or says no."""
+    """Whether the store's library raised this: the store cannot be reached or denies access."""
     return type(error).__module__.partition(".")[0] in ("aiobotocore", "botocore")
 
 
-def state_at_store(path: Path) -> list[Any]:
-    """Size and entity tag of a file of a store, which change with its content. Raises OSError."""
+def _remote_state(path: Path) -> list[Any]:
+    """Size and entity tag of a file on a store, which change with its content. Raises OSError."""
     remote = cast(Any, path)
     info = remote.fs.info(remote.path)
     return [info["size"], info["ETag"]]
 
 
 def file_state(path: Path) -> list[Any] | None:
-    """Size and time of a file (on an object store its entity tag), which tell whether it has
-    changed; None if it is not there.
+    """Size and modification time of a file (on an object store its entity tag), which show whether
+    it has changed; None if it does not exist.
     """
     try:
         if is_remote(path):
-            return state_at_store(path)
+            return _remote_state(path)
         state = path.stat()
     except OSError:
         return None
@@ -65,19 +65,19 @@ def file_state(path: Path) -> list[Any] | None:
 
 
 def download(path: Path, local: Path) -> None:
-    """Copies a file of a store to this machine. Raises OSError."""
+    """Copies a file from a store to this machine. Raises OSError."""
     remote = cast(Any, path)
     remote.fs.get_file(remote.path, str(local))
 
 
 def upload(local: Path, path: Path) -> None:
-    """Copies a file to a store, where it appears when it is whole. Raises OSError."""
+    """Copies a file to a store, where it appears when it is complete. Raises OSError."""
     remote = cast(Any, path)
     remote.fs.put_file(str(local), remote.path)
 
 
 def files_in(folder: Path) -> list[Path]:
-    """The files of a folder, in any order. Raises OSError; a folder of a store that is not there
+    """The files of a folder, in any order. Raises OSError; a folder that does not exist on a store
     has none.
     """
     if not is_remote(folder):

@@ -1,4 +1,4 @@
-"""Captions as the text network reads them: tokens, vocabulary, ids (docs/method.md, Data)."""
+"""Captions as input of the text network: tokens, vocabulary, ids (docs/method.md, Data)."""
 
 import re
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ def stop_words() -> frozenset[str]:
 
 
 def tokenise(caption: str) -> list[str]:
-    """Lower-case words of the letters a-z, stop words removed; not yet cut to 16."""
+    """Lower-case words of the letters a-z without stop words; not yet truncated to 16."""
     return [word for word in re.findall("[a-z]+", caption.lower()) if word not in stop_words()]
 
 
@@ -59,7 +59,7 @@ class Vocabulary:
         return word in self._ids
 
     def token_ids(self, tokens: list[str]) -> npt.NDArray[np.int32]:
-        """(16,) ids: unknown words become 1, the end is cut or padded with 0."""
+        """(16,) ids: unknown words are 1; truncated or padded with 0."""
         row = np.full(WORDS, PADDING_ID, np.int32)
         known = [self._ids.get(token, UNKNOWN_ID) for token in tokens[:WORDS]]
         row[: len(known)] = known
@@ -69,8 +69,8 @@ class Vocabulary:
 def build_vocabulary(
     counts: Mapping[str, int], vectors: Mapping[str, npt.NDArray[np.float32]]
 ) -> Vocabulary:
-    """The words of the captions, with their ``counts``, that have a vector, most frequent first,
-    then alphabetical; behind them the other words of ``vectors`` that a caption could have
+    """The words of the captions (``counts``) that have a vector, most frequent first, then
+    alphabetical; followed by the other words of ``vectors`` that a caption can contain
     (:func:`tokenise`), alphabetical.
     """
     known = sorted((word for word in counts if word in vectors), key=lambda w: (-counts[w], w))
@@ -100,9 +100,9 @@ def read_vocabulary(path: Path) -> Vocabulary:
     vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, VECTOR_DIM)
     words = tuple(table["word"].to_pylist())
     if words[:2] != _SPECIAL:
-        raise DataError(f"{path}: does not begin with {' and '.join(_SPECIAL)}")
+        raise DataError(f"{path}: does not start with {' and '.join(_SPECIAL)}")
     if len(set(words)) < len(words):
-        raise DataError(f"{path}: has a word twice")
+        raise DataError(f"{path}: contains a word twice")
     if not np.isfinite(vectors).all():
-        raise DataError(f"{path}: has a vector that is not finite")
+        raise DataError(f"{path}: contains a vector that is not finite")
     return Vocabulary(words, vectors)

@@ -1,4 +1,4 @@
-"""Where frames, windows and mel columns lie in time. Pure arithmetic, intervals half-open.
+"""Positions of frames, windows and mel columns in time. Pure arithmetic, intervals half-open.
 
 Frames are taken once a second and numbered from 1; frame N shows second N - 0.5 (docs/method.md,
 Data):
@@ -14,28 +14,28 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-# Containers round their durations; a window may overhang the sound by this much and still count
-# as whole. Less than two video frames at 30 fps.
+# Containers round their durations; a window may exceed the audio by this much and still count
+# as complete. Less than two video frames at 30 fps.
 TOLERANCE_SECONDS = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class FramePosition:
-    """A moment of a clip: the frame shown (numbered from 1) and the centre of its sound window."""
+    """A position in a clip: its frame (numbered from 1) and the centre of its audio window."""
 
     frame: int
     centre_seconds: float
 
 
 def frame_centre_seconds(frame: int) -> float:
-    """The second that frame ``frame`` (numbered from 1) shows."""
+    """The time in seconds that frame ``frame`` (numbered from 1) shows."""
     if frame < 1:
         raise ValueError(f"frames are numbered from 1, not {frame}")
     return frame - 0.5
 
 
 def frame_count(duration_seconds: float) -> int:
-    """How many one-per-second frames a video of this length has: all N with N - 0.5 < length."""
+    """Number of one-per-second frames of a video of this length: all N with N - 0.5 < length."""
     return max(0, math.ceil(duration_seconds + 0.5) - 1)
 
 
@@ -49,7 +49,7 @@ def window_fits(centre_seconds: float, window_seconds: float, duration_seconds: 
 
 
 def middle_position(frames: int, duration_seconds: float) -> FramePosition:
-    """The point in the middle of a clip too short for a whole window."""
+    """The middle of a clip that is too short for a complete window."""
     centre = duration_seconds / 2
     return FramePosition(frame=_frame_at(centre + 1.0, frames), centre_seconds=centre)
 
@@ -58,11 +58,11 @@ def middle_position(frames: int, duration_seconds: float) -> FramePosition:
 def training_positions(
     frames: int, duration_seconds: float, window_seconds: float, first: int, last: int
 ) -> tuple[FramePosition, ...]:
-    """The points a training pair may be drawn from: frames ``first``..``last`` whose whole window
-    of sound fits (docs/method.md, Data), or the middle of the clip where none does.
+    """The positions a training pair may be sampled from: frames ``first``..``last`` whose complete
+    audio window fits (docs/method.md, Data), or the middle of the clip if none does.
     """
     if frames < 1:
-        raise ValueError("a clip without frames has no training point")
+        raise ValueError("a clip without frames has no training position")
     fitting = tuple(
         FramePosition(frame=frame, centre_seconds=frame_centre_seconds(frame))
         for frame in range(first, min(last, frames) + 1)
@@ -74,15 +74,15 @@ def training_positions(
 def evenly_spaced_positions(
     frames: int, duration_seconds: float, window_seconds: float, count: int
 ) -> list[FramePosition]:
-    """``count`` points spread evenly over a test video (docs/method.md, Data).
+    """``count`` positions evenly spaced over a test video (docs/method.md, Data).
 
-    The rule is the authors': frame positions from 2 to the last frame but 2, evenly spaced; the
-    frame is the position rounded down, the sound is centred on position - 0.5. A video too short
-    for it (fewer than 4 frames) has its points where a whole window fits; one shorter than a
-    window has them all in its middle.
+    The rule is that of the authors' code: evenly spaced from 2 to the number of frames - 2; the
+    frame is the position rounded down, the audio is centred on position - 0.5. In a video with
+    fewer than 4 frames they are where a complete window fits; in one shorter than a window all are
+    in its middle.
     """
     if frames < 1:
-        raise ValueError("a video without frames has no test point")
+        raise ValueError("a video without frames has no test position")
     half = window_seconds / 2
     if frames >= 4:
         first, last = 2.0, frames - 2.0
@@ -108,5 +108,5 @@ def window_columns(window_seconds: float, hop_seconds: float) -> int:
 
 
 def first_column(centre_seconds: float, window_seconds: float, hop_seconds: float) -> int:
-    """The clip's mel column at which a window begins; negative before the clip."""
+    """The clip's mel column at which a window starts; negative if before the clip."""
     return round((centre_seconds - window_seconds / 2) / hop_seconds)

@@ -19,7 +19,7 @@ from trimodal.download.demo.world import DemoConfig, Scene, World, sample_world
 from trimodal.download.probe import inspect
 from trimodal.media.container import missing_media_tools
 from trimodal.parallel.executor import map_in_order
-from trimodal.sources.msrvtt import wanted_videos
+from trimodal.sources.msrvtt import read_videos
 from trimodal.sources.vggsound import read_vggsound
 
 
@@ -60,7 +60,7 @@ def _world_mark(demo: DemoConfig) -> dict[str, Any]:
 def _wanted(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:
     scenes = {scene.name: scene for scene in (*world.train, *world.test)}
     clips, _ = read_vggsound(world_dir / "vggsound.csv", ("train",))
-    videos, _ = wanted_videos(world_dir / "MSRVTT_JSFUSION_test.csv")
+    videos, _ = read_videos(world_dir / "MSRVTT_JSFUSION_test.csv")
     return [(clip, scenes[clip.clip_id]) for clip in clips + videos]
 
 

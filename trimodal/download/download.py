@@ -20,7 +20,7 @@ from trimodal.download.demo.world import DemoConfig
 from trimodal.download.demo_clips import render_world
 from trimodal.download.local import find_local_clips
 from trimodal.download.youtube import YoutubeConfig
-from trimodal.sources.msrvtt import wanted_videos
+from trimodal.sources.msrvtt import read_videos
 from trimodal.sources.vggsound import read_vggsound
 
 
@@ -90,7 +90,7 @@ def _collect(
     manifest = clips_dir / "manifest.parquet"
     earlier = read_manifest(manifest) if manifest.exists() else []
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
-    videos, bad_rows_too = wanted_videos(Path(config.msrvtt_csv))
+    videos, bad_rows_too = read_videos(Path(config.msrvtt_csv))
     bad_rows += bad_rows_too
     tests = find_local_clips(storage_path(config.msrvtt_media), videos, earlier, machine)
     if config.source == "youtube":
@@ -126,7 +126,7 @@ def _check_coverage(outcomes: Sequence[ClipOutcome], min_coverage: float) -> Non
             f"{source} clips",
             len(rows) - len(lost),
             Counter(row.status for row in lost),
-            needed=min_coverage,
+            required=min_coverage,
             param="download.min_coverage",
             examples={row.status: f"{row.clip.clip_id}: {row.reason}" for row in reversed(lost)},
         )

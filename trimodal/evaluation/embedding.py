@@ -67,7 +67,7 @@ def match_videos(
         "test videos",
         len(found),
         {"not among the clips that extract left": len(missing)},
-        needed=min_coverage,
+        required=min_coverage,
         param="evaluate.min_coverage",
         examples={"not among the clips that extract left": ", ".join(missing[:5])},
     )

@@ -1,4 +1,4 @@
-"""Work in parallel with results in order: worker processes, a Ray cluster, and a journal of shards.
+"""Parallel work with ordered results: worker processes, a Ray cluster and a journal of shards.
 
-It runs any picklable function on any jobs. What comes in knows nothing of what the jobs are.
+It runs any picklable function on any jobs; nothing here depends on what the jobs do.
 """

@@ -1,4 +1,4 @@
-"""Where work on media is done: on this machine or on a Ray cluster (section ``machine``)."""
+"""Runs jobs on this machine or on a Ray cluster (section ``machine``)."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -19,13 +19,13 @@ def map_in_order(
     on_crash: Callable[[Job, WorkerError], Result] | None = None,
     preflight: Callable[[], str] | None = None,
 ) -> Iterator[Result]:
-    """Applies a picklable function to jobs where ``machine`` says; yields results in job order.
+    """Applies a picklable function to jobs on ``machine``; yields results in job order.
 
-    Locally it is :func:`trimodal.parallel.pool.map_in_order`. On a Ray cluster a job may be done
-    twice (a node died), so it must be idempotent; ``preflight`` is called on each node first and
-    returns what the work would miss there, or an empty string.
+    Locally it is :func:`trimodal.parallel.pool.map_in_order`. On a Ray cluster a job may run twice
+    (if a node dies), so it must be idempotent; ``preflight`` is called on each node first and
+    returns what is missing there, or an empty string.
 
-    Raises ExecutorError for a cluster that cannot be used.
+    Raises ExecutorError if the cluster cannot be used.
     """
     if machine.executor == "local":
         yield from pool.map_in_order(work, jobs, machine.workers, on_crash=on_crash)

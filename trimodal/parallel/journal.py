@@ -1,11 +1,11 @@
-"""Shards that are made once: what an earlier run has finished is found again.
+"""A journal of finished shards, so that a later run reuses them.
 
-Beside the shards, ``journal/<shard>.json`` says what a shard was made of and what came of it. It
-holds if the shard's bytes are those that it names and all it was made of is as it was: params,
-code, and the input files by name, size and time (as make knows them; so is a shard on an object
-store). So a run that was killed goes
-on where it stopped, and after a change only the shards that it touches are made again. DVC ignores
-journals (.dvcignore): they are of this disk.
+Next to the shards, ``journal/<shard>.json`` records the inputs and the outcome of a shard. A shard
+is still valid if its bytes are the recorded ones and all its inputs are unchanged: params, code,
+and the input files by name, size and modification time (as with make; on an object store the shard
+itself, too, is compared by size and entity tag). So a killed run resumes where it stopped, and
+after a change only the affected shards are rebuilt. DVC ignores journals (.dvcignore): they are
+specific to this disk.
 """
 
 import json
@@ -26,20 +26,18 @@ from trimodal.parallel.executor import map_in_order
 from trimodal.parallel.pool import WorkerError
 
 FOLDER = "journal"
-
-
-_NOTED = ("rows", "left_out", "examples", "bytes")
+_RECORDED_FIELDS = ("rows", "left_out", "examples", "bytes")
 
 
 class ShardJob(Protocol):
-    """The unit of work, a dataclass: what becomes the shard ``path``."""
+    """The unit of work, a dataclass: it describes the shard ``path``."""
 
     @property
     def path(self) -> Path: ...
 
-    def made_of(self) -> Any:
-        """What the shard is made of besides params and code, as JSON; the input files by
-        :func:`file_state`.
+    def inputs(self) -> Any:
+        """The shard's inputs besides params and code, as JSON; input files by
+        :func:`~trimodal.core.storage.file_state`.
         """
 
 
@@ -51,101 +49,104 @@ def make_shards(
     jobs: Sequence[Job],
     out_dir: Path,
     *,
-    form: Any,
+    settings: Any,
     machine: MachineConfig,
     retryable: Collection[str] = (),
     on_crash: Callable[[Job, WorkerError], ShardResult] | None = None,
     preflight: Callable[[], str] | None = None,
 ) -> Iterator[ShardResult]:
-    """Every job's shard in ``out_dir``, in the jobs' order: found finished, or made now by ``make``
-    on ``machine``. ``form`` (JSON) is all that shapes a shard
-    besides its own files: params and code. Whatever else lies in ``out_dir`` is of another run and
-    removed first. A shard that lacks something for a reason that ``retryable`` is made again by the
-    next run.
+    """Yields the shard of every job in job order: reused from an earlier run, or made by ``make``
+    on ``machine``. ``settings`` (JSON) is everything that affects all shards: params and code. Any
+    other file in ``out_dir`` is from another run and removed first. A shard from which something
+    was left out for a ``retryable`` reason is rebuilt by the next run.
 
-    ``on_crash``, for a job whose worker crashed, and ``preflight`` are
-    :func:`~trimodal.parallel.executor.map_in_order`'s.
+    ``on_crash``, for a job whose worker crashed, and ``preflight`` are those of
+    :func:`~trimodal.parallel.executor.map_in_order`.
     """
-    _clear(out_dir, {job.path.name for job in jobs})
-    work = partial(_find_or_make, make, form, retryable)
-    mend = partial(_after_crash, on_crash, form, retryable) if on_crash else None
-    found = 0
-    for done in map_in_order(machine, work, jobs, on_crash=mend, preflight=preflight):
-        found += done.found
-        yield done
-    if found:
-        log.info(f"{out_dir}: {found} of {len(jobs)} shards were finished by an earlier run")
+    _remove_other_files(out_dir, {job.path.name for job in jobs})
+    work = partial(_reuse_or_make, make, settings, retryable)
+    make_after_crash = (
+        partial(_make_after_crash, on_crash, settings, retryable) if on_crash else None
+    )
+    num_reused = 0
+    for result in map_in_order(machine, work, jobs, on_crash=make_after_crash, preflight=preflight):
+        num_reused += result.reused
+        yield result
+    if num_reused:
+        log.info(f"{out_dir}: reused {num_reused} of {len(jobs)} shards from an earlier run")
 
 
-def _find_or_make(
-    make: Callable[[Job], ShardResult], form: Any, retryable: Collection[str], job: Job
+def _reuse_or_make(
+    make: Callable[[Job], ShardResult], settings: Any, retryable: Collection[str], job: Job
 ) -> ShardResult:
-    key = _key(form, job)
-    return _found(job.path, key) or _made(make, job, key, retryable)
+    key = _key(settings, job)
+    return _recorded(job.path, key) or _make_and_record(make, job, key, retryable)
 
 
-def _after_crash(
+def _make_after_crash(
     on_crash: Callable[[Job, WorkerError], ShardResult],
-    form: Any,
+    settings: Any,
     retryable: Collection[str],
     job: Job,
     error: WorkerError,
 ) -> ShardResult:
-    return _made(partial(_called_with, on_crash, error), job, _key(form, job), retryable)
+    make = partial(_with_error, on_crash, error)
+    return _make_and_record(make, job, _key(settings, job), retryable)
 
 
-def _key(form: Any, job: ShardJob) -> str:
-    return fingerprint({"form": form, "made_of": job.made_of()})
-
-
-def _note_path(shard: Path) -> Path:
-    return shard.parent / FOLDER / f"{shard.stem}.json"
-
-
-def _called_with(
+def _with_error(
     on_crash: Callable[[Job, WorkerError], ShardResult], error: WorkerError, job: Job
 ) -> ShardResult:
     return on_crash(job, error)
 
 
-def _made(
+def _key(settings: Any, job: ShardJob) -> str:
+    return fingerprint({"settings": settings, "inputs": job.inputs()})
+
+
+def _record_path(shard: Path) -> Path:
+    return shard.parent / FOLDER / f"{shard.stem}.json"
+
+
+def _make_and_record(
     make: Callable[[Job], ShardResult], job: Job, key: str, retryable: Collection[str]
 ) -> ShardResult:
-    """Makes the shard and notes it, the note last; for an object store, here first."""
+    """Makes the shard, for an object store in a local folder first, then records it."""
     if not is_remote(job.path):
-        done = make(job)
+        result = make(job)
         state: Any = file_fingerprint(job.path)
     else:
         with temporary_folder() as folder:
-            done = make(replace(job, path=folder / job.path.name))  # type: ignore[type-var]
+            result = make(replace(job, path=folder / job.path.name))  # type: ignore[type-var]
             upload(folder / job.path.name, job.path)
         state = file_state(job.path)
-    if done.left_out.keys().isdisjoint(retryable):
-        facts = {name: getattr(done, name) for name in _NOTED}
-        write_json(_note_path(job.path), {"key": key, "shard": state, **facts})
-    return done
+    if result.left_out.keys().isdisjoint(retryable):
+        recorded = {name: getattr(result, name) for name in _RECORDED_FIELDS}
+        write_json(_record_path(job.path), {"key": key, "shard": state, **recorded})
+    return result
 
 
-def _found(shard: Path, key: str) -> ShardResult | None:
+def _recorded(shard: Path, key: str) -> ShardResult | None:
+    """The recorded result of a shard that is still valid, else None."""
     try:
-        note = json.loads(_note_path(shard).read_text(encoding="utf-8"))
-        if note["key"] != key:
+        record = json.loads(_record_path(shard).read_text(encoding="utf-8"))
+        if record["key"] != key:
             return None
         state = file_state(shard) if is_remote(shard) else file_fingerprint(shard)
-        if note["shard"] != state:
+        if record["shard"] != state:
             return None
-        facts = {name: note[name] for name in _NOTED}
-        return ShardResult(**(facts | {"left_out": Counter(note["left_out"])}), found=True)
-    except (OSError, ValueError, LookupError, TypeError):  # no note, or none of this version
+        fields = {name: record[name] for name in _RECORDED_FIELDS}
+        return ShardResult(**(fields | {"left_out": Counter(record["left_out"])}), reused=True)
+    except (OSError, ValueError, LookupError, TypeError):  # no record, or not of this version
         return None
 
 
-def _clear(out_dir: Path, shards: Iterable[str]) -> None:
+def _remove_other_files(out_dir: Path, shards: Iterable[str]) -> None:
     shards = set(shards)
-    notes = {f"{Path(shard).stem}.json" for shard in shards}
+    records = {f"{Path(shard).stem}.json" for shard in shards}
     for path in out_dir.glob("*"):
         if path.name not in {FOLDER, *shards}:
             remove(path)
     for path in (out_dir / FOLDER).glob("*"):
-        if path.name not in notes:
+        if path.name not in records:
             remove(path)

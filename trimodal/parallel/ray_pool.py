@@ -1,8 +1,8 @@
-"""Work on a Ray cluster, results in order. Imported only where ``machine.executor`` is ray.
+"""Parallel work on a Ray cluster. Imported only if ``machine.executor`` is ray.
 
-A job is one task on one core. What a lost node was doing is done elsewhere; a job whose worker
-crashes goes to ``on_crash``, as with the workers of one machine. This package travels to the nodes
-with the work, so all run the same code; the packages it needs must be installed there.
+A job is one task on one core. The jobs of a lost node are rescheduled; a job whose worker crashes
+goes to ``on_crash``, as on a single machine. This package is sent to the nodes with the work, so
+all run the same code; its dependencies must be installed there.
 """
 
 import os
@@ -33,11 +33,11 @@ from trimodal.parallel.pool import ExecutorError, WorkerError
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_ATTEMPTS = 3  # of a job whose nodes or workers die
+_MAX_ATTEMPTS = 3  # for a job whose nodes or workers die
 _CONNECT_SECONDS = 10.0
-_LOOK_SECONDS = 120.0  # for a node's look at itself: its first import of a package takes long
-_NEWS_SECONDS = 5.0  # without a result before the nodes are counted again
-_TASKS_A_CORE = 2  # so that no core waits for its next job
+_CHECK_TIMEOUT_SECONDS = 120.0  # the first import of a package on a node is slow
+_POLL_SECONDS = 5.0  # without a result, then the nodes are counted again
+_TASKS_PER_CORE = 2  # so that no core waits for its next job
 
 
 def map_on_ray(
@@ -49,41 +49,41 @@ def map_on_ray(
     on_crash: Callable[[Job, WorkerError], Result] | None = None,
     preflight: Callable[[], str] | None = None,
 ) -> Iterator[Result]:
-    """:func:`trimodal.parallel.pool.map_in_order` on the cluster: at most two tasks a core at a
-    time, results in job order. Raises ExecutorError for a cluster that is not there, has a node
-    without what the work needs, or loses its last node.
+    """:func:`trimodal.parallel.pool.map_in_order` on the cluster: at most two tasks per core
+    at a time, results in job order. Raises ExecutorError if the cluster cannot be reached, has a
+    node that fails the ``preflight``, or loses its last node.
     """
     with _connected(address):
         folder = str(Path.cwd()) if shared_folder else ""
         _check_nodes(folder, preflight)
-        begin = partial(ray.remote(num_cpus=1, max_retries=0)(_in_folder).remote, folder, work)
+        submit = partial(ray.remote(num_cpus=1, max_retries=0)(_run_in_folder).remote, folder, work)
         waiting = enumerate(jobs)
         running: dict[Any, _Task[Job, Result]] = {}
         results: dict[int, Result] = {}
-        next_due = 0
+        next_number = 0
         try:
             while True:
-                room = max(1, _TASKS_A_CORE * _cores()) - len(running)
-                for number, job in islice(waiting, max(0, room)):
-                    running[begin(job)] = _Task(number, job)
+                free_slots = max(1, _TASKS_PER_CORE * _num_cores()) - len(running)
+                for number, job in islice(waiting, max(0, free_slots)):
+                    running[submit(job)] = _Task(number, job)
                 if not running:
                     return
-                for reference in _ready(list(running)):
+                for reference in _finished(list(running)):
                     task = running.pop(reference)
-                    if task.settled(reference, on_crash):
+                    if task.collect(reference, on_crash):
                         results[task.number] = task.result
                     else:
-                        running[begin(task.job)] = task
-                while next_due in results:
-                    yield results.pop(next_due)
-                    next_due += 1
+                        running[submit(task.job)] = task
+                while next_number in results:
+                    yield results.pop(next_number)
+                    next_number += 1
         finally:
             for reference in running:
                 ray.cancel(reference, force=True)
 
 
 class _Task(Generic[Job, Result]):
-    """A job under way, and how often it has been lost."""
+    """A running job, and how often it has been lost."""
 
     result: Result
 
@@ -91,18 +91,18 @@ class _Task(Generic[Job, Result]):
         self.number, self.job = number, job
         self._lost = 0
 
-    def settled(
+    def collect(
         self, reference: Any, on_crash: Callable[[Job, WorkerError], Result] | None
     ) -> bool:
-        """Sets ``result``; False if the job was lost and must be done again. Raises the job's own
-        exception, and WorkerError if it is lost for good.
+        """Sets ``result``; False if the job was lost and must be resubmitted. Raises the job's own
+        exception, or WorkerError if it was lost too often.
         """
         try:
             self.result = ray.get(reference)
         except RayTaskError as error:
-            raise _own_error(error) from None
+            raise _job_error(error) from None
         except WorkerCrashedError:
-            loss = WorkerError.unseen_crash()
+            loss = WorkerError.on_other_machine()
             if on_crash:
                 self.result = on_crash(self.job, loss)
                 return True
@@ -112,22 +112,24 @@ class _Task(Generic[Job, Result]):
         else:
             return True
         self._lost += 1
-        if self._lost == _ATTEMPTS:
+        if self._lost == _MAX_ATTEMPTS:
             raise loss
         return False
 
 
-def _ready(references: list[Any]) -> list[Any]:
-    """The tasks that have ended; waits for one."""
+def _finished(references: list[Any]) -> list[Any]:
+    """Waits for tasks that have ended."""
     while True:
-        done, _ = ray.wait(references, timeout=_NEWS_SECONDS)
+        done, _ = ray.wait(references, timeout=_POLL_SECONDS)
         if done:
             return done
-        if not _cores():
-            raise ExecutorError("the Ray cluster has no node left; run dvc repro again when it has")
+        if not _num_cores():
+            raise ExecutorError(
+                "the Ray cluster has no nodes left; add nodes and run dvc repro again"
+            )
 
 
-def _own_error(error: RayTaskError) -> Exception:
+def _job_error(error: RayTaskError) -> Exception:
     cause = error.cause
     if not isinstance(cause, Exception):
         return error
@@ -135,22 +137,22 @@ def _own_error(error: RayTaskError) -> Exception:
     return cause
 
 
-def _in_folder(folder: str, work: Callable[[Any], Any], job: Any) -> Any:
-    """What a task does: the work, where the paths of this repository mean what they mean here."""
+def _run_in_folder(folder: str, work: Callable[[Any], Any], job: Any) -> Any:
+    """Runs a job in the repository's folder, so that relative paths are valid there."""
     if folder:
         os.chdir(folder)
     return work(job)
 
 
-def _cores() -> int:
+def _num_cores() -> int:
     resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return int(resources.get("CPU", 0))
 
 
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Connected to the cluster while the block lasts; raises ExecutorError if it is not there."""
-    where = f"the Ray cluster at machine.ray_address {address}" if address else "a Ray cluster"
+    """Connects to the cluster for the block; raises ExecutorError if it cannot be reached."""
+    cluster = f"the Ray cluster at machine.ray_address {address}" if address else "a Ray cluster"
     try:
         if address:
             host, _, port = address.removeprefix("ray://").rpartition(":")
@@ -164,7 +166,7 @@ def _connected(address: str) -> Iterator[None]:
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ExecutorError(
-            f"{where} cannot be reached: {error}; start it (ray start --head) or set "
+            f"{cluster} cannot be reached: {error}; start it (ray start --head) or set "
             "machine.executor to local"
         ) from error
     try:
@@ -174,37 +176,35 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def _check_nodes(folder: str, preflight: Callable[[], str] | None) -> None:
-    """Lets every node look whether it has what the work needs; raises ExecutorError, naming those
-    that have not.
-    """
-    look = ray.remote(num_cpus=0, max_retries=0)(_look)
-    known: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node for node in known if node["Alive"] and node["Resources"].get("CPU")]
+    """Runs ``preflight`` on every node; raises ExecutorError, naming the nodes with a problem."""
+    check = ray.remote(num_cpus=0, max_retries=0)(_check_node)
+    all_nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node for node in all_nodes if node["Alive"] and node["Resources"].get("CPU")]
     if not nodes:
-        raise ExecutorError("the Ray cluster has no node with a core to work on")
-    with NamedTemporaryFile(prefix=".", suffix=".tmp", dir=folder or None) as mark:
-        name = mark.name if folder else ""
-        looks = {
-            node["NodeManagerAddress"] + " " + node["NodeID"][:8]: look.options(
+        raise ExecutorError("the Ray cluster has no node with a CPU core")
+    with NamedTemporaryFile(prefix=".", suffix=".tmp", dir=folder or None) as marker:
+        marker_path = marker.name if folder else ""
+        checks = {
+            node["NodeManagerAddress"] + " " + node["NodeID"][:8]: check.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(name, preflight)
+            ).remote(marker_path, preflight)
             for node in nodes
         }
-        answers = {node: _answer(reference) for node, reference in looks.items()}
-    if told := [f"node {node}: {problem}" for node, problem in answers.items() if problem]:
-        raise ExecutorError(f"the Ray cluster cannot do this work: {'; '.join(told)}")
-    if all(answer is None for answer in answers.values()):
-        raise ExecutorError(f"all {len(answers)} nodes of the Ray cluster have just died")
+        problems = {node: _problem_on_node(reference) for node, reference in checks.items()}
+    if messages := [f"node {node}: {problem}" for node, problem in problems.items() if problem]:
+        raise ExecutorError(f"the Ray cluster cannot do this work: {'; '.join(messages)}")
+    if all(problem is None for problem in problems.values()):
+        raise ExecutorError(f"all {len(problems)} nodes of the Ray cluster have just died")
 
 
-def _answer(reference: Any) -> str | None:
-    """What a node lacks, in words; None if it is no more, and so will get no work."""
+def _problem_on_node(reference: Any) -> str | None:
+    """The message of a node's check, empty if it passed; None if the node has died."""
     try:
-        problem: str = ray.get(reference, timeout=_LOOK_SECONDS)
+        problem: str = ray.get(reference, timeout=_CHECK_TIMEOUT_SECONDS)
     except GetTimeoutError:
-        return f"has not answered in {_LOOK_SECONDS:.0f} s"
+        return f"no answer within {_CHECK_TIMEOUT_SECONDS:.0f} s"
     except RayTaskError as error:
-        return str(_own_error(error))
+        return str(_job_error(error))
     except (NodeDiedError, TaskUnschedulableError):
         return None
     except RayError as error:
@@ -212,11 +212,11 @@ def _answer(reference: Any) -> str | None:
     return problem
 
 
-def _look(mark: str, preflight: Callable[[], str] | None) -> str:
-    """What a node lacks, or nothing."""
-    if mark and not Path(mark).exists():
+def _check_node(marker_path: str, preflight: Callable[[], str] | None) -> str:
+    """Runs on a node: says what is missing there, or returns an empty string."""
+    if marker_path and not Path(marker_path).exists():
         return (
-            f"does not see {Path(mark).parent}: put the repository where all nodes see it, or set "
-            "machine.shared_folder to false and use URLs"
+            f"does not see {Path(marker_path).parent}: put the repository where all nodes see it, "
+            "or set machine.shared_folder to false and use URLs"
         )
     return preflight() if preflight else ""

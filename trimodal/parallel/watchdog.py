@@ -1,4 +1,4 @@
-"""Ends a process that hangs in C code, where no exception and no timeout reaches it."""
+"""Ends a process that hangs in C code, which no exception and no timeout can interrupt."""
 
 import faulthandler
 import sys
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def ending_if_hung(seconds: float) -> Iterator[None]:
-    """Ends this process if the block takes longer, even where it hangs in a library's C code; what
-    it hung in is told on standard error.
+    """Ends this process if the block takes longer, even if it hangs in a library's C code; prints
+    the stack on standard error.
     """
     faulthandler.dump_traceback_later(seconds, exit=True, file=sys.__stderr__ or 2)
     try:

@@ -125,7 +125,7 @@ def _store_images(
     )
     done = write_images(files, images_dir, form, machine)
     check_coverage(
-        "captions", "images", len(done.rows), done.left_out, needed=config.min_coverage,
+        "captions", "images", len(done.rows), done.left_out, required=config.min_coverage,
         param="captions.min_coverage", examples=done.examples,
     )  # fmt: skip
     left_out.update(done.left_out)

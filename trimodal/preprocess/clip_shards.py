@@ -136,7 +136,7 @@ class ClipShard:
     clips: tuple[ClipOutcome, ...]
     crashing: Mapping[str, str] = field(default_factory=dict)
 
-    def made_of(self) -> Any:
+    def inputs(self) -> Any:
         """What it depends on besides params and code: its clips and their files as they are now."""
         facts = [
             [asdict(o.clip), o.has_audio, o.duration_s, o.path, o.member, o.offset]

@@ -62,7 +62,7 @@ def extract(
     rows = pa.concat_tables(parts).combine_chunks()
     splits = Counter(rows["split"].to_pylist())
     check_coverage(
-        "extract", "downloaded clips", len(rows), left_out, needed=config.min_coverage,
+        "extract", "downloaded clips", len(rows), left_out, required=config.min_coverage,
         param="extract.min_coverage", examples=examples,
     )  # fmt: skip
     left_out += skipped
@@ -97,7 +97,7 @@ def _shards(
     mel: MelConfig,
     machine: MachineConfig,
 ) -> Iterator[ShardResult]:
-    form = {
+    settings = {
         "code": code_fingerprint("trimodal.preprocess.clip_shards"),
         "front_end": mel.front_end_fingerprint(),
         "frame_px": config.frame_px,
@@ -107,8 +107,9 @@ def _shards(
     }
     timeout = machine.clip_timeout_seconds
     return make_shards(
-        partial(extract_shard, config, mel, timeout), jobs, out_dir, form=form, machine=machine,
-        retryable={"too_slow"}, on_crash=partial(_without_crashing_clips, config, mel, timeout),
+        partial(extract_shard, config, mel, timeout), jobs, out_dir,
+        settings=settings, machine=machine, retryable={"too_slow"},
+        on_crash=partial(_without_crashing_clips, config, mel, timeout),
         preflight=missing_media_tools,
     )  # fmt: skip
 

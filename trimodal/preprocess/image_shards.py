@@ -38,7 +38,7 @@ class ImageShard:
     split: Split
     images: tuple[tuple[str, StoredFile | None], ...]
 
-    def made_of(self) -> Any:
+    def inputs(self) -> Any:
         """What it depends on besides params and code: its images, their files as they are now."""
         files = [file for _, file in self.images if file]
         facts = [[name, file and [str(file.path), file.member]] for name, file in self.images]

@@ -44,7 +44,7 @@ def write_images(
     }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
         make = partial(write_image_shard, form)
-        done = make_shards(make, jobs, images_dir, form=shaping, machine=machine)
+        done = make_shards(make, jobs, images_dir, settings=shaping, machine=machine)
         for job, shard in zip(jobs, done, strict=True):
             rows += shard.rows
             left_out += shard.left_out

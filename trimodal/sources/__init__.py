@@ -1,4 +1,4 @@
 """Readers of the data sets' official annotation files: text in, checked records out.
 
-One file a format. A bad row is counted by its reason; what comes in opens no media.
+One module for each format. Bad rows are counted by reason; nothing here opens media files.
 """

@@ -20,39 +20,39 @@ from trimodal.sources.rows import (
 def read_coco(
     folder: Path, split: Literal["train", "val"]
 ) -> tuple[list[CaptionedImage], Counter[str]]:
-    """The captioned images of a split, by image id, captions in annotation order; and what is left
-    out, by reason: bad rows and images without a caption.
+    """The captioned images of a split, sorted by image id, captions in annotation order; and counts
+    of what is left out, by reason: bad rows and images without a caption.
 
-    Raises DataError, naming the file, for JSON of another form more than 1 % bad rows and no
-    image with a caption.
+    Raises DataError, naming the file, for JSON with another structure, for more than 1 % bad rows
+    and if no image has a caption.
     """
     path = folder / "annotations" / f"captions_{split}2017.json"
     content = read_json(path)
     tally = RowTally(path, "coco")
-    files: dict[int, str] = {}
+    file_names: dict[int, str] = {}
     for position, row in enumerate(list_in(path, content, "images")):
         with tally.row(f"images: entry {position}"):
             number = coco_number(row, "id")
-            if number in files:
+            if number in file_names:
                 raise BadRowError("an image occurs twice")
-            files[number] = plain_file_name(value_of(row, "file_name", str))
+            file_names[number] = plain_file_name(value_of(row, "file_name", str))
     captions: dict[int, list[str]] = {}
     for position, row in enumerate(list_in(path, content, "annotations")):
         with tally.row(f"annotations: entry {position}"):
             number = coco_number(row, "image_id")
-            if number not in files:
+            if number not in file_names:
                 raise BadRowError("caption of an unknown image")
             caption = caption_in(row, "caption")
             captions.setdefault(number, []).append(caption)
     left_out = tally.checked(captions)
-    if without := len(files) - len(captions):
-        left_out["coco: image without a caption"] += without
+    if uncaptioned := len(file_names) - len(captions):
+        left_out["coco: image without a caption"] += uncaptioned
     images = [
         CaptionedImage(
             image_id=f"coco_{number:012d}",
             split=split,
             source="coco",
-            file_name=files[number],
+            file_name=file_names[number],
             captions=tuple(captions[number]),
         )
         for number in sorted(captions)

@@ -13,12 +13,12 @@ _ROW = re.compile(
 
 
 def read_flickr30k(folder: Path) -> tuple[list[CaptionedImage], Counter[str]]:
-    """All images by name, their captions in comment order, as training images; and the bad rows by
-    reason.
+    """All images, sorted by name, captions in comment order, as training images; and the bad rows
+    by reason.
 
     The official file has one row whose second separator is missing ('name| 4   A dog runs ...'):
-    it is read like the others. Raises DataError, naming the file, where the header is missing, for
-    more than 1 % bad rows and for no image.
+    it is read like the others. Raises DataError, naming the file, for a missing header, for more
+    than 1 % bad rows and if there is no image.
     """
     path = folder / "results.csv"
     with reading_text(path):

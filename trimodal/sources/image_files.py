@@ -1,4 +1,4 @@
-"""The caption sets with their pictures: which images there are, and where their pixels lie."""
+"""The images of the caption data sets and the files that hold their pixels."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,32 +15,33 @@ from trimodal.sources.karpathy import read_karpathy
 
 Annotations = Literal["official", "karpathy"]
 
-# The pictures of a set lie in a folder of one of these names or in an archive of that name, which
-# ends as FORMS says; the first that is there is taken.
+# A data set's images are in a folder with one of these names or in an archive with that name and
+# one of ARCHIVE_SUFFIXES; the first that exists is used.
 COCO_TRAIN = ("train2017",)
 COCO_VAL = ("val2017",)
 FLICKR30K = ("images", "flickr30k-images", "flickr30k_images")
-FORMS = ("", ".zip", ".tar", ".tar.gz", ".tgz")
-_PICTURES = (".jpg", ".jpeg", ".png")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFile:
-    """A captioned image and where its pixels are; None where its file is missing."""
+    """A captioned image and the file of its pixels; None if that is missing."""
 
     image: CaptionedImage
     file: StoredFile | None
 
 
 def read_coco_files(folder: Path, annotations: Annotations) -> tuple[list[ImageFile], Counter[str]]:
-    """COCO 2017's images with their captions and files, train before val, and what is left out.
+    """COCO 2017's images with their captions and files, train before val; and counts of
+    what is left out, by reason.
 
     ``official`` reads ``annotations/captions_{train,val}2017.json``; ``karpathy`` reads
-    ``dataset_coco.json``, whose images may lie in train2017 and in val2017. Raises DataError where
-    annotations or pictures are not as they should be.
+    ``dataset_coco.json``, whose images can be in train2017 or val2017. Raises DataError for invalid
+    annotations or missing images.
     """
-    train = _pictures(folder, COCO_TRAIN)
-    val = _pictures(folder, COCO_VAL)
+    train = _image_files(folder, COCO_TRAIN)
+    val = _image_files(folder, COCO_VAL)
     if annotations == "karpathy":
         images, left_out = read_karpathy(folder, "coco")
         return _located(images, val | train), left_out
@@ -52,30 +53,29 @@ def read_coco_files(folder: Path, annotations: Annotations) -> tuple[list[ImageF
 def read_flickr30k_files(
     folder: Path, annotations: Annotations
 ) -> tuple[list[ImageFile], Counter[str]]:
-    """Flickr30k's images with their captions and files, and what is left out.
+    """Flickr30k's images with their captions and files; and counts of what is left out, by reason.
 
-    ``official`` reads ``results.csv``, all of which trains; ``karpathy`` reads
-    ``dataset_flickr30k.json``. Raises DataError where annotations or pictures are not as they
-    should be.
+    ``official`` reads ``results.csv``, all training images; ``karpathy`` reads
+    ``dataset_flickr30k.json``. Raises DataError for invalid annotations or missing images.
     """
     if annotations == "karpathy":
         images, left_out = read_karpathy(folder, "flickr30k")
     else:
         images, left_out = read_flickr30k(folder)
-    return _located(images, _pictures(folder, FLICKR30K)), left_out
+    return _located(images, _image_files(folder, FLICKR30K)), left_out
 
 
 def _located(images: Sequence[CaptionedImage], files: Mapping[str, StoredFile]) -> list[ImageFile]:
     return [ImageFile(image=image, file=files.get(image.file_name)) for image in images]
 
 
-def _pictures(folder: Path, names: Sequence[str]) -> dict[str, StoredFile]:
-    """The picture files of the first place that is there, by bare name."""
-    wanted = [f"{name}{form}" for name in names for form in FORMS]
-    for name in wanted:
+def _image_files(folder: Path, names: Sequence[str]) -> dict[str, StoredFile]:
+    """The image files of the first folder or archive that exists, by bare name."""
+    candidates = [f"{name}{suffix}" for name in names for suffix in ("", *ARCHIVE_SUFFIXES)]
+    for name in candidates:
         if (folder / name).exists():
-            files, notes = files_by_name(folder / name, _PICTURES)
-            for note in notes:
-                log.info(f"captions: {note}")
+            files, warnings = files_by_name(folder / name, _IMAGE_SUFFIXES)
+            for warning in warnings:
+                log.info(f"captions: {warning}")
             return files
-    raise DataError(f"{folder}: no pictures; looked for {', '.join(wanted)}")
+    raise DataError(f"{folder}: no images; looked for {', '.join(candidates)}")

@@ -23,13 +23,14 @@ _SPLITS: dict[str, Split] = {"train": "train", "restval": "train", "val": "val"}
 def read_karpathy(
     folder: Path, source: Literal["coco", "flickr30k"]
 ) -> tuple[list[CaptionedImage], Counter[str]]:
-    """The captioned images of ``dataset_<source>.json``, by image id, captions in file order; and
-    what is left out, by reason: bad rows (of images and of sentences) and the test split.
+    """The captioned images of ``dataset_<source>.json``, sorted by image id, captions in file
+    order; and counts of what is left out, by reason: bad rows (of images and of sentences) and the
+    test split.
 
-    'train' and 'restval' train, 'val' validates. COCO's images (COCO_val2014_000000000042.jpg)
-    are named as in COCO 2017 (000000000042.jpg), which has the same pictures, split otherwise.
-    Raises DataError, naming the file, for JSON of another form more than 1 % bad rows
-    and no image to train or validate on.
+    'train' and 'restval' are for training, 'val' for validation. COCO's images
+    (COCO_val2014_000000000042.jpg) are named as in COCO 2017 (000000000042.jpg), which has the same
+    images in other splits. Raises DataError, naming the file, for JSON with another structure, for
+    more than 1 % bad rows and if there is no training or validation image.
     """
     path = folder / f"dataset_{source}.json"
     tally = RowTally(path, source)
@@ -44,14 +45,14 @@ def read_karpathy(
                 raise BadRowError("unknown split")
             rows[image_id] = file_name, split, value_of(row, "sentences", list)
     images: list[CaptionedImage] = []
-    others: Counter[str] = Counter()
+    not_used: Counter[str] = Counter()
     for image_id, (file_name, split, sentences) in sorted(rows.items()):
         if split == "test":
-            others[f"{source}: image of the test split"] += 1
+            not_used[f"{source}: image of the test split"] += 1
             continue
         captions = _captions(image_id, sentences, tally)
         if not captions:
-            others[f"{source}: image without a caption"] += 1
+            not_used[f"{source}: image without a caption"] += 1
             continue
         images.append(
             CaptionedImage(
@@ -62,7 +63,7 @@ def read_karpathy(
                 captions=captions,
             )
         )
-    return images, tally.checked(images) + others
+    return images, tally.checked(images) + not_used
 
 
 def _captions(image_id: str, sentences: list[Any], tally: RowTally) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
-"""MSR-VTT's test sentences, in the three forms that are in use.
+"""MSR-VTT's test sentences, in the three formats in use.
 
-- CSV, 1k-A's ``MSRVTT_JSFUSION_test.csv``: key, vid_key, video_id, sentence; one sentence a video.
-- JSON as the data set's authors give it (``MSRVTT_data.json``, ``test_videodatainfo.json``):
-  ``videos`` with their splits and ``url`` on YouTube, and ``sentences``, some twenty a video.
+- CSV, 1k-A's ``MSRVTT_JSFUSION_test.csv``: key, vid_key, video_id, sentence; one sentence per
+video. - JSON as the data set's authors give it (``MSRVTT_data.json``, ``test_videodatainfo.json``):
+  ``videos`` with their splits and ``url`` on YouTube, and ``sentences``, about twenty per video.
 - JSON list of ``{"video": "video7579.mp4", "caption": ...}``, or with ``video_id`` for ``video``.
 """
 
@@ -21,7 +21,7 @@ _COLUMNS = ("key", "vid_key", "video_id", "sentence")
 
 @dataclass(frozen=True, kw_only=True)
 class _Content:
-    """The queries, the YouTube ids of videos that have one, and the videos of other splits."""
+    """The queries, the known YouTube ids by video, and counts of the videos of other splits."""
 
     queries: list[Query]
     youtube_ids: dict[str, str] = field(default_factory=dict)
@@ -29,21 +29,21 @@ class _Content:
 
 
 def read_queries(path: Path) -> tuple[list[Query], Counter[str]]:
-    """One query a sentence, in file order, of the official JSON only those of split ``test``; and
-    the bad rows by reason: unsafe names, empty sentences, a video (CSV) or a ``sen_id`` once more,
-    sentences of unknown videos.
+    """One query for each sentence, in file order, of the official JSON only those of split
+    ``test``; and the bad rows by reason: unsafe names, empty sentences, duplicates of a video (CSV)
+    or a ``sen_id``, sentences of unknown videos.
 
-    Raises DataError, naming the file, for a file of another form, without a query or with more than
-    1 % bad rows.
+    Raises DataError, naming the file, for a file in another format, without queries or with more
+    than 1 % bad rows.
     """
     content, bad_rows = _read(path)
     return content.queries, bad_rows
 
 
-def wanted_videos(path: Path) -> tuple[list[Clip], Counter[str]]:
-    """The videos that the queries ask for, each once, in the order of their first query; and what
-    is left out, by reason: bad rows, and videos of other splits. Only the official JSON says which
-    YouTube video each was cut from.
+def read_videos(path: Path) -> tuple[list[Clip], Counter[str]]:
+    """The videos of the queries, each once, in the order of their first query; and counts of what
+    is left out, by reason: bad rows, and videos of other splits. Only the official JSON says from
+    which YouTube video each was cut. Raises DataError as :func:`read_queries` does.
     """
     content, bad_rows = _read(path)
     youtube_ids = content.youtube_ids
@@ -92,7 +92,7 @@ def _from_json(path: Path, tally: RowTally) -> _Content:
     content = read_json(path)
     if isinstance(content, list):
         return _Content(queries=_from_list(content, tally))
-    return _from_annotation(
+    return _from_official(
         list_in(path, content, "videos"), list_in(path, content, "sentences"), tally
     )
 
@@ -108,32 +108,32 @@ def _from_list(rows: list[Any], tally: RowTally) -> list[Query]:
     return queries
 
 
-def _from_annotation(videos: list[Any], sentences: list[Any], tally: RowTally) -> _Content:
-    split: dict[str, str] = {}
+def _from_official(videos: list[Any], sentences: list[Any], tally: RowTally) -> _Content:
+    splits: dict[str, str] = {}
     youtube_ids: dict[str, str] = {}
     for position, row in enumerate(videos):
         with tally.row(f"videos: entry {position}"):
             name = value_of(row, "video_id", str)
-            if name in split:
+            if name in splits:
                 raise BadRowError("a video occurs twice")
-            split[name] = value_of(row, "split", str)
+            splits[name] = value_of(row, "split", str)
             if youtube_id := youtube_id_in(row.get("url")):
                 youtube_ids[name] = youtube_id
     queries: dict[int, Query] = {}
     for position, row in enumerate(sentences):
         with tally.row(f"sentences: entry {position}"):
             name = value_of(row, "video_id", str)
-            if name not in split:
+            if name not in splits:
                 raise BadRowError("sentence of an unknown video")
             number = value_of(row, "sen_id", int)
             query = _query(f"sen{number}", name, value_of(row, "caption", str))
-            if split[name] != "test":
+            if splits[name] != "test":
                 continue
             if number in queries:
                 raise BadRowError("a sen_id occurs twice")
             queries[number] = query
     other_splits = Counter(
-        f"msrvtt: video of the {name} split" for name in split.values() if name != "test"
+        f"msrvtt: video of the {name} split" for name in splits.values() if name != "test"
     )
     return _Content(
         queries=list(queries.values()), youtube_ids=youtube_ids, other_splits=other_splits
@@ -149,15 +149,15 @@ def youtube_id_in(url: Any) -> str:
     try:
         parts = urlsplit(url)
         host = (parts.hostname or "").removeprefix("www.").removeprefix("m.")
-    except ValueError:  # '[' in the place of the host
+    except ValueError:  # a '[' in the host part
         return ""
     if host == "youtu.be":
-        found = parts.path.strip("/")
+        youtube_id = parts.path.strip("/")
     elif host == "youtube.com" and parts.path == "/watch":
-        found = parse_qs(parts.query).get("v", [""])[0]
+        youtube_id = parse_qs(parts.query).get("v", [""])[0]
     else:
-        found = ""
-    return found if is_youtube_id(found) else ""
+        youtube_id = ""
+    return youtube_id if is_youtube_id(youtube_id) else ""
 
 
 def _query(query_id: str, video_id: str, sentence: str) -> Query:

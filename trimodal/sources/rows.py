@@ -1,4 +1,4 @@
-"""The rows of annotation files: their fields, and bad ones counted by reason instead of fatal."""
+"""Reading rows of annotation files; bad rows are counted by reason instead of being fatal."""
 
 import csv
 from collections import Counter
@@ -17,8 +17,8 @@ class BadRowError(ValueError):
 
 
 class RowTally:
-    """Counts the rows of the file ``path``, and the bad ones by '<source>: <reason>': a BadRowError
-    inside ``with tally.row("row 7"):`` ends that row alone.
+    """Counts the rows of the file ``path``, and bad ones by '<source>: <reason>': a BadRowError
+    inside ``with tally.row("row 7"):`` skips only that row.
     """
 
     def __init__(self, path: Path, source: str) -> None:
@@ -28,10 +28,10 @@ class RowTally:
         self._source = source
         self._where = ""
         self._lines = 1
-        self._first = ""
+        self._first_problem = ""
 
     def row(self, where: str, lines: int = 1) -> "RowTally":
-        """The block that reads one row; it counts as many rows as it has lines of the file."""
+        """Context in which one row is read; a row of several lines counts as that many rows."""
         self._where, self._lines = where, lines
         self.rows += lines
         return self
@@ -48,35 +48,34 @@ class RowTally:
         if not isinstance(error, BadRowError):
             return False
         self.bad[f"{self._source}: {error}"] += self._lines
-        self._first = self._first or f"{self._where}: {error}"
+        self._first_problem = self._first_problem or f"{self._where}: {error}"
         return True
 
     def checked(self, records: Sized) -> Counter[str]:
-        """The bad rows by reason. Raises DataError, naming the file and its first bad row, if they
-        are more than 1 % of the rows, and more than one; and if the file holds none of the
-        ``records`` that it was read for.
+        """The bad rows by reason. Raises DataError, naming the file and its first bad row, for more
+        than one bad row and more than 1 %; and if ``records``, what was read, is empty.
         """
         bad = self.bad.total()
         if bad > max(1, MAX_BAD_SHARE * self.rows):
             raise DataError(
                 f"{self._path}: {bad} of {self.rows} rows cannot be used: {dict(self.bad)}; "
-                f"the first: {self._first}"
+                f"the first: {self._first_problem}"
             )
         if not records:
-            raise DataError(f"{self._path}: nothing in it to use; left out: {dict(self.bad)}")
+            raise DataError(f"{self._path}: no usable rows; left out: {dict(self.bad)}")
         return Counter(self.bad)
 
 
 def csv_rows(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
-    """The rows of a CSV file that are not empty: 'row <number of its first line>', its lines of the
-    file (a quote that is never closed swallows the rows behind it) and its columns.
+    """The non-empty rows of a CSV file: 'row <number of its first line>', its number of lines (an
+    unclosed quote swallows the following rows) and its columns.
     """
     reader = csv.reader(lines, skipinitialspace=True)
-    before = 0
+    last_line = 0
     for row in reader:
-        first, before = before + 1, reader.line_num
+        first_line, last_line = last_line + 1, reader.line_num
         if row:
-            yield f"row {first}", before - first + 1, row
+            yield f"row {first_line}", last_line - first_line + 1, row
 
 
 def list_in(path: Path, content: Any, key: str) -> list[Any]:
@@ -87,17 +86,19 @@ def list_in(path: Path, content: Any, key: str) -> list[Any]:
 
 
 def value_of(row: Any, key: str, kind: type) -> Any:
-    """``row[key]``, which is a ``kind``; raises BadRowError if it is not."""
+    """``row[key]``, checked to be a ``kind``; raises BadRowError if it is not."""
     value = row.get(key) if isinstance(row, dict) else None
-    # JSON can spell half of a surrogate pair, which no file can hold; and True is an int.
-    half = isinstance(value, str) and any("\ud800" <= letter <= "\udfff" for letter in value)
-    if not isinstance(value, kind) or isinstance(value, bool) or half:
+    # JSON can contain half a surrogate pair, which UTF-8 cannot encode; and True is an int.
+    half_surrogate = isinstance(value, str) and any(
+        "\ud800" <= character <= "\udfff" for character in value
+    )
+    if not isinstance(value, kind) or isinstance(value, bool) or half_surrogate:
         raise BadRowError(f"no {kind.__name__} '{key}'")
     return value
 
 
 def coco_number(row: Any, key: str) -> int:
-    """``row[key]``, which is a COCO image's number, 12 digits at most; else BadRowError."""
+    """``row[key]``, checked to be a COCO image number, at most 12 digits; else BadRowError."""
     number: int = value_of(row, key, int)
     if not 0 <= number < 10**12:
         raise BadRowError(f"'{key}' is no image number")
@@ -105,7 +106,7 @@ def coco_number(row: Any, key: str) -> int:
 
 
 def caption_in(row: Any, key: str) -> str:
-    """``row[key]``, which is a caption, without the blanks around it; else BadRowError."""
+    """``row[key]``, checked to be a non-empty caption, stripped; else BadRowError."""
     caption: str = value_of(row, key, str).strip()
     if not caption:
         raise BadRowError("empty caption")
@@ -113,7 +114,7 @@ def caption_in(row: Any, key: str) -> str:
 
 
 def plain_file_name(name: str) -> str:
-    """``name``, which names a file inside a folder and nothing outside; else BadRowError."""
+    """``name``, checked to be a plain file name without folders; else BadRowError."""
     try:
         return check_file_name(name, "")
     except DataError:
@@ -121,7 +122,7 @@ def plain_file_name(name: str) -> str:
 
 
 def flickr_image_id(file_name: str) -> str:
-    """'1000092795.jpg' -> 'flickr_1000092795'; BadRowError for a stem that is no safe key."""
+    """'1000092795.jpg' -> 'flickr_1000092795'; BadRowError for a stem that is not a safe key."""
     try:
         return check_name(f"flickr_{Path(file_name).stem}", "")
     except DataError:

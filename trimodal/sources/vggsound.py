@@ -13,11 +13,11 @@ CLIP_SECONDS = 10.0
 def read_vggsound(
     csv_path: Path, training_splits: tuple[str, ...]
 ) -> tuple[list[Clip], Counter[str]]:
-    """The clips of the named splits, in file order, as clips to train on; and what is left out, by
-    reason: bad rows, and clips of other splits.
+    """The clips of ``training_splits``, in file order, as training clips; and counts of what is
+    left out, by reason: bad rows, and clips of other splits.
 
-    An id may begin with '-' or '_' and occur with several start seconds. Raises DataError for a
-    file of another form, for more than 1 % bad rows and for no clip of these splits.
+    An id can start with '-' or '_' and occur with several start seconds. Raises DataError for a
+    file in another format, for more than 1 % bad rows and if these splits have no clip.
     """
     clips: dict[str, Clip] = {}
     seen: set[str] = set()
@@ -44,7 +44,7 @@ def read_vggsound(
 
 
 def _checked(row: list[str]) -> tuple[str, str, str, str]:
-    """Clip id, YouTube id, label and split of a row; raises BadRowError for another row."""
+    """Clip id, YouTube id, label and split of a row; raises BadRowError for a bad row."""
     if len(row) != 4:
         raise BadRowError("row has not 4 columns")
     youtube_id, start, label, split = row
@@ -58,6 +58,6 @@ def _checked(row: list[str]) -> tuple[str, str, str, str]:
 
 
 def youtube_section(clip: Clip) -> tuple[str, int]:
-    """The YouTube id of a clip and the second of the video at which its 10 s begin."""
+    """The YouTube id of a clip and the second of the video at which its 10 s start."""
     youtube_id, start = clip.clip_id[:11], clip.clip_id[12:]
     return youtube_id, int(start)

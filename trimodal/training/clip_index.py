@@ -152,7 +152,7 @@ def _check_clip(clip: IndexedClip) -> dict[str, Any]:
     """Looks whether the clip's last frame is in its shard and its mel can be; returns its facts."""
     name = f"{clip.clip_id}.{clip.frames:02d}.jpg"
     last = Extent(offset=clip.frame_offsets[-1], size=clip.frame_sizes[-1])
-    told = check_member(clip.shard, name, last, then=f"{clip.clip_id}.json")
+    told = check_member(clip.shard, name, last, next_name=f"{clip.clip_id}.json")
     try:
         facts = json.loads(told)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Workers: what they need is loaded once, and they end with the process that started them."""
+"""The process pool: modules are imported once, and workers end with their parent."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
 
 ROOT = Path(__file__).parents[1]
-# A module that notes who imports it, with jobs of so many seconds.
+# A module that logs the processes that import it, with jobs of a given length.
 JOBS = """
 import os, time
 from pathlib import Path
@@ -33,9 +33,7 @@ RUN = """
 import time
 from functools import partial
 import jobs
-from trimodal.media.container import MediaError
-from trimodal.parallel.pool import WorkerError, map_in_order
-from trimodal.parallel.watchdog import ending_if_hung
+from trimodal.parallel.pool import map_in_order
 
 if __name__ == "__main__":
     for number, worker in enumerate(map_in_order(partial(jobs.nap, "hello"), {seconds}, 2)):
@@ -45,7 +43,7 @@ if __name__ == "__main__":
 
 
 def start(folder: Path, seconds: Sequence[float], pause: float = 0) -> "subprocess.Popen[str]":
-    """A process of its own with two workers, which prints the number of each job's process."""
+    """Starts a process with two workers that prints the process id of each job's worker."""
     (folder / "jobs.py").write_text(JOBS.format(log=str(folder / "log")))
     (folder / "run.py").write_text(RUN.format(seconds=seconds, pause=pause))
     path = os.pathsep.join([str(folder), str(ROOT)])
@@ -55,7 +53,7 @@ def start(folder: Path, seconds: Sequence[float], pause: float = 0) -> "subproce
     )  # fmt: skip
 
 
-def test_what_a_partial_s_module_imports_is_loaded_once(tmp_path: Path) -> None:
+def test_the_module_of_a_partial_is_imported_once(tmp_path: Path) -> None:
     with start(tmp_path, [0.5] * 4) as parent:
         workers = {int(line) for line in parent.communicate(timeout=60)[0].splitlines()}
     loaders = [int(line) for line in (tmp_path / "log").read_text().splitlines()]
@@ -71,7 +69,7 @@ def running(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
 @pytest.mark.parametrize(
     ("seconds", "pause", "workers"),
     [([0.1, 0.1, 1000, 1000], 0, 2), ([0.1, 0.1], 1000, 0), ([0.1, 0.1, 3], 1000, 1)],
-    ids=["in a long job", "after the last job", "with a result that nobody takes"],
+    ids=["in a long job", "after the last job", "with a result that is never read"],
 )
 def test_workers_end_with_a_parent_that_is_killed(
     seconds: list[float], pause: float, workers: int, tmp_path: Path
@@ -81,17 +79,17 @@ def test_workers_end_with_a_parent_that_is_killed(
     with parent:
         assert int(parent.stdout.readline()) > 0
         assert int(parent.stdout.readline()) > 0
-        below = psutil.Process(parent.pid).children(recursive=True)
+        descendants = psutil.Process(parent.pid).children(recursive=True)
         parent.kill()
     try:
-        # Besides the workers: who starts them, and who tidies up behind them.
-        assert len(below) == workers + 2
+        # Besides the workers: the forkserver and the resource tracker.
+        assert len(descendants) == workers + 2
         deadline = time.monotonic() + 30
-        while running(below) and time.monotonic() < deadline:
+        while running(descendants) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert not running(below)
+        assert not running(descendants)
     finally:
-        for process in running(below):
+        for process in running(descendants):
             process.kill()
 
 
@@ -112,8 +110,8 @@ def test_an_exception_in_a_job_is_raised_here() -> None:
         list(map_in_order(abs, [1, "word", 2], 2))  # type: ignore[list-item]
 
 
-def test_no_worker_is_refused() -> None:
-    with pytest.raises(ValueError, match="workers must be at least 1, not 0"):
+def test_zero_workers_are_refused() -> None:
+    with pytest.raises(ValueError, match="num_workers must be at least 1, not 0"):
         list(map_in_order(square, [0], 0))
 
 
@@ -133,55 +131,55 @@ def die(how: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("how", "words", "crashed"),
+    ("how", "message", "crashed"),
     [
         ("segfault", r"died of signal 11 \(Segmentation fault\)$", True),
         ("hung", "hung$", True),
-        ("killed", r"died of signal 9 \(Killed\); that is also how .* memory", False),
-        ("exit", "left with exit code 7; ", False),
+        ("killed", r"died of signal 9 \(Killed\); it may have run out of memory", False),
+        ("exit", "exited with code 7; ", False),
     ],
 )
 @pytest.mark.parametrize("others", [0, 5])
-def test_a_worker_that_dies_is_an_error_that_says_how(
-    how: str, words: str, crashed: bool, others: int
+def test_a_dead_worker_is_an_error_that_says_how_it_died(
+    how: str, message: str, crashed: bool, others: int
 ) -> None:
-    with pytest.raises(WorkerError, match=words) as caught:
+    with pytest.raises(WorkerError, match=message) as caught:
         list(map_in_order(die, ["fine"] * others + [how] + ["fine"] * others, 2))
     assert caught.value.crashed == crashed
     assert not [p for p in psutil.Process().children(recursive=True) if "jobs" in p.name()]
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3])
-def test_crashed_jobs_are_rescued_and_the_others_done(workers: int) -> None:
+def test_on_crash_replaces_the_results_of_crashed_jobs(workers: int) -> None:
     jobs = ["a", "segfault", "b", "hung", "c", "segfault"]
-    rescued = map_in_order(die, jobs, workers, on_crash=lambda job, error: f"{job}: {error.how}")
-    assert list(rescued) == [
+    results = map_in_order(die, jobs, workers, on_crash=lambda job, error: f"{job}: {error.how}")
+    assert list(results) == [
         "a", "segfault: died of signal 11 (Segmentation fault)", "b", "hung: hung", "c",
         "segfault: died of signal 11 (Segmentation fault)",
     ]  # fmt: skip
 
 
-def test_a_killed_worker_is_not_rescued() -> None:
+def test_on_crash_is_not_called_for_a_killed_worker() -> None:
     with pytest.raises(WorkerError, match="signal 9"):
-        list(map_in_order(die, ["killed"], 1, on_crash=lambda *_: "rescued"))
+        list(map_in_order(die, ["killed"], 1, on_crash=lambda *_: "replaced"))
 
 
 @pytest.mark.parametrize("round_number", range(5))
 def test_a_worker_killed_at_any_moment_never_hangs_the_others(round_number: int) -> None:
-    """From outside, also before it has taken its first job."""
+    """Killed from outside, also before its first job."""
     results = map_in_order(square, count(1), 2)
     assert next(results) == 1
     workers: list[psutil.Process] = []
     while not workers:
-        below = psutil.Process().children(recursive=True)
-        workers = [p for p in below if p.ppid() != os.getpid()]
+        descendants = psutil.Process().children(recursive=True)
+        workers = [p for p in descendants if p.ppid() != os.getpid()]
     time.sleep(0.003 * round_number)
     workers[-1].kill()
     with pytest.raises(WorkerError):
         list(results)
 
 
-def test_an_error_of_a_job_comes_with_its_facts_and_its_place() -> None:
+def test_the_error_of_a_job_has_its_fields_and_traceback() -> None:
     with pytest.raises(MediaError, match=r"a\.mp4: corrupt: its detail") as caught:
         list(map_in_order(die, ["bad", "fine"], 2))
     assert caught.value.reason == "corrupt"

@@ -1,4 +1,4 @@
-"""Clips and shards on an S3 server (moto's) on loopback, read and written as folders are."""
+"""Clips and shards on an S3 server (moto, on loopback), read and written like local folders."""
 
 import json
 import re
@@ -16,7 +16,7 @@ import yaml
 from configs import MACHINE
 from data_fixtures import contents, write_clip
 from s3_server import new_bucket, put, s3_server, stored
-from test_ray_engine import MEL, add_node, ray_at, started_cluster
+from test_ray_pool import MEL, add_node, ray_at, started_cluster
 from training_fixtures import storing
 
 from trimodal.core.machine import MachineConfig
@@ -35,7 +35,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[None]:
-    """For all tests of this file."""
+    """One server for all tests of this file."""
     with s3_server():
         yield
 
@@ -68,14 +68,16 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def extracted(media: str, out: str, manifest: Path, machine: MachineConfig = MACHINE) -> None:
-    """What download's look and the extraction make of a folder of clips, in shards of two."""
+    """Runs the local download and the extraction of a folder of clips, in shards of two."""
     write_manifest(manifest, find_local_clips(storage_path(media), CLIPS, [], MACHINE))
     extract(manifest, storage_path(out), replace(storing(), clips_per_shard=2), MEL, machine)
 
 
-def test_shards_on_a_store_are_those_on_disk(media: Path, bucket: str, tmp_path: Path) -> None:
-    """Clips, manifest, shards, index and statistics; and a second run makes no shard again."""
-    extracted(str(media), str(tmp_path / "av"), tmp_path / "here.parquet")
+def test_shards_on_a_store_are_the_same_as_on_disk(
+    media: Path, bucket: str, tmp_path: Path
+) -> None:
+    """Clips, manifest, shards, index and statistics."""
+    extracted(str(media), str(tmp_path / "av"), tmp_path / "local.parquet")
     put(media, f"{bucket}/clips")
     manifest = storage_path(f"{bucket}/manifest.parquet")
     extracted(f"{bucket}/clips", f"{bucket}/av", manifest)
@@ -85,7 +87,7 @@ def test_shards_on_a_store_are_those_on_disk(media: Path, bucket: str, tmp_path:
     assert outcomes[0].path == f"{bucket}/clips/clip-00_000000.mp4"
 
 
-def test_a_second_run_finds_the_shards_and_a_changed_clip_makes_its_own_again(
+def test_a_second_run_reuses_shards_and_rebuilds_that_of_a_changed_clip(
     media: Path, bucket: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "trimodal")
@@ -97,7 +99,7 @@ def test_a_second_run_finds_the_shards_and_a_changed_clip_makes_its_own_again(
     caplog.clear()
     run()
     assert stored(f"{bucket}/av") == before
-    assert any("5 of 5 shards were finished" in text for text in caplog.messages)
+    assert any("reused 5 of 5 shards" in text for text in caplog.messages)
     write_clip(tmp_path / "other.mp4", seconds=3.0, fps=5)
     (storage_path(bucket) / "clips" / "video8.mp4").write_bytes(
         (tmp_path / "other.mp4").read_bytes()
@@ -106,10 +108,10 @@ def test_a_second_run_finds_the_shards_and_a_changed_clip_makes_its_own_again(
     run()
     changed = {name for name, content in stored(f"{bucket}/av").items() if content != before[name]}
     assert changed == {"test-000000.tar", "index.parquet"}
-    assert any("4 of 5 shards were finished" in text for text in caplog.messages)
+    assert any("reused 4 of 5 shards" in text for text in caplog.messages)
 
 
-def test_archives_on_a_store_are_read_there(media: Path, bucket: str, tmp_path: Path) -> None:
+def test_archives_on_a_store_are_read(media: Path, bucket: str, tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "all.tar", "w") as tar:
         for path in sorted(media.iterdir()):
             tar.add(path, path.name)
@@ -118,18 +120,18 @@ def test_archives_on_a_store_are_read_there(media: Path, bucket: str, tmp_path: 
         for path in sorted(media.iterdir()):
             archive.write(path, path.name)
     upload(tmp_path / "all.zip", storage_path(bucket) / "all.zip")
-    here = find_local_clips(media, CLIPS, [], MACHINE)
+    local = find_local_clips(media, CLIPS, [], MACHINE)
     for name in ("all.tar", "all.zip"):
-        found = find_local_clips(storage_path(f"{bucket}/{name}"), CLIPS, [], MACHINE)
-        assert [(o.status, o.duration_s, o.bytes) for o in found] == [
-            (o.status, o.duration_s, o.bytes) for o in here
+        remote = find_local_clips(storage_path(f"{bucket}/{name}"), CLIPS, [], MACHINE)
+        assert [(o.status, o.duration_s, o.bytes) for o in remote] == [
+            (o.status, o.duration_s, o.bytes) for o in local
         ]
     extracted(f"{bucket}/all.tar", f"{bucket}/av", tmp_path / "tar.parquet")
-    extracted(str(media), str(tmp_path / "av"), tmp_path / "here.parquet")
+    extracted(str(media), str(tmp_path / "av"), tmp_path / "local.parquet")
     assert stored(f"{bucket}/av") == contents(tmp_path / "av")
 
 
-def test_the_stage_takes_urls_and_tells_of_a_store_that_does_not_answer(
+def test_the_stage_takes_urls_and_reports_a_store_that_does_not_answer(
     media: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(media, f"{bucket}/clips")
@@ -152,17 +154,17 @@ def test_the_stage_takes_urls_and_tells_of_a_store_that_does_not_answer(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    told = r"extract: Could not connect to the endpoint URL.*: run dvc repro again"
-    assert re.fullmatch(told, done.stderr.strip())
+    message = r"extract: Could not connect to the endpoint URL.*: run dvc repro again"
+    assert re.fullmatch(message, done.stderr.strip())
 
 
 @pytest.mark.parametrize("text", ["http://host/clips", "ftp://host/a", "s3://", "s3:///", "://x"])
-def test_other_urls_are_no_places(text: str) -> None:
+def test_other_urls_are_refused(text: str) -> None:
     with pytest.raises(DataError, match="neither a path nor a URL"):
         storage_path(text)
 
 
-def test_paths_and_file_urls_are_of_this_machine() -> None:
+def test_paths_and_file_urls_are_local() -> None:
     assert storage_path("data/av") == Path("data/av")
     assert storage_path("file:///data/a%20b") == Path("/data/a b")
     assert not is_remote(storage_path("file:///data"))
@@ -182,8 +184,8 @@ sys.exit(bool({"fsspec", "upath", "s3fs", "botocore"} & set(sys.modules)))
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_nodes_that_share_no_folder_work_by_urls(media: Path, bucket: str, tmp_path: Path) -> None:
-    """Clips, manifest and shards are on the store; this machine's folder is not asked for."""
-    extracted(str(media), str(tmp_path / "av"), tmp_path / "here.parquet")
+    """Clips, manifest and shards are on the store; this machine's folder is not needed."""
+    extracted(str(media), str(tmp_path / "av"), tmp_path / "local.parquet")
     put(media, f"{bucket}/clips")
     with started_cluster() as cluster:
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Overlays: every key real, comments kept, the result loads."""
+"""Overlays: every key exists, comments are kept, the result loads."""
 
 import shutil
 from pathlib import Path
@@ -30,7 +30,7 @@ def test_an_overlay_changes_its_values_and_nothing_else(params: Path, name: str)
 
 
 @pytest.mark.parametrize("name", [path.stem for path in (ROOT / "params").glob("*.yaml")])
-def test_params_under_an_overlay_are_sound(params: Path, name: str) -> None:
+def test_params_with_an_overlay_are_valid(params: Path, name: str) -> None:
     apply_overlay(params, ROOT / "params" / f"{name}.yaml")
     for section, cls in SECTIONS.items():
         load_section(params, section, cls)
@@ -42,7 +42,7 @@ def test_every_overlay_sets_the_same_keys_so_that_none_leaves_a_trace_of_another
     assert all(one == keys[0] for one in keys)
 
 
-def test_comments_and_order_stay(params: Path) -> None:
+def test_comments_and_order_are_kept(params: Path) -> None:
     before = params.read_text()
     apply_overlay(params, ROOT / "params" / "paper.yaml")
     after = params.read_text()
@@ -72,6 +72,6 @@ def test_an_unknown_key_is_an_error_and_changes_nothing(
     assert params.read_text() == before
 
 
-def test_an_overlay_that_is_not_there_names_those_that_are(params: Path) -> None:
+def test_an_unknown_overlay_is_an_error_that_lists_the_known(params: Path) -> None:
     with pytest.raises(ConfigError, match="known: paper, real"):
         apply_overlay(params, ROOT / "params" / "huge.yaml")

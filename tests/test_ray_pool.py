@@ -43,7 +43,7 @@ MEL = config_for_tests(
 
 @contextmanager
 def started_cluster() -> Iterator[Any]:
-    """A head without cores, in the environment of now; nodes are to be added."""
+    """A head without cores, in the current environment; tests add nodes."""
     from ray.cluster_utils import Cluster
 
     head = {"num_cpus": 0, "include_dashboard": False, "object_store_memory": STORE_BYTES}
@@ -54,14 +54,14 @@ def started_cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """For all tests of this file."""
+    """One cluster for all tests of this file."""
     with started_cluster() as started:
         yield started
 
 
 @pytest.fixture(scope="module")
 def node(cluster: Any) -> Any:
-    """A node with a core, of a cluster that had none."""
+    """A node with one core, added to the cluster."""
     return add_node(cluster)
 
 
@@ -79,7 +79,7 @@ def on(cluster: Any) -> MachineConfig:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 training and 2 test clips, one of them no video."""
+    """24 training and 2 test clips, one of them not a video."""
     folder = tmp_path_factory.mktemp("clips")
     outcomes = []
     for number in range(26):
@@ -102,46 +102,46 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "manifest.parquet"
 
 
-def made(manifest: Path, out: Path, machine: MachineConfig) -> dict[str, bytes]:
-    """All that an extraction writes, in shards of two clips."""
+def extracted(manifest: Path, out: Path, machine: MachineConfig) -> dict[str, bytes]:
+    """All files that an extraction writes, in shards of two clips."""
     extract(manifest, out, replace(storing(), clips_per_shard=2), MEL, machine)
     return contents(out)
 
 
-def test_a_cluster_without_nodes_is_told(cluster: Any) -> None:
-    with pytest.raises(ExecutorError, match="no node with a core"):
+def test_a_cluster_without_nodes_is_an_error(cluster: Any) -> None:
+    with pytest.raises(ExecutorError, match="no node with a CPU core"):
         list(map_in_order(on(cluster), frame_count, [1.0]))
 
 
 @pytest.mark.usefixtures("node")
 def test_a_jobs_own_error_is_raised_here(cluster: Any) -> None:
     with pytest.raises(DataError, match="is neither a folder") as caught:
-        list(map_in_order(on(cluster), files_and_archives_in, [Path("there is none")]))
+        list(map_in_order(on(cluster), files_and_archives_in, [Path("missing")]))
     assert any("On a node of the cluster" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.usefixtures("node")
-def test_results_come_in_the_order_of_the_jobs(cluster: Any) -> None:
+def test_results_are_in_the_order_of_the_jobs(cluster: Any) -> None:
     jobs = [float(number) for number in range(60)]
     assert list(map_in_order(on(cluster), frame_count, jobs)) == [*map(frame_count, jobs)]
 
 
 @pytest.mark.usefixtures("node")
 def test_a_crash_goes_to_on_crash_or_ends_the_run(cluster: Any) -> None:
-    """A job that kills its process, by SIGSEGV."""
+    """The job kills its process with SIGSEGV."""
     machine, jobs = on(cluster), [signal.SIGSEGV] * 2
 
     def on_crash(job: signal.Signals, error: WorkerError) -> str:
         assert error.crashed
         return f"replaced {job}"
 
-    found = list(map_in_order(machine, signal.raise_signal, jobs, on_crash=on_crash))  # type: ignore[arg-type]
-    assert found == [f"replaced {job}" for job in jobs]
+    results = list(map_in_order(machine, signal.raise_signal, jobs, on_crash=on_crash))  # type: ignore[arg-type]
+    assert results == [f"replaced {job}" for job in jobs]
     with pytest.raises(WorkerError, match="crashed or was killed"):
         list(map_in_order(machine, signal.raise_signal, jobs))
 
 
-def test_an_address_where_nobody_listens_is_told_at_once() -> None:
+def test_an_address_without_a_listener_fails_at_once() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{closed.getsockname()[1]}"
@@ -153,13 +153,13 @@ def test_an_address_where_nobody_listens_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize("address", ["nonsense", "host:port", "127.0.0.1:"])
-def test_an_address_that_is_none_is_told(address: str) -> None:
+def test_an_invalid_address_is_an_error(address: str) -> None:
     machine = ray_at(address)
     with pytest.raises(ExecutorError, match="cannot be reached"):
         list(map_in_order(machine, frame_count, [1.0]))
 
 
-def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_package_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "trimodal.parallel.ray_pool", raising=False)
     machine = ray_at("")
@@ -168,7 +168,7 @@ def test_without_ray_its_package_is_named(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_locally_ray_is_not_imported() -> None:
-    """Nor by what the stages import."""
+    """Neither by the stages' imports."""
     code = """
 import sys
 from pathlib import Path
@@ -192,7 +192,7 @@ def test_a_node_without_ffmpeg_is_named(cluster: Any, manifest: Path, tmp_path: 
     other = add_node(cluster, env_vars={"IMAGEIO_FFMPEG_EXE": "/no/such/ffmpeg"})
     try:
         with pytest.raises(ExecutorError, match=r"node \S+ \w{8}: has no working ffmpeg"):
-            made(manifest, tmp_path / "out", on(cluster))
+            extracted(manifest, tmp_path / "out", on(cluster))
     finally:
         cluster.remove_node(other)
     assert not list((tmp_path / "out").glob("*.tar"))
@@ -203,28 +203,28 @@ def test_download_and_captions_make_the_same_bytes(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = caption_sources(tmp_path / "sources")
-    found = []
+    contents_by_machine = []
     for machine in (MACHINE, on(cluster)):
         folder = tmp_path / machine.executor
         folder.mkdir()
         monkeypatch.chdir(folder)  # so that both manifests name the same paths
         download(DEMO_SOURCE, YOUTUBE, DEMO, Path("clips"), Path("world"), machine)
         prepare_captions(sources, Path("captions"), Path("images"), machine)
-        found.append(contents(folder))
-    here, there = found
-    assert sum(name.endswith(".mp4") for name in here) == 6
-    assert sum(name.endswith(".tar") for name in here) >= 2
-    assert there == here
+        contents_by_machine.append(contents(folder))
+    local, remote = contents_by_machine
+    assert sum(name.endswith(".mp4") for name in local) == 6
+    assert sum(name.endswith(".tar") for name in local) >= 2
+    assert remote == local
 
 
 @pytest.mark.usefixtures("node")
-def test_shards_are_those_of_this_machine_though_a_node_is_killed(
+def test_shards_are_the_same_as_locally_even_if_a_node_is_killed(
     cluster: Any, manifest: Path, tmp_path: Path, caplog: Any
 ) -> None:
-    """Byte for byte; what the killed node had not finished is done by the other."""
+    """Byte for byte; the other node redoes the killed node's jobs."""
     caplog.set_level("INFO", "trimodal")
-    expected = made(manifest, tmp_path / "here", MACHINE)
-    told_here = [text for text in caplog.messages if text.startswith("extract: ")]
+    expected = extracted(manifest, tmp_path / "local", MACHINE)
+    local_messages = [text for text in caplog.messages if text.startswith("extract: ")]
     caplog.clear()
     out, second = tmp_path / "cluster", add_node(cluster)
 
@@ -236,12 +236,12 @@ def test_shards_are_those_of_this_machine_though_a_node_is_killed(
 
     killer = threading.Thread(target=kill_in_mid_run)
     killer.start()
-    found = made(manifest, out, on(cluster))
+    shards = extracted(manifest, out, on(cluster))
     killer.join()
-    assert found == expected
+    assert shards == expected
     assert len(list((out / FOLDER).glob("*.json"))) == len(list(out.glob("*.tar"))) == 13
-    told = [text for text in caplog.messages if text.startswith("extract: ")]
-    assert told == told_here  # the table of reasons is the same
-    again = made(manifest, out, MACHINE)
+    messages = [text for text in caplog.messages if text.startswith("extract: ")]
+    assert messages == local_messages  # the table of reasons is the same
+    again = extracted(manifest, out, MACHINE)
     assert again == expected
-    assert any("13 of 13 shards were finished by an earlier run" in t for t in caplog.messages)
+    assert any("reused 13 of 13 shards from an earlier run" in t for t in caplog.messages)
