@@ -3,7 +3,7 @@
 The oracles are plain loops in float64 from the formulas; figures called RECORDED are what the
 authors' own code gave for the same arrays. Not repeated here:
 
-- losses against loops and autograd, in both reductions: test_losses
+- losses against loops and autograd, in both reductions: test_ranking
 - a window cut from a stored mel against librosa's of just those 3 seconds, quiet sounds: test_mel
 - stop words, ids of unknown words and padding, the vocabulary's zero rows: test_text
 
