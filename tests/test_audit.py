@@ -42,7 +42,7 @@ def test_audit_counts_by_hand() -> None:
     )  # fmt: skip
     leaks = Leaks(
         test_videos=frozenset(f"video{i}" for i in range(7)),
-        found={
+        by_reason={
             "same_clip": {"video3": "video3"},
             "same_youtube_video": {},
             "same_picture": {"video3": "a", "video6": "b"},

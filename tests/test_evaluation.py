@@ -127,10 +127,10 @@ def test_curve_begins_with_the_image_and_passes_the_metric() -> None:
 NOTHING: dict[Any, dict[str, str]] = {
     "same_clip": {}, "same_youtube_video": {}, "same_picture": {},
 }  # fmt: skip
-NO_LEAKS = Leaks(test_videos=frozenset(), found=NOTHING, unknown_origin=frozenset())
+NO_LEAKS = Leaks(test_videos=frozenset(), by_reason=NOTHING, unknown_origin=frozenset())
 A_LEAK = Leaks(
     test_videos=frozenset(f"video{i}" for i in range(12)),
-    found=NOTHING
+    by_reason=NOTHING
     | {"same_clip": {"video3": "video3"}, "same_picture": {"video3": "b", "video5": "c"}},
     unknown_origin=frozenset(["video0", "video1"]),
 )

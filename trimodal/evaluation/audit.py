@@ -104,7 +104,7 @@ def audit_counts(
         "videos_found": test.found,
         "videos_with_sound": test.with_sound,
         "videos_missing": test.left_out["missing"],
-        **{f"videos_in_training_{reason}": len(pairs) for reason, pairs in leaks.found.items()},
+        **{f"videos_in_training_{reason}": len(pairs) for reason, pairs in leaks.by_reason.items()},
         "test_videos_of_unknown_origin": len(leaks.unknown_origin),
         "videos_seen_in_training_left_out": test.left_out["seen in training"],
         "videos_seen_in_training_kept": len(ranked & leaks.videos),

@@ -33,8 +33,8 @@ def mined_loss(
 
     j is the one negative of anchor i with the largest hinge: of all j != i if ``mining`` is
     ``hardest``, of those with s(x_i, y_j) < s(x_i, y_i) if ``semi_hard``; an anchor without any
-    adds 0. Rows are unit vectors and row i of both is a pair. Margins, ``full_batch`` and errors as of
-    :func:`~trimodal.losses.ranking.pair_loss`. Memory grows with rows x batch.
+    adds 0. Rows are unit vectors and row i of both is a pair. Margins, ``full_batch`` and errors as
+    of :func:`~trimodal.losses.ranking.pair_loss`. Memory grows with rows x batch.
 
     >>> image, other = torch.eye(2), torch.eye(2).flip(0)  # each anchor's negative is nearer
     >>> round(mined_loss(image, other, mining="hardest", margin=0.2).item(), 4)
