@@ -26,7 +26,7 @@ def read_windows(
     clips: Sequence[IndexedClip], centres_seconds: Sequence[float], front_end: AudioFrontEnd
 ) -> tuple[Tensor, list[int]]:
     """The audio windows of clips centred on the given seconds, float32 (windows, 1, mels, columns);
-    and the number of columns of each that lie outside the clip's audio and are filled with silence.
+    and the number of columns of each that are outside the clip's audio and filled with silence.
     """
     mel = front_end.mel
     decibels = np.empty((len(clips), front_end.columns, mel.mels), np.float32)
