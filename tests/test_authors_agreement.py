@@ -168,7 +168,7 @@ def test_doubled_decibels_are_another_input() -> None:
 
 
 def test_edge_columns_are_ours_and_not_the_authors() -> None:
-    """The authors' librosa mirrored the sound at both ends of the three seconds, today's pads with
+    """The authors' librosa mirrored the audio at both ends of the three seconds, today's pads with
     zeros. Ours hold the clip's own audio, as the window is a view of the whole clip's mel.
     """
     loud_ends = np.roll(three_seconds(), 66_150)

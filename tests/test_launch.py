@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that DVC has nothing to say."""
+    """Outside the repository, so that DVC logs nothing."""
     monkeypatch.chdir(tmp_path)
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from configs import MACHINE
 from trainer_fixtures import run_training
-from training_fixtures import TinyData, storing
+from training_fixtures import TinyData, extract_config
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import write_table
@@ -217,7 +217,13 @@ def test_frames_of_one_clip_under_two_names_match(tiny_data: TinyData, tmp_path:
         )  # fmt: skip
         outcomes.append(inspect(clip, StoredFile.plain(path), None))
     write_manifest(tmp_path / "manifest.parquet", outcomes)
-    extract(tmp_path / "manifest.parquet", tmp_path / "av", storing(), tiny_data.mel, MACHINE)
+    extract(
+        tmp_path / "manifest.parquet",
+        tmp_path / "av",
+        extract_config(),
+        tiny_data.mel,
+        MACHINE,
+    )
     leaks = find_leaks(tmp_path / "av", tiny_data.images_dir)
     assert leaks.by_reason["same_picture"] == {"video1": "clip-3"}
     assert leaks.videos == {"video1"}

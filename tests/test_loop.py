@@ -22,7 +22,7 @@ from trimodal.training.trainer import StepLosses
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that DVC has nothing to say."""
+    """Outside the repository, so that DVC logs nothing."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -89,7 +89,7 @@ NAN, INF = math.nan, math.inf
 
 
 @pytest.mark.parametrize(
-    ("losses", "kept"),
+    ("losses", "best_epochs"),
     [
         ([3.0, 2.0, 1.0], [(1, 3.0), (2, 2.0), (3, 1.0)]),
         ([3.0, 1.0, 2.0, 1.0], [(1, 3.0), (2, 1.0)]),
@@ -98,11 +98,11 @@ NAN, INF = math.nan, math.inf
     ],
 )
 def test_best_epoch_on_validation_is_kept(
-    losses: list[float], kept: list[tuple[int, float]], tiny_data: TinyData, tmp_path: Path
+    losses: list[float], best_epochs: list[tuple[int, float]], tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    _, best, seen = run_scripted(tiny_data, tmp_path / "log", losses)
-    assert seen == kept
-    assert best == kept[-1]
+    _, best, recorded = run_scripted(tiny_data, tmp_path / "log", losses)
+    assert recorded == best_epochs
+    assert best == best_epochs[-1]
     metrics = json.loads((tmp_path / "log" / "metrics.json").read_text())
     assert metrics["best"] == {"epoch": best[0], "val_loss": best[1]}
 
@@ -111,10 +111,10 @@ def test_best_epoch_on_validation_is_kept(
 def test_training_without_a_finite_validation_loss_keeps_nothing(
     losses: list[float], tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    kept: list[tuple[int, float]] = []
+    best_epochs: list[tuple[int, float]] = []
     with pytest.raises(RuntimeError, match="finite"):
-        kept = run_scripted(tiny_data, tmp_path / "log", losses)[2]
-    assert kept == []
+        best_epochs = run_scripted(tiny_data, tmp_path / "log", losses)[2]
+    assert best_epochs == []
 
 
 def test_a_training_loss_that_is_not_finite_ends_the_run(

@@ -16,7 +16,7 @@ MININGS: tuple[Mining, ...] = ("hardest", "semi_hard")
 def oracle_mined(
     anchors: Tensor, others: Tensor, margin: Callable[[int, int], Tensor | float], mining: Mining
 ) -> Tensor:
-    """One negative an anchor, found pair by pair."""
+    """One negative for each anchor, searched pair by pair."""
     total = torch.zeros((), dtype=torch.double)
     for i in range(len(anchors)):
         positive = dot(anchors[i], others[i])

@@ -61,7 +61,7 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that DVC has nothing to say; PyTorch's seed is another one."""
+    """Outside the repository, so that DVC logs nothing; PyTorch's seed is another one."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(99)
 

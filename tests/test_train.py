@@ -19,7 +19,7 @@ from trimodal.training.trainer import Trainer
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that DVC has nothing to say."""
+    """Outside the repository, so that DVC logs nothing."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -44,8 +44,8 @@ def test_checkpoint_holds_the_epoch_that_was_kept(
     monkeypatch.setattr(Trainer, "validate", lambda *_: dict.fromkeys(["loss"], next(script)))
     three = run_training(tiny_data, tmp_path / "three", epochs=3)
     two = run_training(tiny_data, tmp_path / "two", epochs=2)
-    kept, last = load_file(three), load_file(two)
-    assert all(torch.equal(kept[name], last[name]) for name in last)
+    best_of_three, last_of_two = load_file(three), load_file(two)
+    assert all(torch.equal(best_of_three[name], last_of_two[name]) for name in last_of_two)
     checkpoint = read_checkpoint(three)
     assert (checkpoint.epoch, checkpoint.validation_loss) == (2, 1.0)
     assert (checkpoint.model, checkpoint.loss) == (MODEL, asdict(LOSS))

@@ -166,11 +166,11 @@ def test_without_batch_statistics_chunks_have_the_whole_batchs_gradient(
     make: Callable[[], TrimodalNet],
 ) -> None:
     nets = [make().double().eval() for _ in range(2)]
-    whole, chunked = (
+    full, chunked = (
         Trainer(net, config, LOSS, SINGLE_PROCESS).step(*double_batches())
         for net, config in zip(nets, [CONFIG, CHUNKED], strict=True)
     )
-    torch.testing.assert_close(whole, chunked, rtol=1e-12, atol=0)
+    torch.testing.assert_close(full, chunked, rtol=1e-12, atol=0)
     for expected, ours in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-10, atol=1e-12)
     for expected, ours in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
@@ -225,7 +225,7 @@ def test_without_a_chunk_size_the_batch_is_embedded_at_once() -> None:
 
 @contextmanager
 def saved_bytes() -> Iterator[dict[int, int]]:
-    """Bytes kept for backward, by storage."""
+    """Bytes saved for backward, by storage."""
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -237,11 +237,11 @@ def saved_bytes() -> Iterator[dict[int, int]]:
 
 
 def test_memory_is_that_of_a_chunk() -> None:
-    """64 rows in chunks of 8 against 8 rows: kept for backward, and at the peak, recomputation
-    included. Chunks are views, so that all inputs are kept.
+    """64 rows in chunks of 8 against 8 rows: saved for backward, and at the peak, recomputation
+    included. Chunks are views, so that all inputs stay in memory.
     """
     net = network().image.to(memory_format=torch.channels_last)
-    kept, peaks = {}, {}
+    saved, peaks = {}, {}
     for rows, chunk_size in [(64, None), (8, None), (64, 8)]:
         pixels = torch.randn(rows, 3, 128, 128)
         net.zero_grad()
@@ -251,10 +251,10 @@ def test_memory_is_that_of_a_chunk() -> None:
             pair_loss(
                 embedded, embedded.detach(), margin=0.2, image_variable_margin=None
             ).backward()
-        kept[rows, chunk_size] = sum(storages.values())
+        saved[rows, chunk_size] = sum(storages.values())
         peaks[rows, chunk_size] = live.peak
-    assert kept[64, 8] < 1.01 * pixels.nbytes
-    assert kept[64, None] > 9 * kept[64, 8]
+    assert saved[64, 8] < 1.01 * pixels.nbytes
+    assert saved[64, None] > 9 * saved[64, 8]
     peaks[64, 8] -= pixels.nbytes
     assert peaks[64, 8] < 1.5 * peaks[8, None]
     assert peaks[64, None] > 5 * peaks[64, 8]

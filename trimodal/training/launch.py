@@ -38,7 +38,7 @@ def run_on_devices(devices: Devices, device: Device) -> bool:
         rank, failure = error.get_first_failure()
         raise LaunchError(
             f"process {rank + 1} of {processes} {_exit_reason(failure.exitcode)}; the others were "
-            "terminated. The last checkpoint is kept: run dvc repro again to resume"
+            "terminated. Run dvc repro again; training resumes from its last checkpoint"
         ) from None
     return True
 
