@@ -76,7 +76,7 @@ def extract_config() -> ExtractConfig:
 
 
 def _clip(folder: Path, number: int) -> ClipOutcome:
-    """Red is the second shown, green the clip's number; blue grows rightwards. Clip 10 is silent."""
+    """Red is the second shown, green the clip's number; blue is a ramp. Clip 10 is silent."""
     test, silent = number > 8, number == 10
     frames = []
     for second in np.repeat(np.arange(SECONDS), FPS):

@@ -63,11 +63,7 @@ def train(
     if not world.is_main:  # weights are rank 0's, random numbers each rank's own
         seed = np.random.SeedSequence([config.seed, world.rank]).generate_state(1)
         torch.manual_seed(seed.item())
-    data = {
-        "av": file_fingerprint(av_dir / "index.parquet"),
-        "images": file_fingerprint(images_dir / "index.parquet"),
-        "captions": file_fingerprint(captions_dir / "captions.parquet"),
-    }
+    data = _data_fingerprints(av_dir, captions_dir, images_dir)
     sections = [asdict(section) for section in (config, loss, model, front_end, augment)]
     identity = RunIdentity(
         params=fingerprint([world.size, *sections]),
@@ -99,6 +95,14 @@ def train(
     )
     save_checkpoint(checkpoint_path, run.best_weights, checkpoint)
     _log_summary(run, streams, config, front_end, world)
+
+
+def _data_fingerprints(av_dir: Path, captions_dir: Path, images_dir: Path) -> dict[str, str]:
+    return {
+        "av": file_fingerprint(av_dir / "index.parquet"),
+        "images": file_fingerprint(images_dir / "index.parquet"),
+        "captions": file_fingerprint(captions_dir / "captions.parquet"),
+    }
 
 
 def _log_summary(
