@@ -45,9 +45,10 @@ from trimodal.preprocess.extract import extract
 from trimodal.preprocess.image_shards import stored_jpeg
 from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
-from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, Pair
+from trimodal.training.image_audio import FrameSampling, ImageAudioPairs
 from trimodal.training.image_text import ImageTextPairs
 from trimodal.training.random_streams import RandomStream, SampleIndex
+from trimodal.training.readers import Pair
 from trimodal.training.sampler import EndlessBatches
 
 IMAGES = 120

@@ -37,7 +37,7 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.extract import extract
 from trimodal.training.distributed import World
-from trimodal.training.image_audio import Pair
+from trimodal.training.readers import Pair
 from trimodal.training.streams import Streams, open_streams, paired_batches
 from trimodal.training.trainer import Trainer
 

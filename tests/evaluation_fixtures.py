@@ -1,4 +1,4 @@
-"""Small embeddings, and retrieval figures counted by slow loops, for the tests of evaluation."""
+"""Small embeddings, and retrieval metrics computed by slow loops, for the tests of evaluation."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,13 +30,13 @@ def queries_of(count: int, sentence: str = "a dog") -> tuple[Query, ...]:
 def embeddings_of(
     count: int = 40, dim: int = 3, seed: int = 0, silent: tuple[int, ...] = (1, 4, 7)
 ) -> Embeddings:
-    """Small whole numbers: exact in float32, with many ties. Silent rows are zero."""
+    """Small integers: exact in float32, with many ties. Audio rows of silent videos are zero."""
     rng = np.random.default_rng(seed)
     image, audio, text = rng.integers(-3, 4, (3, count, dim)).astype(np.float32)
     has_audio = ~np.isin(np.arange(count), silent)
     return Embeddings(
         queries=queries_of(count), image=image, audio=audio * has_audio[:, None], text=text,
-        has_audio=has_audio, padded_points=3,
+        has_audio=has_audio, padded_windows=3,
     )  # fmt: skip
 
 
@@ -55,15 +55,15 @@ def several_sentences(
 
 
 def slow_summary(scores: list[list[float]], true: list[set[int]] | None = None) -> dict[str, float]:
-    """From the definition: 1 + greater + other ties / 2, query by query; of the best of several
-    true items, none of which counts as another's tie. Without ``true`` they are the diagonal's.
+    """From the definition, query by query: 1 + greater + other ties / 2. With several true items,
+    the rank of the best, with which the others do not tie. Without ``true`` they are the diagonal.
     """
     ranks = []
     for i, row in enumerate(scores):
-        mine = {i} if true is None else true[i]
-        best = max(row[j] for j in mine)
+        true_items = {i} if true is None else true[i]
+        best = max(row[j] for j in true_items)
         greater = sum(score > best for score in row)
-        ties = sum(score == best for j, score in enumerate(row) if j not in mine)
+        ties = sum(score == best for j, score in enumerate(row) if j not in true_items)
         ranks.append(1 + greater + ties / 2)
     ordered = sorted(ranks)
     middle = len(ordered) // 2
@@ -78,10 +78,10 @@ def dot(one: Any, other: Any) -> float:
 
 def slow_text_to_video(e: Embeddings, weight: float, videos: list[int]) -> dict[str, float]:
     def score(query: int, video: int) -> float:
-        seen = dot(e.text[query], e.image[video])
+        by_image = dot(e.text[query], e.image[video])
         if not e.has_audio[video]:
-            return seen
-        return (1 - weight) * seen + weight * dot(e.text[query], e.audio[video])
+            return by_image
+        return (1 - weight) * by_image + weight * dot(e.text[query], e.audio[video])
 
     return slow_summary([[score(q, v) for v in videos] for q in videos])
 
@@ -90,8 +90,8 @@ def close(summary: dict[str, float]) -> Any:
     return pytest.approx(summary, abs=1e-6)
 
 
-def clip(name: str, *, sound: bool = True) -> IndexedClip:
+def clip_of(name: str, *, audio: bool = True) -> IndexedClip:
     return IndexedClip(
-        shard=Path("test.tar"), clip_id=name, label="", duration_s=4.0, sound_s=4.0 * sound,
-        frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, mel_columns=int(sound),
+        shard=Path("test.tar"), clip_id=name, label="", duration_s=4.0, sound_s=4.0 * audio,
+        frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, mel_columns=int(audio),
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A model of moved weights on disk, with the tiny data's vocabulary."""
+"""A model on disk with random weights and the tiny data's vocabulary."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from trimodal.search.api import Trimodal
 MODEL = config_for_tests(ModelConfig, width=2)
 
 
-# The checkpoint's JSON, as far as reports read it.
+# The part of the checkpoint's JSON that reports read.
 FACTS = {
     "weights": "w1", "code": "c1", "epoch": 7, "validation_loss": 0.25, "vocabulary": "v1",
     "data": {"av": "a1", "images": "i1", "captions": "t1"},
@@ -29,7 +29,7 @@ FACTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Tool:
-    """The model as people load it, and the same as the stages have it."""
+    """A model as users load it (Trimodal), and the same model as the stages use it."""
 
     model: Trimodal
     network: TrimodalNet
@@ -42,7 +42,7 @@ def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
     vocabulary = read_vocabulary(words)
     torch.manual_seed(seed)
     network = TrimodalNet(MODEL, torch.from_numpy(vocabulary.vectors.copy()))
-    network.image(torch.randn(4, 3, 32, 32))  # moves the running statistics
+    network.image(torch.randn(4, 3, 32, 32))  # changes the running statistics
     network.audio(torch.randn(4, 1, 16, 151))
     network.text(torch.randint(0, 5, (4, 16)))
     checkpoint = Checkpoint(

@@ -14,14 +14,14 @@ from trimodal.training.distributed import World
 
 
 def free_port() -> int:
-    """A port of loopback that nobody listens on now."""
+    """A free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def on_ranks(size: int, work: Callable[..., Any], folder: Path, *arguments: Any) -> list[Any]:
-    """What ``work(world, *arguments)`` (tensors, numbers and dicts of them) gives on each rank.
+    """The results of ``work(world, *arguments)`` on each rank: tensors, numbers and dicts of them.
 
     Ranks are forked from this process, which has PyTorch loaded; a new interpreter would take
     seconds each to import it.

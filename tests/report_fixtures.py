@@ -44,7 +44,7 @@ def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
     audio[~has_audio] = 0
     embeddings = Embeddings(
         queries=queries, image=random_embeddings(len(videos)), audio=audio,
-        text=random_embeddings(len(queries)), has_audio=has_audio, padded_points=0,
+        text=random_embeddings(len(queries)), has_audio=has_audio, padded_windows=0,
     )  # fmt: skip
     write_embeddings(folder / "embeddings.parquet", embeddings)
     image, both = video_ranks(embeddings, (0.0, AUDIO_WEIGHT))

@@ -1,4 +1,4 @@
-"""What the audit counts, by hand; rows and spreads that are refused, and what they are told."""
+"""The audit's counts by hand; embeddings that are refused, and the messages."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,9 +11,9 @@ from trimodal.core.records import Query
 from trimodal.core.text import build_vocabulary
 from trimodal.evaluation.audit import (
     audit_counts,
+    check_collapse,
     check_rows,
-    check_spread,
-    geometry,
+    geometry_of,
     identical_videos,
 )
 from trimodal.evaluation.embedding import Embeddings, MatchedVideos
@@ -27,29 +27,29 @@ def test_audit_counts_by_hand() -> None:
     sentences = ("a dog dog", "unicorn", "it is", "dog unicorn")
     eye = np.eye(4, dtype=np.float32)
     eye[3] = eye[2]  # queries 2 and 3 tie with each other's video
-    kept = Embeddings(
+    ranked = Embeddings(
         queries=tuple(
             Query(query_id=f"r{i}", video_id=f"video{i}", sentence=s)
             for i, s in enumerate(sentences)
         ),
         image=eye, text=eye, audio=np.diag([1, 0, 1, 2]).astype(np.float32),
-        has_audio=np.array([True, False, True, True]), padded_points=5,
+        has_audio=np.array([True, False, True, True]), padded_windows=5,
     )  # fmt: skip
-    everything = embeddings_of(6)
+    all_embeddings = embeddings_of(6)
     test = MatchedVideos(
-        queries=[], clips=[], asked_for=9, found=7, with_sound=6,
+        queries=[], clips=[], in_test_file=9, available=7, with_audio=6,
         left_out={"missing": 2, "seen in training": 1},
     )  # fmt: skip
     leaks = Leaks(
         test_videos=frozenset(f"video{i}" for i in range(7)),
-        found={
+        by_reason={
             "same_clip": {"video3": "video3"},
             "same_youtube_video": {},
             "same_picture": {"video3": "a", "video6": "b"},
         },
         unknown_origin=frozenset(f"video{i}" for i in range(5)),
     )
-    counts = audit_counts(test, everything, kept, leaks, vocabulary, 0.25)
+    counts = audit_counts(test, all_embeddings, ranked, leaks, vocabulary, 0.25)
     assert counts == {
         "videos_asked_for": 9,
         "videos_found": 7,
@@ -77,8 +77,8 @@ def test_audit_counts_by_hand() -> None:
 def test_videos_are_identical_where_image_and_audio_are() -> None:
     e = embeddings_of(9, dim=8, silent=(7, 8))
     assert identical_videos(e) == 0
-    e.image[4] = e.image[2]  # seen alike, heard otherwise
-    e.audio[5] = e.audio[3]  # heard alike, seen otherwise
+    e.image[4] = e.image[2]  # the same image, another audio
+    e.audio[5] = e.audio[3]  # the same audio, another image
     assert identical_videos(e) == 0
     e.image[8] = e.image[7]
     assert identical_videos(e) == 2
@@ -90,7 +90,7 @@ def test_videos_are_identical_where_image_and_audio_are() -> None:
 # Rows
 
 
-def test_good_rows_pass() -> None:
+def test_valid_rows_pass() -> None:
     check_rows(embeddings_of(12, dim=64))
     check_rows(several_sentences(30, videos=9, dim=64, silent=(2, 6)))
 
@@ -103,7 +103,7 @@ def test_rows_that_are_not_finite_are_named(part: str, named: str, value: float)
     e = embeddings_of(12, dim=64)
     for row in (9, 4):
         getattr(e, part)[row, 3] = value
-    message = f"2 of 12 {part} embeddings are not finite, the first that of {named}$"
+    message = f"2 of 12 {part} embeddings are not finite, the first is that of {named}$"
     with pytest.raises(EmbeddingError, match=message):
         check_rows(e)
 
@@ -114,7 +114,7 @@ def test_rows_that_are_not_finite_are_named(part: str, named: str, value: float)
 def test_rows_of_zeros_are_named(part: str, named: str) -> None:
     e = embeddings_of(12, dim=64)
     getattr(e, part)[2] = 0
-    message = f"1 of 12 {part} embeddings are all zeros, the first that of {named}$"
+    message = f"1 of 12 {part} embeddings are all zeros, the first is that of {named}$"
     with pytest.raises(EmbeddingError, match=message):
         check_rows(e)
 
@@ -132,13 +132,13 @@ def test_row_is_named_by_its_video_where_videos_have_several_sentences() -> None
         check_rows(replace(e, text=text))
 
 
-# Spread
+# Geometry
 
 
 def test_geometry_is_of_the_rows_in_use() -> None:
     e = several_sentences(30, videos=9, dim=16, silent=(2, 6))
     rows = {"image": e.image, "audio": e.audio[[0, 1, 3, 4, 5, 7, 8]], "text": e.text}
-    assert geometry(e) == {
+    assert geometry_of(e) == {
         name: {
             "rows": len(of),
             "effective_rank": pytest.approx(effective_rank(of)),
@@ -149,45 +149,45 @@ def test_geometry_is_of_the_rows_in_use() -> None:
 
 
 def test_a_single_audio_row_has_no_geometry() -> None:
-    assert set(geometry(embeddings_of(4, dim=16, silent=(0, 1, 2)))) == {"image", "text"}
+    assert set(geometry_of(embeddings_of(4, dim=16, silent=(0, 1, 2)))) == {"image", "text"}
 
 
-def spread(rows: int = 100, rank: float = 30.0, cosine: float = 0.1) -> dict[str, Any]:
+def values(rows: int = 100, rank: float = 30.0, cosine: float = 0.1) -> dict[str, Any]:
     return {"rows": rows, "effective_rank": rank, "mean_cosine": cosine}
 
 
-def refusal(modality: str, found: dict[str, Any]) -> str:
-    others = {"image": spread(), "audio": spread(), "text": spread()}
-    check_spread(others, min_effective_rank=2.0, max_mean_cosine=0.99)
+def refusal(modality: str, collapsed: dict[str, Any]) -> str:
+    others = {"image": values(), "audio": values(), "text": values()}
+    check_collapse(others, min_effective_rank=2.0, max_mean_cosine=0.99)
     with pytest.raises(EmbeddingError) as caught:
-        check_spread(others | {modality: found}, min_effective_rank=2.0, max_mean_cosine=0.99)
+        check_collapse(others | {modality: collapsed}, min_effective_rank=2.0, max_mean_cosine=0.99)
     return str(caught.value)
 
 
 @pytest.mark.parametrize("modality", ["image", "audio", "text"])
 def test_collapse_is_reported_with_its_figures_and_bounds(modality: str) -> None:
-    said = refusal(modality, spread(rank=1.25, cosine=0.5))
-    assert f"the 100 {modality} embeddings have collapsed" in said
-    assert "effective rank 1.250, mean cosine 0.50000" in said
-    assert "(evaluate.min_effective_rank is 2)" in said
-    assert "max_mean_cosine" not in said
-    said = refusal(modality, spread(cosine=0.995))
-    assert "effective rank 30.000, mean cosine 0.99500" in said
-    assert "(evaluate.max_mean_cosine is 0.99)" in said
-    assert "min_effective_rank" not in said
-    assert " and evaluate.max_mean_cosine" in refusal(modality, spread(rank=1.0, cosine=1.0))
+    message = refusal(modality, values(rank=1.25, cosine=0.5))
+    assert f"the 100 {modality} embeddings have collapsed" in message
+    assert "effective rank 1.250, mean cosine 0.50000" in message
+    assert "(evaluate.min_effective_rank is 2)" in message
+    assert "max_mean_cosine" not in message
+    message = refusal(modality, values(cosine=0.995))
+    assert "effective rank 30.000, mean cosine 0.99500" in message
+    assert "(evaluate.max_mean_cosine is 0.99)" in message
+    assert "min_effective_rank" not in message
+    assert " and evaluate.max_mean_cosine" in refusal(modality, values(rank=1.0, cosine=1.0))
 
 
 def test_at_the_bounds_nothing_has_collapsed() -> None:
-    found = {"image": spread(rank=2.0, cosine=0.99)}
-    check_spread(found, min_effective_rank=2.0, max_mean_cosine=0.99)
+    geometry = {"image": values(rank=2.0, cosine=0.99)}
+    check_collapse(geometry, min_effective_rank=2.0, max_mean_cosine=0.99)
 
 
 def test_few_rows_are_judged_by_their_cosine_alone() -> None:
-    few = {"audio": spread(rows=3, rank=1.5)}
-    check_spread(few, min_effective_rank=2.0, max_mean_cosine=0.99)
-    assert "min_effective_rank" in refusal("audio", spread(rows=4, rank=1.5))
-    assert "max_mean_cosine" in refusal("audio", spread(rows=3, rank=1.5, cosine=1.0))
+    few = {"audio": values(rows=3, rank=1.5)}
+    check_collapse(few, min_effective_rank=2.0, max_mean_cosine=0.99)
+    assert "min_effective_rank" in refusal("audio", values(rows=4, rank=1.5))
+    assert "max_mean_cosine" in refusal("audio", values(rows=3, rank=1.5, cosine=1.0))
 
 
 def test_random_embeddings_have_not_collapsed() -> None:
@@ -196,4 +196,4 @@ def test_random_embeddings_have_not_collapsed() -> None:
     rows = {
         name: rng.standard_normal((200, 256), np.float32) for name in ("image", "audio", "text")
     }
-    check_spread(geometry(replace(e, **rows)), min_effective_rank=100.0, max_mean_cosine=0.01)
+    check_collapse(geometry_of(replace(e, **rows)), min_effective_rank=100.0, max_mean_cosine=0.01)

@@ -3,8 +3,8 @@
 The oracles are plain loops in float64 from the formulas; figures called RECORDED are what the
 authors' own code gave for the same arrays. Not repeated here:
 
-- losses against loops and autograd, in both reductions: test_losses
-- a window cut from a stored mel against librosa's of just those 3 seconds, quiet sounds: test_mel
+- losses against loops and autograd, in both reductions: test_ranking
+- a window cut from a stored mel against librosa's of just those 3 seconds, quiet audio: test_mel
 - stop words, ids of unknown words and padding, the vocabulary's zero rows: test_text
 
 What comes after the networks is in test_authors_evaluation.
@@ -38,9 +38,9 @@ def unit_rows(shift: float) -> Array:
     return np.array([[x / math.hypot(*row) for x in row] for row in rows])
 
 
-IMAGES, SOUNDS = unit_rows(0.4), unit_rows(1.5)
+IMAGES, AUDIO = unit_rows(0.4), unit_rows(1.5)
 RECORDED_LOSS = {None: 0.3088557144289896, 0.4: 0.31407453090065796}
-RECORDED_GRADIENT = {  # of the first image and the first sound
+RECORDED_GRADIENT = {  # of the first image and the first audio
     None: ([0.002663279817, -0.009126951465, 0.014877242603, -0.019740466059, 0.023570846776],
            [-0.046438446114, 0.017251385980, -0.007713001532, 0.019581398610, -0.029827951204]),
     0.4: ([0.002663279817, -0.009126951465, 0.014877242603, -0.019740466059, 0.023570846776],
@@ -67,13 +67,14 @@ def term(x: Array, y: Array, variable_margin: float | None) -> tuple[float, Arra
 
 @pytest.mark.parametrize("variable_margin", [None, 0.4], ids=["fixed", "variable"])
 def test_losses_and_their_gradients_are_the_authors(variable_margin: float | None) -> None:
-    there, back = term(IMAGES, SOUNDS, variable_margin), term(SOUNDS, IMAGES, None)
-    image, sound = (torch.tensor(rows, requires_grad=True) for rows in (IMAGES, SOUNDS))
-    ours = pair_loss(image, sound, margin=0.2, image_variable_margin=variable_margin)
-    gradients = torch.autograd.grad(ours, (image, sound))
-    assert ours.item() == pytest.approx(there[0] + back[0], rel=1e-12)
+    image_term = term(IMAGES, AUDIO, variable_margin)
+    audio_term = term(AUDIO, IMAGES, None)
+    image, audio = (torch.tensor(rows, requires_grad=True) for rows in (IMAGES, AUDIO))
+    ours = pair_loss(image, audio, margin=0.2, image_variable_margin=variable_margin)
+    gradients = torch.autograd.grad(ours, (image, audio))
+    assert ours.item() == pytest.approx(image_term[0] + audio_term[0], rel=1e-12)
     assert ours.item() == pytest.approx(RECORDED_LOSS[variable_margin], rel=1e-12)
-    slow = (there[1] + back[2], there[2] + back[1])
+    slow = (image_term[1] + audio_term[2], image_term[2] + audio_term[1])
     for mine, loops, recorded in zip(
         gradients, slow, RECORDED_GRADIENT[variable_margin], strict=True
     ):
@@ -83,8 +84,8 @@ def test_losses_and_their_gradients_are_the_authors(variable_margin: float | Non
 
 def test_papers_sum_is_the_authors_mean_times_the_negatives_of_an_anchor() -> None:
     """Ours to choose with ``loss.reduction``; the default is the authors' mean."""
-    image, sound = torch.from_numpy(IMAGES), torch.from_numpy(SOUNDS)
-    paper = pair_loss(image, sound, margin=0.2, image_variable_margin=0.4, reduction="sum")
+    image, audio = torch.from_numpy(IMAGES), torch.from_numpy(AUDIO)
+    paper = pair_loss(image, audio, margin=0.2, image_variable_margin=0.4, reduction="sum")
     assert paper.item() == pytest.approx(5 * RECORDED_LOSS[0.4], rel=1e-12)
 
 
@@ -167,8 +168,8 @@ def test_doubled_decibels_are_another_input() -> None:
 
 
 def test_edge_columns_are_ours_and_not_the_authors() -> None:
-    """The authors' librosa mirrored the sound at both ends of the three seconds, today's pads with
-    zeros. Ours hold the clip's own sound, as the window is a view of the whole clip's mel.
+    """The authors' librosa mirrored the audio at both ends of the three seconds, today's pads with
+    zeros. Ours hold the clip's own audio, as the window is a view of the whole clip's mel.
     """
     loud_ends = np.roll(three_seconds(), 66_150)
     zeros, mirrored = (

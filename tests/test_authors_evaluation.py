@@ -5,7 +5,7 @@ Not repeated here:
 
 - the positions of every length from 4 to 63 frames, our rule for shorter videos: test_timing
 - our ranks with ties and NaN: test_retrieval
-- silent videos in both protocols: test_evaluation
+- silent videos in both protocols: test_evaluate
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from evaluation_fixtures import clip, queries_of
+from evaluation_fixtures import clip_of, queries_of
 from mel_fixtures import PAPER
 
 from trimodal.core.text import build_vocabulary
@@ -42,7 +42,7 @@ def authors_positions(frames: int) -> list[float]:
      (12, [2, 4, 7, 10]), (15, [2, 5, 9, 13]), (30, [2, 10, 19, 28]), (99, [2, 33, 65, 97])],
 )  # fmt: skip
 def test_positions_are_the_authors_to_half_a_column(frames: int, shown: list[int]) -> None:
-    """They cut the sound at any sample, we at a column of the stored mel: up to 5 ms apart."""
+    """They cut the audio at any sample, we at a column of the stored mel: up to 5 ms apart."""
     ours = evenly_spaced_positions(frames, frames - 0.2, 3.0, 4)
     assert [position.frame for position in ours] == shown
     assert [int(position + 1e-9) for position in authors_positions(frames)] == shown
@@ -65,7 +65,7 @@ def test_videos_of_more_than_99_frames_are_sampled_to_their_end() -> None:
 
 @pytest.mark.parametrize("frames", [1, 2, 3])
 def test_short_videos_have_positions_where_the_authors_fail(frames: int) -> None:
-    """Their positions go backwards to frames or sounds before the first."""
+    """Their positions go backwards to frames or audio before the first."""
     assert min(authors_positions(frames)) - 2 < 0
     assert all(position.frame >= 1 for position in evenly_spaced_positions(frames, frames, 3.0, 4))
 
@@ -73,7 +73,7 @@ def test_short_videos_have_positions_where_the_authors_fail(frames: int) -> None
 # The mean of their embeddings
 
 
-class Looking(torch.nn.Module):
+class AngleNetwork(torch.nn.Module):
     """Embeds the number n in a frame, window or id as the direction (cos n, sin n, 0, ...)."""
 
     def image(self, numbers: torch.Tensor) -> torch.Tensor:
@@ -91,24 +91,24 @@ def test_a_videos_embedding_is_the_mean_of_four_and_not_a_unit_vector(
 
     def views(video: object, *_: object) -> VideoViews:
         numbers = torch.tensor(angles[video.clip_id])[:, None]  # type: ignore[attr-defined]
-        return VideoViews(frames=numbers, windows=numbers + 1, padded=0)
+        return VideoViews(frames=numbers, windows=numbers + 1, padded_windows=0)
 
     monkeypatch.setattr(embedding, "video_views", views)
     monkeypatch.setattr(embedding, "normalise", lambda frames: frames)
-    found = embed_test_set(
-        Looking(),  # type: ignore[arg-type]
+    embeddings = embed_test_set(
+        AngleNetwork(),  # type: ignore[arg-type]
         build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}),
         queries_of(2),
-        [clip("video0"), clip("video1")],
+        [clip_of("video0"), clip_of("video1")],
         frames_per_video=4, renormalise=False, front_end=PAPER, augment=None,  # type: ignore[arg-type]
         world=SINGLE_PROCESS,
     )  # fmt: skip
     for row, numbers in enumerate(angles.values()):
-        for rows, turn in ((found.image, 0.0), (found.audio, 1.0)):
-            mean = [sum(f(n + turn) for n in numbers) / 4 for f in (math.cos, math.sin)]
+        for rows, offset in ((embeddings.image, 0.0), (embeddings.audio, 1.0)):
+            mean = [sum(f(n + offset) for n in numbers) / 4 for f in (math.cos, math.sin)]
             assert rows[row, :2].tolist() == pytest.approx(mean, abs=1e-6)
-    assert math.hypot(*found.image[0]) == pytest.approx(0.5109, abs=1e-4)
-    assert math.hypot(*found.image[1]) == pytest.approx(1.0)
+    assert math.hypot(*embeddings.image[0]) == pytest.approx(0.5109, abs=1e-4)
+    assert math.hypot(*embeddings.image[1]) == pytest.approx(1.0)
 
 
 # The mixed similarity and its ranks
@@ -116,14 +116,14 @@ def test_a_videos_embedding_is_the_mean_of_four_and_not_a_unit_vector(
 
 def authors_metrics(scores: Array) -> dict[str, float]:
     """Positions in the sorted row whose score equals the true one; all rows' are pooled."""
-    found = [
+    positions = [
         position
         for i, row in enumerate(scores.tolist())
         for position, score in enumerate(sorted(row, reverse=True))
         if score == row[i]
     ]
-    metrics = {f"R@{k}": 100 * sum(p < k for p in found) / len(found) for k in (1, 5, 10)}
-    return metrics | {"MedR": float(np.median(found)) + 1}
+    metrics = {f"R@{k}": 100 * sum(p < k for p in positions) / len(positions) for k in (1, 5, 10)}
+    return metrics | {"MedR": float(np.median(positions)) + 1}
 
 
 def test_mixed_similarity_and_its_ranks_are_the_authors() -> None:
@@ -138,7 +138,7 @@ def test_mixed_similarity_and_its_ranks_are_the_authors() -> None:
 
 
 def test_ties_and_nan_are_not_ranked_as_by_the_authors() -> None:
-    """A tied row is counted once for each of its places, a row with NaN not at all."""
+    """A tied row is counted once for each of its positions, a row with NaN not at all."""
     tied = np.array([[2.0, 2.0, 2.0], [1.0, 0.0, 0.5], [1.0, 0.5, 0.0]])
     assert authors_metrics(tied)["R@1"] == pytest.approx(100 / 5)
     assert summarise(ranks(tied)) == pytest.approx(

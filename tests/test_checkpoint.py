@@ -1,4 +1,4 @@
-"""Checkpoints come back as they were, with their vocabulary or not at all, and never unpickle."""
+"""Checkpoints: written and read back unchanged, only with their vocabulary, without pickle."""
 
 import json
 import pickle
@@ -46,7 +46,7 @@ CHECKPOINT = Checkpoint(
 
 
 def trained(seed: int = 0) -> TrimodalNet:
-    """A network whose every tensor, batch-norm statistics too, was moved from its beginning."""
+    """A network whose every tensor, batch-norm statistics too, differs from its initial value."""
     torch.manual_seed(seed)
     network = TrimodalNet(CHECKPOINT.model, torch.from_numpy(VOCABULARY.vectors.copy()))
     network.image(torch.randn(4, 3, 32, 32))
@@ -62,11 +62,11 @@ def saved(tmp_path: Path) -> Path:
     return path
 
 
-def test_facts_come_back_as_they_were(saved: Path) -> None:
+def test_metadata_is_read_back_unchanged(saved: Path) -> None:
     assert read_checkpoint(saved) == CHECKPOINT
 
 
-def test_networks_come_back_as_they_were(saved: Path) -> None:
+def test_networks_are_read_back_unchanged(saved: Path) -> None:
     network, original = load_model(saved, CHECKPOINT, VOCABULARY), trained().eval()
     assert not any(module.training for module in network.modules())
     assert network.state_dict().keys() == original.state_dict().keys()
@@ -78,14 +78,14 @@ def test_networks_come_back_as_they_were(saved: Path) -> None:
 
 
 def test_channels_last_weights_are_saved(tmp_path: Path, saved: Path) -> None:
-    """Training keeps its networks in that layout; the file does not tell."""
+    """Training uses that memory layout; the file is the same."""
     path = tmp_path / "other.safetensors"
     network = trained().to(memory_format=torch.channels_last)
     save_checkpoint(path, network.state_dict(), CHECKPOINT)
     assert path.read_bytes() == saved.read_bytes()
 
 
-def test_pretrained_weights_are_not_fetched_to_be_overwritten(
+def test_loading_a_model_does_not_download_pretrained_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of ImageNet are of full width."""
@@ -130,7 +130,7 @@ def test_json_of_another_format_is_a_data_error(text: str, saved: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"epoch": None}, {"epoch": "three"}, {"extra": 1}])
-def test_json_with_wrong_facts_names_file_and_key(change: dict[str, object], saved: Path) -> None:
+def test_invalid_metadata_names_file_and_key(change: dict[str, object], saved: Path) -> None:
     sidecar = saved.with_suffix(".json")
     content = json.loads(sidecar.read_text()) | change
     sidecar.write_text(json.dumps(content))
@@ -148,10 +148,10 @@ class Trap:
         return Path.touch, (self._path,)
 
 
-@pytest.mark.parametrize("form", ["pickle", "torch"])
-def test_nothing_is_unpickled(form: str, saved: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file_format", ["pickle", "torch"])
+def test_nothing_is_unpickled(file_format: str, saved: Path, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
-    if form == "pickle":
+    if file_format == "pickle":
         saved.write_bytes(pickle.dumps(Trap(sprung)))
     else:
         torch.save({"image.head.0.weight": Trap(sprung)}, saved)

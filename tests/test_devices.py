@@ -1,4 +1,4 @@
-"""Which device, and how precisely it computes."""
+"""Which device and dtype are used."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from trimodal.models.devices import pick_device, pick_dtype
 
 
 @pytest.mark.parametrize(
-    ("wanted", "device", "supported", "expected"),
+    ("precision", "device", "native", "expected"),
     [
         ("auto", "cpu", True, torch.float32),
         ("auto", "cuda", True, torch.bfloat16),
@@ -18,17 +18,17 @@ from trimodal.models.devices import pick_device, pick_dtype
         ("bfloat16", "cpu", False, torch.bfloat16),
     ],
 )
-def test_auto_is_bfloat16_where_the_gpu_is_made_for_it(
-    wanted: Any, device: str, supported: bool, expected: torch.dtype, monkeypatch: Any
+def test_auto_is_bfloat16_where_the_gpu_supports_it(
+    precision: Any, device: str, native: bool, expected: torch.dtype, monkeypatch: Any
 ) -> None:
-    def answer(including_emulation: bool = True) -> bool:
-        return supported or including_emulation
+    def is_supported(including_emulation: bool = True) -> bool:
+        return native or including_emulation
 
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", answer)
-    assert pick_dtype(wanted, torch.device(device)) == expected
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert pick_dtype(precision, torch.device(device)) == expected
 
 
-def test_a_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_gpu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert pick_device("auto").type == "cpu"
     with pytest.raises(RuntimeError, match="no GPU"):

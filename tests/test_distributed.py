@@ -1,4 +1,4 @@
-"""Ranks compute what one process with the whole batch would, in float64 to 1e-10."""
+"""Ranks compute what one process with the full batch would, in float64 to 1e-10."""
 
 import copy
 from dataclasses import replace
@@ -42,12 +42,12 @@ def doubled() -> TrimodalNet:
 def batches() -> list[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(4)
 
-    def pictures() -> Tensor:
+    def images() -> Tensor:
         return torch.randint(0, 256, (ROWS, 3, 32, 32), generator=generator, dtype=torch.uint8)
 
     windows = torch.randn(ROWS, 1, 16, 151, generator=generator).double()
     words = torch.randint(0, 20, (ROWS, 16), generator=generator)
-    return [(pictures(), windows), (pictures(), words)]
+    return [(images(), windows), (images(), words)]
 
 
 def stepped(world: World, config: TrainConfig, loss: LossConfig) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def all_stepped(world: World) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def on_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """Every case on two ranks, started once."""
+    """The results of every case on each of two ranks."""
     return on_ranks(2, all_stepped, tmp_path_factory.mktemp("ranks"))
 
 
@@ -99,18 +99,18 @@ def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_ranks_make_the_step_of_one_process(case: str, on_two: list[dict[str, Any]]) -> None:
+def test_ranks_take_the_same_step_as_one_process(case: str, on_two: list[dict[str, Any]]) -> None:
     single = stepped(SINGLE_PROCESS, *CASES[case])
-    for theirs in on_two:
-        assert theirs[case]["gradients"].keys() == single["gradients"].keys()
-        torch.testing.assert_close(theirs[case], single, **CLOSE)
+    for results in on_two:
+        assert results[case]["gradients"].keys() == single["gradients"].keys()
+        torch.testing.assert_close(results[case], single, **CLOSE)
 
 
 def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(
     on_two: list[dict[str, Any]],
 ) -> None:
-    """Local statistics: each rank's running ones are its own, all else is the same."""
-    one, other = (theirs["chunks"] for theirs in on_two)
+    """With local statistics only the running statistics differ between ranks."""
+    one, other = (results["chunks"] for results in on_two)
     parameters = dict(doubled().named_parameters())
     for name in parameters:
         torch.testing.assert_close(one["state"][name], other["state"][name], rtol=0, atol=0)
@@ -119,16 +119,16 @@ def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(
     )
 
 
-def test_local_statistics_make_another_step(on_two: list[dict[str, Any]]) -> None:
-    """Else the test of synchronised ones would pass without them."""
+def test_local_statistics_give_another_step(on_two: list[dict[str, Any]]) -> None:
+    """Otherwise the test of synchronised statistics would pass without them."""
     single = stepped(SINGLE_PROCESS, CONFIG, LOSS)
-    theirs = on_two[0]["local statistics"]
-    assert (theirs["losses"] - single["losses"]).abs().max() > 1e-4
+    local = on_two[0]["local statistics"]
+    assert (local["losses"] - single["losses"]).abs().max() > 1e-4
 
 
 def normalised(world: World) -> dict[str, Tensor]:
     """A batch norm of each kind on 12 rows, with its gradient."""
-    found = {}
+    results = {}
     for kind, shape in ((nn.BatchNorm1d, (ROWS, 5, 7)), (nn.BatchNorm2d, (ROWS, 5, 3, 4))):
         torch.manual_seed(5)
         net = nn.Sequential(kind(5, momentum=0.3)).double()
@@ -138,16 +138,16 @@ def normalised(world: World) -> dict[str, Tensor]:
         rows = torch.randn(shape).double() + 3
         weights = torch.randn(shape).double()
         part = slice(world.rank * ROWS // world.size, (world.rank + 1) * ROWS // world.size)
-        mine = rows[part].clone().requires_grad_()
-        (net(mine) * weights[part]).sum().backward()
+        own_rows = rows[part].clone().requires_grad_()
+        (net(own_rows) * weights[part]).sum().backward()
         name = kind.__name__
-        found |= {
-            f"{name} gradient": world.all_gather(mine.grad),
+        results |= {
+            f"{name} gradient": world.all_gather(own_rows.grad),
             f"{name} weight": world.all_reduce_sum(net[0].weight.grad),
         }
-        found |= {f"{name} {key}": value for key, value in net.state_dict().items()}
-        found[f"{name} eval"] = copy.deepcopy(net).eval()(rows).detach()
-    return found
+        results |= {f"{name} {key}": value for key, value in net.state_dict().items()}
+        results[f"{name} eval"] = copy.deepcopy(net).eval()(rows).detach()
+    return results
 
 
 def gathered(world: World) -> dict[str, Tensor]:
@@ -168,12 +168,12 @@ def on_three(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
 
 def test_synchronised_batch_norm_is_that_of_the_whole_batch(on_three: list[Any]) -> None:
     single = normalised(SINGLE_PROCESS)
-    for theirs, _ in on_three:
-        torch.testing.assert_close(theirs, single, **CLOSE)
+    for normalised_rows, _ in on_three:
+        torch.testing.assert_close(normalised_rows, single, **CLOSE)
 
 
 def test_gathered_rows_have_the_gradient_of_all_ranks(on_three: list[Any]) -> None:
-    for rank, (_, found) in enumerate(on_three):
-        assert found["rows"][:, 0].tolist() == [1, 1, 2, 2, 3, 3]
+    for rank, (_, gathered_rows) in enumerate(on_three):
+        assert gathered_rows["rows"][:, 0].tolist() == [1, 1, 2, 2, 3, 3]
         expected = (1 + 2 + 3) * torch.arange(18.0).view(3, 2, 3)[rank].double()
-        torch.testing.assert_close(found["gradient"], expected)
+        torch.testing.assert_close(gathered_rows["gradient"], expected)

@@ -1,4 +1,4 @@
-"""Effective rank and mean cosine against slow loops and sets whose figures are known."""
+"""Effective rank and mean cosine against slow loops and sets with known values."""
 
 import math
 import tracemalloc
@@ -20,18 +20,18 @@ def slow_effective_rank(rows: Any) -> float:
 
 def slow_mean_cosine(rows: Any) -> float:
     rows = np.asarray(rows, np.float64).tolist()
-    found = []
+    cosines = []
     for i, one in enumerate(rows):
         for j, other in enumerate(rows):
             if i != j:
                 dot = sum(a * b for a, b in zip(one, other, strict=True))
-                found.append(dot / (math.hypot(*one) * math.hypot(*other)))
-    return sum(found) / len(found)
+                cosines.append(dot / (math.hypot(*one) * math.hypot(*other)))
+    return sum(cosines) / len(cosines)
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(("items", "dim"), [(40, 5), (5, 40), (2, 3), (30, 30)])
-def test_both_are_what_slow_loops_say(items: int, dim: int, seed: int) -> None:
+def test_both_match_slow_loops(items: int, dim: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     rows = (rng.standard_normal((items, dim)) + rng.random() * 3).astype(np.float32)
     assert effective_rank(rows) == pytest.approx(slow_effective_rank(rows), rel=1e-5)
@@ -39,7 +39,7 @@ def test_both_are_what_slow_loops_say(items: int, dim: int, seed: int) -> None:
 
 
 @pytest.mark.parametrize("items", [2, 3, 16])
-def test_orthogonal_rows_use_every_direction(items: int) -> None:
+def test_orthogonal_rows_have_full_rank(items: int) -> None:
     eye = np.eye(items, dtype=np.float32)
     assert effective_rank(eye) == pytest.approx(items)
     assert effective_rank(5 * eye) == pytest.approx(items)
@@ -47,7 +47,7 @@ def test_orthogonal_rows_use_every_direction(items: int) -> None:
 
 
 @pytest.mark.parametrize("value", [1.0, 0.1, 1e-20, 1e15])
-def test_constant_rows_are_one_direction(value: float) -> None:
+def test_constant_rows_have_rank_one(value: float) -> None:
     rows = np.full((1000, 256), value, np.float32)
     rows[:, 7] *= -3
     assert effective_rank(rows) == pytest.approx(1, abs=1e-6)
@@ -55,7 +55,7 @@ def test_constant_rows_are_one_direction(value: float) -> None:
     assert mean_cosine(rows) <= 1.0
 
 
-def test_rows_of_one_line_are_one_direction_but_not_one_cosine() -> None:
+def test_opposite_rows_have_rank_one_and_cosine_minus_one() -> None:
     rows = np.array([[3, 4], [-6, -8]], np.float32)
     assert effective_rank(rows) == pytest.approx(1)
     assert mean_cosine(rows) == pytest.approx(-1)
@@ -67,7 +67,7 @@ def test_half_of_the_rows_in_each_of_two_directions() -> None:
     assert mean_cosine(rows) == pytest.approx(49 / 99)
 
 
-def test_lengths_count_for_the_rank_and_not_for_the_cosine() -> None:
+def test_lengths_matter_for_the_rank_but_not_for_the_cosine() -> None:
     rows = np.diag([3.0, 1.0]).astype(np.float32)
     entropy = 0.75 * math.log(4 / 3) + 0.25 * math.log(4)
     assert effective_rank(rows) == pytest.approx(math.exp(entropy))

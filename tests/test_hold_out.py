@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from configs import MACHINE
 from data_fixtures import write_clip
-from training_fixtures import TinyData, storing
+from training_fixtures import TinyData, extract_config
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.manifest import write_manifest
@@ -82,7 +82,9 @@ def test_extract_splits_no_video(tiny_data: TinyData, tmp_path: Path) -> None:
     write_manifest(
         tmp_path / "manifest.parquet", [inspect(clip, file, None) for clip in [*clips, test]]
     )
-    extract(tmp_path / "manifest.parquet", tmp_path / "av", storing(), tiny_data.mel, MACHINE)
+    extract(
+        tmp_path / "manifest.parquet", tmp_path / "av", extract_config(), tiny_data.mel, MACHINE
+    )
     rows = pq.read_table(tmp_path / "av" / "index.parquet").to_pylist()
     split = {row["clip_id"]: row["split"] for row in rows}
     assert split.pop("video1") == "test"

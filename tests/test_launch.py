@@ -1,4 +1,4 @@
-"""A stage on several devices: what it writes, a rank that is killed, and going on from there."""
+"""A stage on several devices: what it writes, a rank that is killed, and how it resumes."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that DVC has nothing to say."""
+    """Outside the repository, so that DVC logs nothing."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -86,8 +86,8 @@ def a_rank_of(process: "subprocess.Popen[str]", rank: int) -> psutil.Process:
     return ranks[0]
 
 
-def killed_and_gone_on(data: TinyData, folder: Path) -> None:
-    """A run on two ranks of which one is killed after the first step, and its second beginning."""
+def killed_and_resumed(data: TinyData, folder: Path) -> None:
+    """A run on two ranks, of which one is killed after the first step, and its resumption."""
     command = stage_command(data, folder)
     job = start(command, folder)
     while not (folder / "run.safetensors").exists():
@@ -95,46 +95,46 @@ def killed_and_gone_on(data: TinyData, folder: Path) -> None:
         time.sleep(0.01)
     victim = a_rank_of(job, 1)
     victim.send_signal(signal.SIGKILL)
-    _, told = job.communicate(timeout=60)
+    _, errors = job.communicate(timeout=60)
     assert job.returncode == 1
-    assert "train: process 2 of 2 died of signal 9 (Killed); the others were ended" in told
+    assert "train: process 2 of 2 died of signal 9 (Killed); the others were terminated" in errors
     assert not victim.is_running()
     again = start(command, folder)
-    out, told = again.communicate(timeout=60)
-    assert again.returncode == 0, told
+    out, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
     assert "resumes after step" in out
-    assert out.count("train: 2 epochs on 2 x cpu") == 1  # one rank speaks
+    assert out.count("train: 2 epochs on 2 x cpu") == 1  # one rank logs
 
 
-def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_goes_on(
+def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_resumes(
     tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    killed_and_gone_on(tiny_data, tmp_path / "run")
+    killed_and_resumed(tiny_data, tmp_path / "run")
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 @pytest.mark.nightly
-def test_a_killed_job_ends_with_the_bytes_of_an_undisturbed_one(
+def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(
     tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    killed, quiet = tmp_path / "killed" / "run", tmp_path / "quiet" / "run"
+    killed, whole = tmp_path / "killed" / "run", tmp_path / "whole" / "run"
     killed.parent.mkdir()
-    quiet.parent.mkdir()
-    killed_and_gone_on(tiny_data, killed)
-    undisturbed = start(stage_command(tiny_data, quiet), quiet)
-    told = undisturbed.communicate(timeout=60)[1]
-    assert undisturbed.returncode == 0, told
-    assert results(killed) == results(quiet)
+    whole.parent.mkdir()
+    killed_and_resumed(tiny_data, killed)
+    uninterrupted = start(stage_command(tiny_data, whole), whole)
+    errors = uninterrupted.communicate(timeout=60)[1]
+    assert uninterrupted.returncode == 0, errors
+    assert results(killed) == results(whole)
 
 
 @pytest.mark.parametrize("stage", ["train", "evaluate"])
 def test_torchrun_takes_the_commands_of_dvc_yaml(stage: str) -> None:
-    """Its parser refuses an option of ours that could be short for one of its own."""
+    """Its parser refuses an option that could be an abbreviation of one of its own."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     python, _, *command = stages[stage]["cmd"].split()
-    given = get_args_parser().parse_args(["--nnodes", "2", "-m", *command])
+    parsed = get_args_parser().parse_args(["--nnodes", "2", "-m", *command])
     assert python == "python"
-    assert [given.training_script, *given.training_script_args] == command
+    assert [parsed.training_script, *parsed.training_script_args] == command
 
 
 @pytest.mark.nightly
@@ -145,8 +145,8 @@ def test_torchrun_on_two_machines_trains_as_two_devices_of_one_do(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as torchrun sets it for several processes
     one, two = tmp_path / "one", tmp_path / "two"
     alone = start(stage_command(tiny_data, one), one)
-    told = alone.communicate(timeout=60)[1]
-    assert alone.returncode == 0, told
+    errors = alone.communicate(timeout=60)[1]
+    assert alone.returncode == 0, errors
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
     torchrun = [
@@ -156,8 +156,8 @@ def test_torchrun_on_two_machines_trains_as_two_devices_of_one_do(
     command = torchrun + stage_command(tiny_data, two)[1:]
     machines = [start(command, two) for _ in range(2)]
     for machine in machines:
-        told = machine.communicate(timeout=120)[1]
-        assert machine.returncode == 0, told
+        errors = machine.communicate(timeout=120)[1]
+        assert machine.returncode == 0, errors
     assert results(two) == results(one)
 
 

@@ -1,4 +1,6 @@
-"""Test videos that training sees: found by clip, YouTube video or picture; refused or counted."""
+"""Test videos in the training data: detected by clip, YouTube video or image; then refused or
+counted.
+"""
 
 import logging
 import shutil
@@ -13,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from configs import MACHINE
-from test_training import run_training
-from training_fixtures import TinyData, storing
+from trainer_fixtures import run_training
+from training_fixtures import TinyData, extract_config
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import write_table
@@ -45,11 +47,11 @@ def write_indexes(
         for split, name, youtube_id, pictures in clips
     ]
     write_table(folder / "av" / "index.parquet", pa.Table.from_pylist(rows, AV_SCHEMA))
-    pictures = [
+    image_rows = [
         {"image_id": name, "picture_fingerprint": picture, "split": ("train", "val")[i % 2]}
         for i, (name, picture) in enumerate(images)
     ]
-    write_table(folder / "images" / "index.parquet", pa.Table.from_pylist(pictures, IMAGE_SCHEMA))
+    write_table(folder / "images" / "index.parquet", pa.Table.from_pylist(image_rows, IMAGE_SCHEMA))
     return folder / "av", folder / "images"
 
 
@@ -68,9 +70,9 @@ CLEAN: list[Row] = [
 IMAGES = [("coco_1", 8), ("coco_2", 9), ("coco_3", 0)]
 
 
-def test_one_colour_and_unknown_videos_are_no_leak(tmp_path: Path) -> None:
+def test_uniform_images_and_unknown_videos_are_not_leaks(tmp_path: Path) -> None:
     leaks = leaks_of(tmp_path, CLEAN, IMAGES)
-    assert leaks.found == {"same_clip": {}, "same_youtube_video": {}, "same_picture": {}}
+    assert leaks.by_reason == {"same_clip": {}, "same_youtube_video": {}, "same_picture": {}}
     assert leaks.videos == frozenset()
     assert leaks.test_videos == {"video1", "video2", "video3"}
     assert leaks.unknown_origin == {"video2", "video3"}
@@ -95,15 +97,15 @@ def test_one_colour_and_unknown_videos_are_no_leak(tmp_path: Path) -> None:
 def test_each_way_into_training_is_found(
     row: Row, reason: Any, video: str, other: str, tmp_path: Path
 ) -> None:
-    for place in (0, 3, len(CLEAN)):
-        leaks = leaks_of(tmp_path, [*CLEAN[:place], row, *CLEAN[place:]], IMAGES)
-        assert {name: pairs for name, pairs in leaks.found.items() if pairs} == {
+    for position in (0, 3, len(CLEAN)):
+        leaks = leaks_of(tmp_path, [*CLEAN[:position], row, *CLEAN[position:]], IMAGES)
+        assert {name: pairs for name, pairs in leaks.by_reason.items() if pairs} == {
             reason: {video: other}
         }
         assert leaks.videos == {video}
 
 
-def test_test_videos_may_share_among_themselves(tmp_path: Path) -> None:
+def test_test_videos_may_match_each_other(tmp_path: Path) -> None:
     assert not leaks_of(tmp_path, [*CLEAN, ("test", "video4", "youtube___1", [5, 7])]).videos
 
 
@@ -123,7 +125,7 @@ def test_all_leaks_are_what_slow_loops_find(seed: int, tmp_path: Path) -> None:
     leaks = leaks_of(tmp_path, clips, images)
     tests = [clip for clip in clips if clip[0] == "test"]
     others = [clip for clip in clips if clip[0] != "test"]
-    expected: dict[str, dict[str, set[str]]] = {name: {} for name in leaks.found}
+    expected: dict[str, dict[str, set[str]]] = {name: {} for name in leaks.by_reason}
     for _, name, youtube_id, pictures in tests:
         for _, other, origin, shown in others:
             if name == other:
@@ -135,17 +137,17 @@ def test_all_leaks_are_what_slow_loops_find(seed: int, tmp_path: Path) -> None:
         for image, picture in images:
             if picture and picture in pictures:
                 expected["same_picture"].setdefault(name, set()).add(f"image {image}")
-    assert {reason: set(pairs) for reason, pairs in leaks.found.items()} == {
+    assert {reason: set(pairs) for reason, pairs in leaks.by_reason.items()} == {
         reason: set(pairs) for reason, pairs in expected.items()
     }
-    for reason, pairs in leaks.found.items():
+    for reason, pairs in leaks.by_reason.items():
         assert all(other in expected[reason][video] for video, other in pairs.items())
 
 
-def test_videos_that_nobody_asks_for_are_no_leak(tmp_path: Path) -> None:
+def test_videos_outside_the_test_file_are_not_leaks(tmp_path: Path) -> None:
     clips = [*CLEAN, ("train", "video1", "", [7])]
     leaks = leaks_of(tmp_path, clips).among({"video2", "elsewhere"})
-    assert leaks.found == {
+    assert leaks.by_reason == {
         "same_clip": {}, "same_youtube_video": {}, "same_picture": {"video2": "video1"},
     }  # fmt: skip
     assert leaks.test_videos == leaks.unknown_origin == {"video2"}
@@ -154,7 +156,7 @@ def test_videos_that_nobody_asks_for_are_no_leak(tmp_path: Path) -> None:
 
 LEAKED = Leaks(
     test_videos=frozenset(f"video{n}" for n in range(20)),
-    found={
+    by_reason={
         "same_clip": {},
         "same_youtube_video": {"video0": "abc_000010"},
         "same_picture": {f"video{n}": f"image coco_{n}" for n in range(7)},
@@ -163,29 +165,29 @@ LEAKED = Leaks(
 )
 
 
-def test_failure_gives_examples_and_says_what_to_do() -> None:
+def test_failure_gives_examples_and_advice() -> None:
     with pytest.raises(DataError) as caught:
         check_leaks("train", LEAKED, FAIL)
-    said = str(caught.value)
-    assert "train: 7 of 20 test videos are in training" in said
-    assert "same youtube video: 1, video0 <-> abc_000010\n" in said
-    assert "same picture: 7, video0 <-> image coco_0, video1" in said
-    assert "video4 <-> image coco_4, ...\n" in said
-    assert "video5" not in said
-    assert "same clip" not in said
+    message = str(caught.value)
+    assert "train: 7 of 20 test videos are in training" in message
+    assert "same youtube video: 1, video0 <-> abc_000010\n" in message
+    assert "same picture: 7, video0 <-> image coco_0, video1" in message
+    assert "video4 <-> image coco_4, ...\n" in message
+    assert "video5" not in message
+    assert "same clip" not in message
     for word in ("leaks.test_in_training", "leave_out", "keep"):
-        assert word in said
+        assert word in message
 
 
 @pytest.mark.parametrize("config", [LEAVE_OUT, KEEP])
-def test_other_policies_say_it_in_the_log(
+def test_other_policies_log_the_leaks(
     config: LeaksConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
         check_leaks("train", LEAKED, config)
     policy = config.test_in_training
-    said = f"7 of 20 test videos are in training (leaks.test_in_training: {policy})"
-    assert said in caplog.text
+    message = f"7 of 20 test videos are in training (leaks.test_in_training: {policy})"
+    assert message in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -196,17 +198,15 @@ def test_other_policies_say_it_in_the_log(
 def test_index_of_an_earlier_version_is_refused(
     folder: str, column: str, stage: str, tmp_path: Path
 ) -> None:
-    places = write_indexes(tmp_path, CLEAN, IMAGES)
+    folders = write_indexes(tmp_path, CLEAN, IMAGES)
     path = tmp_path / folder / "index.parquet"
     write_table(path, pq.read_table(path).drop_columns([column]))
     with pytest.raises(DataError, match=f"{column}; run the {stage} stage again"):
-        find_leaks(*places)
+        find_leaks(*folders)
 
 
-def test_pictures_of_one_clip_under_two_names_are_the_same(
-    tiny_data: TinyData, tmp_path: Path
-) -> None:
-    """Real files, from the media to the check: a training clip is in the test set once more."""
+def test_frames_of_one_clip_under_two_names_match(tiny_data: TinyData, tmp_path: Path) -> None:
+    """Real files, from the media to the check: a training clip is also in the test set."""
     files = {f"clip-{n}": n for n in range(6)} | {"video1": 3, "video2": 8}
     outcomes = []
     for name, number in files.items():
@@ -217,16 +217,22 @@ def test_pictures_of_one_clip_under_two_names_are_the_same(
         )  # fmt: skip
         outcomes.append(inspect(clip, StoredFile.plain(path), None))
     write_manifest(tmp_path / "manifest.parquet", outcomes)
-    extract(tmp_path / "manifest.parquet", tmp_path / "av", storing(), tiny_data.mel, MACHINE)
+    extract(
+        tmp_path / "manifest.parquet",
+        tmp_path / "av",
+        extract_config(),
+        tiny_data.mel,
+        MACHINE,
+    )
     leaks = find_leaks(tmp_path / "av", tiny_data.images_dir)
-    assert leaks.found["same_picture"] == {"video1": "clip-3"}
+    assert leaks.by_reason["same_picture"] == {"video1": "clip-3"}
     assert leaks.videos == {"video1"}
     assert leaks.unknown_origin == {"video1", "video2"}
 
 
 @pytest.fixture
 def leaking(tiny_data: TinyData, tmp_path: Path) -> TinyData:
-    """A test video is a part of the YouTube video of a validation clip."""
+    """A test video is from the same YouTube video as a validation clip."""
     av_dir = Path(shutil.copytree(tiny_data.av_dir, tmp_path / "av"))
     rows = pq.read_table(av_dir / "index.parquet").to_pylist()
     for split in ("val", "test"):
@@ -238,7 +244,7 @@ def leaking(tiny_data: TinyData, tmp_path: Path) -> TinyData:
 def test_a_leak_stops_training_before_its_first_step(
     leaking: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # where git and DVC have nothing to say
+    monkeypatch.chdir(tmp_path)  # outside the repository, so that DVC logs nothing
     steps: list[int] = []
     step = Trainer.step
     monkeypatch.setattr(Trainer, "step", lambda *a: (steps.append(1), step(*a))[1])
@@ -256,7 +262,7 @@ def test_tiny_data_has_no_leak(tiny_data: TinyData) -> None:
 
 
 def test_paper_scale_takes_seconds(tmp_path: Path) -> None:
-    """1.7 million frames, 30,000 of them of test videos; one is shared."""
+    """1.7 million frames, 30,000 of them of test videos; one is in both."""
     clips, tests = 167_000, 3000
     pictures = np.random.default_rng(0).integers(1, 2**63, 10 * (clips + tests))
     pictures[-5] = pictures[10 * 1234]
@@ -274,5 +280,5 @@ def test_paper_scale_takes_seconds(tmp_path: Path) -> None:
     before = time.process_time()
     leaks = find_leaks(av_dir, images_dir)
     assert time.process_time() - before < 10
-    assert leaks.found["same_picture"] == {f"clip{clips + tests - 1}": "clip1234"}
-    assert not replace(leaks, found=dict(leaks.found, same_picture={})).videos
+    assert leaks.by_reason["same_picture"] == {f"clip{clips + tests - 1}": "clip1234"}
+    assert not replace(leaks, by_reason=dict(leaks.by_reason, same_picture={})).videos

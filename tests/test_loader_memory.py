@@ -1,4 +1,4 @@
-"""A worker holds as much memory at an epoch's end as at its beginning, however many samples."""
+"""A loader worker's memory does not grow over an epoch, whatever the number of samples."""
 
 import io
 from collections.abc import Callable
@@ -18,14 +18,15 @@ from trimodal.core.schemas import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.core.shards import Sample, write_shard
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.clip_index import ClipTable
-from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, Pair
+from trimodal.training.image_audio import FrameSampling, ImageAudioPairs
 from trimodal.training.image_text import ImageTextPairs
 from trimodal.training.random_streams import RandomStream
+from trimodal.training.readers import Pair
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 SAMPLES = 20_000
 BATCH = 50
-MAY_GROW_BYTES = 3_500_000
+MAX_GROWTH_BYTES = 3_500_000
 FRONT_END = front_end_for_tests(
     sample_rate_hz=RATE_HZ, n_fft=512, window_samples=320, hop_samples=160, mels=2
 )
@@ -33,19 +34,19 @@ AUGMENT = config_for_tests(AugmentConfig, crop_px=8)
 
 
 def write_shard_of_one(path: Path) -> int:
-    """A picture, and after it the codes of a clip of 10 s; returns the picture's size."""
-    path.write_bytes(picture() + bytes(501 * FRONT_END.mel.column_type.itemsize))
-    return len(picture())
+    """Writes an image and then the mel of a clip of 10 s; returns the image's size in bytes."""
+    path.write_bytes(jpeg() + bytes(501 * FRONT_END.mel.column_type.itemsize))
+    return len(jpeg())
 
 
-def picture() -> bytes:
+def jpeg() -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (8, 8), (200, 30, 30)).save(buffer, "JPEG")
     return buffer.getvalue()
 
 
 def pairs(folder: Path) -> ImageAudioPairs:
-    """Clips of 10 frames."""
+    """SAMPLES clips of 10 frames."""
     size = write_shard_of_one(folder / "train-000000.tar")
     frames = pa.array([np.zeros(10, np.int64)] * SAMPLES)
     columns = {
@@ -64,10 +65,10 @@ def pairs(folder: Path) -> ImageAudioPairs:
 
 
 def images(folder: Path) -> ImageTextPairs:
-    """Images of two captions."""
+    """SAMPLES images with two captions each."""
     names = [f"coco_{n:012d}" for n in range(SAMPLES)]
-    ends = [Sample(key=name, members={"jpg": picture()}) for name in (names[0], names[-1])]
-    first, last = write_shard(folder / "train-000000.tar", ends).values()
+    first_and_last = [Sample(key=name, members={"jpg": jpeg()}) for name in (names[0], names[-1])]
+    first, last = write_shard(folder / "train-000000.tar", first_and_last).values()
     offsets = [first["jpg"].offset] * (SAMPLES - 1) + [last["jpg"].offset]
     index = {
         "image_id": names, "split": ["train"] * SAMPLES, "shard": ["train-000000.tar"] * SAMPLES,
@@ -86,10 +87,10 @@ def images(folder: Path) -> ImageTextPairs:
     return ImageTextPairs(folder, folder, "train", AUGMENT, seed=1)
 
 
-def own_bytes(process: psutil.Process) -> int:
-    """Memory that no other process shares."""
-    held: int = process.memory_full_info().uss
-    return held
+def unshared_bytes(process: psutil.Process) -> int:
+    """The process's memory that is not shared with another one."""
+    size: int = process.memory_full_info().uss
+    return size
 
 
 @pytest.mark.skipif(not psutil.LINUX, reason="counts a forked worker's own pages")
@@ -102,11 +103,11 @@ def test_worker_does_not_grow_over_an_epoch(
     others = set(psutil.Process().children())
     loader = iter(training_loader(samples, batches, workers=1))
     (worker,) = set(psutil.Process().children()) - others
-    held = []
+    sizes = []
     last_number = batches.batches_per_round - 1
     for number in range(batches.batches_per_round):
         next(loader)
         if number in (last_number // 10, last_number):  # the first tenth fills its own pools
-            held.append(own_bytes(worker))
-    first, last = held
-    assert last - first < MAY_GROW_BYTES, f"grew by {(last - first) / 1e6:.1f} MB"
+            sizes.append(unshared_bytes(worker))
+    first, last = sizes
+    assert last - first < MAX_GROWTH_BYTES, f"grew by {(last - first) / 1e6:.1f} MB"

@@ -1,4 +1,4 @@
-"""The demo's oracle beside the model, and the model on sentences that mention a sound."""
+"""The demo's oracle beside the model, and the model on captions that mention a sound."""
 
 from dataclasses import replace
 from typing import Any
@@ -8,41 +8,41 @@ import pytest
 from evaluation_fixtures import KEYS, queries_of
 
 from trimodal.evaluation.embedding import Embeddings
-from trimodal.evaluation.metrics import against_oracle, text_to_video
-from trimodal.evaluation.oracle import TruthRow
+from trimodal.evaluation.metrics import demo_metrics, text_to_video
+from trimodal.evaluation.oracle import GroundTruth
 
 
-def truth_and_a_model_that_knows_it(count: int) -> tuple[tuple[TruthRow, ...], Embeddings]:
+def ground_truth_and_a_perfect_model(count: int) -> tuple[tuple[GroundTruth, ...], Embeddings]:
     rng = np.random.default_rng(5)
-    see, hear = (rng.random((count, 9)) < 0.4).astype(np.float32), np.eye(4, dtype=np.float32)
-    heard = hear[rng.integers(0, 4, count)]
-    told = see * (rng.random(see.shape) < 0.7)
-    mentions = np.arange(count) % 3 == 0
+    seen, sounds = (rng.random((count, 9)) < 0.4).astype(np.float32), np.eye(4, dtype=np.float32)
+    heard = sounds[rng.integers(0, 4, count)]
+    mentioned = seen * (rng.random(seen.shape) < 0.7)
+    mentions_sound = np.arange(count) % 3 == 0
 
     def facts(row: Any, kind: str) -> tuple[str, ...]:
         return tuple(f"{kind}{i}" for i in np.flatnonzero(row))
 
-    truth = tuple(
-        TruthRow(
-            video_id=f"video{i}", video_seen=facts(see[i], "s"), video_heard=facts(heard[i], "h"),
-            caption_seen=facts(told[i], "s"),
-            caption_heard=facts(heard[i], "h") if mentions[i] else (), has_audio=True,
+    ground_truth = tuple(
+        GroundTruth(
+            video_id=f"video{i}", video_seen=facts(seen[i], "s"), video_heard=facts(heard[i], "h"),
+            caption_seen=facts(mentioned[i], "s"),
+            caption_heard=facts(heard[i], "h") if mentions_sound[i] else (), has_audio=True,
         )
         for i in range(count)
     )  # fmt: skip
-    said = heard * mentions[:, None]
-    none = np.zeros_like
+    mentioned_sound = heard * mentions_sound[:, None]
+    zeros = np.zeros_like
     e = Embeddings(
-        queries=queries_of(count), text=np.hstack([told, said]).astype(np.float32),
-        image=np.hstack([see, none(heard)]), audio=np.hstack([none(see), heard]),
-        has_audio=np.ones(count, bool), padded_points=0,
+        queries=queries_of(count), text=np.hstack([mentioned, mentioned_sound]).astype(np.float32),
+        image=np.hstack([seen, zeros(heard)]), audio=np.hstack([zeros(seen), heard]),
+        has_audio=np.ones(count, bool), padded_windows=0,
     )  # fmt: skip
-    return truth, e
+    return ground_truth, e
 
 
-def test_model_that_knows_the_truth_scores_like_the_oracle() -> None:
-    truth, e = truth_and_a_model_that_knows_it(60)
-    demo = against_oracle(e, truth[::-1], audio_weight=0.5)
+def test_a_perfect_model_scores_like_the_oracle() -> None:
+    ground_truth, e = ground_truth_and_a_perfect_model(60)
+    demo = demo_metrics(e, ground_truth[::-1], audio_weight=0.5)
     model = text_to_video(e, 0.5)
     for ours, name in (("image", "image"), ("image_audio", "both")):
         assert set(demo["oracle"][name]) == KEYS
@@ -53,25 +53,25 @@ def test_model_that_knows_the_truth_scores_like_the_oracle() -> None:
 
 
 def test_sound_captions_are_ranked_among_all_videos() -> None:
-    truth, e = truth_and_a_model_that_knows_it(30)
-    demo = against_oracle(e, truth, audio_weight=0.5)
-    heard = demo["sound_captions"]
-    assert heard["queries"] == 10
+    ground_truth, e = ground_truth_and_a_perfect_model(30)
+    demo = demo_metrics(e, ground_truth, audio_weight=0.5)
+    sound_captions = demo["sound_captions"]
+    assert sound_captions["queries"] == 10
     scores = (e.text @ e.image.T).tolist()
     ranks = []
     for i in range(0, 30, 3):
         ties = sum(s == scores[i][i] for s in scores[i]) - 1
         ranks.append(1 + sum(s > scores[i][i] for s in scores[i]) + ties / 2)
-    assert heard["image"]["MeanR"] == pytest.approx(np.mean(ranks))
-    assert heard["image_audio"]["MeanR"] < heard["image"]["MeanR"]
+    assert sound_captions["image"]["MeanR"] == pytest.approx(np.mean(ranks))
+    assert sound_captions["image_audio"]["MeanR"] < sound_captions["image"]["MeanR"]
 
 
 def test_oracle_is_the_same_twice() -> None:
-    truth, e = truth_and_a_model_that_knows_it(20)
-    assert against_oracle(e, truth, 0.5) == against_oracle(e, truth, 0.5)
+    ground_truth, e = ground_truth_and_a_perfect_model(20)
+    assert demo_metrics(e, ground_truth, 0.5) == demo_metrics(e, ground_truth, 0.5)
 
 
-def test_sentences_without_a_sound_leave_no_empty_mean() -> None:
-    truth, e = truth_and_a_model_that_knows_it(12)
-    quiet = tuple(replace(row, caption_heard=()) for row in truth)
-    assert set(against_oracle(e, quiet, 0.5)) == {"oracle"}
+def test_without_captions_of_sounds_there_are_no_metrics_of_them() -> None:
+    ground_truth, e = ground_truth_and_a_perfect_model(12)
+    quiet = tuple(replace(row, caption_heard=()) for row in ground_truth)
+    assert set(demo_metrics(e, quiet, 0.5)) == {"oracle"}

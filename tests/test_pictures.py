@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_fixtures import write_clip
 from PIL import Image
-from training_fixtures import TinyData, storing
+from training_fixtures import TinyData, extract_config
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.records import Clip
@@ -74,7 +74,7 @@ def test_stored_pictures_of_one_colour_say_nothing(tiny_data: TinyData, tmp_path
     path = write_clip(tmp_path / "x.mp4", seconds=3)
     outcome = inspect(clip, StoredFile(path=path, size=path.stat().st_size), None)
     job = ClipShard(path=tmp_path / "train-000000.tar", split="train", clips=(outcome,))
-    (row,) = extract_shard(storing(), tiny_data.mel, 60.0, job).rows
+    (row,) = extract_shard(extract_config(), tiny_data.mel, 60.0, job).rows
     assert (row["picture_fingerprints"], row["youtube_id"]) == ([0, 0, 0], "abcdefghijk")
     for name, high in (("black", 0), ("bar", 200)):
         pixels = np.zeros((30, 40, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Random streams of training: none repeats another, and a number depends on its key alone."""
+"""Random streams of training: no two are alike, and a number depends only on its key."""
 
 import multiprocessing
 from itertools import product
@@ -70,10 +70,10 @@ def test_fields_differ_between_samples_and_come_back_in_any_order() -> None:
 def test_another_process_has_the_same_fields(stream: RandomStream) -> None:
     """One that starts with a later round, as a loader's worker may."""
     fields = RandomFields(stream, 5, 20, RECORD)
-    here = [fields.of(indices_of(number)).tolist() for number in ROUNDS]
+    expected = [fields.of(indices_of(number)).tolist() for number in ROUNDS]
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        there = pool.map(fields_of_round, [(stream, number) for number in reversed(ROUNDS)])
-    assert there == here[::-1]
+        from_worker = pool.map(fields_of_round, [(stream, number) for number in reversed(ROUNDS)])
+    assert from_worker == expected[::-1]
 
 
 def fields_of_round(job: tuple[RandomStream, int]) -> list[tuple[float, ...]]:

@@ -18,7 +18,7 @@ from configs import MACHINE, config_for_tests
 from data_fixtures import contents, write_clip
 from test_download import DEMO, DEMO_SOURCE
 from test_youtube import CONFIG as YOUTUBE
-from training_fixtures import RATE_HZ, caption_sources, storing
+from training_fixtures import RATE_HZ, caption_sources, extract_config
 
 from trimodal.core.archives import files_and_archives_in
 from trimodal.core.machine import MachineConfig
@@ -104,7 +104,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def extracted(manifest: Path, out: Path, machine: MachineConfig) -> dict[str, bytes]:
     """All files that an extraction writes, in shards of two clips."""
-    extract(manifest, out, replace(storing(), clips_per_shard=2), MEL, machine)
+    extract(manifest, out, replace(extract_config(), clips_per_shard=2), MEL, machine)
     return contents(out)
 
 

@@ -1,5 +1,5 @@
-"""What the paper leaves open: text pooling, SpecAugment, warm-up, the margin's temperature, unit
-means. Each is off by default, and then nothing differs.
+"""Options beyond the paper: text pooling, mean of words, SpecAugment, warm-up, the margin's
+temperature, renormalised means.
 """
 
 from dataclasses import replace
@@ -9,7 +9,7 @@ import pytest
 import torch
 from evaluation_fixtures import queries_of
 from model_fixtures import MODEL, Tool
-from test_training import CONFIG
+from trainer_fixtures import CONFIG
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.core.text import read_vocabulary
@@ -38,24 +38,24 @@ def word_vectors() -> torch.Tensor:
 
 @pytest.mark.parametrize("words", [1, 4, 5, 9, 13, 16])
 def test_pooling_over_words_is_the_mean_of_the_positions_that_hold_any(words: int) -> None:
-    net, paper = text_cnn("words"), text_cnn("all")
+    over_words, over_all = text_cnn("words"), text_cnn("all")
     ids = torch.zeros(1, 16, dtype=torch.int64)
     ids[0, :words] = torch.randint(1, 9, (words,), generator=torch.Generator().manual_seed(words))
-    held = -(-words // 4)  # a position stands for four words
-    seen: list[torch.Tensor] = []
-    for one in (net, paper):
-        one.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-        one(ids)
+    covered = -(-words // 4)  # a position covers four words
+    pooled: list[torch.Tensor] = []
+    for net in (over_words, over_all):
+        net.head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
+        net(ids)
     positions: list[torch.Tensor] = []
-    paper.norms[5].register_forward_hook(lambda *args: positions.append(args[2]))
-    paper(ids)
+    over_all.norms[5].register_forward_hook(lambda *args: positions.append(args[2]))
+    over_all(ids)
     last = torch.nn.functional.pad(torch.relu(positions[0]), (0, 1))
     four = torch.nn.functional.max_pool1d(last, 2)
-    torch.testing.assert_close(seen[0], four[..., :held].mean(dim=2))
-    torch.testing.assert_close(seen[1], four.mean(dim=2))
+    torch.testing.assert_close(pooled[0], four[..., :covered].mean(dim=2))
+    torch.testing.assert_close(pooled[1], four.mean(dim=2))
 
 
-def test_full_captions_and_empty_ones_pool_as_the_paper_does() -> None:
+def test_pooling_of_full_and_empty_captions() -> None:
     full = torch.full((2, 16), 3)
     torch.testing.assert_close(text_cnn("words")(full), text_cnn("all")(full))
     empty = text_cnn("words")(torch.zeros(1, 16, dtype=torch.int64))
@@ -80,23 +80,23 @@ def test_trained_word_vectors_move_and_are_part_of_the_state(text_network: str) 
     network = TrimodalNet(model, word_vectors())
     assert "text.vectors" in network.state_dict()
     trainer = Trainer(network, CONFIG, VARIABLE_MARGIN, SINGLE_PROCESS)
-    (pixels, windows), (pictures, ids) = random_batch(30)
+    audio_batch, (images, ids) = random_batch(30)
     ids[ids == 7] = 6
-    trainer.step((pixels, windows), (pictures, ids))
+    trainer.step(audio_batch, (images, ids))
     moved = (network.text.vectors.detach() - word_vectors()).abs().amax(dim=1) > 1e-6
     assert moved[ids.unique()[ids.unique() > 1]].all()
 
 
-def test_dropout_hides_image_and_audio_features_in_training_alone() -> None:
+def test_dropout_is_on_image_and_audio_features_in_training_alone() -> None:
     network = TrimodalNet(replace(MODEL, dropout=0.5), word_vectors())
     (pixels, windows), (_, ids) = random_batch(30)
     for net, inputs in ((network.image, pixels.float()), (network.audio, windows)):
-        hidden: list[torch.Tensor] = []
+        dropped: list[torch.Tensor] = []
         net.head.register_forward_pre_hook(
-            lambda _, inputs, hidden=hidden: hidden.append(inputs[0])
+            lambda _, inputs, dropped=dropped: dropped.append(inputs[0])
         )
         assert not torch.equal(net(inputs), net(inputs))
-        assert 0.2 < (hidden[0] == 0).float().mean() < 0.95
+        assert 0.2 < (dropped[0] == 0).float().mean() < 0.95
         net.eval()
         assert torch.equal(net(inputs), net(inputs))
     network.text.eval()
@@ -111,7 +111,7 @@ def test_a_linear_head_is_one_layer() -> None:
         }  # fmt: skip
 
 
-def test_masks_lie_where_the_random_fields_say_and_hold_the_mean() -> None:
+def test_masks_are_where_the_random_fields_say_and_filled_with_the_mean() -> None:
     windows = np.random.default_rng(0).random((3, 8, 20)).astype(np.float32)
     before = windows.copy()
     fields = [(0.99, 0.0, 0.0, 0.0), (0.0, 0.5, 0.99, 0.99), (0.0, 0.9, 0.0, 0.9)]
@@ -124,18 +124,18 @@ def test_masks_lie_where_the_random_fields_say_and_hold_the_mean() -> None:
     np.testing.assert_array_equal(windows[2], before[2])
 
 
-def test_masks_have_every_width_and_place() -> None:
+def test_masks_have_every_width_and_position() -> None:
     windows = np.arange(2000 * 6 * 10, dtype=np.float32).reshape(2000, 6, 10)
     before = windows.copy()
     numbers = np.random.default_rng(1).random((2000, 4), np.float32)
     mask_windows(windows, numbers.view(MASK_FIELDS)[:, 0], max_columns=3, max_mels=99)
     columns = (windows != before).all(axis=1)
-    whole = (windows != before).all(axis=(1, 2))
-    assert 200 < whole.sum() < 400  # a seventh: all six mels
-    widths = columns[~whole].sum(axis=1)
+    fully_masked = (windows != before).all(axis=(1, 2))
+    assert 200 < fully_masked.sum() < 400  # a seventh: all six mels
+    widths = columns[~fully_masked].sum(axis=1)
     assert set(widths) == {0, 1, 2, 3}
     assert (np.bincount(widths) > 300).all()
-    assert columns[~whole].any(axis=0).all()
+    assert columns[~fully_masked].any(axis=0).all()
 
 
 SAMPLING = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
@@ -158,16 +158,19 @@ def test_training_windows_are_masked_anew_each_round_and_validation_is_not(
 ) -> None:
     masks = {"mask_seconds": 1.0, "mask_mels": 4}
     masked, plain = pairs_of(tiny_data, **masks), pairs_of(tiny_data)
-    draws = [[SampleIndex(round=number, sample=sample) for sample in range(7)] for number in (0, 1)]
+    rounds = [
+        [SampleIndex(round=number, sample=sample) for sample in range(7)] for number in (0, 1)
+    ]
     hidden = []
-    for drawn in draws:
-        (images, windows), (same, whole) = masked.__getitems__(drawn), plain.__getitems__(drawn)
-        assert torch.equal(images, same)
-        hidden.append(windows != whole)
+    for indices in rounds:
+        images, windows = masked.__getitems__(indices)
+        plain_images, plain_windows = plain.__getitems__(indices)
+        assert torch.equal(images, plain_images)
+        hidden.append(windows != plain_windows)
         assert hidden[-1].any()
     assert not torch.equal(*hidden)
-    again = masked.__getitems__(draws[0])[1]
-    assert torch.equal(again != plain.__getitems__(draws[0])[1], hidden[0])
+    again = masked.__getitems__(rounds[0])[1]
+    assert torch.equal(again != plain.__getitems__(rounds[0])[1], hidden[0])
     rows = range(7)
     validation = validation_of(tiny_data, **masks).__getitems__(rows)
     assert torch.equal(validation[1], validation_of(tiny_data).__getitems__(rows)[1])
@@ -180,7 +183,7 @@ def random_batch(columns: int) -> tuple[tuple[torch.Tensor, torch.Tensor], ...]:
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 4])
-def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
+def test_rates_warm_up_linearly_and_then_follow_the_schedule(warmup: int) -> None:
     config = replace(CONFIG, warmup_steps=warmup, rate_step_epochs=1, rate_decay=0.1)
     trainer = Trainer(
         TrimodalNet(MODEL, torch.randn(5, 300)), config, VARIABLE_MARGIN, SINGLE_PROCESS
@@ -197,10 +200,10 @@ def test_rates_grow_evenly_and_then_follow_the_schedule(warmup: int) -> None:
     assert rates == pytest.approx(expected)
 
 
-def test_a_cold_margin_tells_similar_anchors_from_others_sharply() -> None:
+def test_the_temperature_divides_the_similarity() -> None:
     similarity = torch.tensor([[0.9, 0.0, -0.9]])
-    paper, cold = variable_margins_of(similarity, 0.4), variable_margins_of(similarity, 0.4, 0.1)
-    assert paper[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s)) for s in (0.9, 0, -0.9)])
+    warm, cold = variable_margins_of(similarity, 0.4), variable_margins_of(similarity, 0.4, 0.1)
+    assert warm[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s)) for s in (0.9, 0, -0.9)])
     assert cold[0].tolist() == pytest.approx([0.4 / (1 + np.exp(s * 10)) for s in (0.9, 0, -0.9)])
 
 
@@ -209,15 +212,17 @@ def test_losses_pass_the_margins_temperature_on() -> None:
     image, other = rows
     margins = 0.4 * torch.sigmoid(-(image @ image.T) / 0.2)
     scores = image @ other.T
-    forth = torch.relu(scores - scores.diagonal()[:, None] + margins)
-    back = torch.relu(scores.T - scores.diagonal()[:, None] + 0.2)
-    for hinges in (forth, back):
+    image_hinges = torch.relu(scores - scores.diagonal()[:, None] + margins)
+    other_hinges = torch.relu(scores.T - scores.diagonal()[:, None] + 0.2)
+    for hinges in (image_hinges, other_hinges):
         hinges.fill_diagonal_(0)
     options = {"margin": 0.2, "image_variable_margin": 0.4, "margin_temperature": 0.2}
-    everywhere = pair_loss(image, other, reduction="sum", **options)  # type: ignore[arg-type]
-    torch.testing.assert_close(everywhere, (forth.sum() + back.sum()) / 6)
+    ranking = pair_loss(image, other, reduction="sum", **options)  # type: ignore[arg-type]
+    torch.testing.assert_close(ranking, (image_hinges.sum() + other_hinges.sum()) / 6)
     hardest = mined_loss(image, other, mining="hardest", **options)  # type: ignore[arg-type]
-    torch.testing.assert_close(hardest, (forth.amax(1).sum() + back.amax(1).sum()) / 6)
+    torch.testing.assert_close(
+        hardest, (image_hinges.amax(1).sum() + other_hinges.amax(1).sum()) / 6
+    )
 
 
 def test_means_are_made_unit_vectors_on_request(tool: Tool, tiny_data: TinyData) -> None:

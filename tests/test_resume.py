@@ -1,4 +1,4 @@
-"""A killed training run goes on exactly where it was; a run of anything else is refused."""
+"""A killed training run resumes exactly; a run with other params, data or code does not."""
 
 import json
 from dataclasses import dataclass, replace
@@ -34,12 +34,12 @@ RANDOM_MODEL = replace(MODEL, image_backbone="efficientnet_lite0")
 
 
 class Killed(BaseException):
-    """Stands for SIGKILL: nobody catches it. (tests/test_kills.py sends real ones.)"""
+    """Stands for SIGKILL: nothing catches it. (tests/test_kills.py sends real ones.)"""
 
 
 @dataclass
 class Killer:
-    """Counts the training steps, and ends the run before one of them."""
+    """Counts the training steps and ends the run before one of them."""
 
     before_step: int = -1
     steps: int = 0
@@ -61,7 +61,7 @@ def killer(monkeypatch: pytest.MonkeyPatch) -> Killer:
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outside the repository, so that DVC has nothing to say; PyTorch's seed is nobody's."""
+    """Outside the repository, so that DVC logs nothing; PyTorch's seed is another one."""
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(99)
 
@@ -89,7 +89,7 @@ def results(folder: Path) -> dict[str, bytes]:
 def killed_and_resumed(
     data: TinyData, folder: Path, killer: Killer, step: int, config: TrainConfig, **others: Any
 ) -> int:
-    """Kills a run before a step and takes it to its end; returns the steps taken twice."""
+    """Kills a run before a step and resumes it; returns the number of steps taken twice."""
     killer.before_step, killer.steps = step, 0
     with pytest.raises(Killed):
         run(data, folder, config, **others)
@@ -100,34 +100,36 @@ def killed_and_resumed(
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def uninterrupted(
+    tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, bytes]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
-        run(tiny_data, folder := tmp_path_factory.mktemp("undisturbed"))
+        run(tiny_data, folder := tmp_path_factory.mktemp("uninterrupted"))
     return results(folder)
 
 
 @pytest.mark.parametrize(
     "loss",
     [replace(LOSS, kind="info_nce"), replace(LOSS, final_variable_margin=0.1)],
-    ids=["scale", "margin"],
+    ids=["logit scale", "margin"],
 )
-def test_what_the_loss_has_learned_or_moved_to_goes_on(
+def test_the_state_of_the_loss_is_restored(
     loss: LossConfig, tiny_data: TinyData, tmp_path: Path, killer: Killer
 ) -> None:
-    run(tiny_data, tmp_path / "undisturbed", loss=loss)
+    run(tiny_data, tmp_path / "uninterrupted", loss=loss)
     killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, CONFIG, loss=loss)
-    assert results(tmp_path / "run") == results(tmp_path / "undisturbed")
+    assert results(tmp_path / "run") == results(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
-    step: int, tiny_data: TinyData, tmp_path: Path, killer: Killer, undisturbed: dict[str, bytes]
+    step: int, tiny_data: TinyData, tmp_path: Path, killer: Killer, uninterrupted: dict[str, bytes]
 ) -> None:
-    """Weights, facts and curves; at most ``checkpoint_every_steps`` steps are taken twice."""
-    again = killed_and_resumed(tiny_data, tmp_path / "run", killer, step, CONFIG)
-    assert results(tmp_path / "run") == undisturbed
-    assert again == step % EVERY_SECOND.checkpoint_every_steps
+    """Weights, metadata and curves; at most ``checkpoint_every_steps`` steps are taken twice."""
+    repeated = killed_and_resumed(tiny_data, tmp_path / "run", killer, step, CONFIG)
+    assert results(tmp_path / "run") == uninterrupted
+    assert repeated == step % EVERY_SECOND.checkpoint_every_steps
     assert not list(tmp_path.rglob("*.tmp"))
 
 
@@ -145,7 +147,7 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     ids=["alternating", "shared momentum", "chunks", "worker", "every third step", "warm-up",
          "random network"],
 )  # fmt: skip
-def test_whatever_the_settings(
+def test_runs_with_other_settings_resume_too(
     changes: dict[str, Any], machine: dict[str, Any], model: ModelConfig, tiny_data: TinyData,
     tmp_path: Path, killer: Killer,
 ) -> None:  # fmt: skip
@@ -155,38 +157,38 @@ def test_whatever_the_settings(
         "augment": replace(tiny_data.augment, crop_px=32),
         "machine": replace(EVERY_SECOND, **machine),
     }
-    run(tiny_data, tmp_path / "undisturbed", config, **others)
+    run(tiny_data, tmp_path / "uninterrupted", config, **others)
     killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
-    assert results(tmp_path / "run") == results(tmp_path / "undisturbed")
+    assert results(tmp_path / "run") == results(tmp_path / "uninterrupted")
 
 
 def test_the_random_network_does_depend_on_the_random_state(
     tiny_data: TinyData, tmp_path: Path, killer: Killer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the test above would pass without it."""
+    """Otherwise the test above would pass without restoring it."""
     config = replace(CONFIG, epochs=1, steps_per_epoch=STEPS)
     others = {"model": RANDOM_MODEL, "augment": replace(tiny_data.augment, crop_px=32)}
-    run(tiny_data, tmp_path / "undisturbed", config, **others)
+    run(tiny_data, tmp_path / "uninterrupted", config, **others)
     monkeypatch.setattr(module.Run, "restore_random", lambda _run, _rank: None)
     killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
-    assert results(tmp_path / "run") != results(tmp_path / "undisturbed")
+    assert results(tmp_path / "run") != results(tmp_path / "uninterrupted")
 
 
-def test_a_run_that_is_done_is_not_trained_again(
-    tiny_data: TinyData, tmp_path: Path, killer: Killer, undisturbed: dict[str, bytes]
+def test_a_finished_run_is_not_trained_again(
+    tiny_data: TinyData, tmp_path: Path, killer: Killer, uninterrupted: dict[str, bytes]
 ) -> None:
     run(tiny_data, tmp_path / "run")
     for path in results(tmp_path / "run"):
         (tmp_path / "run" / path).unlink()  # as DVC does before it runs a stage
     killer.before_step, killer.steps = 0, 0
     run(tiny_data, tmp_path / "run")
-    assert results(tmp_path / "run") == undisturbed
+    assert results(tmp_path / "run") == uninterrupted
 
 
 def identity_in(path: Path) -> dict[str, str]:
     with safe_open(path, framework="pt") as file:
-        found: dict[str, str] = json.loads(file.metadata()["run"])["identity"]
-    return found
+        identity: dict[str, str] = json.loads(file.metadata()["run"])["identity"]
+    return identity
 
 
 @pytest.mark.parametrize(
@@ -199,7 +201,7 @@ def identity_in(path: Path) -> dict[str, str]:
         ("code", {}),
     ],
 )
-def test_a_run_of_something_else_is_refused_with_both_fingerprints(
+def test_another_run_is_not_resumed_and_the_log_has_both_fingerprints(
     what: str, change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -216,15 +218,15 @@ def test_a_run_of_something_else_is_refused_with_both_fingerprints(
     run(tiny_data, tmp_path / "run", **change)
     after = identity_in(tmp_path / "run" / "run.safetensors")
     assert {key for key in before if before[key] != after[key]} == {what}
-    (refusal,) = [text for text in caplog.messages if "a new run begins" in text]
-    assert f"a run of other {what}: {before[what]}, this one's are {after[what]}" in refusal
+    (message,) = [text for text in caplog.messages if "starting a new run" in text]
+    assert f"a run with other {what}: fingerprint {before[what]}, not {after[what]}" in message
     assert killer.steps == STEPS
 
 
 @pytest.mark.parametrize("change", [{"device": "auto"}, {"checkpoint_every_steps": 5}])
-def test_what_changes_no_result_does_not_refuse_a_run(
+def test_settings_without_an_effect_on_the_result_may_change(
     change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
-    undisturbed: dict[str, bytes],
+    uninterrupted: dict[str, bytes],
 ) -> None:  # fmt: skip
     killer.before_step = 6
     with pytest.raises(Killed):
@@ -232,7 +234,7 @@ def test_what_changes_no_result_does_not_refuse_a_run(
     killer.before_step, killer.steps = -1, 0
     run(tiny_data, tmp_path / "run", machine=replace(EVERY_SECOND, **change))
     assert killer.steps == STEPS - 6
-    assert results(tmp_path / "run") == undisturbed
+    assert results(tmp_path / "run") == uninterrupted
 
 
 def not_a_run(path: Path) -> None:
@@ -243,14 +245,14 @@ def half_a_run(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def a_run_of_another_format(path: Path) -> None:
+def a_run_in_another_format(path: Path) -> None:
     save_file({"a": torch.zeros(1)}, path, {"run": json.dumps({"format": 99})})
 
 
-@pytest.mark.parametrize("spoil", [not_a_run, half_a_run, a_run_of_another_format])
-def test_a_file_that_is_no_run_is_refused(
+@pytest.mark.parametrize("spoil", [not_a_run, half_a_run, a_run_in_another_format])
+def test_a_file_that_is_not_a_run_is_not_resumed(
     spoil: Any, tiny_data: TinyData, tmp_path: Path, killer: Killer,
-    undisturbed: dict[str, bytes], caplog: pytest.LogCaptureFixture,
+    uninterrupted: dict[str, bytes], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     killer.before_step = 6
     with pytest.raises(Killed):
@@ -259,5 +261,7 @@ def test_a_file_that_is_no_run_is_refused(
     killer.before_step = -1
     caplog.set_level("INFO", "trimodal")
     run(tiny_data, tmp_path / "run")
-    assert any("run.safetensors: " in text and "a new run" in text for text in caplog.messages)
-    assert results(tmp_path / "run") == undisturbed
+    assert any(
+        "run.safetensors: " in text and "starting a new run" in text for text in caplog.messages
+    )
+    assert results(tmp_path / "run") == uninterrupted

@@ -1,4 +1,4 @@
-"""World against a brute-force count; ties, NaN and empty galleries cannot flatter."""
+"""Ranks against a brute-force count; ties, NaN and empty galleries cannot improve them."""
 
 import tracemalloc
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from trimodal.evaluation import retrieval
-from trimodal.evaluation.metrics import audio_weight_curve, measure, video_ranks
+from trimodal.evaluation.metrics import audio_weight_curve, compute_metrics, video_ranks
 from trimodal.evaluation.retrieval import (
     EmbeddingError,
     mix,
@@ -36,7 +36,7 @@ def oracle_rank(row: Scores, true: int) -> float:
 
 
 @st.composite
-def scores_and_truth(draw: st.DrawFn) -> tuple[Scores, npt.NDArray[np.int64]]:
+def scores_and_true_items(draw: st.DrawFn) -> tuple[Scores, npt.NDArray[np.int64]]:
     queries, items = draw(st.integers(1, 6)), draw(st.integers(1, 6))
     score = st.one_of(st.integers(-2, 2).map(float), st.floats(-1e6, 1e6, width=32))
     scores = draw(arrays(np.float64, (queries, items), elements=score))
@@ -44,18 +44,18 @@ def scores_and_truth(draw: st.DrawFn) -> tuple[Scores, npt.NDArray[np.int64]]:
 
 
 @settings(deadline=None)
-@given(scores_and_truth())
+@given(scores_and_true_items())
 def test_ranks_are_those_of_a_brute_force_count(
     case: tuple[Scores, npt.NDArray[np.int64]],
 ) -> None:
-    scores, truth = case
-    expected = [oracle_rank(row, true) for row, true in zip(scores, truth, strict=True)]
-    assert ranks(scores, truth).tolist() == expected
+    scores, true_items = case
+    expected = [oracle_rank(row, true) for row, true in zip(scores, true_items, strict=True)]
+    assert ranks(scores, true_items).tolist() == expected
     tied = sum(
         any(item != true and row[item] == row[true] for item in range(len(row)))
-        for row, true in zip(scores.astype(np.float32), truth, strict=True)
+        for row, true in zip(scores.astype(np.float32), true_items, strict=True)
     )
-    assert tied_queries(scores, truth) == tied
+    assert tied_queries(scores, true_items) == tied
 
 
 def test_ranks_of_the_diagonal() -> None:
@@ -63,7 +63,7 @@ def test_ranks_of_the_diagonal() -> None:
     assert ranks(scores).tolist() == [1, 3, 2]
 
 
-def test_truth_names_the_true_column_of_each_query() -> None:
+def test_true_items_has_the_true_column_of_each_query() -> None:
     scores = np.array([[3.0, 1.0, 2.0], [3.0, 1.0, 2.0]])
     assert ranks(scores, np.array([2, 2])).tolist() == [2, 2]
 
@@ -76,11 +76,11 @@ def test_ties_share_their_mean_rank(row: list[float], rank: float) -> None:
     assert ranks(np.array([row]), np.array([0])).tolist() == [rank]
 
 
-def test_constant_embeddings_score_as_chance() -> None:
+def test_constant_embeddings_score_as_random() -> None:
     constant = np.ones((100, 8), np.float32)
-    found = ranks(similarity(constant, constant))
-    assert found.tolist() == [50.5] * 100
-    assert summarise(found) == {"R@1": 0, "R@5": 0, "R@10": 0, "MedR": 50.5, "MeanR": 50.5}
+    rank_of_query = ranks(similarity(constant, constant))
+    assert rank_of_query.tolist() == [50.5] * 100
+    assert summarise(rank_of_query) == {"R@1": 0, "R@5": 0, "R@10": 0, "MedR": 50.5, "MeanR": 50.5}
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -106,18 +106,18 @@ def test_scores_are_compared_in_float32() -> None:
     """Differences below float32's resolution are ties, the next float32 is not."""
     same = np.array([[0.5, 0.5 + 1e-12]])
     above = np.array([[0.5, float(np.nextafter(np.float32(0.5), np.float32(1)))]])
-    truth = np.array([0])
-    assert ranks(same, truth).tolist() == [1.5]
-    assert tied_queries(same, truth) == 1
-    assert ranks(above, truth).tolist() == [2.0]
-    assert tied_queries(above, truth) == 0
+    true_items = np.array([0])
+    assert ranks(same, true_items).tolist() == [1.5]
+    assert tied_queries(same, true_items) == 1
+    assert ranks(above, true_items).tolist() == [2.0]
+    assert tied_queries(above, true_items) == 0
 
 
 def test_similarity_is_the_float32_dot_product_without_normalising() -> None:
     queries, gallery = np.array([[1.0, 2.0], [0.0, 3.0]]), np.array([[4.0, 0.5], [1.0, 1.0]])
-    found = similarity(queries, gallery)
-    assert found.dtype == np.float32
-    assert found.tolist() == [[5.0, 3.0], [1.5, 3.0]]
+    scores = similarity(queries, gallery)
+    assert scores.dtype == np.float32
+    assert scores.tolist() == [[5.0, 3.0], [1.5, 3.0]]
 
 
 def test_mix_weighs_the_second_similarity() -> None:
@@ -130,7 +130,7 @@ def test_mix_weighs_the_second_similarity() -> None:
 
 
 @pytest.mark.parametrize("silence", [0.0, 9.0, np.nan])
-def test_items_without_a_second_are_searched_by_their_first_alone(silence: float) -> None:
+def test_items_without_a_second_score_have_the_first_alone(silence: float) -> None:
     first = np.array([[1.0, 0.5], [0.5, -1.0]], np.float32)
     second = np.array([[0.0, silence], [1.0, silence]], np.float32)
     mixed = mix(first, second, 0.5, np.array([True, False]))
@@ -160,12 +160,12 @@ def test_tied_queries_are_counted_once_each() -> None:
     assert tied_queries(scores, np.array([0, 0, 1])) == 2
 
 
-def test_blocks_of_queries_make_the_whole_test_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_of_queries_give_the_same_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Several sentences a video, silent ones among them: every metric, and the curve."""
     e = several_sentences(60, videos=20, silent=(3, 4, 18))
-    whole = measure(e, 0.25, 0.5), audio_weight_curve(e, 4)
+    in_one_block = compute_metrics(e, 0.25, 0.5), audio_weight_curve(e, 4)
     monkeypatch.setattr(retrieval, "_BLOCK_ROWS", 7)
-    assert (measure(e, 0.25, 0.5), audio_weight_curve(e, 4)) == whole
+    assert (compute_metrics(e, 0.25, 0.5), audio_weight_curve(e, 4)) == in_one_block
 
 
 def test_memory_does_not_grow_with_the_square_of_the_test_set() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trimodal.evaluation.embedding import Embeddings
-from trimodal.evaluation.metrics import audio_weight_curve, measure, text_to_video
+from trimodal.evaluation.metrics import audio_weight_curve, compute_metrics, text_to_video
 from trimodal.evaluation.retrieval import (
     EmbeddingError,
     best_of_owners,
@@ -23,25 +23,25 @@ COUNT, VIDEOS, SILENT = 40, 11, (1, 4)
 
 
 def owned(e: Embeddings, videos: list[int], sentences: list[int]) -> list[set[int]]:
-    """Of each video, where its sentences stand among the given ones."""
-    return [{n for n, i in enumerate(sentences) if e.truth[i] == video} for video in videos]
+    """For each video, the positions of its sentences among the given ones."""
+    return [{n for n, i in enumerate(sentences) if e.true_video[i] == video} for video in videos]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_directions_are_what_slow_loops_say(seed: int) -> None:
+def test_directions_match_slow_loops(seed: int) -> None:
     e = several_sentences(COUNT, videos=VIDEOS, seed=seed, silent=SILENT)
-    directions = measure(e, 0.25, 0.5)["directions"]
+    directions = compute_metrics(e, 0.25, 0.5)["directions"]
     assert len(directions) == 6
     for name, summary in directions.items():
         one, other = name.split("_to_")
         videos = [v for v in range(VIDEOS) if "audio" not in name or v not in SILENT]
-        sentences = [i for i in range(COUNT) if e.truth[i] in videos]
+        sentences = [i for i in range(COUNT) if e.true_video[i] in videos]
         rows = {"text": sentences, "image": videos, "audio": videos}
         scores = [
             [dot(getattr(e, one)[i], getattr(e, other)[j]) for j in rows[other]] for i in rows[one]
         ]
         true = {
-            "text": [{videos.index(e.truth[i])} for i in sentences],
+            "text": [{videos.index(e.true_video[i])} for i in sentences],
             "image": owned(e, videos, sentences) if other == "text" else None,
             "audio": owned(e, videos, sentences) if other == "text" else None,
         }[one]
@@ -53,26 +53,29 @@ def test_text_to_video_ranks_every_sentence_among_the_videos(seed: int) -> None:
     e = several_sentences(COUNT, videos=VIDEOS, seed=seed, silent=SILENT)
 
     def score(i: int, video: int, weight: float) -> float:
-        seen = dot(e.text[i], e.image[video])
-        heard = dot(e.text[i], e.audio[video])
-        return (1 - weight) * seen + weight * heard if e.has_audio[video] else seen
+        by_image = dot(e.text[i], e.image[video])
+        by_audio = dot(e.text[i], e.audio[video])
+        return (1 - weight) * by_image + weight * by_audio if e.has_audio[video] else by_image
 
-    true = [{int(video)} for video in e.truth]
+    true = [{int(video)} for video in e.true_video]
     for mode, weight in (("image", 0.0), ("image_audio", 0.25)):
         scores = [[score(i, v, weight) for v in range(VIDEOS)] for i in range(COUNT)]
         assert text_to_video(e, 0.25)[mode] == close(slow_summary(scores, true))
     assert audio_weight_curve(e, 4).splitlines()[2].startswith("0.25,")
 
 
-def test_audio_to_image_is_helped_by_the_sentence_that_fits_best() -> None:
+def test_audio_to_image_is_mixed_with_the_best_sentence() -> None:
     e = several_sentences(COUNT, videos=VIDEOS, silent=SILENT)
-    heard = [v for v in range(VIDEOS) if v not in SILENT]
+    with_audio = [v for v in range(VIDEOS) if v not in SILENT]
 
-    def told(i: int, video: int) -> float:
-        return max(dot(e.audio[i], e.text[n]) for n in range(COUNT) if e.truth[n] == video)
+    def by_text(i: int, video: int) -> float:
+        return max(dot(e.audio[i], e.text[n]) for n in range(COUNT) if e.true_video[n] == video)
 
-    scores = [[0.5 * dot(e.audio[i], e.image[j]) + 0.5 * told(i, j) for j in heard] for i in heard]
-    assert measure(e, 0.25, 0.5)["audio_to_image_text"] == close(slow_summary(scores))
+    scores = [
+        [0.5 * dot(e.audio[i], e.image[j]) + 0.5 * by_text(i, j) for j in with_audio]
+        for i in with_audio
+    ]
+    assert compute_metrics(e, 0.25, 0.5)["audio_to_image_text"] == close(slow_summary(scores))
 
 
 @st.composite
@@ -92,12 +95,12 @@ def test_best_ranks_are_those_of_a_brute_force_count(case: Any) -> None:
     scores, owner = case
     true = [set(np.flatnonzero(owner == video).tolist()) for video in range(len(scores))]
     summary = slow_summary(scores.tolist(), true)
-    found = best_ranks(scores, owner)
-    assert found.mean() == pytest.approx(summary["MeanR"])
-    assert np.median(found) == summary["MedR"]
+    computed = best_ranks(scores, owner)
+    assert computed.mean() == pytest.approx(summary["MeanR"])
+    assert np.median(computed) == summary["MedR"]
     best = best_of_owners(scores, owner, len(scores))
     for row, line in enumerate(scores.tolist()):
-        assert best[row].tolist() == [max(line[j] for j in mine) for mine in true]
+        assert best[row].tolist() == [max(line[j] for j in own) for own in true]
 
 
 def test_best_rank_without_ties_is_the_least_rank_of_the_true_sentences() -> None:
@@ -105,11 +108,13 @@ def test_best_rank_without_ties_is_the_least_rank_of_the_true_sentences() -> Non
     owner = rng.permutation(np.repeat(np.arange(12), 5))
     scores = rng.standard_normal((12, 60)).astype(np.float32)
     for video in range(12):
-        every = [ranks(scores[[video]], np.array([j]))[0] for j in np.flatnonzero(owner == video)]
-        assert best_ranks(scores, owner)[video] == min(every)
+        own_ranks = [
+            ranks(scores[[video]], np.array([j]))[0] for j in np.flatnonzero(owner == video)
+        ]
+        assert best_ranks(scores, owner)[video] == min(own_ranks)
 
 
-def test_a_videos_own_sentences_are_no_ties() -> None:
+def test_a_videos_own_sentences_do_not_tie() -> None:
     scores = np.array([[5, 5, 5, 0], [0, 3, 0, 3]], np.float32)
     assert best_ranks(scores, np.array([0, 0, 0, 1])).tolist() == [1.0, 1.5]
 
@@ -124,7 +129,7 @@ def test_one_sentence_a_video_is_the_plain_rank() -> None:
 
 
 def test_video_without_a_sentence_is_an_error() -> None:
-    with pytest.raises(EmbeddingError, match="1 of 3 owners"):
+    with pytest.raises(EmbeddingError, match="1 of 3 queries have no item"):
         best_ranks(np.ones((3, 4)), np.array([0, 2, 2, 0]))
 
 

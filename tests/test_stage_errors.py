@@ -236,7 +236,7 @@ def test_a_killed_loader(copy: Path) -> None:
         _, err = stage.communicate(timeout=120)
     refused(
         subprocess.CompletedProcess("", stage.returncode, "", err),
-        "train: DataLoader worker", "goes on from its last checkpoint", "machine.loader_workers",
+        "train: DataLoader worker", "resume from the last checkpoint", "machine.loader_workers",
     )  # fmt: skip
     assert (copy / "models/run.safetensors").exists()
 

@@ -17,7 +17,7 @@ from configs import MACHINE
 from data_fixtures import contents, write_clip
 from s3_server import new_bucket, put, s3_server, stored
 from test_ray_pool import MEL, add_node, ray_at, started_cluster
-from training_fixtures import storing
+from training_fixtures import extract_config
 
 from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import read_manifest, write_manifest
@@ -70,7 +70,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def extracted(media: str, out: str, manifest: Path, machine: MachineConfig = MACHINE) -> None:
     """Runs the local download and the extraction of a folder of clips, in shards of two."""
     write_manifest(manifest, find_local_clips(storage_path(media), CLIPS, [], MACHINE))
-    extract(manifest, storage_path(out), replace(storing(), clips_per_shard=2), MEL, machine)
+    extract(manifest, storage_path(out), replace(extract_config(), clips_per_shard=2), MEL, machine)
 
 
 def test_shards_on_a_store_are_the_same_as_on_disk(
@@ -140,7 +140,7 @@ def test_the_stage_takes_urls_and_reports_a_store_that_does_not_answer(
         find_local_clips(storage_path(f"{bucket}/clips"), CLIPS, [], MACHINE),
     )
     params = tmp_path / "params.yaml"
-    sections = {"extract": asdict(storing()), "mel": asdict(MEL), "machine": asdict(MACHINE)}
+    sections = {"extract": asdict(extract_config()), "mel": asdict(MEL), "machine": asdict(MACHINE)}
     params.write_text(yaml.safe_dump(sections))
     command = [
         sys.executable, "-m", "pipeline.extract", "--params", str(params), "--clips", bucket,

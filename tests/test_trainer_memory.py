@@ -1,4 +1,4 @@
-"""Large batches in little memory: chunks that are recomputed, and bfloat16."""
+"""Large batches in little memory: recomputed chunks, and bfloat16."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_training import CONFIG, CPU, LOSS, MODEL, adam, batches, seven_validation_clips
+from model_fixtures import MODEL
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from trainer_fixtures import CONFIG, LOSS, adam, batches, seven_validation_clips
 from training_fixtures import LiveBytes, TinyData
 
 from trimodal.core.config import ConfigError, parse_section
@@ -20,6 +21,7 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import normalise
 from trimodal.training import trainer as trainer_module
 from trimodal.training.config import TrainConfig
+from trimodal.training.distributed import SINGLE_PROCESS
 from trimodal.training.grad_cache import embed_in_chunks
 from trimodal.training.image_text import ImageTextValidation
 from trimodal.training.streams import open_streams
@@ -43,8 +45,8 @@ def double_batches() -> tuple[Batch, Batch]:
 
 
 def network(**changes: Any) -> TrimodalNet:
-    """Not narrower than 16: below, oneDNN writes past its workspace in the backward pass of the
-    shortcuts (uxlfoundation/oneDNN#6035).
+    """At least 16 wide: below, oneDNN writes past its workspace in the backward pass of the
+    shortcuts (uxlfoundation/oneDNN issue 6035).
     """
     torch.manual_seed(3)
     return TrimodalNet(replace(MODEL, **({"width": 16} | changes)), torch.randn(20, 300))
@@ -59,44 +61,44 @@ def in_chunks_by_hand(encode: Callable[[Tensor], Tensor], rows: Tensor) -> Tenso
     embedded: list[Tensor] = [torch.empty(0)] * len(rows)
     chunks = CHUNKS[len(rows)]
     for first in range(chunks):
-        places = range(first, len(rows), chunks)
-        for place, row in zip(places, encode(rows[list(places)]), strict=True):
-            embedded[place] = row
+        indices = range(first, len(rows), chunks)
+        for index, row in zip(indices, encode(rows[list(indices)]), strict=True):
+            embedded[index] = row
     return torch.stack(embedded)
 
 
 def step_by_hand(
-    net: TrimodalNet, update: str, loss: LossConfig, audio: Batch, text: Batch, *, half: bool
+    net: TrimodalNet, update: str, loss: LossConfig, audio: Batch, text: Batch, *, bfloat16: bool
 ) -> None:
     """A step of the trainer without recomputation, autocast entered for each chunk."""
 
     def embed(part: nn.Module, rows: Tensor) -> Tensor:
         def encode(chunk: Tensor) -> Tensor:
-            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 return part(chunk)
 
         return in_chunks_by_hand(encode, rows)
 
-    def images(pixels: Tensor) -> Tensor:
+    def embed_images(pixels: Tensor) -> Tensor:
         inputs = trainer_module.normalise(pixels)
         return embed(net.image, inputs.contiguous(memory_format=torch.channels_last))
 
-    def loss_of(pictures: Tensor, others: Tensor) -> Tensor:
+    def loss_of(images: Tensor, others: Tensor) -> Tensor:
         return pair_loss(
-            pictures, others, margin=0.2, image_variable_margin=loss.variable_margins(0.0).image
+            images, others, margin=0.2, image_variable_margin=loss.variable_margins(0.0).image
         )  # fmt: skip
 
     optimiser = net.optimiser
     optimiser.zero_grad()
     if update == "joint":
-        both = images(torch.cat([audio[0], text[0]]))
-        sound = loss_of(both[:5], embed(net.audio, audio[1]))
-        (sound + loss_of(both[5:], embed(net.text, text[1]))).backward()
+        both = embed_images(torch.cat([audio[0], text[0]]))
+        audio_loss = loss_of(both[:5], embed(net.audio, audio[1]))
+        (audio_loss + loss_of(both[5:], embed(net.text, text[1]))).backward()
     else:
-        loss_of(images(audio[0]), embed(net.audio, audio[1])).backward()
+        loss_of(embed_images(audio[0]), embed(net.audio, audio[1])).backward()
         optimiser.step()
         optimiser.zero_grad()
-        loss_of(images(text[0]), embed(net.text, text[1])).backward()
+        loss_of(embed_images(text[0]), embed(net.text, text[1])).backward()
     optimiser.step()
 
 
@@ -106,14 +108,14 @@ def assert_steps_as_by_hand(
     """Two steps: the same parameters, running statistics, counters and random state."""
     by_hand = copy.deepcopy(net).to(memory_format=torch.channels_last)
     by_hand.optimiser = adam(by_hand)
-    trainer = Trainer(net, config, loss, CPU)
+    trainer = Trainer(net, config, loss, SINGLE_PROCESS)
     torch.manual_seed(5)
     for _ in range(2):
         trainer.step(*data)
     after = torch.get_rng_state()
     torch.manual_seed(5)
     for _ in range(2):
-        step_by_hand(by_hand, config.update, loss, *data, half=config.precision == "bfloat16")
+        step_by_hand(by_hand, config.update, loss, *data, bfloat16=config.precision == "bfloat16")
     assert torch.equal(after, torch.get_rng_state())
     for (name, ours), theirs in zip(net.named_parameters(), by_hand.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad, rtol=rtol, atol=rtol / 10, msg=name)
@@ -164,11 +166,11 @@ def test_without_batch_statistics_chunks_have_the_whole_batchs_gradient(
     make: Callable[[], TrimodalNet],
 ) -> None:
     nets = [make().double().eval() for _ in range(2)]
-    whole, chunked = (
-        Trainer(net, config, LOSS, CPU).step(*double_batches())
+    full, chunked = (
+        Trainer(net, config, LOSS, SINGLE_PROCESS).step(*double_batches())
         for net, config in zip(nets, [CONFIG, CHUNKED], strict=True)
     )
-    torch.testing.assert_close(whole, chunked, rtol=1e-12, atol=0)
+    torch.testing.assert_close(full, chunked, rtol=1e-12, atol=0)
     for expected, ours in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-10, atol=1e-12)
     for expected, ours in zip(nets[0].buffers(), nets[1].buffers(), strict=True):
@@ -176,26 +178,26 @@ def test_without_batch_statistics_chunks_have_the_whole_batchs_gradient(
 
 
 def test_every_row_of_every_chunk_is_a_negative() -> None:
-    """With all hinges active, another sound in any row moves the first image's gradient."""
+    """With all hinges active, another audio in any row changes the first image's gradient."""
     net = nn.Sequential(nn.Linear(8, 4), nn.Tanh()).double()
-    pictures, sounds = torch.randn(2, 9, 8, dtype=torch.float64)
-    pictures.requires_grad_()
+    images, audio = torch.randn(2, 9, 8, dtype=torch.float64)
+    images.requires_grad_()
 
     def gradients(others: Tensor) -> Tensor:
-        embedded = (embed_in_chunks(net, net, rows, 3) for rows in (pictures, others))
+        embedded = (embed_in_chunks(net, net, rows, 3) for rows in (images, others))
         loss = pair_loss(*embedded, margin=99.0, image_variable_margin=None)
-        return torch.autograd.grad(loss, pictures)[0]
+        return torch.autograd.grad(loss, images)[0]
 
-    before = gradients(sounds)
+    before = gradients(audio)
     for row in range(9):
-        changed = sounds.clone()
+        changed = audio.clone()
         changed[row] += 1.0
         assert (gradients(changed) != before).any(dim=1).all()
 
 
 @pytest.mark.parametrize("chunk_size", [2, 3, 4, 7])
 @pytest.mark.parametrize("rows", [2, 3, 4, 5, 7, 8, 9, 14, 23])
-def test_chunks_are_even_mixed_and_never_one_row(rows: int, chunk_size: int) -> None:
+def test_chunks_are_even_and_mixed_and_never_one_row(rows: int, chunk_size: int) -> None:
     seen: list[Tensor] = []
     inputs = torch.arange(rows)
 
@@ -213,7 +215,7 @@ def test_chunks_are_even_mixed_and_never_one_row(rows: int, chunk_size: int) -> 
     assert max(first_halves) - min(first_halves) <= 1
 
 
-def test_without_a_chunk_size_the_batch_goes_through_whole() -> None:
+def test_without_a_chunk_size_the_batch_is_embedded_at_once() -> None:
     rows, seen = torch.randn(6, 2, requires_grad=True), []
     out = embed_in_chunks(lambda part: seen.append(part) or part * 2, nn.Identity(), rows, None)
     assert seen[0] is rows
@@ -223,7 +225,7 @@ def test_without_a_chunk_size_the_batch_goes_through_whole() -> None:
 
 @contextmanager
 def saved_bytes() -> Iterator[dict[int, int]]:
-    """Bytes kept for backward, by storage."""
+    """Bytes saved for backward, by storage."""
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -234,12 +236,12 @@ def saved_bytes() -> Iterator[dict[int, int]]:
         yield storages
 
 
-def test_memory_is_a_chunks_and_not_the_batchs() -> None:
-    """64 rows in chunks of 8 against 8 rows: kept for backward, and at the peak, recomputation
-    included. Chunks are views, so that all inputs are kept.
+def test_memory_is_that_of_a_chunk() -> None:
+    """64 rows in chunks of 8 against 8 rows: saved for backward, and at the peak, recomputation
+    included. Chunks are views, so that all inputs stay in memory.
     """
     net = network().image.to(memory_format=torch.channels_last)
-    kept, peaks = {}, {}
+    saved, peaks = {}, {}
     for rows, chunk_size in [(64, None), (8, None), (64, 8)]:
         pixels = torch.randn(rows, 3, 128, 128)
         net.zero_grad()
@@ -249,10 +251,10 @@ def test_memory_is_a_chunks_and_not_the_batchs() -> None:
             pair_loss(
                 embedded, embedded.detach(), margin=0.2, image_variable_margin=None
             ).backward()
-        kept[rows, chunk_size] = sum(storages.values())
+        saved[rows, chunk_size] = sum(storages.values())
         peaks[rows, chunk_size] = live.peak
-    assert kept[64, 8] < 1.01 * pixels.nbytes
-    assert kept[64, None] > 9 * kept[64, 8]
+    assert saved[64, 8] < 1.01 * pixels.nbytes
+    assert saved[64, None] > 9 * saved[64, 8]
     peaks[64, 8] -= pixels.nbytes
     assert peaks[64, 8] < 1.5 * peaks[8, None]
     assert peaks[64, None] > 5 * peaks[64, 8]
@@ -272,10 +274,10 @@ def test_validation_goes_in_chunks_too(tiny_data: TinyData) -> None:
         ),
     )
     net = network()
-    expected = Trainer(net, config, LOSS, CPU).validate(streams)
+    expected = Trainer(net, config, LOSS, SINGLE_PROCESS).validate(streams)
     sizes: list[int] = []
     net.image.register_forward_pre_hook(lambda _, args: sizes.append(len(args[0])))
-    chunked = Trainer(net, replace(config, chunk_size=3), LOSS, CPU).validate(streams)
+    chunked = Trainer(net, replace(config, chunk_size=3), LOSS, SINGLE_PROCESS).validate(streams)
     assert chunked == pytest.approx(expected, rel=1e-5)
     assert sizes
     assert max(sizes) <= 3
@@ -283,7 +285,7 @@ def test_validation_goes_in_chunks_too(tiny_data: TinyData) -> None:
 
 
 def dtypes_of(net: TrimodalNet) -> set[torch.dtype]:
-    """Filled with what the networks' convolutions give."""
+    """A set that fills with the dtypes of the convolutions' outputs."""
     seen: set[torch.dtype] = set()
     for module in net.modules():
         if isinstance(module, nn.Conv1d | nn.Conv2d):
@@ -294,7 +296,7 @@ def dtypes_of(net: TrimodalNet) -> set[torch.dtype]:
 @pytest.mark.parametrize("chunk_size", [None, 3])
 def test_bfloat16_stays_inside_the_encoders(chunk_size: int | None, tiny_data: TinyData) -> None:
     net, (audio, text) = network(), batches(8)
-    trainer = Trainer(net, replace(BFLOAT16, chunk_size=chunk_size), LOSS, CPU)
+    trainer = Trainer(net, replace(BFLOAT16, chunk_size=chunk_size), LOSS, SINGLE_PROCESS)
     seen = dtypes_of(net)
     embedded = (
         trainer._embed_images(audio[0]),
@@ -320,7 +322,7 @@ def test_bfloat16_trains_as_float32_does(chunk_size: int | None) -> None:
     losses = {}
     for precision in ("float32", "bfloat16"):
         config = replace(CONFIG, precision=precision, chunk_size=chunk_size)
-        trainer = Trainer(network(), config, LOSS, CPU)
+        trainer = Trainer(network(), config, LOSS, SINGLE_PROCESS)
         losses[precision] = [sum(trainer.step(*batches(8))).item() for _ in range(12)]
     assert losses["bfloat16"] != losses["float32"]
     assert losses["bfloat16"][0] == pytest.approx(losses["float32"][0], rel=0.05)
@@ -332,19 +334,19 @@ def test_bfloat16_trains_as_float32_does(chunk_size: int | None) -> None:
 def test_vision_networks_compute_in_channels_last(
     make: Callable[[], TrimodalNet], precision: Any
 ) -> None:
-    net, wrong, seen = make(), [], []
+    net, wrong, called = make(), [], []
 
-    def look(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
-        seen.append(module)
+    def check_layout(module: nn.Module, inputs: tuple[Tensor], out: Tensor) -> None:
+        called.append(module)
         for tensor in (inputs[0], out):
             if not tensor.is_contiguous(memory_format=torch.channels_last):
                 wrong.append((module, tensor.shape, tensor.stride()))
 
     layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     for module in layers:
-        module.register_forward_hook(look)
-    Trainer(net, replace(CHUNKED, precision=precision), LOSS, CPU).step(*batches(8))
-    assert set(seen) == set(layers)
+        module.register_forward_hook(check_layout)
+    Trainer(net, replace(CHUNKED, precision=precision), LOSS, SINGLE_PROCESS).step(*batches(8))
+    assert set(called) == set(layers)
     assert wrong == []
 
 
@@ -357,7 +359,7 @@ def test_vision_networks_compute_in_channels_last(
         (8, "cuda", torch.channels_last),
     ],
 )
-def test_narrow_networks_on_a_cpu_keep_clear_of_channels_last(
+def test_narrow_networks_on_a_cpu_do_not_use_channels_last(
     width: int, device: str, expected: torch.memory_format
 ) -> None:
     assert memory_layout(network(width=width), torch.device(device)) == expected

@@ -1,5 +1,5 @@
-"""A tiny training set, made by the pipeline's own functions from rendered clips and pictures; and
-what memory a computation needs.
+"""A tiny training set, prepared by the pipeline's own functions from rendered clips and images; and
+a measure of the memory that a computation needs.
 """
 
 import json
@@ -33,7 +33,7 @@ FPS = 4
 SECONDS = 10
 
 
-# The paper's variable margin, with the authors' numbers.
+# The paper's variable margin with the numbers of the authors' code.
 VARIABLE_MARGIN = config_for_tests(LossConfig, margin_mode="variable")
 
 
@@ -53,7 +53,7 @@ class TinyData:
 
 
 def make_tiny_data(folder: Path) -> TinyData:
-    """Renders clips and pictures into ``folder`` and prepares them as the stages do."""
+    """Renders clips and images into ``folder`` and prepares them as the stages do."""
     data = TinyData(
         av_dir=folder / "av",
         captions_dir=folder / "captions",
@@ -65,18 +65,18 @@ def make_tiny_data(folder: Path) -> TinyData:
     )
     manifest = folder / "manifest.parquet"
     write_manifest(manifest, [_clip(folder, number) for number in range(11)])
-    extract(manifest, data.av_dir, storing(), data.mel, MACHINE)
+    extract(manifest, data.av_dir, extract_config(), data.mel, MACHINE)
     prepare_captions(caption_sources(folder), data.captions_dir, data.images_dir, MACHINE)
     return data
 
 
-def storing() -> ExtractConfig:
-    """How the tiny clips are stored."""
+def extract_config() -> ExtractConfig:
+    """The settings with which the tiny clips are extracted."""
     return config_for_tests(ExtractConfig, frame_px=32, clips_per_shard=4, min_coverage=0.0)
 
 
 def _clip(folder: Path, number: int) -> ClipOutcome:
-    """Red tells the second shown, green the clip; blue grows to the right. Clip 10 is silent."""
+    """Red is the second shown, green the clip's number; blue is a ramp. Clip 10 is silent."""
     test, silent = number > 8, number == 10
     frames = []
     for second in np.repeat(np.arange(SECONDS), FPS):
@@ -85,8 +85,8 @@ def _clip(folder: Path, number: int) -> ClipOutcome:
         frame[..., 2] = np.arange(32) * 5
         frames.append(frame)
     path = folder / "clips" / f"{number}.mp4"
-    sound = None if silent else _sound(number)
-    encode_video(path, frames, fps=FPS, audio=sound, audio_rate_hz=RATE_HZ)
+    audio = None if silent else _tone(number)
+    encode_video(path, frames, fps=FPS, audio=audio, audio_rate_hz=RATE_HZ)
     return ClipOutcome(
         clip=Clip(
             clip_id=f"video{number}" if test else f"clip-{number}_000000",
@@ -101,7 +101,7 @@ def _clip(folder: Path, number: int) -> ClipOutcome:
     )
 
 
-def _sound(number: int) -> npt.NDArray[np.float32]:
+def _tone(number: int) -> npt.NDArray[np.float32]:
     rng = np.random.default_rng(number)
     time = np.arange(SECONDS * RATE_HZ) / RATE_HZ
     tone = np.sin(2 * np.pi * (300 + 250 * number) * time) * (0.1 + 0.03 * np.floor(time))
@@ -109,7 +109,7 @@ def _sound(number: int) -> npt.NDArray[np.float32]:
 
 
 def caption_sources(folder: Path) -> CaptionsConfig:
-    """Writes COCO, Flickr30k and word vectors in small, and how to read them."""
+    """Writes a small COCO, Flickr30k and word vectors; returns the settings to read them."""
     coco, flickr, words = folder / "coco", folder / "flickr", folder / "vectors.bin"
     colours = ["red", "green", "blue", "white", "black", "grey", "pink", "brown"]
     things = ["dog", "bird", "drum"]
@@ -117,7 +117,7 @@ def caption_sources(folder: Path) -> CaptionsConfig:
     _coco_split(coco, "val", colours[5:], things)
     lines = ["image_name| comment_number| comment"]
     for number, colour in enumerate(colours[6:]):
-        _picture(flickr / "images" / f"{number}.jpg", 50 + number)
+        _write_image(flickr / "images" / f"{number}.jpg", 50 + number)
         lines += [f"{number}.jpg| {k}| A {colour} {thing} ." for k, thing in enumerate(things)]
     (flickr / "results.csv").write_text("\n".join(lines))
     rng = np.random.default_rng(0)
@@ -133,7 +133,7 @@ def caption_sources(folder: Path) -> CaptionsConfig:
 def _coco_split(coco: Path, split: str, colours: list[str], things: list[str]) -> None:
     images, annotations = [], []
     for number, colour in enumerate(colours, start=1 if split == "train" else 101):
-        _picture(coco / f"{split}2017" / f"{number}.jpg", number)
+        _write_image(coco / f"{split}2017" / f"{number}.jpg", number)
         images.append({"id": number, "file_name": f"{number}.jpg"})
         annotations += [{"image_id": number, "caption": f"a {colour} {name}"} for name in things]
     path = coco / "annotations" / f"captions_{split}2017.json"
@@ -141,21 +141,21 @@ def _coco_split(coco: Path, split: str, colours: list[str], things: list[str]) -
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
 
 
-def _picture(path: Path, seed: int) -> None:
+def _write_image(path: Path, seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), np.uint8)
     Image.fromarray(pixels).resize((40, 36)).save(path)
 
 
 class LiveBytes(TorchDispatchMode):
-    """``peak``: the most bytes that tensors made in its context held at once; ``largest``: the most
-    elements that one of them had, views included.
+    """``peak``: the most bytes that tensors created in this context had in memory at once;
+    ``largest``: the most elements of one of them, views included.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.peak, self.largest = 0, 0
-        self._made: dict[int, tuple[StorageWeakRef, int]] = {}
+        self._storages: dict[int, tuple[StorageWeakRef, int]] = {}
 
     def __torch_dispatch__(
         self, func: Any, _types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -165,7 +165,9 @@ class LiveBytes(TorchDispatchMode):
             if isinstance(tensor, Tensor):
                 self.largest = max(self.largest, tensor.numel())
                 storage = tensor.untyped_storage()
-                self._made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        self._made = {key: made for key, made in self._made.items() if not made[0].expired()}
-        self.peak = max(self.peak, sum(size for _, size in self._made.values()))
+                self._storages[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        self._storages = {
+            key: entry for key, entry in self._storages.items() if not entry[0].expired()
+        }
+        self.peak = max(self.peak, sum(size for _, size in self._storages.values()))
         return out

@@ -27,7 +27,7 @@ from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.backbones import Backbone, image_backbone
+from trimodal.models.backbones import Backbone, build_image_backbone
 from trimodal.models.preprocessing import normalise
 from trimodal.overlay import apply_overlay
 from trimodal.sources.flickr30k import read_flickr30k
@@ -209,7 +209,7 @@ def _cached(path: Path, compute: Callable[[], Features]) -> Features:
 
 @torch.inference_mode()
 def _features(images: Iterator[Tensor], count: int) -> Features:
-    network = image_backbone(BACKBONE, 64, "imagenet").eval()
+    network = build_image_backbone(BACKBONE, 64, "imagenet").eval()
     network.to(memory_format=torch.channels_last)
     parts: list[Sequence[Tensor]] = []
     batch: list[Tensor] = []

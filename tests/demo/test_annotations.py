@@ -17,7 +17,7 @@ from PIL import Image
 from trimodal.download.demo.captions import RARE_WORDS
 from trimodal.download.demo.scenes import heard_facts, seen_facts
 from trimodal.download.demo.world import DemoConfig, World
-from trimodal.evaluation.oracle import Oracle, TruthRow, load_truth
+from trimodal.evaluation.oracle import GroundTruth, Oracle, read_ground_truth
 
 WRITE_AGAIN = """
 import json, sys
@@ -114,7 +114,7 @@ def test_vectors_know_training_words_only_and_relate_synonyms(written: Path) -> 
 
 
 def test_truth_is_the_scenes_own_and_captions_are_true(world: World, written: Path) -> None:
-    rows = load_truth(written / "truth.parquet")
+    rows = read_ground_truth(written / "truth.parquet")
     with (written / "MSRVTT_JSFUSION_test.csv").open(encoding="utf-8", newline="") as file:
         assert [row.video_id for row in rows] == [r["video_id"] for r in csv.DictReader(file)]
     for row, scene in zip(rows, world.test, strict=True):
@@ -126,8 +126,8 @@ def test_truth_is_the_scenes_own_and_captions_are_true(world: World, written: Pa
 
 
 def test_oracle_counts_shared_facts() -> None:
-    def row(name: str, seen: str, heard: str, says: str, tells: str) -> TruthRow:
-        return TruthRow(
+    def row(name: str, seen: str, heard: str, says: str, tells: str) -> GroundTruth:
+        return GroundTruth(
             video_id=name,
             video_seen=tuple(seen.split()),
             video_heard=tuple(heard.split()),
@@ -148,7 +148,7 @@ def test_oracle_counts_shared_facts() -> None:
 
 
 def test_hearing_tells_the_oracle_what_seeing_cannot(world: World, written: Path) -> None:
-    scores = Oracle(load_truth(written / "truth.parquet")).scores(slice(None))
+    scores = Oracle(read_ground_truth(written / "truth.parquet")).scores(slice(None))
     helped = 0
     for pair in world.twins:
         for own, twin in (pair, pair[::-1]):

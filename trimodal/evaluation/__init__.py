@@ -1,5 +1,5 @@
-"""Stage ``evaluate``: test videos and sentences to embeddings, ranks, metrics and an audit.
+"""Stage ``evaluate``: embeddings of the test videos and sentences, ranks, metrics and an audit.
 
-``retrieval`` has the metrics as pure functions of arrays. What comes in computes a figure or
-decides whether a figure can be trusted.
+``retrieval`` has the metrics as pure functions of arrays. Code belongs here if it computes a metric
+or decides whether a metric can be trusted.
 """

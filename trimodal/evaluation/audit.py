@@ -1,4 +1,4 @@
-"""What stands behind the metrics: counts, the spread of the embeddings, and what is refused."""
+"""The audit of the metrics: counts, the geometry of the embeddings, and checks that refuse them."""
 
 from collections.abc import Mapping
 
@@ -15,34 +15,33 @@ Geometry = dict[str, dict[str, int | float]]
 
 
 def check_rows(embeddings: Embeddings) -> None:
-    """Raises EmbeddingError for rows that are not finite and for rows of zeros, which are similar
-    to nothing (a silent video's audio may be zeros). Names the modality and the first row.
+    """Raises EmbeddingError for rows that are not finite and for rows of zeros, which have no
+    direction (a silent video's audio may be zeros). Names the modality and the first such row.
     """
     videos = list(dict.fromkeys(query.video_id for query in embeddings.queries))
-    everyone = np.ones(len(videos), bool)
-    _check_rows("image", embeddings.image, videos, everyone)
+    _check_rows("image", embeddings.image, videos, np.ones(len(videos), bool))
     _check_rows("audio", embeddings.audio, videos, embeddings.has_audio)
     queries = [query.query_id for query in embeddings.queries]
     _check_rows("text", embeddings.text, queries, np.ones(len(queries), bool))
 
 
 def _check_rows(
-    modality: str, rows: Matrix, names: list[str], in_use: npt.NDArray[np.bool_]
+    modality: str, rows: Matrix, names: list[str], is_used: npt.NDArray[np.bool_]
 ) -> None:
     for fault, bad in (
         ("not finite", ~np.isfinite(rows).all(axis=1)),
-        ("all zeros", ~rows.any(axis=1) & in_use),
+        ("all zeros", ~rows.any(axis=1) & is_used),
     ):
         if bad.any():
             raise EmbeddingError(
                 f"evaluate: {bad.sum()} of {len(rows)} {modality} embeddings are {fault}, the "
-                f"first that of {names[int(bad.argmax())]}"
+                f"first is that of {names[int(bad.argmax())]}"
             )
 
 
-def geometry(embeddings: Embeddings) -> Geometry:
-    """For image, audio (where there is sound) and text: how many rows, their effective rank and
-    their mean cosine; nothing for a modality of fewer than two rows.
+def geometry_of(embeddings: Embeddings) -> Geometry:
+    """The number of rows, their effective rank and their mean cosine for image, audio (of videos
+    that have it) and text; modalities with fewer than two rows are left out.
     """
     parts = {
         "image": embeddings.image,
@@ -60,60 +59,63 @@ def geometry(embeddings: Embeddings) -> Geometry:
     }
 
 
-def check_spread(found: Geometry, *, min_effective_rank: float, max_mean_cosine: float) -> None:
-    """Raises EmbeddingError for a modality whose rows are nearly one direction: a collapse.
+def check_collapse(
+    geometry: Geometry, *, min_effective_rank: float, max_mean_cosine: float
+) -> None:
+    """Raises EmbeddingError for a modality whose rows nearly all have one direction: a collapse.
 
-    n rows have at most rank n, so fewer than twice the needed rank are judged by cosine alone.
+    n rows have at most rank n, so the rank is checked only if there are at least twice as many
+    rows as the required rank.
     """
-    for modality, spread in found.items():
-        rank, cosine = spread["effective_rank"], spread["mean_cosine"]
-        broken = []
-        if rank < min_effective_rank and spread["rows"] >= 2 * min_effective_rank:
-            broken.append(f"evaluate.min_effective_rank is {min_effective_rank:g}")
+    for modality, values in geometry.items():
+        rank, cosine = values["effective_rank"], values["mean_cosine"]
+        violated = []
+        if rank < min_effective_rank and values["rows"] >= 2 * min_effective_rank:
+            violated.append(f"evaluate.min_effective_rank is {min_effective_rank:g}")
         if cosine > max_mean_cosine:
-            broken.append(f"evaluate.max_mean_cosine is {max_mean_cosine:g}")
-        if broken:
+            violated.append(f"evaluate.max_mean_cosine is {max_mean_cosine:g}")
+        if violated:
             raise EmbeddingError(
-                f"evaluate: the {spread['rows']} {modality} embeddings have collapsed: effective "
-                f"rank {rank:.3f}, mean cosine {cosine:.5f} ({' and '.join(broken)}). They nearly "
-                "all point the same way, so ranks by them are chance or ties; look at the training "
-                "curves and audit.json. No metrics were written"
+                f"evaluate: the {values['rows']} {modality} embeddings have collapsed: effective "
+                f"rank {rank:.3f}, mean cosine {cosine:.5f} ({' and '.join(violated)}). Nearly all "
+                "have the same direction, so that ranks would be random or ties; look at the "
+                "training curves and audit.json. No metrics were written"
             )
 
 
 def audit_counts(
     test: MatchedVideos,
     embeddings: Embeddings,
-    kept: Embeddings,
+    ranked: Embeddings,
     leaks: Leaks,
     vocabulary: Vocabulary,
     audio_weight: float,
 ) -> Mapping[str, int | float]:
-    """How many videos were asked for, found, heard, seen in training, ranked. ``embeddings`` are
-    of all videos in ``test``, ``kept`` of those that the protocol ranks.
+    """Counts of videos and queries for audit.json. ``embeddings`` are of all videos in ``test``,
+    ``ranked`` of those that the protocol ranks.
     """
-    ids = [vocabulary.token_ids(tokenise(query.sentence)) for query in kept.queries]
+    ids = [vocabulary.token_ids(tokenise(query.sentence)) for query in ranked.queries]
     words = np.concatenate([row[row != 0] for row in ids]) if ids else np.zeros(0)
-    ranked = {query.video_id for query in kept.queries}
+    ranked_videos = {query.video_id for query in ranked.queries}
     tied = np.zeros(2, np.int64)
-    for block in row_blocks(len(kept.queries)):
-        by_weight = kept.scores((0.0, audio_weight), block)
-        tied += [tied_queries(scores, kept.truth[block]) for scores in by_weight]
+    for block in row_blocks(len(ranked.queries)):
+        by_weight = ranked.scores((0.0, audio_weight), block)
+        tied += [tied_queries(scores, ranked.true_video[block]) for scores in by_weight]
     return {
-        "videos_asked_for": test.asked_for,
-        "videos_found": test.found,
-        "videos_with_sound": test.with_sound,
+        "videos_asked_for": test.in_test_file,
+        "videos_found": test.available,
+        "videos_with_sound": test.with_audio,
         "videos_missing": test.left_out["missing"],
-        **{f"videos_in_training_{reason}": len(pairs) for reason, pairs in leaks.found.items()},
+        **{f"videos_in_training_{reason}": len(pairs) for reason, pairs in leaks.by_reason.items()},
         "test_videos_of_unknown_origin": len(leaks.unknown_origin),
         "videos_seen_in_training_left_out": test.left_out["seen in training"],
-        "videos_seen_in_training_kept": len(ranked & leaks.videos),
-        "queries": len(kept.queries),
-        "gallery": len(kept.image),
-        "gallery_without_audio": int((~kept.has_audio).sum()),
-        "silent_videos_left_out": len(embeddings.image) - len(kept.image),
-        "points_padded_with_silence": embeddings.padded_points,
-        "videos_with_identical_embedding": identical_videos(kept),
+        "videos_seen_in_training_kept": len(ranked_videos & leaks.videos),
+        "queries": len(ranked.queries),
+        "gallery": len(ranked.image),
+        "gallery_without_audio": int((~ranked.has_audio).sum()),
+        "silent_videos_left_out": len(embeddings.image) - len(ranked.image),
+        "points_padded_with_silence": embeddings.padded_windows,
+        "videos_with_identical_embedding": identical_videos(ranked),
         "queries_tied_image": int(tied[0]),
         "queries_tied_image_audio": int(tied[1]),
         "unknown_word_share": float((words == UNKNOWN_ID).mean()) if len(words) else 0.0,
@@ -122,7 +124,7 @@ def audit_counts(
 
 
 def identical_videos(embeddings: Embeddings) -> int:
-    """How many videos have another with the same image and the same audio embedding."""
-    both = np.concatenate([embeddings.image, embeddings.audio], axis=1)
-    counts = np.unique(both, axis=0, return_counts=True)[1]
+    """The number of videos with the same image and audio embeddings as another video."""
+    image_audio = np.concatenate([embeddings.image, embeddings.audio], axis=1)
+    counts = np.unique(image_audio, axis=0, return_counts=True)[1]
     return int(counts[counts > 1].sum())

@@ -1,4 +1,4 @@
-"""Test videos and their sentences as points of the joint space (docs/method.md, Evaluation)."""
+"""Embeddings of the test videos and their sentences (docs/method.md, Evaluation)."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -32,15 +32,16 @@ Matrix = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedVideos:
-    """The queries to test, the videos they name, each once and in the order of their first query,
-    and counts of videos: ``asked_for``, ``found``, ``with_sound`` (of those found), ``left_out``.
+    """The test queries and their videos, each once and in the order of their first query. Counts
+    of videos: ``in_test_file``, ``available`` among the clips, ``with_audio`` (of the available
+    ones) and, by reason, ``left_out``.
     """
 
     queries: list[Query]
     clips: list[IndexedClip]
-    asked_for: int
-    found: int
-    with_sound: int
+    in_test_file: int
+    available: int
+    with_audio: int
     left_out: dict[str, int]
 
 
@@ -50,57 +51,60 @@ def match_videos(
     left_out: Collection[str],
     min_coverage: float,
 ) -> MatchedVideos:
-    """Finds the queries' videos; a missing one, and one in ``left_out`` because training saw it,
-    is left out and counted.
+    """Finds the clip of each query's video. Videos that are missing, or in ``left_out`` (those in
+    the training data), are left out and counted.
 
     Raises DataError if a query or a clip occurs twice, if less than ``min_coverage`` of the videos
-    are there or if fewer than two can be tested.
+    are available, or if fewer than two are left.
     """
-    _refuse_twice("the test file", "query", (query.query_id for query in queries))
-    _refuse_twice("the index of clips", "video", (clip.clip_id for clip in clips))
+    _check_unique("the test file", "query", (query.query_id for query in queries))
+    _check_unique("the index of clips", "video", (clip.clip_id for clip in clips))
     by_id = {clip.clip_id: clip for clip in clips}
-    asked = list(dict.fromkeys(query.video_id for query in queries))
-    found = [name for name in asked if name in by_id]
-    missing = [name for name in asked if name not in by_id]
+    videos = list(dict.fromkeys(query.video_id for query in queries))
+    available = [name for name in videos if name in by_id]
+    missing = [name for name in videos if name not in by_id]
     check_coverage(
         "evaluate",
         "test videos",
-        len(found),
-        {"not among the clips that extract left": len(missing)},
+        len(available),
+        {"not among the extracted clips": len(missing)},
         required=min_coverage,
         param="evaluate.min_coverage",
-        examples={"not among the clips that extract left": ", ".join(missing[:5])},
+        examples={"not among the extracted clips": ", ".join(missing[:5])},
     )
-    kept = [name for name in found if name not in left_out]
-    counts = {"missing": len(missing), "seen in training": len(found) - len(kept)}
-    chosen = set(kept)
-    if len(kept) < 2:
-        raise DataError(f"evaluate: {len(kept)} test videos; left out: {counts}")
+    tested = [name for name in available if name not in left_out]
+    counts = {"missing": len(missing), "seen in training": len(available) - len(tested)}
+    if len(tested) < 2:
+        raise DataError(
+            f"evaluate: at least 2 test videos are needed, not {len(tested)}; left out: {counts}"
+        )
+    is_tested = set(tested)
     return MatchedVideos(
-        queries=[query for query in queries if query.video_id in chosen],
-        clips=[by_id[name] for name in kept],
-        asked_for=len(asked),
-        found=len(found),
-        with_sound=sum(by_id[name].has_audio for name in found),
+        queries=[query for query in queries if query.video_id in is_tested],
+        clips=[by_id[name] for name in tested],
+        in_test_file=len(videos),
+        available=len(available),
+        with_audio=sum(by_id[name].has_audio for name in available),
         left_out=counts,
     )
 
 
-def _refuse_twice(place: str, what: str, names: Iterable[str]) -> None:
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
+def _check_unique(source: str, kind: str, names: Iterable[str]) -> None:
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
         raise DataError(
-            f"evaluate: {place} has {len(twice)} {what} ids more than once, the first {twice[0]}"
+            f"evaluate: {source} has {len(repeated)} {kind} ids more than once, the first is "
+            f"{repeated[0]}"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Embeddings:
-    """Row i of ``text``, (queries, 256), belongs to query i; row k of ``image`` and ``audio``,
-    (videos, 256), and of ``has_audio`` to the k-th video that the queries name, in the order of
-    their first query.
+    """The embeddings of a test set. Row i of ``text``, (queries, 256), is query i. Row k of
+    ``image`` and ``audio``, (videos, 256), and of ``has_audio`` is video k; videos are in the order
+    of their first query.
 
-    Image and audio rows are means over the video's points. Audio rows of
-    silent videos are zero and not ``has_audio``.
+    Image and audio rows are means over the video's frames and audio windows; the audio row of a
+    silent video is zero. ``padded_windows`` is the number of windows that were padded with silence.
     """
 
     queries: tuple[Query, ...]
@@ -108,23 +112,28 @@ class Embeddings:
     audio: Matrix
     text: Matrix
     has_audio: npt.NDArray[np.bool_]
-    padded_points: int
+    padded_windows: int
 
     def __post_init__(self) -> None:
-        if not len(set(self.truth)) == len(self.image) == len(self.audio) == len(self.has_audio):
-            raise ValueError("embeddings: a row of image, audio and has_audio for every video")
+        if (
+            not len(set(self.true_video))
+            == len(self.image)
+            == len(self.audio)
+            == len(self.has_audio)
+        ):
+            raise ValueError("embeddings: every video needs a row of image, audio and has_audio")
         if len(self.queries) != len(self.text):
-            raise ValueError("embeddings: a row of text for every query")
+            raise ValueError("embeddings: every query needs a row of text")
 
     @cached_property
-    def truth(self) -> npt.NDArray[np.int64]:
-        """(queries,): the row of the video that each query describes."""
-        row: dict[str, int] = {}
-        return np.array([row.setdefault(q.video_id, len(row)) for q in self.queries], np.int64)
+    def true_video(self) -> npt.NDArray[np.int64]:
+        """The row of each query's video, (queries,)."""
+        rows: dict[str, int] = {}
+        return np.array([rows.setdefault(q.video_id, len(rows)) for q in self.queries], np.int64)
 
     def scores(self, audio_weights: Sequence[float], queries: slice) -> Iterator[Matrix]:
-        """For each weight (queries, videos): how well some sentences fit each video, by image and,
-        where there is sound, with that weight by audio.
+        """For each audio weight, the scores of all videos for some queries, (queries, videos):
+        image and audio similarity mixed, or image alone for silent videos.
         """
         by_image = similarity(self.text[queries], self.image)
         by_audio = similarity(self.text[queries], self.audio)
@@ -133,43 +142,43 @@ class Embeddings:
 
     def select(self, keep: npt.NDArray[np.bool_]) -> "Embeddings":
         """The videos where ``keep``, (videos,), is true, and their queries."""
-        told = keep[self.truth]
+        keep_query = keep[self.true_video]
         return Embeddings(
-            queries=tuple(q for q, kept in zip(self.queries, told, strict=True) if kept),
+            queries=tuple(q for q, kept in zip(self.queries, keep_query, strict=True) if kept),
             image=self.image[keep],
             audio=self.audio[keep],
-            text=self.text[told],
+            text=self.text[keep_query],
             has_audio=self.has_audio[keep],
-            padded_points=self.padded_points,
+            padded_windows=self.padded_windows,
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoViews:
-    """A video's network inputs: frames uint8 (points, 3, crop, crop), windows float32 (points, 1,
-    mels, columns) or None without sound, and how many windows had to be padded.
+    """A video's network inputs: uint8 frames (frames, 3, crop, crop), float32 audio windows
+    (frames, 1, mels, columns) or None for a silent video, and the number of padded windows.
     """
 
     frames: Tensor
     windows: Tensor | None
-    padded: int
+    padded_windows: int
 
 
 def video_views(
     clip: IndexedClip, frames_per_video: int, front_end: AudioFrontEnd, augment: AugmentConfig
 ) -> VideoViews:
-    """Cuts the frames and sound windows of ``points`` moments spread over a video."""
+    """``frames_per_video`` evenly spaced frames of a video, and the audio windows around them."""
     duration = min(clip.sound_s, clip.duration_s) if clip.has_audio else clip.duration_s
-    chosen = evenly_spaced_positions(
+    positions = evenly_spaced_positions(
         clip.frames, duration, front_end.window.seconds, frames_per_video
     )
-    frames = centre_views([read_frame(clip, at.frame) for at in chosen], augment)
+    frames = centre_views([read_frame(clip, position.frame) for position in positions], augment)
     if not clip.has_audio:
-        return VideoViews(frames=frames, windows=None, padded=0)
-    centres = [at.centre_seconds for at in chosen]
+        return VideoViews(frames=frames, windows=None, padded_windows=0)
+    centres = [position.centre_seconds for position in positions]
     windows, missing = read_windows([clip] * frames_per_video, centres, front_end)
-    padded = sum(columns > 0 for columns in missing)
-    return VideoViews(frames=frames, windows=windows, padded=padded)
+    padded_windows = sum(columns > 0 for columns in missing)
+    return VideoViews(frames=frames, windows=windows, padded_windows=padded_windows)
 
 
 @torch.inference_mode()
@@ -185,23 +194,23 @@ def embed_test_set(
     augment: AugmentConfig,
     world: World,
 ) -> Embeddings:
-    """Embeds sentences and videos, the mean of ``points`` frames and sounds a video, with
-    ``renormalise`` made a unit vector. The clips are those of the queries, each once, in the order
-    of their first query. Each of several ranks embeds its share of the videos, one at a time as one
-    process would, and has all in the end.
+    """Embeds sentences and videos: the means over ``frames_per_video`` frames and audio windows,
+    normalised to unit vectors with ``renormalise``. ``clips`` are those of the queries, each once,
+    in the order of their first query. Each rank embeds its share of the videos, one at a time so
+    that results do not depend on the number of ranks, and returns all of them.
     """
     device = world.device
     network = network.to(device).eval()
-    vectors = torch.zeros(2, len(clips), EMBEDDING_DIM, device=device)  # image and audio
+    sums = torch.zeros(2, len(clips), EMBEDDING_DIM, device=device)  # image and audio
     padded = torch.zeros(1, dtype=torch.int64, device=device)
-    mine = range(world.rank, len(clips), world.size)
-    for row in bar(mine, task="embedding", unit="videos", total=len(mine)):
+    own_rows = range(world.rank, len(clips), world.size)
+    for row in bar(own_rows, task="embedding", unit="videos", total=len(own_rows)):
         views = video_views(clips[row], frames_per_video, front_end, augment)
-        vectors[0, row] = network.image(normalise(views.frames.to(device))).mean(dim=0)
+        sums[0, row] = network.image(normalise(views.frames.to(device))).mean(dim=0)
         if views.windows is not None:
-            vectors[1, row] = network.audio(views.windows.to(device)).mean(dim=0)
-        padded += views.padded
-    means = world.all_reduce_sum(vectors)
+            sums[1, row] = network.audio(views.windows.to(device)).mean(dim=0)
+        padded += views.padded_windows
+    means = world.all_reduce_sum(sums)
     image, audio = (F.normalize(means, dim=2) if renormalise else means).cpu().numpy()
     return Embeddings(
         queries=tuple(queries),
@@ -209,7 +218,7 @@ def embed_test_set(
         audio=audio,
         text=_embed_sentences(network, vocabulary, queries, device),
         has_audio=np.array([clip.has_audio for clip in clips]),
-        padded_points=int(world.all_reduce_sum(padded).item()),
+        padded_windows=int(world.all_reduce_sum(padded).item()),
     )
 
 
@@ -217,24 +226,24 @@ def _embed_sentences(
     network: TrimodalNet, vocabulary: Vocabulary, queries: Sequence[Query], device: torch.device
 ) -> Matrix:
     ids = np.stack([vocabulary.token_ids(tokenise(query.sentence)) for query in queries])
-    parts = [
-        network.text(part.to(device)).cpu()
-        for part in torch.split(torch.from_numpy(ids.astype(np.int64)), 1024)
+    batches = [
+        network.text(batch.to(device)).cpu()
+        for batch in torch.split(torch.from_numpy(ids.astype(np.int64)), 1024)
     ]
-    return torch.cat(parts).numpy()
+    return torch.cat(batches).numpy()
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
-    """Writes a row a query: query_id, video_id, has_audio and the three embeddings
+    """Writes one row for each query: query_id, video_id, has_audio and the three embeddings
     (fixed_size_list<float>[256]; audio is null for a silent video).
     """
-    video = embeddings.truth
+    video = embeddings.true_video
     has_audio = embeddings.has_audio[video]
 
-    def column(rows: Matrix, mask: npt.NDArray[np.bool_] | None = None) -> pa.Array:
-        flat = pa.array(np.ascontiguousarray(rows).ravel(), pa.float32())
-        silent = None if mask is None else pa.array(~mask)
-        return pa.FixedSizeListArray.from_arrays(flat, EMBEDDING_DIM, mask=silent)
+    def column(rows: Matrix, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
+        values = pa.array(np.ascontiguousarray(rows).ravel(), pa.float32())
+        is_null = None if valid is None else pa.array(~valid)
+        return pa.FixedSizeListArray.from_arrays(values, EMBEDDING_DIM, mask=is_null)
 
     write_table(
         path,

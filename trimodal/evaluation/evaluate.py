@@ -1,5 +1,8 @@
-"""Zero-shot text->video retrieval and its kin, with an audit (docs/method.md, Evaluation)."""
+"""Zero-shot text->video retrieval and the other directions, with an audit (docs/method.md,
+Evaluation).
+"""
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,37 +17,44 @@ from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log, summary_line
 from trimodal.core.records import DataError
-from trimodal.core.text import read_vocabulary
-from trimodal.evaluation.audit import audit_counts, check_rows, check_spread, geometry
-from trimodal.evaluation.embedding import Embeddings, embed_test_set, match_videos, write_embeddings
+from trimodal.core.text import Vocabulary, read_vocabulary
+from trimodal.evaluation.audit import audit_counts, check_collapse, check_rows, geometry_of
+from trimodal.evaluation.embedding import (
+    Embeddings,
+    MatchedVideos,
+    embed_test_set,
+    match_videos,
+    write_embeddings,
+)
 from trimodal.evaluation.metrics import (
     Metrics,
-    against_oracle,
     audio_weight_curve,
-    measure,
+    compute_metrics,
+    demo_metrics,
     text_to_video,
     video_ranks,
 )
-from trimodal.evaluation.oracle import load_truth
+from trimodal.evaluation.oracle import read_ground_truth
 from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint
 from trimodal.models.devices import pick_device
 from trimodal.sources.msrvtt import read_queries
 from trimodal.training.clip_index import read_index
 from trimodal.training.distributed import World
-from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
+from trimodal.training.leaks import Leaks, LeaksConfig, check_leaks, find_leaks
 
 Protocol = Literal["standard", "authors"]
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class EvaluateConfig:
-    """Section ``evaluate``. Protocol ``standard`` keeps every video and searches a silent one by
-    its image alone; ``authors`` leaves silent videos out. ``audio_weight`` mixes text->video,
-    ``text_weight`` audio->image (the authors' code: 0.2 and 0.3). The curve has ``curve_steps``
-    intervals. At least ``min_coverage`` of the test file's videos must be there. Embeddings of an
-    effective rank below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` have
-    collapsed. A video's image and audio embeddings are means over ``frames_per_video`` frames; with
-    ``renormalise`` they are made unit vectors again (the authors' code does not).
+    """Section ``evaluate``. Protocol ``standard`` keeps every video and ranks a silent one by its
+    image alone; ``authors`` leaves silent videos out. ``audio_weight`` is the weight of audio in
+    text->video, ``text_weight`` that of text in audio->image (the authors' code: 0.2 and 0.3). The
+    curve over the audio weight has ``curve_steps`` intervals. At least ``min_coverage`` of the test
+    file's videos must be available. Embeddings with an effective rank below ``min_effective_rank``
+    or a mean cosine above ``max_mean_cosine`` count as collapsed. A video's image and audio
+    embeddings are means over ``frames_per_video`` frames and audio windows; with ``renormalise``
+    they are normalised again (the authors' code does not).
     """
 
     test_csv: str
@@ -61,8 +71,8 @@ class EvaluateConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Outputs:
-    """Where an evaluation writes. ``metrics`` holds finite numbers only, ``audit`` counts and
-    fingerprints, ``curve`` R@K by audio weight.
+    """The output files. ``metrics`` has finite numbers only, ``audit`` counts and fingerprints,
+    ``curve`` R@K by audio weight.
     """
 
     embeddings: Path
@@ -87,10 +97,10 @@ def evaluate(
 ) -> None:
     """Embeds the test videos and sentences, ranks them and writes everything in ``outputs``.
 
-    Raises EmbeddingError for embeddings that are not finite or have collapsed (the audit is written
-    then, nothing else; an earlier run's outputs are removed first), DataError for test videos that
-    are in training, missing or there twice. All ranks of ``world`` call this alike and the main
-    one writes; None is this process alone.
+    Raises EmbeddingError for embeddings that are not finite or have collapsed (only the audit is
+    written then; an earlier run's outputs are removed first), and DataError for test videos that
+    are in the training data, missing or repeated. All ranks of ``world`` call this and rank 0
+    writes; None is this process alone.
     """
     world = world or World(device=pick_device(machine.device))
     if world.is_main:
@@ -98,55 +108,54 @@ def evaluate(
             getattr(outputs, field.name).unlink(missing_ok=True)
     checkpoint = read_checkpoint(model_path)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
-    asked, bad_rows = read_queries(Path(config.test_csv))
-    leaked = find_leaks(av_dir, images_dir).among({query.video_id for query in asked})
-    check_leaks("evaluate", leaked, leaks)
-    test = match_videos(
-        asked,
-        read_index(av_dir, "test", checkpoint.mel),
-        leaked.videos if leaks.test_in_training == "leave_out" else (),
-        config.min_coverage,
-    )
+    test_set = _read_test_set(av_dir, images_dir, checkpoint, config, leaks)
     embeddings = embed_test_set(
         load_model(model_path, checkpoint, vocabulary),
         vocabulary,
-        test.queries,
-        test.clips,
+        test_set.matched.queries,
+        test_set.matched.clips,
         frames_per_video=config.frames_per_video,
         renormalise=config.renormalise,
         front_end=checkpoint.audio_front_end,
         augment=checkpoint.augment,
         world=world,
     )
-    if not world.is_main:
-        return
-    check_rows(embeddings)
-    kept = _under(config.protocol, embeddings)
-    spread = geometry(kept)
-    audit = {
-        **_made_from(checkpoint, model_path, av_dir, config),
-        "bad_rows": bad_rows.total(),
-        **audit_counts(test, embeddings, kept, leaked, vocabulary, config.audio_weight),
-        "geometry": spread,
-    }
-    write_json(outputs.audit, audit)
-    check_spread(
-        spread,
-        min_effective_rank=config.min_effective_rank,
-        max_mean_cosine=config.max_mean_cosine,
-    )
-    metrics = _metrics(embeddings, kept, world_dir / "truth.parquet", config)
-    write_embeddings(outputs.embeddings, embeddings)
-    _write_ranks(outputs.ranks, kept, config.audio_weight)
-    write_text(outputs.curve, audio_weight_curve(kept, config.curve_steps))
-    write_json(outputs.metrics, metrics)
-    silent = len(embeddings.image) - len(kept.image)
-    log.info(
-        summary_line(_made(kept, metrics), bad_rows | test.left_out | {"without sound": silent})
-    )
+    if world.is_main:
+        check_rows(embeddings)
+        provenance = _provenance(checkpoint, model_path, av_dir, config)
+        truth_path = world_dir / "truth.parquet"
+        _write_results(embeddings, test_set, vocabulary, provenance, truth_path, outputs, config)
 
 
-def _made_from(
+@dataclass(frozen=True, kw_only=True)
+class _TestSet:
+    """The test queries and clips, and what was left out or leaked."""
+
+    matched: MatchedVideos
+    bad_rows: Counter[str]
+    leaks: Leaks
+
+
+def _read_test_set(
+    av_dir: Path,
+    images_dir: Path,
+    checkpoint: Checkpoint,
+    config: EvaluateConfig,
+    leaks: LeaksConfig,
+) -> _TestSet:
+    queries, bad_rows = read_queries(Path(config.test_csv))
+    leaked = find_leaks(av_dir, images_dir).among({query.video_id for query in queries})
+    check_leaks("evaluate", leaked, leaks)
+    matched = match_videos(
+        queries,
+        read_index(av_dir, "test", checkpoint.mel),
+        leaked.videos if leaks.test_in_training == "leave_out" else (),
+        config.min_coverage,
+    )
+    return _TestSet(matched=matched, bad_rows=bad_rows, leaks=leaked)
+
+
+def _provenance(
     checkpoint: Checkpoint, model_path: Path, av_dir: Path, config: EvaluateConfig
 ) -> dict[str, str | int | float]:
     return {
@@ -160,32 +169,67 @@ def _made_from(
     }
 
 
+def _write_results(
+    embeddings: Embeddings,
+    test_set: _TestSet,
+    vocabulary: Vocabulary,
+    provenance: dict[str, str | int | float],
+    truth_path: Path,
+    outputs: Outputs,
+    config: EvaluateConfig,
+) -> None:
+    """Writes the audit; then, if the embeddings have not collapsed, everything else."""
+    ranked = _apply_protocol(config.protocol, embeddings)
+    geometry = geometry_of(ranked)
+    counts = audit_counts(
+        test_set.matched, embeddings, ranked, test_set.leaks, vocabulary, config.audio_weight
+    )
+    bad_rows = test_set.bad_rows.total()
+    write_json(outputs.audit, {**provenance, "bad_rows": bad_rows, **counts, "geometry": geometry})
+    check_collapse(
+        geometry,
+        min_effective_rank=config.min_effective_rank,
+        max_mean_cosine=config.max_mean_cosine,
+    )
+    metrics = _metrics(embeddings, ranked, truth_path, config)
+    write_embeddings(outputs.embeddings, embeddings)
+    _write_ranks(outputs.ranks, ranked, config.audio_weight)
+    write_text(outputs.curve, audio_weight_curve(ranked, config.curve_steps))
+    write_json(outputs.metrics, metrics)
+    silent = len(embeddings.image) - len(ranked.image)
+    left_out = test_set.bad_rows | test_set.matched.left_out | {"without audio": silent}
+    log.info(summary_line(_summary(ranked, metrics), left_out))
+
+
 def _metrics(
-    embeddings: Embeddings, kept: Embeddings, truth: Path, config: EvaluateConfig
+    embeddings: Embeddings, ranked: Embeddings, truth_path: Path, config: EvaluateConfig
 ) -> Metrics:
-    metrics = measure(kept, config.audio_weight, config.text_weight)
+    metrics = compute_metrics(ranked, config.audio_weight, config.text_weight)
     other: Protocol = "authors" if config.protocol == "standard" else "standard"
     if embeddings.has_audio.sum() >= 2:
-        metrics["other_protocol"] = text_to_video(_under(other, embeddings), config.audio_weight)
-    if truth.exists() and len(kept.queries) == len(kept.image):
-        metrics["demo"] = against_oracle(kept, load_truth(truth), config.audio_weight)
+        metrics["other_protocol"] = text_to_video(
+            _apply_protocol(other, embeddings), config.audio_weight
+        )
+    if truth_path.exists() and len(ranked.queries) == len(ranked.image):
+        ground_truth = read_ground_truth(truth_path)
+        metrics["demo"] = demo_metrics(ranked, ground_truth, config.audio_weight)
     return metrics
 
 
-def _made(kept: Embeddings, metrics: Metrics) -> str:
+def _summary(ranked: Embeddings, metrics: Metrics) -> str:
     mixed = metrics["text_to_video"]["image_audio"]
     return (
-        f"evaluate: {len(kept.queries)} queries over {len(kept.image)} videos "
-        f"({int((~kept.has_audio).sum())} without sound), "
+        f"evaluate: {len(ranked.queries)} queries over {len(ranked.image)} videos "
+        f"({int((~ranked.has_audio).sum())} without audio), "
         f"R@1 {mixed['R@1']:.1f}, R@10 {mixed['R@10']:.1f}, MedR {mixed['MedR']:g} with audio"
     )
 
 
-def _under(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
+def _apply_protocol(protocol: Protocol, embeddings: Embeddings) -> Embeddings:
     if protocol == "standard":
         return embeddings
     if embeddings.has_audio.sum() < 2:
-        raise DataError("evaluate.protocol authors: fewer than two test videos have sound")
+        raise DataError("evaluate.protocol authors: fewer than two test videos have audio")
     return embeddings.select(embeddings.has_audio)
 
 
@@ -198,7 +242,7 @@ def _write_ranks(path: Path, embeddings: Embeddings, audio_weight: float) -> Non
                 "query_id": [query.query_id for query in embeddings.queries],
                 "video_id": [query.video_id for query in embeddings.queries],
                 "sentence": [query.sentence for query in embeddings.queries],
-                "has_audio": pa.array(embeddings.has_audio[embeddings.truth]),
+                "has_audio": pa.array(embeddings.has_audio[embeddings.true_video]),
                 "rank_image": image,
                 "rank_image_audio": image_audio,
             }

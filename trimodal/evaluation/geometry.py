@@ -1,15 +1,15 @@
-"""How much of their space embeddings use: the signs of a collapse."""
+"""How much of the embedding space is used: effective rank and mean cosine, to detect a collapse."""
 
 import numpy as np
 from jaxtyping import Float
 
 
 def effective_rank(rows: Float[np.ndarray, "items dim"]) -> float:
-    """Roy & Vetterli 2007: exp of the entropy of the singular values, normalised to sum to 1; from
-    1 (all rows on one line) to min(items, dim) (all directions used alike).
+    """Effective rank (Roy & Vetterli 2007): exp of the entropy of the singular values, normalised
+    to sum to 1; from 1 (all rows on one line) to min(items, dim) (all directions used equally).
 
-    Of the rows as they are: centred, a constant set would be zeros and rounding, of any rank; as
-    they are it has rank 1. Raises ValueError if there are no rows or only zeros.
+    Rows are not centred: centred, equal rows would be rounding errors of any rank; as they are,
+    they have rank 1. Raises ValueError if there are no rows or only zeros.
     """
     values = np.linalg.svd(rows.astype(np.float64), compute_uv=False)
     if not values.sum() > 0:
@@ -19,10 +19,10 @@ def effective_rank(rows: Float[np.ndarray, "items dim"]) -> float:
 
 
 def mean_cosine(rows: Float[np.ndarray, "items dim"]) -> float:
-    """The mean cosine of two different rows, over all pairs, -1 to 1; 1 for a constant set.
+    """The mean cosine over all pairs of different rows, in [-1, 1]; 1 if all rows are equal.
 
     Sum over i != j of u_i . u_j = |sum of u_i|^2 - items, so no (items, items) matrix is needed.
-    Raises ValueError for fewer than two rows and for a row of zeros, which has no direction.
+    Raises ValueError for fewer than two rows and for a row of zeros.
     """
     items = len(rows)
     lengths = np.linalg.norm(rows.astype(np.float64), axis=1, keepdims=True)

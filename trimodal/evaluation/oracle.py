@@ -1,4 +1,4 @@
-"""What a perfect observer would score, from the facts that are true of each video."""
+"""The score of a perfect observer of the demo's videos, from the facts that are true of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class TruthRow:
-    """One test video and its caption: facts such as `drum=red` and `hear=dog`."""
+class GroundTruth:
+    """The facts of a test video and of its caption, such as `drum=red` and `hear=dog`."""
 
     video_id: str
     video_seen: tuple[str, ...]
@@ -21,11 +21,11 @@ class TruthRow:
     has_audio: bool
 
 
-def load_truth(path: Path) -> tuple[TruthRow, ...]:
-    """The rows of a `truth.parquet` as `write_annotations` leaves it, in file order."""
+def read_ground_truth(path: Path) -> tuple[GroundTruth, ...]:
+    """The rows of the `truth.parquet` that `write_annotations` writes, in file order."""
     rows = pq.read_table(path).to_pylist()
     return tuple(
-        TruthRow(
+        GroundTruth(
             video_id=row["video_id"],
             video_seen=tuple(row["video_seen"]),
             video_heard=tuple(row["video_heard"]),
@@ -38,29 +38,32 @@ def load_truth(path: Path) -> tuple[TruthRow, ...]:
 
 
 class Oracle:
-    """Scores a video by the facts of a caption that are true of it; row i's caption is of video i.
+    """The score of a caption and a video is the number of the caption's facts that are true of the
+    video. Row i has caption i and its video i.
 
-    By sense: `image` counts what is seen, `audio` what is heard, `both` their sum.
+    By sense: `image` counts what is seen, `audio` what is heard, `both` is their sum.
     """
 
-    def __init__(self, rows: Sequence[TruthRow]) -> None:
-        self._told_and_true = {
+    def __init__(self, rows: Sequence[GroundTruth]) -> None:
+        self._facts = {
             "image": _incidences([r.caption_seen for r in rows], [r.video_seen for r in rows]),
             "audio": _incidences([r.caption_heard for r in rows], [r.video_heard for r in rows]),
         }
 
     def scores(self, queries: slice) -> dict[str, NDArray[np.float32]]:
-        """Float32 (queries, videos) by sense, for some of the captions. Ties are the caller's to
-        break.
-        """
-        found = {name: told[queries] @ true.T for name, (told, true) in self._told_and_true.items()}
-        return found | {"both": found["image"] + found["audio"]}
+        """Float32 (queries, videos) by sense, for some of the captions. The caller breaks ties."""
+        scores = {
+            sense: captions[queries] @ videos.T for sense, (captions, videos) in self._facts.items()
+        }
+        return scores | {"both": scores["image"] + scores["audio"]}
 
 
 def _incidences(
     captions: Sequence[Sequence[str]], videos: Sequence[Sequence[str]]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """(captions, facts) and (videos, facts): 1 where one has a fact that some video has."""
+    """(captions, facts) and (videos, facts), 1 where the caption or video has the fact. Facts of no
+    video are left out.
+    """
     column = {fact: i for i, fact in enumerate(sorted({f for facts in videos for f in facts}))}
 
     def incidence(all_facts: Sequence[Sequence[str]]) -> NDArray[np.float32]:

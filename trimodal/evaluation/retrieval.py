@@ -1,4 +1,4 @@
-"""Retrieval metrics (docs/method.md, Evaluation): ranks that ties and NaN cannot flatter."""
+"""Retrieval metrics (docs/method.md, Evaluation), with ranks that ties and NaN cannot improve."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,22 +14,22 @@ _BLOCK_ROWS = 1024  # queries whose scores are in memory together
 
 
 class EmbeddingError(UserError, ValueError):
-    """Embeddings or similarities from which no rank can be computed."""
+    """Embeddings or scores from which ranks cannot be computed."""
 
 
 def similarity(
     queries: Float[np.ndarray, "queries dim"], gallery: Float[np.ndarray, "items dim"]
 ) -> Float[np.ndarray, "queries items"]:
-    """Dot products in float32. Mean embeddings are used as they are, not normalised again."""
+    """Dot products in float32; rows are not normalised."""
     return queries.astype(np.float32) @ gallery.astype(np.float32).T
 
 
 def row_blocks(queries: int) -> Iterator[slice]:
-    """Blocks of queries whose scores are to be in memory together: a whole matrix of scores grows
-    with the square of a test set.
+    """Blocks of queries whose scores are in memory together: the full score matrix would grow with
+    the square of the test set.
     """
-    for first in range(0, queries, _BLOCK_ROWS):
-        yield slice(first, min(first + _BLOCK_ROWS, queries))
+    for start in range(0, queries, _BLOCK_ROWS):
+        yield slice(start, min(start + _BLOCK_ROWS, queries))
 
 
 def mix(
@@ -38,42 +38,42 @@ def mix(
     weight: float,
     has_second: npt.NDArray[np.bool_] | None = None,
 ) -> Float[np.ndarray, "queries items"]:
-    """(1 - weight) * first + weight * second; an item (column) without a second is searched by
-    its first alone. Raises ValueError for a weight outside [0, 1].
+    """(1 - weight) * first + weight * second; for an item (column) without a second score,
+    the first alone. Raises ValueError for a weight outside [0, 1].
     """
     if not 0.0 <= weight <= 1.0:
-        raise ValueError(f"a weight lies between 0 and 1, not at {weight}")
+        raise ValueError(f"a weight must be between 0 and 1, not {weight}")
     mixed = np.float32(1.0 - weight) * first + np.float32(weight) * second
     if has_second is None:
         return mixed
-    chosen: npt.NDArray[np.float32] = np.where(has_second[None, :], mixed, first)
-    return chosen
+    scores: npt.NDArray[np.float32] = np.where(has_second[None, :], mixed, first)
+    return scores
 
 
 def ranks(
-    scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
+    scores: Float[np.ndarray, "queries items"], true_items: npt.NDArray[np.int64] | None = None
 ) -> Float[np.ndarray, " queries"]:
     """The rank of each query's true item, counted from 1; float32 scores, higher is better.
 
     rank = 1 + (items with a greater score) + (other items with the same score) / 2.
-    ``truth`` names the true column of each row; None means the diagonal. Raises EmbeddingError for
-    a score that is not finite and for an empty gallery.
+    ``true_items``, (queries,), has the true column of each row; None means the diagonal. Raises
+    EmbeddingError for a score that is not finite and for an empty gallery.
     """
-    best, worst = rank_bounds(scores, truth)
+    best, worst = rank_bounds(scores, true_items)
     rank_of_query: npt.NDArray[np.float64] = (best + worst) / 2.0
     return rank_of_query
 
 
 def rank_bounds(
-    scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
+    scores: Float[np.ndarray, "queries items"], true_items: npt.NDArray[np.int64] | None = None
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """The best and the worst rank of each query's true item, (queries,) both, if ties go its way
-    or never do; arguments and errors as of :func:`ranks`.
+    """The ranks of each query's true item if it wins all ties and if it loses all, (queries,) each.
+    Arguments and errors as of :func:`ranks`.
     """
     scores = _rankable(scores)
-    if truth is None:
-        truth = np.arange(len(scores))
-    true_scores = scores[np.arange(len(scores)), truth][:, None]
+    if true_items is None:
+        true_items = np.arange(len(scores))
+    true_scores = scores[np.arange(len(scores)), true_items][:, None]
     best: npt.NDArray[np.int64] = 1 + (scores > true_scores).sum(axis=1)
     worst: npt.NDArray[np.int64] = best + (scores == true_scores).sum(axis=1) - 1
     return best, worst
@@ -82,16 +82,17 @@ def rank_bounds(
 def best_ranks(
     scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64], first: int = 0
 ) -> Float[np.ndarray, " queries"]:
-    """The rank of the best of each query's true items; row i's are those with ``owner`` first + i.
+    """The rank of the best of each query's true items, where a video has several sentences.
 
-    rank = 1 + (items with a greater score) + (other queries' items with the same score) / 2, the
-    usual figure where a video has several sentences; with one item each it is that of
-    :func:`ranks`. Raises EmbeddingError as that does, and for a query that owns no item.
+    ``owner``, (items,), is the number of the query that each item belongs to; row i is query
+    ``first`` + i. rank = 1 + (items with a greater score) + (other queries' items with the same
+    score) / 2; with one item for each query this is :func:`ranks`. Raises EmbeddingError as that
+    does, and for a query without an item.
     """
     scores = _rankable(scores)
     foreign = owner[None, :] != np.arange(first, first + len(scores))[:, None]
     if (ownerless := foreign.all(axis=1)).any():
-        raise EmbeddingError(f"{int(ownerless.sum())} of {len(scores)} owners have no item")
+        raise EmbeddingError(f"{int(ownerless.sum())} of {len(scores)} queries have no item")
     best = np.where(foreign, -np.inf, scores).max(axis=1)[:, None]
     greater = (scores > best).sum(axis=1)
     ties = ((scores == best) & foreign).sum(axis=1)
@@ -102,9 +103,8 @@ def best_ranks(
 def best_of_owners(
     scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64], owners: int
 ) -> Float[np.ndarray, "queries owners"]:
-    """The greatest score among the items of each owner, 0 to ``owners`` - 1.
-
-    Raises EmbeddingError for an owner without an item.
+    """The greatest score among the items of each owner; ``owner``, (items,), is in 0 to ``owners``
+    - 1. Raises EmbeddingError for an owner without an item.
     """
     counts = np.bincount(owner, minlength=owners)
     if not counts.all():
@@ -117,11 +117,11 @@ def best_of_owners(
 
 
 def tied_queries(
-    scores: Float[np.ndarray, "queries items"], truth: npt.NDArray[np.int64] | None = None
+    scores: Float[np.ndarray, "queries items"], true_items: npt.NDArray[np.int64] | None = None
 ) -> int:
-    """How many queries have another item with exactly the score of the true one."""
+    """The number of queries with another item of exactly the same score as the true one."""
     scores = scores.astype(np.float32, copy=False)
-    columns = np.arange(len(scores)) if truth is None else truth
+    columns = np.arange(len(scores)) if true_items is None else true_items
     true_scores = scores[np.arange(len(scores)), columns][:, None]
     return int(((scores == true_scores).sum(axis=1) > 1).sum())
 

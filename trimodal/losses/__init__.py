@@ -1,5 +1,5 @@
-"""The losses: tensors and numbers in, a scalar out; and section ``loss``, which chooses one.
+"""The losses: embeddings and numbers in, a scalar out; and section ``loss``, which selects one.
 
-One file a loss, each with its source and tested against a slow loop. A new loss comes in as a file
-of its own and a value of ``loss.kind``.
+One file for each loss, with its source, its equation and an example; each is tested against a slow
+loop. A new loss is a file of its own and a value of ``loss.kind``.
 """

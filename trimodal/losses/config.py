@@ -1,4 +1,4 @@
-"""Section ``loss``, and the loss that it names."""
+"""Section ``loss``, and the loss that it selects."""
 
 from typing import Annotated, Literal, NamedTuple
 
@@ -15,14 +15,16 @@ from trimodal.losses.ranking import FullBatch, Reduction, pair_loss
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class LossConfig:
-    """Section ``loss``. ``hinges`` are the paper's ranking loss, over all negatives; ``hardest``
-    and ``semi_hard`` mine one negative an anchor (:mod:`trimodal.losses.mined`), ``info_nce`` is
-    :mod:`trimodal.losses.info_nce`. With ``margin_mode`` ``fixed`` the margin is m = ``margin``
-    everywhere; ``variable`` has m' = ``variable_margin`` on image anchors (docs/method.md, Losses),
-    ``variable_all`` on all anchors. With ``final_variable_margin`` m' moves linearly to that value
-    from the first epoch to the last. ``margin_temperature`` divides the similarities in the
-    margin's sigmoid (the paper: 1). ``reduction`` is over the hinges' negatives; ``temperature`` is
-    the initial value of InfoNCE's, which is learned.
+    """Section ``loss``. Kind ``hinges`` is the paper's ranking loss over all negatives
+    (:mod:`trimodal.losses.ranking`), ``hardest`` and ``semi_hard`` mine one negative for each
+    anchor (:mod:`trimodal.losses.mined`), ``info_nce`` is :mod:`trimodal.losses.info_nce`.
+
+    ``margin_mode`` ``fixed``: every margin is m = ``margin``. ``variable``: image anchors have the
+    variable margin with m' = ``variable_margin`` (docs/method.md, Losses). ``variable_all``: all
+    anchors have it. With ``final_variable_margin`` m' moves linearly to that value from the first
+    epoch to the last. ``margin_temperature`` divides the similarities in the margin's sigmoid (the
+    paper: 1). ``reduction`` is that of ``hinges``. ``temperature`` is the initial value of
+    InfoNCE's learned temperature.
     """
 
     kind: Literal["hinges", "hardest", "semi_hard", "info_nce"]
@@ -35,17 +37,17 @@ class LossConfig:
     temperature: Annotated[float, Field(ge=0.01)]
 
     def variable_margins(self, progress: float) -> "VariableMargins":
-        """m' of both directions after the share ``progress``, in [0, 1], of the training."""
+        """m' of both directions at ``progress``, in [0, 1], through the training."""
         first, last = self.variable_margin, self.final_variable_margin
-        now = first if last is None else first + (last - first) * progress
+        current = first if last is None else first + (last - first) * progress
         return VariableMargins(
-            image=None if self.margin_mode == "fixed" else now,
-            other=now if self.margin_mode == "variable_all" else None,
+            image=None if self.margin_mode == "fixed" else current,
+            other=current if self.margin_mode == "variable_all" else None,
         )
 
 
 class VariableMargins(NamedTuple):
-    """m' of image anchors and of the others; None where their margin is fixed."""
+    """m' of image anchors and of the other modality's; None where the margin is fixed."""
 
     image: float | None
     other: float | None
@@ -60,8 +62,9 @@ def configured_loss(
     logit_scale: Float[Tensor, ""],
     full_batch: FullBatch | None = None,
 ) -> Float[Tensor, ""]:
-    """The loss that section ``loss`` names, after the share ``progress``, in [0, 1], of the
-    training; ``logit_scale`` is for InfoNCE alone. Raises ValueError for fewer than two pairs.
+    """The loss that section ``loss`` selects, at ``progress``, in [0, 1], through the training;
+    only InfoNCE uses ``logit_scale``. Arguments and errors as of
+    :func:`~trimodal.losses.ranking.pair_loss`.
     """
     if config.kind == "info_nce":
         return info_nce(image, other, logit_scale, full_batch=full_batch)

@@ -1,4 +1,4 @@
-"""The ranking losses (docs/method.md, Losses): embeddings in, scalars out."""
+"""The paper's ranking loss, with a fixed or a variable margin (docs/method.md, Losses)."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -8,11 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 Reduction = Literal["mean", "sum"]
-_ROWS_AT_ONCE = 256  # anchors whose hinges are in memory together; few enough for a cache
+_BLOCK_ROWS = 256  # anchors whose hinges are in memory together; a block fits into the cache
 
 
 class FullBatch(NamedTuple):
-    """The batch that rows are part of: they are its rows ``first``, ``first + 1``, ..."""
+    """The embeddings of all processes' batch, of which this process has the rows ``first``,
+    ``first + 1``, ...
+    """
 
     image: Float[Tensor, "batch dim"]
     other: Float[Tensor, "batch dim"]
@@ -20,8 +22,8 @@ class FullBatch(NamedTuple):
 
 
 def full_batch_of(image: Tensor, other: Tensor, full_batch: FullBatch | None) -> FullBatch:
-    """The batch that the rows are part of; None: they are all of it. Raises ValueError for fewer
-    than two pairs: there is no negative.
+    """``full_batch``, or the rows themselves if it is None. Raises ValueError for fewer than two
+    pairs: there is no negative.
     """
     full_batch = full_batch or FullBatch(image, other, 0)
     if len(full_batch.image) < 2:
@@ -40,41 +42,47 @@ def pair_loss(
     reduction: Reduction = "mean",
     full_batch: FullBatch | None = None,
 ) -> Float[Tensor, ""]:
-    """Both directions between images v and one other modality x: L(v, x) + L(x, v).
+    """L(v, x) + L(x, v) between images v and one other modality x (docs/method.md, Losses).
 
     Rows are unit vectors and row i of both is a pair. With s the dot product, m = ``margin`` and m'
-    = ``image_variable_margin`` (docs/method.md, Losses):
+    = ``image_variable_margin``:
 
         L(v, x) = sum over j != i of max(0, s(v_i, x_j) - s(v_i, x_i) + m' * sigmoid(-s(v_i, v_j)))
         L(x, v) = sum over j != i of max(0, s(x_i, v_j) - s(x_i, v_i) + m)
 
-    each averaged over all (i, j != i) with ``mean``, the authors' code, or over i alone with
-    ``sum``, the paper's formula. With None for m', L(v, x) has the margin m too; with a number for
-    ``other_variable_margin`` L(x, v) has a variable one, too. ``margin_temperature`` is
-    :func:`variable_margins_of`'s. No gradient flows through the margin. Raises ValueError for fewer
-    than two pairs: there is no negative.
+    averaged over all (i, j != i) with ``reduction`` ``mean`` (the authors' code), or over i with
+    ``sum`` (the paper's formula). If ``image_variable_margin`` is None, L(v, x) has the margin m
+    too; if ``other_variable_margin`` is a number, L(x, v) has a variable margin too.
+    ``margin_temperature`` is that of :func:`variable_margins_of`. No gradient flows through the
+    margin. Raises ValueError for fewer than two pairs: there is no negative.
 
-    With ``full_batch`` the rows are the anchors i, all of the batch the negatives j, and the value
-    is the rows' share: over all rows of the batch the shares add up to its loss. Memory grows with
-    the batch, never with its square.
+    With ``full_batch`` the rows are the anchors i and the negatives j come from the full batch. The
+    value is then the rows' share of the loss: the shares of all rows add up to the full batch's
+    loss. Memory grows with the batch, not with its square.
+
+    >>> image, other = torch.eye(2), torch.eye(2).flip(0)  # each anchor's negative is nearer
+    >>> round(pair_loss(image, other, margin=0.2, image_variable_margin=None).item(), 4)
+    2.4
+    >>> round(pair_loss(image, other, margin=0.2, image_variable_margin=1.0).item(), 4)
+    2.7
     """
     full_batch = full_batch_of(image, other, full_batch)
     batch = len(full_batch.image)
 
     def margin_of(
-        alike: Tensor, variable_margin: float | None
+        anchor_modality: Tensor, variable_margin: float | None
     ) -> Callable[[Tensor], Tensor | float]:
         if variable_margin is None:
             return lambda _anchors: margin
         return lambda anchors: variable_margins_of(
-            anchors @ alike.T, variable_margin, margin_temperature
+            anchors @ anchor_modality.T, variable_margin, margin_temperature
         )
 
     image_margin = margin_of(full_batch.image, image_variable_margin)
-    forth = _hinge_sum(image, full_batch.other, full_batch.first, image_margin)
+    image_loss = _hinge_sum(image, full_batch.other, full_batch.first, image_margin)
     other_margin = margin_of(full_batch.other, other_variable_margin)
-    back = _hinge_sum(other, full_batch.image, full_batch.first, other_margin)
-    return (forth + back) / (batch * (batch - 1) if reduction == "mean" else batch)
+    other_loss = _hinge_sum(other, full_batch.image, full_batch.first, other_margin)
+    return (image_loss + other_loss) / (batch * (batch - 1) if reduction == "mean" else batch)
 
 
 def variable_margins_of(
@@ -82,12 +90,12 @@ def variable_margins_of(
     variable_margin: float,
     temperature: float = 1.0,
 ) -> Float[Tensor, "anchors batch"]:
-    """The margin of each anchor i and negative j, m' * sigmoid(-s(x_i, x_j) / temperature), with
-    m' = ``variable_margin``; without gradient.
+    """The margin of each anchor i and negative j, m' * sigmoid(-s(x_i, x_j) / temperature), where
+    m' = ``variable_margin``; detached.
 
     Similar anchors get a small margin, dissimilar ones a large one (docs/method.md, Losses).
-    At the paper's temperature, 1, it lies between 0.27 and 0.73 of m'; a lower one spreads it to 0
-    and 1.
+    At the paper's temperature, 1, it lies between 0.27 m' and 0.73 m'; a lower temperature widens
+    that range towards 0 and m'.
     """
     return torch.sigmoid(anchor_similarity.detach() / -temperature).mul_(variable_margin)
 
@@ -112,14 +120,14 @@ class _HingeSum(torch.autograd.Function):
     ) -> Tensor:
         total = anchors.new_zeros(())
         anchor_gradient, other_gradient = torch.empty_like(anchors), torch.zeros_like(others)
-        for start in range(0, len(anchors), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, len(anchors), _BLOCK_ROWS):
+            rows = slice(start, start + _BLOCK_ROWS)
             similarity = anchors[rows] @ others.T
-            own = similarity.diagonal(first + start).clone()
-            hinges = similarity.sub_(own[:, None]).add_(margin(anchors[rows])).relu_()
+            positive = similarity.diagonal(first + start).clone()
+            hinges = similarity.sub_(positive[:, None]).add_(margin(anchors[rows])).relu_()
             hinges.diagonal(first + start).zero_()
             total += hinges.sum()
-            active = hinges.sign_()  # the derivative of each hinge by its similarity
+            active = hinges.sign_()  # the derivative of each hinge with respect to its similarity
             active.diagonal(first + start).sub_(active.sum(dim=1))
             torch.mm(active, others, out=anchor_gradient[rows])
             other_gradient.addmm_(active.T, anchors[rows])
@@ -128,7 +136,7 @@ class _HingeSum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        if torch.is_grad_enabled():  # create_graph: what follows carries no graph
+        if torch.is_grad_enabled():  # create_graph=True, but the saved gradients have no graph
             raise RuntimeError("the ranking loss has no second derivative")
         anchor_gradient, other_gradient = ctx.saved_tensors
         return gradient * anchor_gradient, gradient * other_gradient, None, None

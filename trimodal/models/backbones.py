@@ -16,14 +16,14 @@ Weights = Literal["imagenet", "none"]
 
 
 class WeightsUnavailableError(UserError, RuntimeError):
-    """Pretrained weights could not be had; the message names the choices."""
+    """Pretrained weights could not be loaded; the message names the alternatives."""
 
 
 class ResNet18(nn.Module):
     """ResNet-18 without its classifier: (batch, channels, height, width) -> (batch, 8 * width).
 
-    ``width`` 64 is the original; fewer channels make the demo's smaller network. Parameter names
-    are torchvision's, so that its weights load.
+    ``width`` is the channel count of the first stage: 64 in the original, fewer in the demo.
+    Parameter names are torchvision's, so that its weights load.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -50,7 +50,7 @@ class ResNet18(nn.Module):
 
 
 def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    from torchvision.models.resnet import BasicBlock  # takes longer than all of PyTorch
+    from torchvision.models.resnet import BasicBlock  # slower to import than all of PyTorch
 
     shortcut = None
     if stride != 1 or channels_in != channels_out:
@@ -80,9 +80,11 @@ class EfficientNetLite0(nn.Module):
         return features.mean(dim=(2, 3))
 
 
-def image_backbone(name: Backbone, width: int, weights: Weights) -> ResNet18 | EfficientNetLite0:
-    """The image network's backbone; raises WeightsUnavailableError if its weights are not to be
-    had and ValueError if no weights of that width exist.
+def build_image_backbone(
+    name: Backbone, width: int, weights: Weights
+) -> ResNet18 | EfficientNetLite0:
+    """The image network's backbone. Raises WeightsUnavailableError if its weights cannot be loaded
+    and ValueError if there are none for that width.
     """
     if name == "efficientnet_lite0":
         lite = EfficientNetLite0()
@@ -99,9 +101,10 @@ def image_backbone(name: Backbone, width: int, weights: Weights) -> ResNet18 | E
     return resnet
 
 
-def audio_backbone(width: int, weights: Weights) -> ResNet18:
-    """ResNet-18 on one channel. With ``imagenet`` all but the first convolution is pretrained;
-    that one is fresh, Kaiming, fan-out (docs/method.md, Model).
+def build_audio_backbone(width: int, weights: Weights) -> ResNet18:
+    """ResNet-18 with one input channel. With ``imagenet`` every layer but the first convolution is
+    pretrained; that one is initialised anew (Kaiming normal, fan-out; docs/method.md, Model).
+    Errors as :func:`build_image_backbone`.
     """
     resnet = ResNet18(channels=1, width=width)
     if weights == "imagenet":
@@ -117,16 +120,16 @@ def _resnet_weights(width: int) -> dict[str, Tensor]:
     from torchvision.models import ResNet18_Weights
 
     try:
-        # By itself torch's hub would unpickle whatever lies in its cache.
+        # By default torch.hub unpickles whatever is in its cache.
         state = ResNet18_Weights.IMAGENET1K_V1.get_state_dict(
             progress=False, check_hash=True, weights_only=True
         )
     except (URLError, OSError, RuntimeError, UnpicklingError) as error:
         raise WeightsUnavailableError(
-            f"torchvision's ResNet-18 weights could not be downloaded or read ({error}). Choices: "
-            "put the file into torch's hub cache ($TORCH_HOME/hub/checkpoints); set both "
+            f"torchvision's ResNet-18 weights could not be downloaded or read ({error}). Either "
+            "put the file into torch.hub's cache ($TORCH_HOME/hub/checkpoints); set both "
             "model.image_weights and model.audio_weights to none; or set model.audio_weights to "
-            "none and model.image_backbone to efficientnet_lite0, whose ImageNet weights were "
+            "none and model.image_backbone to efficientnet_lite0, whose ImageNet weights are "
             "installed with the project"
         ) from error
     return {key: value for key, value in state.items() if not key.startswith("fc.")}

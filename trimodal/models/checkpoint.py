@@ -1,4 +1,4 @@
-"""The trained model on disk: weights as safetensors, the facts about them as JSON; no pickle."""
+"""The trained model on disk: weights as safetensors, its metadata as JSON; no pickle."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, text_network
+from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, build_text_network
 from trimodal.models.preprocessing import AugmentConfig
 
 FORMAT = 5
@@ -25,12 +25,12 @@ FORMAT = 5
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
 class Checkpoint:
-    """What must be known to use the weights, and where they come from. Pictures were stored
-    ``frame_px`` square before their crops were cut.
+    """The metadata needed to use the weights, and their provenance. Images were stored as squares
+    of ``frame_px`` before cropping.
 
-    ``data`` holds the fingerprints of the training data, ``code`` that of the code that trained.
-    The commit is not here, so that the same code makes the same bytes in any commit: dvc.lock ties
-    the two.
+    ``data`` holds fingerprints of the training data, ``code`` that of the training code. The git
+    commit is left out so that the same code gives the same bytes in any commit; dvc.lock links the
+    model to its commit.
     """
 
     model: ModelConfig
@@ -48,25 +48,26 @@ class Checkpoint:
 
     @property
     def audio_front_end(self) -> AudioFrontEnd:
-        """How audio becomes the audio network's input."""
+        """How audio is turned into the audio network's input."""
         return AudioFrontEnd(mel=self.mel, window=self.window)
 
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
     """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last. The JSON holds
-    the weights' fingerprint, so that a pair of which one is older is noticed.
+    the fingerprint of the weights, so that a mismatched pair is detected. Raises OSError where the
+    disk cannot take them.
     """
     with atomic_path(path) as temporary:
         try:
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
         except SafetensorError as error:
             raise OSError(f"{path}: {error}") from error
-    facts = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
-    write_json(path.with_suffix(".json"), facts)
+    metadata = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
+    write_json(path.with_suffix(".json"), metadata)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads the JSON beside the weights; raises DataError if it is of another format or belongs to
+    """Reads the JSON beside the weights; raises DataError if it has another format or belongs to
     other weights.
     """
     sidecar = path.with_suffix(".json")
@@ -74,20 +75,20 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
     if content.pop("weights", None) != file_fingerprint(path):
-        raise DataError(f"{path}: not the weights that {sidecar.name} was written for")
+        raise DataError(f"{path}: not the weights that {sidecar.name} describes")
     return parse_section(content, str(sidecar), Checkpoint)
 
 
 def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TrimodalNet:
     """The trained networks in evaluation mode.
 
-    Raises DataError if the vocabulary is not the one they were trained with, or the weights are
-    broken or of another model.
+    Raises DataError if the vocabulary is not the one used in training, or the weights are damaged
+    or belong to another model.
     """
     _check_vocabulary(path, checkpoint, vocabulary)
-    blank = replace(checkpoint.model, image_weights="none", audio_weights="none")
-    network = TrimodalNet(blank, torch.from_numpy(vocabulary.vectors.copy()))
-    _fill(network, path)
+    without_download = replace(checkpoint.model, image_weights="none", audio_weights="none")
+    network = TrimodalNet(without_download, torch.from_numpy(vocabulary.vectors.copy()))
+    _load_weights(network, path)
     return network.eval()
 
 
@@ -97,25 +98,25 @@ def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary
     """
     _check_vocabulary(path, checkpoint, vocabulary)
     vectors = torch.from_numpy(vocabulary.vectors.copy())
-    network = text_network(vectors, checkpoint.model)
-    _fill(network, path, "text.")
+    network = build_text_network(vectors, checkpoint.model)
+    _load_weights(network, path, "text.")
     return network.eval()
 
 
 def _check_vocabulary(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> None:
     if vocabulary.fingerprint != checkpoint.vocabulary:
         raise DataError(
-            f"{path}: trained with vocabulary {checkpoint.vocabulary}, this one is "
-            f"{vocabulary.fingerprint}; train again"
+            f"{path}: trained with vocabulary {checkpoint.vocabulary}, but this one "
+            f"is {vocabulary.fingerprint}; train again"
         )
 
 
-def _fill(network: nn.Module, path: Path, part: str = "") -> None:
-    """Gives a network its weights: those whose names begin with ``part``."""
+def _load_weights(network: nn.Module, path: Path, prefix: str = "") -> None:
+    """Loads the tensors whose names begin with ``prefix``, without it."""
     try:
         with safe_open(path, "pt") as stored:
-            names = [name for name in stored.keys() if name.startswith(part)]  # noqa: SIM118
-            state = {name.removeprefix(part): stored.get_tensor(name) for name in names}
+            names = [name for name in stored.keys() if name.startswith(prefix)]  # noqa: SIM118
+            state = {name.removeprefix(prefix): stored.get_tensor(name) for name in names}
         network.load_state_dict(state)
     except (SafetensorError, RuntimeError) as error:
         raise DataError(f"{path}: {error}") from error

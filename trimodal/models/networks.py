@@ -1,7 +1,7 @@
-"""The three networks that map image, audio and text to one unit sphere (docs/method.md, Model).
+"""The three networks that embed image, audio and text on one unit sphere (docs/method.md, Model).
 
-Parts of them have an alternative to the paper's: heads of one layer, captions as the mean of their
-words, word vectors that are trained, dropout (docs/results.md has what they give).
+Some parts have an alternative to the authors' design: linear heads, the mean of word vectors
+instead of the CNN, trained word vectors, dropout (docs/results.md compares them).
 """
 
 from itertools import pairwise
@@ -16,7 +16,12 @@ from torch import Tensor, nn
 
 from trimodal.core.config import SECTION
 from trimodal.core.text import PADDING_ID
-from trimodal.models.backbones import Backbone, Weights, audio_backbone, image_backbone
+from trimodal.models.backbones import (
+    Backbone,
+    Weights,
+    build_audio_backbone,
+    build_image_backbone,
+)
 
 EMBEDDING_DIM = 256
 
@@ -25,11 +30,11 @@ EMBEDDING_DIM = 256
 class ModelConfig:
     """Section ``model``. ``width`` is the ResNets' first-stage channel count: 64 is ResNet-18.
 
-    ``head`` is what stands between features and the joint space: ``two_layer`` (the paper's) or
-    ``linear``. ``dropout`` is the share of image and audio features that a training step hides
-    before it. ``text_network`` is the paper's ``cnn``, whose last mean is (``text_pooling``) over
-    ``all`` positions as the paper's or those of ``words`` alone, or the ``mean`` of the words'
-    vectors. ``word_vectors`` are ``frozen`` (the paper's) or ``trained``.
+    ``head`` maps features to the joint space: ``two_layer`` (the paper's) or ``linear``;
+    ``dropout`` is the share of image and audio features dropped before it in training.
+    ``text_network`` is the paper's ``cnn`` or the ``mean`` of the word vectors. ``text_pooling``
+    says what the CNN's last mean is over: ``all`` positions (the authors' code) or those of
+    ``words`` alone. ``word_vectors`` are ``frozen`` (the authors' code) or ``trained``.
     """
 
     image_backbone: Backbone
@@ -80,20 +85,20 @@ class VisionNet(nn.Module):
     def forward(
         self, pixels: Float[Tensor, "batch channels height width"]
     ) -> Float[Tensor, "batch 256"]:
-        """Unit vectors; images are normalised with ImageNet's mean and deviation before."""
+        """Unit vectors. Images must be normalised with ImageNet's mean and standard deviation."""
         return self.from_features(self.backbone(pixels))
 
     def from_features(
         self, features: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch 256"]:
-        """Unit vectors of what the backbone has made of pixels."""
+        """Unit vectors from the backbone's features."""
         return _unit_vectors(self.head(self.dropout(features)))
 
 
 class TextNet(nn.Module):
-    """Captions, rows of word ids, to unit vectors by way of their words' vectors.
+    """Captions, rows of word ids, to unit vectors, starting from word vectors.
 
-    Frozen vectors are no part of the state dict: they belong to the vocabulary.
+    Frozen word vectors are not in the state dict: they belong to the vocabulary.
     """
 
     vectors: Tensor
@@ -113,7 +118,7 @@ class TextNet(nn.Module):
         return _unit_vectors(self.head(self.features(token_ids)))
 
     def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch features"]:
-        """What the head is given."""
+        """The input of the head."""
         raise NotImplementedError
 
 
@@ -121,8 +126,8 @@ class TextCnn(TextNet):
     """A 1-D CNN on word vectors (docs/method.md, Model).
 
     Six convolutions of kernel 2 without bias, each followed by batch norm, ReLU and one zero on
-    the right, so that the length stays; max-pool 2 after the fourth and the sixth; mean over time:
-    over all four positions that are left, or over those that hold a word.
+    the right, so that the length stays; max-pool 2 after the fourth and the sixth; then the mean
+    over the four remaining positions, or over those of them that cover a word.
     """
 
     _WIDTHS = (128, 128, 256, 256, 512, 512)
@@ -139,22 +144,22 @@ class TextCnn(TextNet):
             nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 512"]:
-        """The mean over time."""
+        """The mean over positions."""
         out = self.vectors[token_ids].transpose(1, 2)  # (batch, dim, words)
-        held = (token_ids != PADDING_ID).to(out.dtype)[:, None]
+        is_word = (token_ids != PADDING_ID).to(out.dtype)[:, None]
         layers = zip(self.convolutions, self.norms, strict=True)
         for number, (convolution, norm) in enumerate(layers, start=1):
             out = F.pad(torch.relu(norm(convolution(out))), (0, 1))
             if number in (4, 6):
-                out, held = F.max_pool1d(out, 2), F.max_pool1d(held, 2)
+                out, is_word = F.max_pool1d(out, 2), F.max_pool1d(is_word, 2)
         if not self._over_words:
             return out.mean(dim=2)
-        return (out * held).sum(dim=2) / held.sum(dim=2).clamp(min=1)
+        return (out * is_word).sum(dim=2) / is_word.sum(dim=2).clamp(min=1)
 
 
 class WordMean(TextNet):
-    """The mean of a caption's word vectors, padding left out: no order, nothing to fit but the
-    head.
+    """The mean of a caption's word vectors, without padding: word order is ignored, and only the
+    head has weights.
     """
 
     def __init__(self, vectors: Float[Tensor, "words dim"], config: ModelConfig) -> None:
@@ -162,24 +167,26 @@ class WordMean(TextNet):
 
     def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch dim"]:
         """The mean; zeros for a caption without a word."""
-        held = (token_ids != PADDING_ID).to(self.vectors.dtype)[..., None]
-        return (self.vectors[token_ids] * held).sum(dim=1) / held.sum(dim=1).clamp(min=1)
+        is_word = (token_ids != PADDING_ID).to(self.vectors.dtype)[..., None]
+        return (self.vectors[token_ids] * is_word).sum(dim=1) / is_word.sum(dim=1).clamp(min=1)
 
 
-def text_network(vectors: Float[Tensor, "words dim"], config: ModelConfig) -> TextNet:
-    """The text network that ``config`` names."""
+def build_text_network(vectors: Float[Tensor, "words dim"], config: ModelConfig) -> TextNet:
+    """The text network selected by ``config.text_network``."""
     return TextCnn(vectors, config) if config.text_network == "cnn" else WordMean(vectors, config)
 
 
 class TrimodalNet(nn.Module):
-    """The image, audio and text networks. Full size, the paper's have 11,373,632, 11,367,360 and
-    1,293,312 trainable parameters.
+    """The image, audio and text networks. At full size they have 11,373,632, 11,367,360
+    and 1,293,312 trainable parameters.
+
+    ``vectors`` are the vocabulary's word vectors; row 0 is padding.
     """
 
     def __init__(self, config: ModelConfig, vectors: Float[Tensor, "words dim"]) -> None:
         super().__init__()
-        image = image_backbone(config.image_backbone, config.width, config.image_weights)
-        audio = audio_backbone(config.width, config.audio_weights)
+        image = build_image_backbone(config.image_backbone, config.width, config.image_weights)
+        audio = build_audio_backbone(config.width, config.audio_weights)
         self.image = VisionNet(image, image.features, config)
         self.audio = VisionNet(audio, audio.features, config)
-        self.text = text_network(vectors, config)
+        self.text = build_text_network(vectors, config)

@@ -1,4 +1,4 @@
-"""Stored JPEGs to network inputs: decode, crop the centre, normalise (docs/method.md, Model)."""
+"""From stored JPEGs to network inputs: decode, centre-crop, normalise (docs/method.md, Model)."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -14,14 +14,14 @@ from trimodal.core.records import DataError
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
-_MOST_PIXELS = 2**24  # of a stored picture; a damaged one may claim 2**32
+_MAX_PIXELS = 2**24  # of a stored image; the header of a damaged one may claim 2**32
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class AugmentConfig:
-    """Section ``augment``. Training crops of ``crop_px`` lie anywhere in the stored image, are
-    flipped half the time, and have brightness and saturation scaled by 1 -+ the given shares.
-    Windows of sound lose a piece of up to ``mask_seconds`` and a band of up to ``mask_mels``
+    """Section ``augment``. Training takes random crops of ``crop_px``, flips half of them, and
+    scales brightness and saturation by a factor in 1 +- the given share. SpecAugment masks up to
+    ``mask_seconds`` of each audio window and a band of up to ``mask_mels``
     (:func:`~trimodal.media.windows.mask_windows`).
     """
 
@@ -34,20 +34,20 @@ class AugmentConfig:
 
 
 def decode_jpeg(content: bytes) -> Tensor:
-    """RGB pixels, uint8 (3, height, width); raises ValueError for what is no whole JPEG and for one
-    that is too large to be a stored picture.
+    """RGB pixels, uint8 (3, height, width); raises ValueError for what is not a complete JPEG and
+    for one that is too large to be a stored image.
     """
     height, width = simplejpeg.decode_jpeg_header(content)[:2]
-    if height * width > _MOST_PIXELS:
+    if height * width > _MAX_PIXELS:
         raise ValueError(f"{width} x {height} pixels")
     return torch.from_numpy(simplejpeg.decode_jpeg(content, "RGB")).permute(2, 0, 1)
 
 
-def centre_views(pictures: Sequence[Tensor], config: AugmentConfig) -> Tensor:
-    """The middles of images, uint8 (images, 3, crop_px, crop_px)."""
+def centre_views(images: Sequence[Tensor], config: AugmentConfig) -> Tensor:
+    """The centre crops of images, uint8 (images, 3, crop_px, crop_px)."""
     side = config.crop_px
-    views = torch.empty((len(pictures), 3, side, side), dtype=torch.uint8)
-    for view, pixels in zip(views, pictures, strict=True):
+    views = torch.empty((len(images), 3, side, side), dtype=torch.uint8)
+    for view, pixels in zip(views, images, strict=True):
         height, width = checked_size(pixels, config)
         top, left = round((height - side) / 2), round((width - side) / 2)
         view.copy_(pixels[:, top : top + side, left : left + side])
@@ -55,18 +55,18 @@ def centre_views(pictures: Sequence[Tensor], config: AugmentConfig) -> Tensor:
 
 
 def checked_size(pixels: Tensor, config: AugmentConfig) -> tuple[int, int]:
-    """Height and width of a stored image; raises DataError where the crop does not fit in."""
+    """Height and width of a stored image; raises DataError if the crop is larger."""
     height, width = pixels.shape[1:]
     if min(height, width) < config.crop_px:
         raise DataError(
-            f"augment.crop_px {config.crop_px} exceeds the stored pictures, {width} x {height} "
+            f"augment.crop_px {config.crop_px} exceeds the stored images, {width} x {height} "
             "(extract.frame_px, captions.image_px)"
         )
     return height, width
 
 
 def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (batch, 3, height, width) to float32 with ImageNet's mean 0 and deviation 1."""
+    """uint8 (batch, 3, height, width) to float32, by ImageNet's mean and standard deviation."""
     mean = torch.tensor(_IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
     std = torch.tensor(_IMAGENET_STD, device=pixels.device).view(3, 1, 1)
     return pixels.float().sub_(255.0 * mean).div_(255.0 * std)

@@ -12,19 +12,20 @@ from trimodal.training.random_streams import Fields
 
 _GREY = np.array((0.2989, 0.587, 0.114), np.float32)  # of red, green and blue (ITU-R 601)
 VIEW_FIELDS = ("top", "left", "flip", "brightness", "saturation")
-_LEVELS_AT_ONCE = 2**17  # so that what is computed of them stays in the processor's cache
+_BLOCK_VALUES = 2**17  # channel values computed together, few enough for the processor's cache
 
 
 def training_views(images: Sequence[Tensor], config: AugmentConfig, random: Fields) -> Tensor:
     """Random crops of images, uint8 (images, 3, crop_px, crop_px). ``random``, (images,) records
-    with VIEW_FIELDS in [0, 1), decides the crop, the flip, brightness and saturation of each.
+    of VIEW_FIELDS in [0, 1), determines each image's crop, flip, brightness and saturation.
     """
     side = config.crop_px
     views = np.empty((len(images), 3, side, side), np.uint8)
     fields = (random[name].tolist() for name in ("top", "left", "flip"))
-    for view, pixels, top_share, left_share, flip in zip(views, images, *fields, strict=True):
+    for view, pixels, top_fraction, left_fraction, flip in zip(views, images, *fields, strict=True):
         height, width = checked_size(pixels, config)
-        top, left = int(top_share * (height - side + 1)), int(left_share * (width - side + 1))
+        top = int(top_fraction * (height - side + 1))
+        left = int(left_fraction * (width - side + 1))
         crop = pixels.numpy()[:, top : top + side, left : left + side]
         view[...] = crop[:, :, ::-1] if config.flip and flip < 0.5 else crop
     if config.brightness or config.saturation:
@@ -44,28 +45,28 @@ def jitter(
     brightness: npt.NDArray[np.float64],
     saturation: npt.NDArray[np.float64],
 ) -> None:
-    """Scales each image's brightness and then its saturation, in place, uint8 (images, 3, height,
-    width), by factors (images,).
+    """Scales each image's brightness, then its saturation, by factors (images,), in place; pixels
+    are uint8 (images, 3, height, width).
 
-    Both as torchvision defines them: pixels times the factor; a blend with ITU-R 601's grey. At
-    most one level from torchvision, which cuts the grey to whole levels, too.
+    Both as in torchvision: pixels times the factor; a blend with ITU-R 601's grey. The result
+    differs from torchvision's by at most one level, since torchvision also truncates the grey.
     """
-    step = max(1, _LEVELS_AT_ONCE // pixels[0].size)
-    for first in range(0, len(pixels), step):
-        part = slice(first, first + step)
-        levels = pixels[part].astype(np.float32)
-        levels *= _by_image(brightness[part])
+    block_images = max(1, _BLOCK_VALUES // pixels[0].size)
+    for first in range(0, len(pixels), block_images):
+        block = slice(first, first + block_images)
+        levels = pixels[block].astype(np.float32)
+        levels *= _per_image(brightness[block])
         np.clip(levels, 0, 255, out=levels)
         np.floor(levels, out=levels)
-        grey, share = levels[:, :1] * _GREY[0], levels[:, 1:2] * _GREY[1]
-        grey += share
-        grey += np.multiply(levels[:, 2:], _GREY[2], out=share)
-        grey *= _by_image(1 - saturation[part])
-        levels *= _by_image(saturation[part])
+        grey, term = levels[:, :1] * _GREY[0], levels[:, 1:2] * _GREY[1]
+        grey += term
+        grey += np.multiply(levels[:, 2:], _GREY[2], out=term)
+        grey *= _per_image(1 - saturation[block])
+        levels *= _per_image(saturation[block])
         levels += grey
         np.clip(levels, 0, 255, out=levels)
-        np.copyto(pixels[part], levels, casting="unsafe")
+        np.copyto(pixels[block], levels, casting="unsafe")
 
 
-def _by_image(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+def _per_image(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return factors.astype(np.float32).reshape(-1, 1, 1, 1)

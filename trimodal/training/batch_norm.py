@@ -1,4 +1,4 @@
-"""Batch norm over the rows of all ranks: PyTorch's own on GPUs, where alone it works."""
+"""Batch norm over the rows of all ranks: PyTorch's on GPUs, which is all that it supports."""
 
 import torch
 from torch import Tensor, nn
@@ -9,8 +9,8 @@ from trimodal.training.distributed import World
 
 def synchronise_batch_norm(network: nn.Module, world: World) -> None:
     """Makes every batch norm of a network normalise with the statistics of all ranks' rows, as one
-    process would with the whole batch; names, parameters and buffers stay. Every rank must have the
-    same number of rows.
+    process would with the full batch. Names, parameters and buffers stay the same. Every rank must
+    have the same number of rows.
     """
     if world.device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
@@ -23,9 +23,7 @@ def synchronise_batch_norm(network: nn.Module, world: World) -> None:
 
 
 class GatheredBatchNorm(_BatchNorm):
-    """The batch norm ``norm`` over the rows of all ranks: mean and variance of each are gathered,
-    with gradient.
-    """
+    """Replaces ``norm``; mean and variance are over all ranks' rows, gathered with gradient."""
 
     running_mean: Tensor
     running_var: Tensor
@@ -45,11 +43,11 @@ class GatheredBatchNorm(_BatchNorm):
         """(batch, channels, ...) -> the same shape."""
         if not self.training:
             return super().forward(rows)
-        over = [dim for dim in range(rows.dim()) if dim != 1]
+        reduced_dims = [dim for dim in range(rows.dim()) if dim != 1]
         shape = [1, -1, *[1] * (rows.dim() - 2)]
-        mean = self._world.all_gather(rows.mean(over)[None]).mean(0)
+        mean = self._world.all_gather(rows.mean(reduced_dims)[None]).mean(0)
         centred = rows - mean.view(shape)
-        variance = self._world.all_gather(centred.square().mean(over)[None]).mean(0)
+        variance = self._world.all_gather(centred.square().mean(reduced_dims)[None]).mean(0)
         count = self._world.size * rows.numel() // rows.shape[1]
         with torch.no_grad():
             self.num_batches_tracked += 1

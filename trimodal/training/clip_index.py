@@ -1,6 +1,6 @@
-"""The index of the audio-visual shards, ``data/av/index.parquet``: one row a clip.
+"""The index of the audio-visual shards, ``data/av/index.parquet``: one row for each clip.
 
-It says where each frame and the mel lie, so that a training sample costs two small reads.
+It has the offsets of every frame and mel, so that a training sample costs two small reads.
 """
 
 import json
@@ -19,12 +19,14 @@ from trimodal.core.schemas import AV_SCHEMA
 from trimodal.core.shards import Extent, check_member
 from trimodal.media.mel import MelConfig
 
-_NUMBERS = ("duration_s", "sound_s", "mel_offset", "mel_columns")
+_NUMBER_COLUMNS = ("duration_s", "sound_s", "mel_offset", "mel_columns")
 
 
 @dataclass(frozen=True, kw_only=True)
 class IndexedClip:
-    """A clip in its shard. Frame N (from 1) is at ``frame_offsets[N - 1]``."""
+    """Where a clip's frames and mel are in its shard, in bytes. Frame N (numbered from 1) is at
+    ``frame_offsets[N - 1]``.
+    """
 
     shard: Path
     clip_id: str
@@ -38,7 +40,7 @@ class IndexedClip:
 
     @property
     def frames(self) -> int:
-        """How many one-per-second frames the clip has."""
+        """The number of frames, one for each second."""
         return len(self.frame_offsets)
 
     @property
@@ -48,30 +50,34 @@ class IndexedClip:
 
 
 class ClipTable(Sequence[IndexedClip]):
-    """Clips held as columns; a clip is made when it is asked for. So the processes that read a
-    large index share its memory: there are no objects whose counts of references they write to.
+    """Clips stored as columns; an IndexedClip is created on access. So forked processes share the
+    memory of a large index: there are no Python objects whose reference counts they would write.
     """
 
     def __init__(self, av_dir: Path, rows: pa.Table) -> None:
-        """``rows`` of AV_SCHEMA, their shards in ``av_dir``."""
+        """``rows`` have AV_SCHEMA; their shards are in ``av_dir``. Raises DataError if a clip has
+        not as many frame sizes as frame offsets.
+        """
         rows = rows.combine_chunks()
         self._length = len(rows)
-        self._texts = [(name, _column(rows, name)) for name in ("clip_id", "label")]
-        self._numbers = [(name, _column(rows, name).to_numpy()) for name in _NUMBERS]
+        self._string_columns = [(name, _column(rows, name)) for name in ("clip_id", "label")]
+        self._number_columns = [(name, _column(rows, name).to_numpy()) for name in _NUMBER_COLUMNS]
         shards = _column(rows, "shard").dictionary_encode()
         self._shards = [av_dir / name for name in shards.dictionary.to_pylist()]
         self._shard_of = shards.indices.to_numpy()
         offsets, sizes = _column(rows, "frame_offsets"), _column(rows, "frame_sizes")
-        self._frame_ends = offsets.offsets.to_numpy()
+        self._frame_bounds = offsets.offsets.to_numpy()
         self._frame_offsets = offsets.values.to_numpy()
         self._frame_sizes = sizes.values.to_numpy()
-        if not np.array_equal(self._frame_ends, sizes.offsets.to_numpy()):
-            raise DataError(f"{av_dir}/index.parquet: not as many frame_sizes as frame_offsets")
+        if not np.array_equal(self._frame_bounds, sizes.offsets.to_numpy()):
+            raise DataError(
+                f"{av_dir}/index.parquet: a clip has not as many frame_sizes as frame_offsets"
+            )
 
     def __len__(self) -> int:
         return self._length
 
-    def ends_of_shards(self) -> Iterator[tuple[IndexedClip, IndexedClip]]:
+    def first_and_last_of_shards(self) -> Iterator[tuple[IndexedClip, IndexedClip]]:
         """The first and the last clip of each shard."""
         for shard in range(len(self._shards)):
             rows = np.flatnonzero(self._shard_of == shard)
@@ -87,18 +93,18 @@ class ClipTable(Sequence[IndexedClip]):
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(self._length))]
         row = range(self._length)[index]
-        first, behind = self._frame_ends[row], self._frame_ends[row + 1]
+        start, stop = self._frame_bounds[row], self._frame_bounds[row + 1]
         return IndexedClip(
             shard=self._shards[self._shard_of[row]],
-            frame_offsets=tuple(self._frame_offsets[first:behind].tolist()),
-            frame_sizes=tuple(self._frame_sizes[first:behind].tolist()),
-            **{name: column[row].as_py() for name, column in self._texts},
-            **{name: column[row].item() for name, column in self._numbers},
+            frame_offsets=tuple(self._frame_offsets[start:stop].tolist()),
+            frame_sizes=tuple(self._frame_sizes[start:stop].tolist()),
+            **{name: column[row].as_py() for name, column in self._string_columns},
+            **{name: column[row].item() for name, column in self._number_columns},
         )
 
 
 def _column(rows: pa.Table, name: str) -> pa.Array:
-    """A column in one piece."""
+    """A column as one chunk."""
     chunks = rows[name].chunks
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
 
@@ -106,29 +112,29 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
 def read_index(av_dir: Path, split: Split, mel: MelConfig) -> ClipTable:
     """The clips of one split, in shard order.
 
-    Raises DataError, naming the file, if the shards or one of them were made by another mel
-    front-end than ``mel``, and if files are damaged or do not belong together: the first and the
-    last clip of each shard are looked for in it.
+    Raises DataError, naming the file, if the shards were made with another mel front-end than
+    ``mel``, and if files are damaged or do not belong together: it is checked that each shard
+    contains its first and its last clip.
     """
     stats = read_json(av_dir / "stats.json")
     if not isinstance(stats, dict) or not isinstance(stats.get("front_end"), str):
-        raise DataError(f"{av_dir / 'stats.json'}: states no front_end; run the extract stage")
+        raise DataError(f"{av_dir / 'stats.json'}: has no front_end; run the extract stage")
     _check_front_end(av_dir, stats["front_end"], mel)
     path = av_dir / "index.parquet"
     table = read_table(path, AV_SCHEMA).filter(pc.field("split") == split)
     _check_rows(path, table)
     clips = ClipTable(av_dir, table)
-    for first, last in clips.ends_of_shards():
-        facts = _check_clip(first)
+    for first, last in clips.first_and_last_of_shards():
+        metadata = _check_clip(first)
         _check_clip(last)
-        _check_front_end(first.shard, facts.get("front_end", "unknown"), mel)
+        _check_front_end(first.shard, metadata.get("front_end", "unknown"), mel)
     return clips
 
 
 def _check_front_end(path: Path, made_by: str, mel: MelConfig) -> None:
     if made_by != mel.front_end_fingerprint():
         raise DataError(
-            f"{path}: made by mel front-end {made_by}, but the params say "
+            f"{path}: made with mel front-end {made_by}, but that of the params is "
             f"{mel.front_end_fingerprint()}; run the extract stage again"
         )
 
@@ -139,24 +145,24 @@ def _check_rows(path: Path, rows: pa.Table) -> None:
         check_name(name, str(path))
     for name in rows["shard"].unique().to_pylist():
         check_file_name(name, str(path))
-    for name in (*_NUMBERS, "frame_offsets", "frame_sizes"):
-        column = rows[name] if name in _NUMBERS else pc.list_flatten(rows[name])
+    for name in (*_NUMBER_COLUMNS, "frame_offsets", "frame_sizes"):
+        column = rows[name] if name in _NUMBER_COLUMNS else pc.list_flatten(rows[name])
         numbers = column.to_numpy()
         if not ((numbers >= 0) & (numbers < np.inf)).all():
-            raise DataError(f"{path}: a number of {name} is below zero or not finite")
+            raise DataError(f"{path}: a value of {name} is negative or not finite")
     if pc.any(pc.equal(pc.list_value_length(rows["frame_offsets"]), 0)).as_py():
         raise DataError(f"{path}: a clip without frames")
 
 
 def _check_clip(clip: IndexedClip) -> dict[str, Any]:
-    """Looks whether the clip's last frame is in its shard and its mel can be; returns its facts."""
+    """Checks that the clip's last frame is in its shard; returns the clip's metadata from there."""
     name = f"{clip.clip_id}.{clip.frames:02d}.jpg"
     last = Extent(offset=clip.frame_offsets[-1], size=clip.frame_sizes[-1])
-    told = check_member(clip.shard, name, last, next_name=f"{clip.clip_id}.json")
+    content = check_member(clip.shard, name, last, next_name=f"{clip.clip_id}.json")
     try:
-        facts = json.loads(told)
+        metadata = json.loads(content)
     except ValueError as error:
         raise DataError(f"{clip.shard}: {clip.clip_id}.json: not valid JSON: {error}") from error
-    if not isinstance(facts, dict):
-        raise DataError(f"{clip.shard}: {clip.clip_id}.json: no facts")
-    return facts
+    if not isinstance(metadata, dict):
+        raise DataError(f"{clip.shard}: {clip.clip_id}.json: not a JSON object")
+    return metadata

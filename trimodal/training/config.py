@@ -8,27 +8,27 @@ from pydantic.dataclasses import dataclass
 from trimodal.core.config import SECTION
 from trimodal.models.devices import Precision
 
-Rows = Annotated[int, Field(ge=2)]  # a loss needs a negative, and batch norm two rows
+Rows = Annotated[int, Field(ge=2)]  # a loss needs a negative, batch norm two rows
 
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
 class TrainConfig:
-    """Section ``train``. An epoch has ``steps_per_epoch`` steps, or with null as many as the
-    shorter stream has batches. The learning rate is multiplied by ``rate_decay`` every
-    ``rate_step_epochs`` and grows linearly from zero in the first ``warmup_steps``; a network's own
+    """Section ``train``. An epoch has ``steps_per_epoch`` steps; null means as many as the shorter
+    stream has batches. The learning rate is multiplied by ``rate_decay`` every
+    ``rate_step_epochs`` and grows linearly from zero in the first ``warmup_steps``; each network's
     rate is ``learning_rate`` times its factor. The networks compute in ``precision``; embeddings
-    and losses are float32. With ``chunk_size`` the networks take that many rows at a time, and the
-    loss still sees the batch (:mod:`trimodal.training.grad_cache`).
+    and losses are float32. With ``chunk_size`` the networks embed that many rows at a time, while
+    the loss still sees the full batch (:mod:`trimodal.training.grad_cache`).
 
     ``update`` is ``joint``, one step on the sum of both streams' losses (the paper), or
     ``alternating``, a step on each (the authors' code). With ``alternating_momentum`` ``separate``
-    a step moves the networks that took part in it; ``shared`` moves all three: the others have a
-    gradient of zero, so that momentum and weight decay still act, as in the authors' runs, whose
-    PyTorch zeroed gradients instead of dropping them. (With ``joint`` updates it has no effect.)
+    a step updates only the networks that took part in it. ``shared`` updates all three: the others
+    have a gradient of zero, so that momentum and weight decay still act, as in the authors' runs,
+    whose PyTorch zeroed gradients instead of dropping them. (No effect on ``joint`` updates.)
 
-    With several processes (``machine.devices``) each row's negatives are still the whole batch's.
-    ``batch_norm`` then is over each process's own rows (``local``, as the authors' data parallel
-    code) or over all (``synchronised``, as one process would).
+    With several processes (``machine.devices``) the negatives of each row are still those of the
+    full batch. ``batch_norm`` is then over each process's own rows (``local``, as in the authors'
+    data parallel code) or over all rows (``synchronised``, as in one process).
     """
 
     seed: int

@@ -1,7 +1,7 @@
-"""Several processes that train one model or embed one test set, as torchrun starts them.
+"""Several processes that train one model or embed one test set, started by torchrun.
 
-Each rank takes the same number of rows of every batch. Its networks' gradients are averaged by
-DistributedDataParallel; embeddings are gathered, so that a loss sees the negatives of all ranks.
+Each rank takes the same number of rows of every batch. DistributedDataParallel averages the
+gradients; embeddings are gathered, so that the loss sees the negatives of all ranks.
 """
 
 import os
@@ -22,15 +22,15 @@ from trimodal.core.machine import Device
 from trimodal.core.progress import silence
 from trimodal.models.devices import pick_device
 
-# A rank waits so long for the others: while one of them validates, saves or reads an index.
+# How long a rank waits for the others, while one of them validates, saves or reads an index.
 _TIMEOUT = timedelta(minutes=30)
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The processes that work together: this one's ``rank`` among ``size``, and its device. With
-    one process every method returns its argument.
+    """The processes that work together: this one's ``rank`` of ``size``, and its device. With one
+    process, every method returns its argument unchanged.
     """
 
     rank: int = 0
@@ -43,8 +43,8 @@ class World:
         return self.rank == 0
 
     def all_gather(self, rows: Tensor) -> Tensor:
-        """The rows of all ranks, in their order: (rows, ...) -> (size * rows, ...). The gradient of
-        a rank's rows is the sum of what all ranks' losses give them.
+        """The rows of all ranks, in their order: (rows, ...) -> (size * rows, ...). The
+        gradient of a rank's rows is summed over the losses of all ranks.
         """
         if self.size == 1:
             return rows
@@ -59,19 +59,19 @@ class World:
         return values
 
     def broadcast_buffers(self, network: nn.Module) -> None:
-        """Gives all ranks the first one's buffers (a batch norm's running statistics)."""
+        """Copies rank 0's buffers (a batch norm's running statistics) to all ranks."""
         if self.size > 1:
             for buffer in network.state_dict(keep_vars=True).values():
                 if not isinstance(buffer, nn.Parameter):
                     dist.broadcast(buffer, src=0)
 
     def data_parallel(self, network: nn.Module) -> nn.Module:
-        """The network, whose gradients are then the mean of all ranks'; all begin with the weights
-        of the first.
+        """Wraps the network so that its gradients are the mean over ranks; all ranks start with
+        rank 0's weights.
         """
         if self.size == 1:
             return network
-        # Buffers are shared where they are used (broadcast_buffers), not at every pass.
+        # Buffers are synchronised before they are used (broadcast_buffers), not at every pass.
         return DistributedDataParallel(network, forward_sync_buffers=False)
 
     def barrier(self) -> None:
@@ -93,8 +93,8 @@ class _Gather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        total = ctx.world.all_reduce_sum(gradient)
-        return total.tensor_split(ctx.world.size)[ctx.world.rank], None
+        summed = ctx.world.all_reduce_sum(gradient)
+        return summed.tensor_split(ctx.world.size)[ctx.world.rank], None
 
 
 def under_torchrun() -> bool:
@@ -103,18 +103,18 @@ def under_torchrun() -> bool:
 
 
 @contextmanager
-def process_group(wanted: Device) -> Iterator[World]:
-    """This process among those that torchrun started, each on a device of its own: GPUs of the
-    machine by local rank (NCCL), or the processor (Gloo). Without torchrun it is alone.
+def process_group(requested: Device) -> Iterator[World]:
+    """Joins the processes that torchrun started: NCCL with the GPU of the local rank, or Gloo on
+    the CPU. Without torchrun, a world of this process alone.
 
-    Only the first rank shows bars and log lines. Ranks end with the process that started them.
-    Raises DeviceError where ranks outnumber the machine's GPUs.
+    Only rank 0 shows progress bars and log lines. Ranks exit when their parent process does.
+    Raises DeviceError if there are more ranks than GPUs on the machine.
     """
     if not under_torchrun():
-        yield World(device=pick_device(wanted))
+        yield World(device=pick_device(requested))
         return
-    _end_with_parent()
-    device = pick_device(wanted, int(os.environ["LOCAL_RANK"]))
+    _exit_with_parent()
+    device = pick_device(requested, int(os.environ["LOCAL_RANK"]))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
@@ -127,8 +127,8 @@ def process_group(wanted: Device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _end_with_parent() -> None:
-    """The ranks of a torchrun that was killed would wait for each other."""
+def _exit_with_parent() -> None:
+    """Otherwise the ranks of a killed torchrun would wait for each other."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,7 +1,7 @@
-"""A batch embedded in chunks: the memory of one chunk, the negatives of the whole batch.
+"""Embeds a batch in chunks: the memory of one chunk, the negatives of the full batch.
 
-Gradient caching (Gao et al. 2021, arXiv:2101.06983), here for the paper's batch of 512
-(docs/method.md, Training) on a small GPU.
+Gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
+Limited Setup", arXiv:2101.06983), for the paper's batch of 512 on a small GPU.
 """
 
 from collections.abc import Callable
@@ -17,17 +17,17 @@ from torch.utils.checkpoint import checkpoint
 def embed_in_chunks(
     encode: Callable[[Tensor], Tensor], network: nn.Module, inputs: Tensor, chunk_size: int | None
 ) -> Tensor:
-    """``encode``, which runs ``network`` on rows, on all rows: (batch, ...) -> (batch, dim).
+    """``encode``, which runs ``network``, applied to all rows: (batch, ...) -> (batch, dim).
 
-    With ``chunk_size`` only the embeddings are kept: backward runs ``encode`` again on one chunk at
-    a time, with the random numbers it had, and then drops that chunk's activations. Chunks are
-    equal or differ by one row; they have at most ``chunk_size`` (at least 2) rows, or 3 where an
-    odd batch would leave one row alone, which batch norm cannot use. Chunk k of n takes the rows
-    k, k + n, k + 2n, ..., so that a batch of two streams, one behind the other, is mixed in each.
+    With ``chunk_size`` only the embeddings are kept: backward runs ``encode`` again, one chunk at a
+    time and with the same random numbers, and then frees that chunk's activations. Chunk sizes
+    differ by at most one row; a chunk has at most ``chunk_size`` (at least 2) rows, or 3 where an
+    odd batch would otherwise leave a single row, which batch norm cannot use. Chunk k of n has the
+    rows k, k + n, k + 2n, ..., so that each chunk mixes the two streams of a concatenated batch.
 
-    Batch norm sees one chunk at a time: it normalises with a chunk's statistics, and its running
-    statistics move once a chunk, n times a batch (once only: not again in backward). Without batch
-    norm, or in eval mode, embeddings and gradients are those of the whole batch.
+    Batch norm sees one chunk at a time: it normalises with the chunk's statistics, and its running
+    statistics are updated once for each chunk (not again in backward). Without batch norm, or in
+    eval mode, embeddings and gradients are those of the full batch.
     """
     if chunk_size is None:
         return encode(inputs)
@@ -43,25 +43,25 @@ def embed_in_chunks(
         )
         for first in range(chunks)
     ]
-    places = torch.arange(rows, device=inputs.device)
-    order = torch.cat([places[first::chunks] for first in range(chunks)])
+    indices = torch.arange(rows, device=inputs.device)
+    order = torch.cat([indices[first::chunks] for first in range(chunks)])
     return torch.cat(embedded)[order.argsort()]
 
 
 class _FrozenStatistics(AbstractContextManager[None]):
-    """While entered, a training pass leaves the running statistics of batch norms as they are."""
+    """A context in which a training pass does not update batch norms' running statistics."""
 
     def __init__(self, network: nn.Module) -> None:
         self._norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-        self._kept: list[tuple[float | None, Tensor | None]] = []
+        self._saved: list[tuple[float | None, Tensor | None]] = []
 
     def __enter__(self) -> None:
-        self._kept = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        self._saved = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
         for norm in self._norms:
-            counted = norm.num_batches_tracked
+            batches = norm.num_batches_tracked
             norm.momentum, norm.num_batches_tracked = (
                 0.0,
-                None if counted is None else counted.clone(),
+                None if batches is None else batches.clone(),
             )
 
     def __exit__(
@@ -70,5 +70,5 @@ class _FrozenStatistics(AbstractContextManager[None]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for norm, kept in zip(self._norms, self._kept, strict=True):
-            norm.momentum, norm.num_batches_tracked = kept
+        for norm, saved in zip(self._norms, self._saved, strict=True):
+            norm.momentum, norm.num_batches_tracked = saved

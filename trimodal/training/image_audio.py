@@ -1,4 +1,4 @@
-"""The image-audio stream: a frame of each clip and the audio centred on it, read from shards."""
+"""The image-audio stream: pairs of a frame and the audio centred on it, read from shards."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,16 +17,15 @@ from trimodal.training.random_streams import (
     SampleIndex,
     random_fields,
 )
-from trimodal.training.readers import read_frame, read_windows
+from trimodal.training.readers import Pair, read_frame, read_windows
 
-Pair = tuple[Tensor, Tensor]
 _FIELDS = random_fields("frame", *VIEW_FIELDS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameSampling:
-    """Which frames of a clip train, ``first_frame`` to ``last_frame``, and which one validates
-    (docs/method.md, Data: the authors' code has 2, 8 and 4). Frames are numbered from 1.
+    """The frames of a clip used in training, ``first_frame`` to ``last_frame``, and the one used in
+    validation (the authors' code: 2 to 8, and 4; docs/method.md, Data). Frames are numbered from 1.
     """
 
     first_frame: int
@@ -62,8 +61,11 @@ class _Clips:
     def _read(
         self, clips: Sequence[IndexedClip], positions: Sequence[FramePosition]
     ) -> tuple[list[Tensor], Tensor]:
-        frames = [read_frame(clip, at.frame) for clip, at in zip(clips, positions, strict=True)]
-        centres = [at.centre_seconds for at in positions]
+        frames = [
+            read_frame(clip, position.frame)
+            for clip, position in zip(clips, positions, strict=True)
+        ]
+        centres = [position.centre_seconds for position in positions]
         return frames, read_windows(clips, centres, self._front_end)[0]
 
 
@@ -71,8 +73,8 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
     """For training: a frame of each clip and the audio centred on it, uint8 (3, crop, crop) and
     float32 (1, mels, columns).
 
-    The frame is drawn anew in every round among those whose whole window fits, and augmented.
-    Samples of one round are read together, frames and windows of a batch as one array each.
+    In each round the frame is drawn at random from those whose window fits into the audio, and
+    augmented.
     """
 
     def __init__(
@@ -97,7 +99,7 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
         clips = [self._clips[index.sample] for index in indices]
         random = self._views.of(indices)
         candidates = zip(random["frame"].tolist(), map(self.positions, clips), strict=True)
-        chosen = [positions[int(share * len(positions))] for share, positions in candidates]
+        chosen = [positions[int(fraction * len(positions))] for fraction, positions in candidates]
         frames, windows = self._read(clips, chosen)
         self._mask(windows, indices)
         return training_views(frames, self._augment, random), windows
@@ -114,7 +116,7 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
 
 
 class ImageAudioValidation(_Clips, Dataset[Pair]):
-    """For validation, nothing random: the validation frame of each clip (or the nearest whose
+    """For validation, without randomness: the validation frame of each clip (or the nearest whose
     window fits) and the audio centred on it, uint8 (3, crop, crop) and float32 (1, mels, columns).
     """
 
@@ -135,9 +137,11 @@ class ImageAudioValidation(_Clips, Dataset[Pair]):
     def __getitems__(self, rows: Sequence[int]) -> Pair:
         """Uint8 (rows, 3, crop, crop), (rows, 1, mels, columns)."""
         clips = [self._clips[row] for row in rows]
-        chosen = [min(self.positions(clip), key=self._from_validation_frame) for clip in clips]
+        chosen = [
+            min(self.positions(clip), key=self._distance_to_validation_frame) for clip in clips
+        ]
         frames, windows = self._read(clips, chosen)
         return centre_views(frames, self._augment), windows
 
-    def _from_validation_frame(self, position: FramePosition) -> int:
+    def _distance_to_validation_frame(self, position: FramePosition) -> int:
         return abs(position.frame - self._sampling.validation_frame)

@@ -1,4 +1,4 @@
-"""The image-text stream: an image and one of its captions, read from shards and tables."""
+"""The image-text stream: pairs of an image and one of its captions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,23 +24,22 @@ from trimodal.training.random_streams import (
     SampleIndex,
     random_fields,
 )
-from trimodal.training.readers import read_image
+from trimodal.training.readers import Pair, read_image
 
-Pair = tuple[Tensor, Tensor]
 _FIELDS = random_fields("caption", *VIEW_FIELDS)
 
 
 class _CaptionedImages:
-    """The images of a split that have captions, as columns: where an image lies, and the rows of
-    its captions, ``_first_caption`` to before ``_captions_end``. Raises DataError where the files
-    of ``captions_dir`` and ``images_dir`` do not belong together.
+    """The images of a split that have captions, as columns: the offset of each image in its shard,
+    and the rows of its captions, ``_first_caption`` to before ``_captions_end``. Raises DataError
+    if the files of ``captions_dir`` and ``images_dir`` do not belong together.
     """
 
     def __init__(self, captions_dir: Path, images_dir: Path, split: Split) -> None:
         self._ids_path = captions_dir / "token_ids.npy"
-        self._token_ids = _mapped(self._ids_path)
-        wanted = pc.field("split") == split
-        images = read_table(images_dir / "index.parquet", IMAGE_SCHEMA, filters=wanted)
+        self._token_ids = _memory_map(self._ids_path)
+        in_split = pc.field("split") == split
+        images = read_table(images_dir / "index.parquet", IMAGE_SCHEMA, filters=in_split)
         _check_image_shards(images_dir, images)
         captioned = _captioned_images(captions_dir, len(self._token_ids))
         rows = pc.index_in(images["image_id"], captioned.values)
@@ -74,14 +73,14 @@ class _CaptionedImages:
         return {name: value for name, value in vars(self).items() if name != "_token_ids"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A process that is not forked maps the word ids itself."""
+        """A process that was not forked memory-maps the word ids itself."""
         vars(self).update(state)
-        self._token_ids = _mapped(self._ids_path)
+        self._token_ids = _memory_map(self._ids_path)
 
 
 class ImageTextPairs(_CaptionedImages, Dataset[Pair]):
     """For training: an image and one of its captions, uint8 (3, crop, crop) and int64 (16,) word
-    ids. The caption is drawn anew in every round, and the image augmented.
+    ids. In each round the caption is drawn at random and the image augmented.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class ImageTextPairs(_CaptionedImages, Dataset[Pair]):
 
 
 class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
-    """For validation, nothing random: an image and its first caption, uint8 (3, crop, crop) and
+    """For validation, without randomness: an image and its first caption, uint8 (3, crop, crop) and
     int64 (16,) word ids.
     """
 
@@ -129,12 +128,14 @@ class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
 
 
 def _check_image_shards(images_dir: Path, images: pa.Table) -> None:
-    """Looks for the first and the last image of each shard; raises DataError, naming the file."""
+    """Checks that each shard contains its first and its last image; raises DataError, naming the
+    file, if not.
+    """
     path = images_dir / "index.parquet"
-    ends: dict[str, list[int]] = {}
+    first_and_last: dict[str, list[int]] = {}
     for row, name in enumerate(images["shard"].to_pylist()):
-        ends.setdefault(name, [row, row])[1] = row
-    for name, rows in ends.items():
+        first_and_last.setdefault(name, [row, row])[1] = row
+    for name, rows in first_and_last.items():
         for row in rows:
             image_id, offset, size = (
                 images[c][row].as_py() for c in ("image_id", "offset", "size")
@@ -143,23 +144,23 @@ def _check_image_shards(images_dir: Path, images: pa.Table) -> None:
             check_member(shard, f"{image_id}.jpg", Extent(offset=offset, size=size))
 
 
-def _mapped(path: Path) -> npt.NDArray[np.int32]:
+def _memory_map(path: Path) -> npt.NDArray[np.int32]:
     try:
         ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a whole .npy file: {error}") from error
+        raise DataError(f"{path}: not a complete .npy file: {error}") from error
     if ids.dtype != np.int32 or ids.shape[1:] != (WORDS,):
-        raise DataError(f"{path}: {ids.dtype} {ids.shape} are not word ids")
+        raise DataError(f"{path}: {ids.dtype} {ids.shape}, not word ids: int32 (captions, {WORDS})")
     return ids
 
 
 def _captioned_images(captions_dir: Path, captions: int) -> pa.RunEndEncodedArray:
-    """The image ids of ``captions.parquet``, each once, with the row behind its last caption."""
+    """The image ids of ``captions.parquet``, each once, with the row after its last caption."""
     path = captions_dir / "captions.parquet"
     names = read_table(path, CAPTION_SCHEMA, columns=["image_id"])["image_id"]
     if len(names) != captions:
         raise DataError(
-            f"{path} has {len(names)} captions, token_ids.npy beside it {captions}; "
+            f"{path} has {len(names)} captions, but token_ids.npy beside it {captions}; "
             "run the captions stage again"
         )
     return pc.run_end_encode(pa.concat_arrays(names.chunks), run_end_type=pa.int32())

@@ -1,5 +1,5 @@
-"""One stage as several processes of this machine, each on a device of its own: what
-``torchrun --nproc-per-node N`` does, from within the stage.
+"""Runs a stage as several processes of this machine, each on a device of its own: what
+``torchrun --nproc-per-node N`` does, but from within the stage.
 """
 
 import signal
@@ -12,16 +12,17 @@ from trimodal.training.distributed import under_torchrun
 
 
 class LaunchError(UserError, RuntimeError):
-    """One of the processes ended with an error; the others were ended then."""
+    """One of the processes failed; the others were terminated."""
 
 
-def run_on_devices(devices: Devices, wanted: Device) -> bool:
-    """Runs this very command once for each of ``devices``; False, at once, where it is to run here:
-    on one device, or where torchrun has started this process already.
+def run_on_devices(devices: Devices, device: Device) -> bool:
+    """Runs this process's command again, once for each of ``devices``, and returns True. Returns
+    False, without running anything, if this process is to do the work: there is one device, or
+    torchrun has started this process already.
 
-    Raises LaunchError, once all have ended, if one ends with an error.
+    Raises LaunchError, after all processes have ended, if one of them fails.
     """
-    processes = count_devices(devices, wanted)
+    processes = count_devices(devices, device)
     if processes == 1 or under_torchrun():
         return False
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -36,13 +37,13 @@ def run_on_devices(devices: Devices, wanted: Device) -> bool:
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         raise LaunchError(
-            f"process {rank + 1} of {processes} {_how_it_ended(failure.exitcode)}; the others were "
-            "ended. What was saved stays: run dvc repro again"
+            f"process {rank + 1} of {processes} {_exit_reason(failure.exitcode)}; the others were "
+            "terminated. Run dvc repro again; training resumes from its last checkpoint"
         ) from None
     return True
 
 
-def _how_it_ended(exit_code: int) -> str:
+def _exit_reason(exit_code: int) -> str:
     if exit_code < 0:
         return f"died of signal {-exit_code} ({signal.strsignal(-exit_code)})"
-    return f"left with exit code {exit_code} (its message stands above)"
+    return f"failed with exit code {exit_code} (its message is above)"

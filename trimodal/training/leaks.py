@@ -1,7 +1,7 @@
-"""Whether test videos are in what training sees: the clip, its YouTube video or its pictures.
+"""Detects test videos that are in the training data: same clip, YouTube video, frame or image.
 
-Training sees the training and validation clips and all caption images. Pictures are compared byte
-for byte as they are stored: that finds copies of one file, not the same film encoded twice.
+The training data are the training and validation clips and all captioned images. Images are
+compared byte for byte as stored: that finds copies of one file, not a film encoded twice.
 """
 
 from collections.abc import Collection, Mapping
@@ -27,8 +27,8 @@ _EXAMPLES = 5
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class LeaksConfig:
-    """Section ``leaks``. Where test videos are in training, ``fail`` stops train and evaluate,
-    ``leave_out`` drops them from the evaluation and ``keep`` only counts them in the audit.
+    """Section ``leaks``. If test videos are in the training data, ``fail`` stops train and
+    evaluate, ``leave_out`` leaves them out of the evaluation and ``keep`` only counts them.
     """
 
     test_in_training: Policy
@@ -36,56 +36,56 @@ class LeaksConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Leaks:
-    """``found`` has the leaked ``test_videos`` of each reason, each with the first clip or image of
-    training that it shares; ``unknown_origin`` are test videos whose YouTube id nobody knows.
+    """``by_reason`` has the leaked ``test_videos`` for each reason, each with the first training
+    clip or image that it matches; ``unknown_origin`` are test videos without a known YouTube id.
     """
 
     test_videos: frozenset[str]
-    found: Mapping[Reason, Mapping[str, str]]
+    by_reason: Mapping[Reason, Mapping[str, str]]
     unknown_origin: frozenset[str]
 
     @property
     def videos(self) -> frozenset[str]:
-        """The test videos that are in training, whatever the reason."""
-        return frozenset().union(*self.found.values())
+        """The test videos that are in the training data, for any reason."""
+        return frozenset().union(*self.by_reason.values())
 
     def among(self, videos: Collection[str]) -> "Leaks":
-        """What of this concerns ``videos``."""
+        """The leaks of ``videos`` alone."""
         chosen = frozenset(videos)
         return Leaks(
             test_videos=self.test_videos & chosen,
-            found={
+            by_reason={
                 reason: {video: other for video, other in pairs.items() if video in chosen}
-                for reason, pairs in self.found.items()
+                for reason, pairs in self.by_reason.items()
             },
             unknown_origin=self.unknown_origin & chosen,
         )
 
 
 def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
-    """Compares the test clips of ``av_dir`` with everything else there and in ``images_dir``.
+    """Compares the test clips of ``av_dir`` with its other clips and the images of ``images_dir``.
 
-    Raises DataError for an index that does not say what to compare.
+    Raises DataError for an index without the columns to compare.
     """
     clips = _read(av_dir, ("split", "clip_id", "youtube_id", "picture_fingerprints"), "extract")
     images = _read(images_dir, ("image_id", "picture_fingerprint"), "captions")
     is_test = pc.equal(clips["split"], "test")
-    test, trained = clips.filter(is_test), clips.filter(pc.invert(is_test))
-    pictures = pa.concat_tables([_frames(trained), _images(images)])
+    test, training = clips.filter(is_test), clips.filter(pc.invert(is_test))
+    training_images = pa.concat_tables([_frames(training), _images(images)])
 
     def shared(column: str) -> dict[str, str]:
-        ours, others = (
+        test_keys, training_keys = (
             part.select(["clip_id", column]).rename_columns(["owner", "key"])
-            for part in (test, trained)
+            for part in (test, training)
         )
-        return _shared(ours, others, nothing="")
+        return _shared(test_keys, training_keys, ignored="")
 
     return Leaks(
         test_videos=frozenset(test["clip_id"].to_pylist()),
-        found={
+        by_reason={
             "same_clip": shared("clip_id"),
             "same_youtube_video": shared("youtube_id"),
-            "same_picture": _shared(_frames(test), pictures, nothing=UNIFORM_IMAGE),
+            "same_picture": _shared(_frames(test), training_images, ignored=UNIFORM_IMAGE),
         },
         unknown_origin=frozenset(
             test["clip_id"].filter(pc.equal(test["youtube_id"], "")).to_pylist()
@@ -94,23 +94,25 @@ def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
 
 
 def check_leaks(stage: str, leaks: Leaks, config: LeaksConfig) -> None:
-    """Raises DataError, with five examples of each reason, if a test video is in training and
-    ``leaks.test_in_training`` is ``fail``; else says in the log how many are.
+    """If test videos are in the training data: raises DataError, with up to five examples for each
+    reason, if ``leaks.test_in_training`` is ``fail``, and else logs the same.
     """
     if not leaks.videos:
         return
     policy = config.test_in_training
-    told = f"{stage}: {len(leaks.videos)} of {len(leaks.test_videos)} test videos are in training"
-    lines = [_line(reason, pairs) for reason, pairs in leaks.found.items() if pairs]
+    headline = (
+        f"{stage}: {len(leaks.videos)} of {len(leaks.test_videos)} test videos are in training"
+    )
+    lines = [_line(reason, pairs) for reason, pairs in leaks.by_reason.items() if pairs]
     if policy != "fail":
-        log.info(f"{told} (leaks.test_in_training: {policy})\n" + "\n".join(lines))
+        log.info(f"{headline} (leaks.test_in_training: {policy})\n" + "\n".join(lines))
         return
     raise DataError(
         "\n".join(
             [
-                f"{told}: retrieval would be easier than it is (test video <-> in training)",
+                f"{headline}: the metrics would be too good (test video <-> training data)",
                 *lines,
-                "take those clips and images out of training, or set leaks.test_in_training to "
+                "remove those clips and images from training, or set leaks.test_in_training to "
                 "leave_out (evaluate leaves these videos out) or keep (evaluate counts them)",
             ]
         )
@@ -125,34 +127,34 @@ def _line(reason: Reason, pairs: Mapping[str, str]) -> str:
 
 def _read(folder: Path, columns: tuple[str, ...], stage: str) -> pa.Table:
     path = folder / "index.parquet"
-    if lacking := set(columns) - set(pq.read_schema(path).names):
-        raise DataError(f"{path} has no {', '.join(sorted(lacking))}; run the {stage} stage again")
+    if missing := set(columns) - set(pq.read_schema(path).names):
+        raise DataError(f"{path} has no {', '.join(sorted(missing))}; run the {stage} stage again")
     return pq.read_table(path, columns=list(columns)).combine_chunks()
 
 
 def _frames(clips: pa.Table) -> pa.Table:
-    """A row a frame: the clip it is of, its fingerprint."""
+    """One row for each frame: its clip as ``owner``, its fingerprint as ``key``."""
     lists = clips["picture_fingerprints"].combine_chunks()
     owners = clips["clip_id"].combine_chunks().take(pc.list_parent_indices(lists))
     return pa.table({"owner": owners, "key": pc.list_flatten(lists)})
 
 
 def _images(images: pa.Table) -> pa.Table:
-    """A row an image: its name, its fingerprint."""
+    """One row for each image: its name as ``owner``, its fingerprint as ``key``."""
     owners = pc.binary_join_element_wise("image", images["image_id"], " ")
     return pa.table({"owner": owners, "key": images["picture_fingerprint"]})
 
 
-def _shared(test: pa.Table, trained: pa.Table, *, nothing: str | int) -> dict[str, str]:
-    """Each owner in ``test`` that has a ``key`` which ``trained`` has too, with the first owner of
-    that key there; the key ``nothing`` is none.
+def _shared(test: pa.Table, training: pa.Table, *, ignored: str | int) -> dict[str, str]:
+    """Each owner in ``test`` of a ``key`` that is also in ``training``, with that key's first owner
+    there. The key ``ignored`` does not count.
     """
-    test = test.filter(pc.not_equal(test["key"], nothing)).combine_chunks()
-    trained = trained.filter(pc.is_in(trained["key"], test["key"].combine_chunks()))
-    places = pc.index_in(test["key"], trained["key"].combine_chunks())
-    owners = test["owner"].filter(pc.is_valid(places)).to_pylist()
-    others = trained["owner"].take(places.drop_null()).to_pylist()
-    found: dict[str, str] = {}
-    for owner, other in zip(owners, others, strict=True):
-        found.setdefault(owner, other)
-    return found
+    test = test.filter(pc.not_equal(test["key"], ignored)).combine_chunks()
+    training = training.filter(pc.is_in(training["key"], test["key"].combine_chunks()))
+    rows = pc.index_in(test["key"], training["key"].combine_chunks())
+    owners = test["owner"].filter(pc.is_valid(rows)).to_pylist()
+    matches = training["owner"].take(rows.drop_null()).to_pylist()
+    first_match: dict[str, str] = {}
+    for owner, match in zip(owners, matches, strict=True):
+        first_match.setdefault(owner, match)
+    return first_match

@@ -1,4 +1,4 @@
-"""The epochs of a training run, and which one is kept (docs/method.md, Training)."""
+"""The epochs of a training run and the choice of the best one (docs/method.md, Training)."""
 
 import math
 import time
@@ -20,7 +20,7 @@ from trimodal.training.trainer import Trainer, mean_losses
 
 
 class TrainingError(UserError, RuntimeError):
-    """A training run that cannot go on: losses that are no numbers, memory or a loader lost."""
+    """A training run that cannot continue: a loss that is not finite, memory or a loader lost."""
 
 
 def run_epochs(
@@ -33,10 +33,10 @@ def run_epochs(
     save: Callable[[], None],
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Takes the run to its end: logs each epoch through DVCLive (those of an earlier process once
-    more; the first rank does), keeps the best weights in ``run``, and calls ``save`` every
+    """Trains for the remaining epochs of ``run``. Rank 0 logs each epoch through DVCLive, including
+    those of an earlier process. Keeps the best weights in ``run``, and calls ``save`` every
     ``machine.checkpoint_every_steps`` and at the end. Raises TrainingError for losses that are not
-    finite.
+    finite, for a GPU out of memory and for a killed loader.
     """
     with ExitStack() as stack:
         live = None
@@ -47,10 +47,12 @@ def run_epochs(
         for scores in run.history:
             _log_epoch(live, scores)
         if len(run.history) < config.epochs:
-            with _memory_and_loaders():
+            with _explain_lost_memory_and_loaders():
                 _remaining_epochs(trainer, streams, config, machine, live, run, save, world)
         if not run.best_epoch:
-            raise TrainingError("train: no epoch had a finite validation loss; lower the rate")
+            raise TrainingError(
+                "train: no epoch had a finite validation loss; lower train.learning_rate"
+            )
         if live:
             live.log_metric("best/epoch", run.best_epoch, plot=False)
             live.log_metric("best/val_loss", run.best_loss, plot=False)
@@ -83,7 +85,7 @@ def _remaining_epochs(
             scores = {"train": means, "val": trainer.validate(streams)}
             trainer.end_epoch()
             if scores["val"]["loss"] < run.best_loss:
-                run.keep(trainer.network.state_dict(), epoch, scores["val"]["loss"])
+                run.keep_best(trainer.network.state_dict(), epoch, scores["val"]["loss"])
             run.history.append(scores)
             run.losses.clear()
             _log_epoch(live, scores)
@@ -94,27 +96,27 @@ def _remaining_epochs(
 
 
 @contextmanager
-def _memory_and_loaders() -> Iterator[None]:
-    """Says what can be done about a GPU without memory and about a loader that was killed, of which
-    PyTorch tells only by the words of a RuntimeError, raised anywhere: by a signal's handler, which
-    may come behind the error of a connection that the loader no longer answers.
+def _explain_lost_memory_and_loaders() -> Iterator[None]:
+    """Raises TrainingError with advice for a GPU out of memory and for a loader process that was
+    killed. PyTorch reports the latter as a RuntimeError, known only by its text and raised anywhere
+    by a signal handler, which may run after the error of a connection that the loader closed.
     """
     try:
         try:
             yield
         except (ConnectionError, EOFError):
-            time.sleep(5)  # until the handler raises
+            time.sleep(5)  # until the signal handler raises
             raise
     except torch.OutOfMemoryError as error:
         raise TrainingError(
-            f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
+            f"train: {error}; run dvc repro again to resume from the last checkpoint, with "
             "a smaller train.batch_size or train.chunk_size"
         ) from error
     except RuntimeError as error:
         if not str(error).startswith("DataLoader worker"):
             raise
         raise TrainingError(
-            f"train: {error}; the run goes on from its last checkpoint: run dvc repro again, with "
+            f"train: {error}; run dvc repro again to resume from the last checkpoint, with "
             "fewer machine.loader_workers if memory ran out"
         ) from error
 
@@ -122,7 +124,7 @@ def _memory_and_loaders() -> Iterator[None]:
 def _log_epoch(live: Live | None, scores: Scores) -> None:
     if live is None:
         return
-    for part, values in scores.items():
+    for split, values in scores.items():
         for name, value in values.items():
-            live.log_metric(f"{part}/{name}", value)
+            live.log_metric(f"{split}/{name}", value)
     live.next_step()  # type: ignore[no-untyped-call]

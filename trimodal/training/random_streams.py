@@ -1,7 +1,7 @@
-"""Everything that training draws at random: one stream of numbers for each purpose.
+"""The random numbers of training: one stream for each purpose.
 
-A number depends on the seed, the stream, the round (pass over the data set) and the sample alone,
-so the number of loader workers or processes does not matter.
+A number depends only on the seed, the stream, the round (pass over the data set) and the sample,
+not on the number of loader workers or processes.
 """
 
 from collections.abc import Sequence
@@ -22,8 +22,8 @@ class SampleIndex(NamedTuple):
 
 
 class RandomStream(Enum):
-    """What is random in training. All keys of generators have one length, and no two streams share
-    one: NumPy pads a shorter key with zeros, so that [1, 2, 0] and [1, 2, 0, 0] are the same.
+    """What is random in training. All generator keys have the same length and no two streams share
+    one: NumPy pads shorter keys with zeros, so that [1, 2, 0] and [1, 2, 0, 0] are the same.
     """
 
     CLIP_VIEWS = "clip views"
@@ -33,7 +33,7 @@ class RandomStream(Enum):
     CLIP_MASKS = "clip masks"
 
     def generator(self, seed: int, round_number: int) -> np.random.Generator:
-        """The generator of one pass over the data."""
+        """The generator of one round."""
         words = {
             RandomStream.CLIP_VIEWS: (0, round_number, 0),
             RandomStream.IMAGE_VIEWS: (1, round_number, 0),
@@ -45,7 +45,7 @@ class RandomStream(Enum):
 
 
 def random_fields(*names: str) -> np.dtype[np.void]:
-    """A record of float32 numbers in [0, 1), by name."""
+    """The dtype of a record with these fields: float32 numbers in [0, 1)."""
     return np.dtype([(name, np.float32) for name in names])
 
 
@@ -59,8 +59,8 @@ class RandomFields:
         self._table = np.empty(0, record)
 
     def of(self, indices: Sequence[SampleIndex]) -> Fields:
-        """The records of samples of one round, (indices,); those of a round are drawn together,
-        when it is first asked for.
+        """The records of samples of one round, (indices,). All records of a round are drawn at
+        once, at its first sample.
         """
         if indices[0].round != self._round:
             self._round = indices[0].round

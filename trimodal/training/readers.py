@@ -1,4 +1,4 @@
-"""Frames, images and windows read by seek from shards."""
+"""Reads frames, images and audio windows from shards by offset."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +19,14 @@ from trimodal.media.windows import (
 from trimodal.models.preprocessing import decode_jpeg
 from trimodal.training.clip_index import IndexedClip
 
+Pair = tuple[Tensor, Tensor]  # images and their partners, of one sample or stacked to a batch
+
 
 def read_windows(
     clips: Sequence[IndexedClip], centres_seconds: Sequence[float], front_end: AudioFrontEnd
 ) -> tuple[Tensor, list[int]]:
-    """The audio network's inputs, windows of clips centred on seconds: float32 (windows, 1, mels,
-    columns); and how many columns of each lie outside the clip's audio and are silence.
+    """The audio windows of clips centred on the given seconds, float32 (windows, 1, mels, columns);
+    and the number of columns of each that are outside the clip's audio and filled with silence.
     """
     mel = front_end.mel
     decibels = np.empty((len(clips), front_end.columns, mel.mels), np.float32)
@@ -46,8 +48,8 @@ def read_frame(clip: IndexedClip, frame: int) -> Tensor:
 
 
 def read_image(shard: Path, offset: int, size: int) -> Tensor:
-    """The JPEG at an offset of a shard, uint8 (3, height, width); raises DataError if there is
-    none.
+    """The JPEG at an offset of a shard, uint8 (3, height, width); raises DataError if it is
+    not one.
     """
     try:
         return decode_jpeg(read_extent(shard, offset, size))

@@ -1,7 +1,7 @@
-"""A training run on disk: all it needs to go on exactly where it was, in one safetensors file.
+"""A training run on disk: all that is needed to resume it exactly, in one safetensors file.
 
-Tensors (networks, optimiser, random state, losses of the epoch under way, the best weights so far)
-and, as JSON in the file's header, the rest. Nothing is unpickled.
+It has tensors (networks, optimiser, random state, losses of the unfinished epoch, the best weights
+so far) and, as JSON in the file's header, the rest. Nothing is unpickled.
 """
 
 import json
@@ -21,18 +21,18 @@ from trimodal.core.records import DataError
 from trimodal.training.distributed import World
 from trimodal.training.trainer import StepLosses, Trainer
 
-_FORMAT = 2
+_FORMAT = 3
 _HEADER = "run"
 Scores = dict[str, dict[str, float]]
 
 
-class RunRefusedError(DataError):
-    """A run on disk that cannot go on as this one: other params, data or code, or a broken file."""
+class ResumeError(DataError):
+    """A run on disk cannot be resumed: other params, data or code, or a damaged file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunIdentity:
-    """What a run is of: fingerprints of the params that shape it, of its data and of its code."""
+    """Fingerprints of all that determines a run's result: its params, its data and its code."""
 
     params: str
     data: str
@@ -41,9 +41,10 @@ class RunIdentity:
 
 @dataclass(kw_only=True)
 class Run:
-    """How far a training run has come. ``history`` has an entry an epoch, {'train': ..., 'val':
-    ...}; ``losses`` are those of the steps since then; ``best_weights`` is empty until there is a
-    best epoch. ``random`` is PyTorch's state where the run was left, by device, a row a rank.
+    """The progress of a training run. ``history`` has an entry for each epoch, {'train': ...,
+    'val': ...}; ``losses`` are those of the unfinished epoch's steps; ``best_weights`` is empty
+    until there is a best epoch. ``random`` is PyTorch's random state at the last save, by device,
+    with a row for each rank.
     """
 
     step: int = 0
@@ -54,18 +55,18 @@ class Run:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Tensor] = field(default_factory=dict)
 
-    def keep(self, weights: Mapping[str, Tensor], epoch: int, loss: float) -> None:
-        """Takes a copy of the weights as the best so far."""
+    def keep_best(self, weights: Mapping[str, Tensor], epoch: int, loss: float) -> None:
+        """Copies the weights as the best so far."""
         self.best_epoch, self.best_loss = epoch, loss
         self.best_weights = {
             name: tensor.detach().cpu().clone() for name, tensor in weights.items()
         }
 
     def restore_random(self, rank: int) -> None:
-        """Sets PyTorch's random state to where a rank was left; to be called when all that draws
-        from it on the way to the first step has been set up.
+        """Restores the random state of a rank. Call it after all set-up that uses random numbers,
+        just before the first step.
         """
-        # A row's own copy: PyTorch reads a state from where its storage begins.
+        # A copy of the row: PyTorch reads a state from the start of its storage.
         states = {device: states[rank].clone() for device, states in self.random.items()}
         if states:
             torch.set_rng_state(states["cpu"])
@@ -74,20 +75,20 @@ class Run:
 
 
 def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, world: World) -> None:
-    """Writes the run atomically: the first rank does, and all must call it. Raises OSError where
-    the disk cannot take it.
+    """Writes the run atomically. All ranks must call this; rank 0 writes. Raises OSError if the
+    disk is full or fails.
     """
-    random = {"cpu": _of_all_ranks(torch.get_rng_state(), world)}
+    random = {"cpu": _gather_state(torch.get_rng_state(), world)}
     if torch.cuda.is_available():
-        random["cuda"] = _of_all_ranks(torch.cuda.get_rng_state(), world)
+        random["cuda"] = _gather_state(torch.cuda.get_rng_state(), world)
     if not world.is_main:
         return
-    tensors, facts = trainer.state()
+    tensors, metadata = trainer.state()
     parts = {
         "trainer": tensors,
         "random": random,
         "best": run.best_weights,
-        "losses": _stacked(run.losses),
+        "losses": _stack(run.losses),
     }
     header = {
         "format": _FORMAT,
@@ -96,7 +97,7 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, worl
         "history": run.history,
         "best_epoch": run.best_epoch,
         "best_loss": run.best_loss,
-        "trainer": facts,
+        "trainer": metadata,
     }
     flat = {
         f"{part}/{name}": tensor.detach().cpu().contiguous()
@@ -110,20 +111,20 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, worl
             raise OSError(f"{path}: {error}") from error
 
 
-def _of_all_ranks(state: Tensor, world: World) -> Tensor:
+def _gather_state(state: Tensor, world: World) -> Tensor:
     return world.all_gather(state[None].to(world.device))
 
 
 def load_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
-    """Reads a run back and sets the trainer to it.
+    """Reads a run and restores the trainer to its state.
 
-    Raises RunRefusedError, naming both fingerprints, for a run of other params, data or code, and
-    for a file that is no run.
+    Raises ResumeError, with both fingerprints, for a run with other params, data or code, and for
+    a file that is not a run.
     """
     header, flat = _read(path)
     for what, ours in asdict(identity).items():
         if (theirs := header["identity"].get(what)) != ours:
-            raise RunRefusedError(f"{path}: a run of other {what}: {theirs}, this one's are {ours}")
+            raise ResumeError(f"{path}: a run with other {what}: fingerprint {theirs}, not {ours}")
     parts: dict[str, dict[str, Tensor]] = {}
     for full_name, tensor in flat.items():
         part, name = full_name.split("/", 1)
@@ -141,7 +142,7 @@ def load_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
     )
 
 
-def _stacked(losses: list[StepLosses]) -> dict[str, Tensor]:
+def _stack(losses: list[StepLosses]) -> dict[str, Tensor]:
     if not losses:
         return {}
     columns = zip(*losses, strict=True)
@@ -154,7 +155,7 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             header = json.loads((file.metadata() or {})[_HEADER])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, LookupError) as error:
-        raise RunRefusedError(f"{path}: not a training run: {error}") from error
+        raise ResumeError(f"{path}: not a training run: {error}") from error
     if header.get("format") != _FORMAT:
-        raise RunRefusedError(f"{path}: a run of format {header.get('format')}, not {_FORMAT}")
+        raise ResumeError(f"{path}: a run in format {header.get('format')}, not {_FORMAT}")
     return header, tensors

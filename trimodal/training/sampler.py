@@ -1,4 +1,4 @@
-"""Which samples make a batch, for one process or several, and who reads them."""
+"""Which samples make up a batch, for one process or several, and the loaders that read them."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -8,17 +8,19 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trimodal.core.records import DataError
-from trimodal.training.image_audio import ImageAudioValidation, Pair
+from trimodal.training.image_audio import ImageAudioValidation
 from trimodal.training.image_text import ImageTextValidation
 from trimodal.training.random_streams import RandomStream, SampleIndex
+from trimodal.training.readers import Pair
 
 
 class EndlessBatches(Sampler[list[SampleIndex]]):
-    """Batches without end, from the ``first``-th (from 0) on: rounds of shuffled samples, no sample
-    twice in a batch. A round's last samples that fill no batch are left for later rounds.
+    """Endless batches, starting with batch ``first`` (from 0): rounds of shuffled samples, no
+    sample twice in a round. Samples left over at the end of a round, too few for a batch, are
+    skipped in that round.
 
-    Of each batch, process ``rank`` of ``world_size`` gets an equal part of its own, in the batch's
-    order. Raises DataError where batches cannot be split evenly, at least two samples each.
+    Process ``rank`` of ``world_size`` gets its own equal part of each batch, in the batch's order.
+    Raises DataError if a batch cannot be split evenly with at least two samples for each process.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class EndlessBatches(Sampler[list[SampleIndex]]):
         self._first = first
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        first_round, done = divmod(self._first, self.batches_per_round)
+        first_round, first_batch = divmod(self._first, self.batches_per_round)
         for round_number in count(first_round):
             order = self._stream.generator(self._seed, round_number).permutation(self._samples)
-            for batch in range(done if round_number == first_round else 0, self.batches_per_round):
+            start = first_batch if round_number == first_round else 0
+            for batch in range(start, self.batches_per_round):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
                 yield [SampleIndex(round_number, sample) for sample in chosen[self._part].tolist()]
 
@@ -59,18 +62,18 @@ class EndlessBatches(Sampler[list[SampleIndex]]):
 def training_loader(
     dataset: Dataset[Pair], batches: EndlessBatches, workers: int
 ) -> DataLoader[Pair]:
-    """Endless training batches of a stream, read ahead by ``workers`` processes (0: none)."""
+    """Endless training batches, prefetched by ``workers`` processes (0: read by this one)."""
     return DataLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_as_read,
+        collate_fn=_already_batched,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _as_read(batch: Any) -> Pair:
-    """A batch comes as arrays already."""
+def _already_batched(batch: Any) -> Pair:
+    """Data sets return a batch as stacked tensors."""
     pair: Pair = batch
     return pair
 
@@ -81,8 +84,8 @@ def validation_batches(
     rank: int = 0,
     world_size: int = 1,
 ) -> Iterator[Pair]:
-    """All samples of a validation set in order, in batches of at least two; every ``world_size``-th
-    batch, from the ``rank``-th (from 0) on.
+    """All samples of a validation set in order, in batches of at least two; of these, every
+    ``world_size``-th batch from batch ``rank`` (from 0) on.
     """
     samples = len(dataset)
     if samples < 2:
@@ -91,5 +94,5 @@ def validation_batches(
     if samples - starts[-1] < 2:
         starts.pop()
     bounds = list(zip(starts, [*starts[1:], samples], strict=True))
-    for first, end in bounds[rank::world_size]:
-        yield dataset.__getitems__(range(first, end))
+    for start, stop in bounds[rank::world_size]:
+        yield dataset.__getitems__(range(start, stop))

@@ -1,4 +1,4 @@
-"""The streams that training reads: their data sets, and batches of both in step."""
+"""The two training streams: their data sets, and pairs of batches, one of each stream."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,16 +13,16 @@ from trimodal.training.image_audio import (
     FrameSampling,
     ImageAudioPairs,
     ImageAudioValidation,
-    Pair,
 )
 from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
 from trimodal.training.random_streams import RandomStream
+from trimodal.training.readers import Pair
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streams:
-    """The four data sets that training reads."""
+    """The four data sets of training."""
 
     image_audio: ImageAudioPairs
     image_text: ImageTextPairs
@@ -60,19 +60,19 @@ def paired_batches(
     world: World = SINGLE_PROCESS,
     loader_workers: int = 0,
 ) -> tuple[Iterator[tuple[Pair, Pair]], int]:
-    """Endless pairs of batches, one of each stream, from ``first_step`` (from 0) on, of which each
-    rank gets its part, read ahead by ``loader_workers`` processes a stream; and the steps of an
-    epoch, the same for all ranks.
+    """Endless pairs of batches, one of each stream, from ``first_step`` (from 0) on; and the number
+    of steps of an epoch, the same for all ranks. Each rank gets its part of every batch. Each
+    stream is prefetched by ``loader_workers`` processes.
     """
 
-    def endless(samples: int, stream: RandomStream) -> EndlessBatches:
+    def batches(samples: int, stream: RandomStream) -> EndlessBatches:
         return EndlessBatches(
             samples, config.batch_size, config.seed, stream, first_step,
             rank=world.rank, world_size=world.size,
         )  # fmt: skip
 
-    audio = endless(len(streams.image_audio), RandomStream.CLIP_ORDER)
-    text = endless(len(streams.image_text), RandomStream.IMAGE_ORDER)
+    audio = batches(len(streams.image_audio), RandomStream.CLIP_ORDER)
+    text = batches(len(streams.image_text), RandomStream.IMAGE_ORDER)
     pairs = zip(
         training_loader(streams.image_audio, audio, loader_workers),
         training_loader(streams.image_text, text, loader_workers),

@@ -1,6 +1,4 @@
-"""Training on two streams, epoch by epoch; the best on validation is kept (docs/method.md,
-Training).
-"""
+"""Stage ``train``: trains on both streams and keeps the best epoch (docs/method.md, Training)."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +22,7 @@ from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.readers import read_frame
-from trimodal.training.resume import Run, RunIdentity, RunRefusedError, load_run, save_run
+from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
 from trimodal.training.streams import Streams, open_streams
 from trimodal.training.trainer import Trainer
 
@@ -46,14 +44,14 @@ def train(
     machine: MachineConfig,
     world: World | None = None,
 ) -> None:
-    """Trains and keeps the epoch with the lowest validation loss; curves go to ``log_dir``.
+    """Trains and saves the epoch with the lowest validation loss; curves go to ``log_dir``.
 
-    ``run_path`` holds the run, unfinished or finished: a run that was killed resumes from it, to
-    the same bytes. A run there of other params, data or code, or of another number of ranks,
-    is refused, with a word about it, and a new one begins. All ranks of ``world`` call this alike
-    and the main one writes; None is this process alone. Raises DataError, before the first step, if
-    test videos are in training (section ``leaks``), and TrainingError if no epoch had a validation
-    loss that is a number.
+    ``run_path`` holds the state of the run, unfinished or finished. A run that was killed resumes
+    from it and ends with the same bytes. A run there with other params, data or code, or another
+    number of ranks, is not resumed: the log says so and a new run starts. All ranks of ``world``
+    call this and rank 0 writes; None is this process alone. Raises DataError, before the first
+    step, if test videos are in the training data (section ``leaks``), and TrainingError as
+    :func:`~trimodal.training.loop.run_epochs`.
     """
     world = world or World(device=pick_device(machine.device))
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
@@ -62,14 +60,10 @@ def train(
     streams = open_streams(av_dir, captions_dir, images_dir, config, front_end, augment)
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, world)
-    if not world.is_main:  # all ranks have rank 0's weights, and each its own random numbers
+    if not world.is_main:  # weights are rank 0's, random numbers each rank's own
         seed = np.random.SeedSequence([config.seed, world.rank]).generate_state(1)
         torch.manual_seed(seed.item())
-    data = {
-        "av": file_fingerprint(av_dir / "index.parquet"),
-        "images": file_fingerprint(images_dir / "index.parquet"),
-        "captions": file_fingerprint(captions_dir / "captions.parquet"),
-    }
+    data = _data_fingerprints(av_dir, captions_dir, images_dir)
     sections = [asdict(section) for section in (config, loss, model, front_end, augment)]
     identity = RunIdentity(
         params=fingerprint([world.size, *sections]),
@@ -103,6 +97,14 @@ def train(
     _log_summary(run, streams, config, front_end, world)
 
 
+def _data_fingerprints(av_dir: Path, captions_dir: Path, images_dir: Path) -> dict[str, str]:
+    return {
+        "av": file_fingerprint(av_dir / "index.parquet"),
+        "images": file_fingerprint(images_dir / "index.parquet"),
+        "captions": file_fingerprint(captions_dir / "captions.parquet"),
+    }
+
+
 def _log_summary(
     run: Run, streams: Streams, config: TrainConfig, front_end: AudioFrontEnd, world: World
 ) -> None:
@@ -112,9 +114,9 @@ def _log_summary(
     )
     log.info(
         f"train: {config.epochs} epochs on {world.size} x {world.device.type}, "
-        f"{len(streams.image_audio)} clips ({padded} shorter than a window, padded), "
+        f"{len(streams.image_audio)} clips ({padded} shorter than a window and padded), "
         f"{len(streams.image_text)} images; "
-        f"kept epoch {run.best_epoch} with validation loss {run.best_loss:.4f}"
+        f"best epoch {run.best_epoch}, validation loss {run.best_loss:.4f}"
     )
 
 
@@ -123,8 +125,8 @@ def _open_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
         return Run()
     try:
         run = load_run(path, identity, trainer)
-    except RunRefusedError as error:
-        log.info(f"train: {error}; a new run begins")
+    except ResumeError as error:
+        log.info(f"train: {error}; starting a new run")
         return Run()
     log.info(f"train: {path}: resumes after step {run.step}")
     return run
@@ -134,6 +136,6 @@ def _check_same_step(step: int, world: World, path: Path) -> None:
     steps = world.all_gather(torch.tensor([step], device=world.device)).tolist()
     if len(set(steps)) > 1:
         raise TrainingError(
-            f"train: the processes found runs at steps {steps}: {path} must lie where the machines "
-            "of all of them see it"
+            f"train: the processes would resume at different steps, {steps}: {path} must be on a "
+            "disk that all machines share"
         )

@@ -1,6 +1,6 @@
 """The index of clips as columns against its rows."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,8 @@ from trimodal.core.schemas import AV_SCHEMA
 from trimodal.training.clip_index import ClipTable, read_index
 
 
-def rows(count: int) -> list[dict[str, Any]]:
-    """0 to 11 frames a clip, three shards, every number another one."""
+def index_rows(count: int) -> list[dict[str, Any]]:
+    """Clips of 0 to 11 frames in three shards; no two numbers are equal."""
     return [
         {
             "split": "train", "shard": f"train-{n // 5:06d}.tar", "shard_fingerprint": "f",
@@ -30,22 +30,22 @@ def rows(count: int) -> list[dict[str, Any]]:
 
 def expected(av_dir: Path, row: dict[str, Any]) -> dict[str, Any]:
     others = ("split", "shard_fingerprint", "youtube_id", "picture_fingerprints")
-    kept = {name: value for name, value in row.items() if name not in others}
+    columns = {name: value for name, value in row.items() if name not in others}
     sequences = {name: tuple(row[name]) for name in ("frame_offsets", "frame_sizes")}
-    return kept | sequences | {"shard": av_dir / row["shard"]}
+    return columns | sequences | {"shard": av_dir / row["shard"]}
 
 
 @pytest.mark.parametrize("pieces", [1, 3])
-def test_clips_are_the_rows(pieces: int, tmp_path: Path) -> None:
-    told = rows(15)
+def test_clips_have_the_values_of_the_rows(pieces: int, tmp_path: Path) -> None:
+    rows = index_rows(15)
     step = 15 // pieces
-    parts = [pa.Table.from_pylist(told[k : k + step], AV_SCHEMA) for k in range(0, 15, step)]
+    parts = [pa.Table.from_pylist(rows[k : k + step], AV_SCHEMA) for k in range(0, 15, step)]
     clips = ClipTable(tmp_path, pa.concat_tables(parts))
-    wanted = [expected(tmp_path, row) for row in told]
+    expected_clips = [expected(tmp_path, row) for row in rows]
     assert len(clips) == 15
-    assert [asdict(clip) for clip in clips] == wanted
-    assert asdict(clips[-1]) == wanted[-1]
-    assert [asdict(clip) for clip in clips[3:9:2]] == wanted[3:9:2]
+    assert [asdict(clip) for clip in clips] == expected_clips
+    assert asdict(clips[-1]) == expected_clips[-1]
+    assert [asdict(clip) for clip in clips[3:9:2]] == expected_clips[3:9:2]
     assert isinstance(clips[14].mel_offset, int)
     assert isinstance(clips[14].frame_sizes[0], int)
     for outside in (15, -16):
@@ -58,23 +58,32 @@ def test_a_split_without_clips_is_empty(tmp_path: Path) -> None:
     assert (len(clips), list(clips)) == (0, [])
 
 
-def test_part_of_a_table_is_its_own_rows(tmp_path: Path) -> None:
-    told = rows(15)
-    part = pa.Table.from_pylist(told, AV_SCHEMA).slice(4, 6)
+def test_a_slice_of_a_table_gives_its_own_rows(tmp_path: Path) -> None:
+    rows = index_rows(15)
+    part = pa.Table.from_pylist(rows, AV_SCHEMA).slice(4, 6)
     clips = ClipTable(tmp_path, part)
-    assert [asdict(clip) for clip in clips] == [expected(tmp_path, row) for row in told[4:10]]
+    assert [asdict(clip) for clip in clips] == [expected(tmp_path, row) for row in rows[4:10]]
 
 
 def test_frames_without_sizes_are_refused(tmp_path: Path) -> None:
-    told = rows(4)
-    told[2]["frame_sizes"] = [1]
+    rows = index_rows(4)
+    rows[2]["frame_sizes"] = [1]
     with pytest.raises(DataError, match=r"index\.parquet: .* frame_sizes"):
-        ClipTable(tmp_path, pa.Table.from_pylist(told, AV_SCHEMA))
+        ClipTable(tmp_path, pa.Table.from_pylist(rows, AV_SCHEMA))
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
 def test_index_is_read_split_by_split(split: str, tiny_data: TinyData) -> None:
-    told = pq.read_table(tiny_data.av_dir / "index.parquet").to_pylist()
-    wanted = [expected(tiny_data.av_dir, row) for row in told if row["split"] == split]
+    rows = pq.read_table(tiny_data.av_dir / "index.parquet").to_pylist()
+    expected_clips = [expected(tiny_data.av_dir, row) for row in rows if row["split"] == split]
     clips = read_index(tiny_data.av_dir, split, tiny_data.mel)
-    assert [asdict(clip) for clip in clips] == wanted
+    assert [asdict(clip) for clip in clips] == expected_clips
+
+
+def test_shards_of_another_front_end_are_refused(tiny_data: TinyData) -> None:
+    other = replace(tiny_data.mel, mels=32)
+    with pytest.raises(DataError) as caught:
+        read_index(tiny_data.av_dir, "train", other)
+    assert tiny_data.mel.front_end_fingerprint() in str(caught.value)
+    assert other.front_end_fingerprint() in str(caught.value)
+    assert len(read_index(tiny_data.av_dir, "train", tiny_data.mel)) == 7
