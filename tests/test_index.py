@@ -34,7 +34,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "a folder").mkdir()
     write_steps(folder / "a.mp4", seconds=5)
     write_steps(folder / "a folder/ü '; --.MP4", seconds=4)
-    write_steps(folder / "silent.mp4", seconds=3, sound=False)
+    write_steps(folder / "silent.mp4", seconds=3, with_audio=False)
     (folder / "notes.txt").write_text("no video")
     return folder
 

@@ -41,7 +41,7 @@ def served(tool: Tool, store: Path) -> Iterator[str]:
 def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write_steps(folder / "steps.mp4", seconds=10)
-    write_steps(folder / "silent.mp4", seconds=4, sound=False)
+    write_steps(folder / "silent.mp4", seconds=4, with_audio=False)
     (folder / "broken.mp4").write_bytes(b"rubbish")
     tool.model.index(folder, folder / "store", workers=1)
     return folder

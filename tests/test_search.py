@@ -22,7 +22,7 @@ def indexed(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> str:
     """The place of a store of two videos."""
     folder = tmp_path_factory.mktemp("indexed")
     write_steps(folder / "long.mp4", seconds=10)
-    write_steps(folder / "silent.mp4", seconds=4, sound=False)
+    write_steps(folder / "silent.mp4", seconds=4, with_audio=False)
     tool.model.index(folder, folder / "store", workers=1)
     return str(folder / "store")
 

@@ -19,7 +19,7 @@ def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Indexed videos, one of them silent, and a file beside them that is not indexed."""
     folder = tmp_path_factory.mktemp("served")
     write_steps(folder / "a.mp4", seconds=5)
-    write_steps(folder / "silent.mp4", seconds=3, sound=False)
+    write_steps(folder / "silent.mp4", seconds=3, with_audio=False)
     (folder / "secret.txt").write_text("secret")
     tool.model.index(folder, folder / "store", workers=1)
     return folder

@@ -13,7 +13,7 @@ from trimodal.media.container import (
     DecodingLimits,
     LimitError,
     MediaError,
-    errors_of,
+    media_errors,
     open_media,
     probe,
 )
@@ -93,7 +93,7 @@ def _look(side: int, mel: MelConfig, limits: DecodingLimits, video: VideoFile) -
 
 
 def _aspect(path: Path) -> float:
-    with errors_of(path), open_media(path) as container:
+    with media_errors(path), open_media(path) as container:
         stream = first_video_stream(path, container)
         shape = stream.sample_aspect_ratio or 1
         return float(stream.codec_context.width * shape / max(1, stream.codec_context.height))
