@@ -410,7 +410,7 @@ def test_failed_job_leaves_no_partial_shard(
 ) -> None:
     def failing(path: Path, samples: Any) -> Any:
         def partial_samples() -> Iterator[Any]:
-            yield samples[0]
+            yield next(iter(samples))
             raise RuntimeError("no luck")
 
         return write_shard(path, partial_samples() if path.name == "train-000001.tar" else samples)
