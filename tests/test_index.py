@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from dataclasses import relocation
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -246,5 +246,5 @@ def test_batches_change_nothing(
         )
         assert one.keys() == other.keys()
         np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-5)
-    files = [relocation(file, file=0) for file in MomentStore.open(one_batch).files()]
-    assert files == [relocation(file, file=0) for file in MomentStore.open(many_batches).files()]
+    files = [replace(file, file=0) for file in MomentStore.open(one_batch).files()]
+    assert files == [replace(file, file=0) for file in MomentStore.open(many_batches).files()]

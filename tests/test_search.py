@@ -15,7 +15,7 @@ from model_fixtures import Tool
 from trimodal import cli
 from trimodal.search.api import Moment, VideoHit, as_text
 from trimodal.search.encoder import QueryError, UnknownWordWarning
-from trimodal.search.store import About, MomentStore, IndexedVideo
+from trimodal.search.store import About, IndexedVideo, MomentStore
 
 
 @pytest.fixture(scope="module")

@@ -142,7 +142,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path) -> None:
-    """Vectors on curves between a few, as the moments of videos are."""
+    """Vectors between a few others, as the moments of videos are."""
     store = MomentStore.create(str(tmp_path), ABOUT, 256)
     rng = np.random.default_rng(3)
     ends = rng.standard_normal((40, 512))
