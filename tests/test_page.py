@@ -112,7 +112,7 @@ def test_thumbnail_and_mel_are_drawn(page: Page) -> None:
     for image in (".thumbnail", ".mel"):
         expect(result.locator(image)).to_have_js_property("complete", True)
         assert result.locator(image).evaluate("(image) => image.naturalWidth") > 10
-    expect(page.locator("li", has_text="silent.mp4")).to_contain_text("no audio here")
+    expect(page.locator("li", has_text="silent.mp4")).to_contain_text("no audio")
 
 
 def test_the_audio_weight_changes_the_scores(page: Page) -> None:

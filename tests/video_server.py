@@ -12,7 +12,7 @@ Response = Callable[["Handler", str], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers ``/<video id>.mp4`` as set in ``server.responses``, by default with the file itself."""
+    """Serves ``/<video id>.mp4`` as set in ``server.responses``, by default the file itself."""
 
     protocol_version = "HTTP/1.1"
     server: "VideoServer"
@@ -44,7 +44,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class VideoServer(ThreadingHTTPServer):
-    """``responses``: how to answer for a video id; ``requests``: the number of requests for each."""
+    """``responses``: how to respond for a video id; ``requests``: their number for each."""
 
     daemon_threads = True
 

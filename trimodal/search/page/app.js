@@ -70,7 +70,7 @@ function card(hit) {
   const silent = () => {
     const note = document.createElement("span");
     note.className = "silent";
-    note.textContent = "no audio here";
+    note.textContent = "no audio";
     mel.replaceWith(note);
   };
   if (hit.has_audio) {
