@@ -34,11 +34,11 @@ from trimodal.models.networks import EMBEDDING_DIM
 from trimodal.search.store import (
     FRAME_BITS,
     About,
+    IndexedVideo,
     MomentStore,
-    StoredFile,
     build_index,
     nearest,
-    open_for_questions,
+    open_for_queries,
 )
 
 AUDIO_WEIGHT = 0.2
@@ -125,7 +125,7 @@ def build_lance(folder: Path) -> tuple[float, float, int]:
     for start in range(0, len(embeddings), CHUNK):
         part = np.array(embeddings[start : start + CHUNK])
         number = start // CHUNK
-        file = StoredFile(
+        file = IndexedVideo(
             file=number, path=f"{number}", bytes=0, modified_ns=0, moments=len(part),
             has_audio=True, aspect=1.0, problem="",
         )  # fmt: skip
@@ -162,7 +162,7 @@ def compare_search(folder: Path, queries: Embeddings) -> None:
     """Prints time and recall of each method; each answers all queries one by one, in turn."""
     queries = np.concatenate([(1 - AUDIO_WEIGHT) * queries, AUDIO_WEIGHT * queries], axis=1)
     embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
-    table = open_for_questions(str(folder / "LanceDB"))
+    table = open_for_queries(str(folder / "LanceDB"))
     index = faiss.read_index(str(folder / "faiss/index"))
     faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)
 

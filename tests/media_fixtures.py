@@ -1,4 +1,4 @@
-"""Clips of known pictures and sounds, made by ffmpeg, and whole tracks read by trimodal."""
+"""Clips of known frames and tones, written by ffmpeg, and whole tracks decoded by trimodal."""
 
 import subprocess
 from pathlib import Path
@@ -21,7 +21,7 @@ COLOURS = (
 )
 
 
-def picture(second: int) -> npt.NDArray[np.uint8]:
+def solid_frame(second: int) -> npt.NDArray[np.uint8]:
     return np.full((32, 48, 3), 20 + 22 * second, np.uint8)
 
 
@@ -32,19 +32,19 @@ def tone(hz: float, seconds: float) -> npt.NDArray[np.float32]:
 
 
 def write_steps(
-    path: Path, *, seconds: int = 10, fps: int = 6, sound: bool = True, odd: bool = False
+    path: Path, *, seconds: int = 10, fps: int = 6, with_audio: bool = True, odd: bool = False
 ) -> Path:
-    """Every second has a brightness and a tone of its own (:data:`TONES_HZ`)."""
-    frames = [picture(second) for second in range(seconds) for _ in range(fps)]
+    """A clip with a different brightness and tone each second (:data:`TONES_HZ`)."""
+    frames = [solid_frame(second) for second in range(seconds) for _ in range(fps)]
     if odd:
         frames = [frame[:31, :31] for frame in frames]
-    audio = np.concatenate([tone(hz, 1.0) for hz in TONES_HZ[:seconds]]) if sound else None
+    audio = np.concatenate([tone(hz, 1.0) for hz in TONES_HZ[:seconds]]) if with_audio else None
     encode_video(path, frames, fps=fps, audio=audio, audio_rate_hz=RATE_HZ)
     return path
 
 
 def ffmpeg(*arguments: str | float | Path, stdin: bytes | None = None) -> bytes:
-    """Runs ffmpeg; what it writes to ``pipe:1`` comes back."""
+    """Runs ffmpeg and returns what it writes to ``pipe:1``."""
     command = [ffmpeg_executable(), "-y", "-loglevel", "error", *map(str, arguments)]
     return subprocess.run(command, input=stdin, check=True, capture_output=True).stdout
 
@@ -59,7 +59,7 @@ def frames_of(
 def samples_of(
     path: Path, rate_hz: int = RATE_HZ, limits: DecodingLimits = LIMITS
 ) -> npt.NDArray[np.float32]:
-    """The whole sound track of a file."""
+    """The whole audio track of a file, (samples,)."""
     return np.concatenate(list(decode_audio(path, rate_hz, limits)))
 
 

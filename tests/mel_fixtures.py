@@ -1,4 +1,4 @@
-"""Sounds, and their mels as librosa and the authors compute them."""
+"""Test audio, and its mels as librosa and the authors compute them."""
 
 import librosa
 import numpy as np
@@ -17,8 +17,8 @@ PAPER = front_end_for_tests(
 )
 DEMO = front_end_for_tests()
 CONFIGS = pytest.mark.parametrize("config", [PAPER, DEMO], ids=["paper", "demo"])
-STEP_DB = 0.158  # half a step of a code, and what float32 adds
-TOP_DB = 0.032  # half a float16 step of a column's loudest below -64 dB
+STEP_DB = 0.158  # half a step of a code, plus float32 rounding
+TOP_DB = 0.032  # half a float16 step of a column's maximum below -64 dB
 
 
 def sound(config: MelConfig, seconds: float, *, gain: float = 1.0) -> Samples:

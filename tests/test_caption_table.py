@@ -1,4 +1,4 @@
-"""Captions as columns against the same table built a row at a time."""
+"""Captions as columns against the same table built row by row."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,13 +17,13 @@ from trimodal.core.schemas import CAPTION_SCHEMA
 from trimodal.core.text import Vocabulary, build_vocabulary, tokenise
 from trimodal.preprocess.caption_table import caption_columns, padded_ids, write_captions
 
-THINGS = ["dog", "cat", "bird", "drum", "tree", "house", "street", "water", "guitar", "rain"]
+NOUNS = ["dog", "cat", "bird", "drum", "tree", "house", "street", "water", "guitar", "rain"]
 
 
 def images(count: int) -> list[CaptionedImage]:
     """0 to 20 words a caption, 1 to 6 captions an image; stop and unknown words too."""
     rng = np.random.default_rng(0)
-    words = [*THINGS, "the", "of", "qqq"]
+    words = [*NOUNS, "the", "of", "qqq"]
     return [
         CaptionedImage(
             image_id=f"image_{number}", split="val" if number % 7 == 0 else "train",
@@ -38,7 +38,7 @@ def images(count: int) -> list[CaptionedImage]:
 
 
 def vocabulary() -> Vocabulary:
-    return build_vocabulary(Counter(THINGS), {word: np.ones(300, np.float32) for word in THINGS})
+    return build_vocabulary(Counter(NOUNS), {word: np.ones(300, np.float32) for word in NOUNS})
 
 
 def rows_one_by_one(captioned: list[CaptionedImage]) -> list[dict[str, Any]]:
@@ -56,22 +56,22 @@ def rows_one_by_one(captioned: list[CaptionedImage]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("group_rows", [1, 7, 50, 65_536])
-def test_table_is_that_of_the_rows_one_by_one(
+def test_table_equals_the_rows_one_by_one(
     group_rows: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trimodal.preprocess.caption_table, "GROUP_ROWS", group_rows)
     captioned = images(40)
     columns, empty = caption_columns(captioned)
     write_captions(tmp_path, columns, vocabulary())
-    wanted = rows_one_by_one(captioned)
+    expected = rows_one_by_one(captioned)
     table = pq.read_table(tmp_path / "captions.parquet")
     assert table.schema.equals(CAPTION_SCHEMA)
-    assert table.to_pylist() == wanted
-    assert empty == sum(len(image.captions) for image in captioned) - len(wanted) > 0
+    assert table.to_pylist() == expected
+    assert empty == sum(len(image.captions) for image in captioned) - len(expected) > 0
     mapped = np.load(tmp_path / "token_ids.npy", mmap_mode="r", allow_pickle=False)
-    assert (mapped.dtype, mapped.tolist()) == (np.int32, [row["token_ids"] for row in wanted])
+    assert (mapped.dtype, mapped.tolist()) == (np.int32, [row["token_ids"] for row in expected])
     groups = pq.ParquetFile(tmp_path / "captions.parquet").num_row_groups
-    assert groups == -(-len(wanted) // group_rows)
+    assert groups == -(-len(expected) // group_rows)
 
 
 def test_counts_are_those_of_the_rows() -> None:
@@ -98,16 +98,16 @@ def test_padded_ids_cut_and_pad_each_row(lengths: list[int]) -> None:
     table = padded_ids(ids, offsets)
     assert table.dtype == np.int32
     for row, first, length in zip(table, offsets, lengths, strict=False):
-        kept = ids[first : first + min(length, 16)].tolist()
-        assert row.tolist() == kept + [0] * (16 - len(kept))
+        expected = ids[first : first + min(length, 16)].tolist()
+        assert row.tolist() == expected + [0] * (16 - len(expected))
 
 
 def test_same_bytes_as_one_table_written_at_once(tmp_path: Path) -> None:
-    """Building it in groups is no other file: a table of fewer rows than a group is one group."""
+    """Writing in groups makes no difference: a table smaller than a group is one group."""
     captioned = images(40)
     columns, _ = caption_columns(captioned)
     write_captions(tmp_path, columns, vocabulary())
     table = pa.Table.from_pylist(rows_one_by_one(captioned), CAPTION_SCHEMA)
     pq.write_table(table, tmp_path / "once.parquet", compression="zstd")
-    once = (tmp_path / "once.parquet").read_bytes()
-    assert (tmp_path / "captions.parquet").read_bytes() == once
+    expected = (tmp_path / "once.parquet").read_bytes()
+    assert (tmp_path / "captions.parquet").read_bytes() == expected

@@ -1,4 +1,4 @@
-"""Caption sets become Parquet and image shards: the contract, the counts, the same bytes."""
+"""Caption data sets to Parquet and image shards: the contract, counts, reproducible bytes."""
 
 import io
 import json
@@ -25,10 +25,12 @@ from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 from trimodal.preprocess.image_shards import stored_jpeg
 
 
-def picture(path: Path, size: tuple[int, int], mode: str = "RGB", form: str = "JPEG") -> None:
+def write_image(
+    path: Path, size: tuple[int, int], mode: str = "RGB", file_format: str = "JPEG"
+) -> None:
     pixels = np.random.default_rng(size[0]).integers(0, 255, (size[1], size[0], 4), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels, "RGBA").convert(mode).save(path, form)
+    Image.fromarray(pixels, "RGBA").convert(mode).save(path, file_format)
 
 
 def write_coco(folder: Path, split: str, captions: dict[int, list[str]]) -> None:
@@ -57,12 +59,12 @@ def config(tmp_path: Path) -> CaptionsConfig:
         },
     )  # fmt: skip
     write_coco(coco, "val", {6: ["One dog"], 7: ["unicorn dog"]})
-    picture(coco / "train2017" / "1.jpg", (31, 17))
-    picture(coco / "train2017" / "2.jpg", (9, 40), "L")
-    picture(coco / "train2017" / "3.jpg", (20, 20), "RGBA", "PNG")
-    (coco / "train2017" / "4.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
-    picture(coco / "val2017" / "6.jpg", (64, 64))
-    picture(coco / "val2017" / "7.jpg", (1, 1))
+    write_image(coco / "train2017" / "1.jpg", (31, 17))
+    write_image(coco / "train2017" / "2.jpg", (9, 40), "L")
+    write_image(coco / "train2017" / "3.jpg", (20, 20), "RGBA", "PNG")
+    (coco / "train2017" / "4.jpg").write_bytes(b"\xff\xd8\xff\xe0 not an image")
+    write_image(coco / "val2017" / "6.jpg", (64, 64))
+    write_image(coco / "val2017" / "7.jpg", (1, 1))
     rows = [
         "image_name| comment_number| comment",
         "a.jpg| 0| A bird .",
@@ -70,8 +72,8 @@ def config(tmp_path: Path) -> CaptionsConfig:
     ]
     flickr.mkdir()
     (flickr / "results.csv").write_text("\n".join(rows))
-    picture(flickr / "images" / "a.jpg", (10, 12), "CMYK")
-    picture(flickr / "images" / "b.jpg", (12, 10))
+    write_image(flickr / "images" / "a.jpg", (10, 12), "CMYK")
+    write_image(flickr / "images" / "b.jpg", (12, 10))
     vectors = write_vectors(tmp_path / "vectors.bin", ["dog", "cat", "bird", "sings", "unused"])
     return config_for_tests(
         CaptionsConfig, coco=str(coco), flickr30k=str(flickr), vectors=str(vectors), image_px=16,
@@ -141,7 +143,7 @@ def test_stats_count_everything_with_its_reason(config: CaptionsConfig, tmp_path
     }  # fmt: skip
 
 
-def test_bad_rows_stop_nothing_and_are_counted(config: CaptionsConfig, tmp_path: Path) -> None:
+def test_bad_rows_are_skipped_and_counted(config: CaptionsConfig, tmp_path: Path) -> None:
     before, _ = prepare(config, tmp_path / "before")
     annotations = Path(config.coco) / "annotations" / "captions_val2017.json"
     content = json.loads(annotations.read_text())
@@ -160,7 +162,7 @@ def test_bad_rows_stop_nothing_and_are_counted(config: CaptionsConfig, tmp_path:
     }
 
 
-def test_closing_line_has_the_counts(
+def test_summary_line_has_the_counts(
     config: CaptionsConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "trimodal"):
@@ -186,7 +188,7 @@ def test_frequent_words_are_kept_after_the_captions_own(
     assert (stats["words_with_vector"], stats["further_words"]) == (4, 1)
 
 
-def test_words_without_a_vector_may_have_one_to_learn(
+def test_words_without_a_vector_may_get_one_to_learn(
     config: CaptionsConfig, tmp_path: Path
 ) -> None:
     before, stats = prepare(config, tmp_path / "before")
@@ -195,7 +197,7 @@ def test_words_without_a_vector_may_have_one_to_learn(
     others = {word for word, count in counts.items() if count >= 1} - known
     assert others
     assert stats["learned_words"] == 0
-    assert prepare(replace(config, learned_words=99), tmp_path / "seldom")[1] == stats
+    assert prepare(replace(config, learned_words=99), tmp_path / "rare")[1] == stats
     rows, stats = prepare(replace(config, learned_words=1), tmp_path / "out")
     vocabulary = read_vocabulary(tmp_path / "out" / "captions" / "vocabulary.parquet")
     assert set(vocabulary.words[2:]) == known | others
@@ -220,7 +222,7 @@ def test_karpathys_splits(config: CaptionsConfig, tmp_path: Path) -> None:
     for source, folder in (("coco", config.coco), ("flickr30k", config.flickr30k)):
         path = Path(folder) / f"dataset_{source}.json"
         path.write_text(json.dumps({"images": rows[source]}))
-    picture(Path(config.coco) / "val2017" / "000000000006.jpg", (64, 64))
+    write_image(Path(config.coco) / "val2017" / "000000000006.jpg", (64, 64))
     config = replace(config, coco_annotations="karpathy", flickr30k_annotations="karpathy")
     captions, stats = prepare(config, tmp_path / "out")
     assert [(row["image_id"], row["split"], row["caption"]) for row in captions] == [
@@ -233,12 +235,12 @@ def test_karpathys_splits(config: CaptionsConfig, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_archives_make_the_same_as_folders(
+def test_archives_give_the_same_as_folders(
     kind: str, config: CaptionsConfig, tmp_path: Path
 ) -> None:
     prepare(config, tmp_path / "folders")
-    for place in ("coco/train2017", "coco/val2017", "flickr/images"):
-        folder = tmp_path / place
+    for name in ("coco/train2017", "coco/val2017", "flickr/images"):
+        folder = tmp_path / name
         # In the order of the ids, which a zipped tar follows (test_image_shards has another).
         files = {
             f"{folder.name}/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())
@@ -298,7 +300,9 @@ def test_same_bytes_twice_and_with_two_workers(config: CaptionsConfig, tmp_path:
 def test_split_without_a_usable_image_is_an_error(config: CaptionsConfig, tmp_path: Path) -> None:
     for number in (6, 7):
         (Path(config.coco) / "val2017" / f"{number}.jpg").unlink()
-    with pytest.raises(DataError, match=r"'val'.*'image file missing': 3"):
+    with pytest.raises(
+        DataError, match=r"no usable image in val; left out: .*'image file missing': 3"
+    ):
         prepare(config, tmp_path / "out")
 
 
@@ -311,5 +315,5 @@ def test_split_without_a_usable_caption_is_an_error(
     if "train" in splits:
         rows = "image_name| comment_number| comment\na.jpg| 0| and so on\n"
         (Path(config.flickr30k) / "results.csv").write_text(rows)
-    with pytest.raises(DataError, match="val"):
+    with pytest.raises(DataError, match=r"no caption with words in .*val"):
         prepare(config, tmp_path / "out")

@@ -1,4 +1,4 @@
-"""A clip that takes its decoder down costs itself alone."""
+"""A clip that crashes its decoder costs only itself."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ from trimodal.preprocess import extract as module
 from trimodal.preprocess.clip_shards import ClipShard, extract_shard
 from trimodal.preprocess.extract import extract
 
-try_alone = module._try
+decode_alone = module._decode_alone
 POISON = "clip3"
 
 
@@ -43,18 +43,18 @@ def be_killed() -> None:
 def poisoned_shard(
     die: Callable[[], None], config: Any, mel: Any, timeout_seconds: float, job: ClipShard
 ) -> ShardResult:
-    """Stands for a decoder with a fault: it dies of one clip."""
+    """Simulates a decoder that crashes on one clip."""
     if any(o.clip.clip_id == POISON for o in job.clips) and POISON not in job.crashing:
         die()
     return extract_shard(config, mel, timeout_seconds, job)
 
 
-def poisoned_try(
-    die: Callable[[], None], config: Any, mel: Any, timeout_seconds: float, alone: ClipShard
+def poisoned_decode(
+    die: Callable[[], None], config: Any, mel: Any, timeout_seconds: float, single: ClipShard
 ) -> str:
-    if alone.clips[0].clip.clip_id == POISON:
+    if single.clips[0].clip.clip_id == POISON:
         die()
-    return try_alone(config, mel, timeout_seconds, alone)
+    return decode_alone(config, mel, timeout_seconds, single)
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def manifest(tmp_path: Path) -> Path:
 
 def poison(monkeypatch: pytest.MonkeyPatch, die: Callable[[], None]) -> None:
     monkeypatch.setattr(module, "extract_shard", partial(poisoned_shard, die))
-    monkeypatch.setattr(module, "_try", partial(poisoned_try, die))
+    monkeypatch.setattr(module, "_decode_alone", partial(poisoned_decode, die))
 
 
 @pytest.mark.parametrize(("die", "workers"), [(crash, 2), (hang, 1)])
@@ -99,7 +99,7 @@ def test_the_coverage_gate_counts_a_crash(
     assert "the process that decoded it died of signal 11" in str(caught.value)
 
 
-def test_a_killed_worker_is_nobodys_fault(
+def test_a_killed_worker_is_blamed_on_no_clip(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, be_killed)

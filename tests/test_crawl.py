@@ -1,4 +1,4 @@
-"""Many clips from a server: the ledger over runs, and the breaker."""
+"""Many clips from a server: the ledger across runs, and the circuit breaker."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -42,16 +42,16 @@ def config(server: VideoServer) -> YoutubeConfig:
     return config_for_tests(YoutubeConfig, page=server.page)
 
 
-def accessed(**changes: Any) -> MachineConfig:
-    """How YouTube is accessed: one worker, no pauses, no retries, but for these changes."""
-    impatient = {
+def machine_with(**changes: Any) -> MachineConfig:
+    """YouTube access with one worker, no pauses and no retries, except for these changes."""
+    access = {
         "workers": 1, "pause_seconds": 0.0, "retries": 0, "backoff_seconds": 0.0,
         "stall_seconds": 1.0, "clip_timeout_seconds": 30.0, "stop_after": 3,
     }  # fmt: skip
-    return replace(MACHINE, youtube=replace(MACHINE.youtube, **(impatient | changes)))
+    return replace(MACHINE, youtube=replace(MACHINE.youtube, **(access | changes)))
 
 
-ONE_WORKER = accessed()
+ONE_WORKER = machine_with()
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def folder(tmp_path: Path) -> Path:
 def test_every_clip_has_an_outcome_in_the_requested_order(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    server.answers[NAMES[1]] = serve.status(404)
-    server.answers[NAMES[3]] = serve.status(500)
-    outcomes = crawl(config, CLIPS, folder, accessed(workers=3))
+    server.responses[NAMES[1]] = serve.status(404)
+    server.responses[NAMES[3]] = serve.status(500)
+    outcomes = crawl(config, CLIPS, folder, machine_with(workers=3))
     assert [outcome.clip for outcome in outcomes] == CLIPS
     statuses = [outcome.status for outcome in outcomes]
     assert statuses == ["ok", "unavailable", "ok", "network", "ok", "ok"]
@@ -77,12 +77,12 @@ def test_every_clip_has_an_outcome_in_the_requested_order(
 def test_a_second_run_requests_only_what_is_retryable(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    server.answers[NAMES[1]] = serve.status(404)
-    server.answers[NAMES[3]] = serve.status(500)
-    server.answers[NAMES[4]] = serve.html_as_mp4
+    server.responses[NAMES[1]] = serve.status(404)
+    server.responses[NAMES[3]] = serve.status(500)
+    server.responses[NAMES[4]] = serve.html_as_mp4
     crawl(config, CLIPS, folder, ONE_WORKER)
     server.requests.clear()
-    server.answers.clear()  # all is well now, also the one that was gone for good
+    server.responses.clear()  # all succeed now, also the one that was gone for good
     outcomes = crawl(config, CLIPS, folder, ONE_WORKER)
     assert set(server.requests) == {NAMES[3], NAMES[4]}
     assert [o.status for o in outcomes] == ["ok", "unavailable", "ok", "ok", "ok", "ok"]
@@ -114,7 +114,7 @@ def test_clips_on_disk_without_a_ledger_are_not_fetched_again(
 def test_the_ledger_keeps_clips_that_another_run_requested(
     config: YoutubeConfig, folder: Path, server: VideoServer
 ) -> None:
-    server.answers[NAMES[0]] = serve.status(404)
+    server.responses[NAMES[0]] = serve.status(404)
     crawl(config, CLIPS[:2], folder, ONE_WORKER)
     crawl(config, CLIPS[2:4], folder, ONE_WORKER)
     server.requests.clear()
@@ -127,13 +127,13 @@ def test_the_ledger_keeps_clips_that_another_run_requested(
 def test_a_rate_limit_stops_the_stage_and_marks_no_clip_as_gone(
     code: int, words: str, server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    server.answers |= {name: serve.status(code) for name in NAMES[2:]}
+    server.responses |= {name: serve.status(code) for name in NAMES[2:]}
     with pytest.raises(DataError, match=words):
         crawl(config, CLIPS, folder, ONE_WORKER)
     ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
     assert list(ledger.values()) == ["ok", "ok", "rate_limited"]
     assert set(server.requests) == set(NAMES[:3])
-    server.answers.clear()
+    server.responses.clear()
     assert all(outcome.status == "ok" for outcome in crawl(config, CLIPS, folder, ONE_WORKER))
 
 
@@ -154,7 +154,7 @@ def test_a_bot_check_stops_the_stage(
 def test_a_lost_network_stops_the_stage_after_some_failures_in_a_row(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
+    server.responses |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
     with pytest.raises(DataError, match="3 clips in a row"):
         crawl(config, CLIPS, folder, ONE_WORKER)
     assert len(read_manifest(folder / "ledger.parquet")) == 6
@@ -163,7 +163,7 @@ def test_a_lost_network_stops_the_stage_after_some_failures_in_a_row(
 def test_clips_that_fail_again_in_a_later_run_do_not_stop_it(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    server.answers |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
+    server.responses |= {name: serve.status(500) for name in NAMES if name != NAMES[2]}
     with pytest.raises(DataError):
         crawl(config, CLIPS, folder, ONE_WORKER)
     outcomes = crawl(config, CLIPS, folder, ONE_WORKER)
@@ -171,13 +171,13 @@ def test_clips_that_fail_again_in_a_later_run_do_not_stop_it(
     assert [row.attempts for row in outcomes] == [2, 2, 1, 2, 2, 2]
 
 
-def test_clips_in_work_when_the_breaker_opens_are_kept(
+def test_clips_in_progress_when_the_breaker_opens_are_kept(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
-    server.answers[NAMES[0]] = serve.status(429)
-    server.answers[NAMES[1]] = serve.slow_start(0.5)
+    server.responses[NAMES[0]] = serve.status(429)
+    server.responses[NAMES[1]] = serve.slow_start(0.5)
     with pytest.raises(DataError):
-        crawl(config, CLIPS, folder, accessed(workers=2, stall_seconds=10.0))
+        crawl(config, CLIPS, folder, machine_with(workers=2, stall_seconds=10.0))
     ledger = {row.clip.clip_id: row.status for row in read_manifest(folder / "ledger.parquet")}
     assert ledger == {CLIPS[0].clip_id: "rate_limited", CLIPS[1].clip_id: "ok"}
 
@@ -185,7 +185,7 @@ def test_clips_in_work_when_the_breaker_opens_are_kept(
 def test_the_ledger_is_written_during_the_run(
     config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_CLIPS_BETWEEN_LEDGERS", 2)
+    monkeypatch.setattr(module, "_CLIPS_PER_LEDGER_WRITE", 2)
     calls = 0
     fetch = module.fetch_clip
 
@@ -202,7 +202,7 @@ def test_the_ledger_is_written_during_the_run(
     assert len(read_manifest(folder / "ledger.parquet")) >= 2
 
 
-def test_a_file_that_changed_is_looked_into_again(
+def test_a_file_that_changed_is_probed_again(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
     crawl(config, CLIPS[:1], folder, ONE_WORKER)
@@ -215,39 +215,39 @@ def test_a_file_that_changed_is_looked_into_again(
 def test_a_killed_run_requests_nothing_twice(
     server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also not for what failed for good since the ledger was written last."""
-    server.answers[NAMES[1]] = serve.status(404)
+    """Also not for clips that failed for good since the last write of the ledger."""
+    server.responses[NAMES[1]] = serve.status(404)
     undisturbed = crawl(config, CLIPS, folder.parent / "undisturbed", ONE_WORKER)
-    once = Counter(server.requests)
+    first_requests = Counter(server.requests)
     server.requests.clear()
-    settle = module._settle
+    write_ledger = module._write_ledger
 
     class Killed(BaseException): ...
 
     def killed(*_: object) -> None:
         raise Killed
 
-    ask = module._ask
+    fetch = module._fetch
 
-    def ask_three_times(*arguments: object) -> object:
+    def fetch_three_times(*arguments: object) -> object:
         if CLIPS[3] in arguments:
-            monkeypatch.setattr(module, "_settle", killed)
+            monkeypatch.setattr(module, "_write_ledger", killed)
             raise Killed
-        return ask(*arguments)  # type: ignore[arg-type]
+        return fetch(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_ask", ask_three_times)
+    monkeypatch.setattr(module, "_fetch", fetch_three_times)
     with pytest.raises(Killed):
         crawl(config, CLIPS, folder, ONE_WORKER)
     with (folder / "since.jsonl").open("a") as lines:
         lines.write('{"clip": {"clip_id": "vid')  # cut by the kill
     (folder / f".{CLIPS[3].clip_id}.mp4.tmp").touch()
-    monkeypatch.setattr(module, "_settle", settle)
-    monkeypatch.setattr(module, "_ask", ask)
+    monkeypatch.setattr(module, "_write_ledger", write_ledger)
+    monkeypatch.setattr(module, "_fetch", fetch)
     resumed = crawl(config, CLIPS, folder, ONE_WORKER)
-    assert server.requests.keys() == once.keys() == set(NAMES)
-    assert server.requests[NAMES[1]] == once[NAMES[1]] == 1
-    times = {row.clip.clip_id: row.attempts for row in resumed}
-    assert times == {row.clip.clip_id: row.attempts for row in undisturbed}
+    assert server.requests.keys() == first_requests.keys() == set(NAMES)
+    assert server.requests[NAMES[1]] == first_requests[NAMES[1]] == 1
+    attempts = {row.clip.clip_id: row.attempts for row in resumed}
+    assert attempts == {row.clip.clip_id: row.attempts for row in undisturbed}
     assert [row.status for row in resumed] == [row.status for row in undisturbed]
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(

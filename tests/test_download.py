@@ -1,4 +1,4 @@
-"""Every wanted clip gets a typed outcome, and what an earlier run finished is kept."""
+"""Every listed clip gets an outcome, and what an earlier run finished is kept."""
 
 import json
 import os
@@ -29,24 +29,24 @@ DEMO = config_for_tests(
 DEMO_SOURCE = config_for_tests(DownloadConfig, min_coverage=0.0)
 YOUTUBE = config_for_tests(YoutubeConfig)
 # A server on this machine: no pauses, no retries.
-IMPATIENT = replace(
+LOCAL_SERVER = replace(
     MACHINE,
     youtube=replace(
         MACHINE.youtube, workers=2, pause_seconds=0.0, retries=0, backoff_seconds=0.0,
         stall_seconds=1.0, clip_timeout_seconds=30.0, stop_after=3,
     ),
 )  # fmt: skip
-IDS = {name: f"{name}{'x' * (11 - len(name))}" for name in ("ok", "silent", "bad", "sound", "blip")}
+IDS = {name: f"{name}{'x' * (11 - len(name))}" for name in ("ok", "silent", "bad", "audio", "blip")}
 
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A good clip, a silent one, one of 0.25 s, one with sound alone and one that is text."""
+    """A good clip, a silent one, one of 0.25 s, one with audio only and one that is text."""
     folder = tmp_path_factory.mktemp("media")
     write_clip(folder / "ok.mp4")
     write_clip(folder / "silent.mp4", sound=False)
     write_clip(folder / "blip.mp4", seconds=0.25)
-    with av.open(str(folder / "sound.mp4"), "w") as container:
+    with av.open(str(folder / "audio.mp4"), "w") as container:
         stream = container.add_stream("aac", rate=8000)
         silence = np.zeros((1, 1024), np.float32)
         frame = av.AudioFrame.from_ndarray(silence, format="fltp", layout="mono")
@@ -59,7 +59,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, media: Path) -> DownloadConfig:
-    """Two folders of clips and the CSV files that ask for them and for one that is not there."""
+    """Two folders of clips and the CSV files that list them and one that is missing."""
     (tmp_path / "train").mkdir()
     (tmp_path / "test").mkdir()
     for name, clip_id in IDS.items():
@@ -93,7 +93,7 @@ def test_each_clip_has_its_status_and_reason(folder: DownloadConfig, tmp_path: P
         f"{IDS['ok']}_000010": "ok",
         f"{IDS['silent']}_000010": "ok",
         f"{IDS['bad']}_000010": "corrupt",
-        f"{IDS['sound']}_000010": "no_video",
+        f"{IDS['audio']}_000010": "no_video",
         f"{IDS['blip']}_000010": "too_short",
         "gonegonexxx_000010": "unavailable",
         "video1": "ok",
@@ -101,7 +101,9 @@ def test_each_clip_has_its_status_and_reason(folder: DownloadConfig, tmp_path: P
     assert all(bool(o.reason) == (o.status != "ok") for o in outcomes.values())
 
 
-def test_good_clip_carries_what_its_container_says(folder: DownloadConfig, tmp_path: Path) -> None:
+def test_good_clip_has_its_containers_duration_and_streams(
+    folder: DownloadConfig, tmp_path: Path
+) -> None:
     outcomes = run(folder, tmp_path)
     good, silent = (outcomes[f"{IDS[name]}_000010"] for name in ("ok", "silent"))
     path = tmp_path / "train" / f"{IDS['ok']}_000010.mp4"
@@ -119,17 +121,17 @@ def test_good_clip_carries_what_its_container_says(folder: DownloadConfig, tmp_p
     assert outcomes["gonegonexxx_000010"].path == ""
 
 
-def test_unchanged_files_are_not_looked_into_again(
+def test_unchanged_files_are_not_probed_again(
     folder: DownloadConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(folder, tmp_path)
     before = (tmp_path / "clips" / "manifest.parquet").read_bytes()
-    monkeypatch.setattr(module, "probe", lambda path: pytest.fail(f"looked into {path}"))
+    monkeypatch.setattr(module, "probe", lambda path: pytest.fail(f"probed {path}"))
     run(folder, tmp_path)
     assert (tmp_path / "clips" / "manifest.parquet").read_bytes() == before
 
 
-def test_changed_and_new_files_are_looked_into(
+def test_changed_and_new_files_are_probed(
     folder: DownloadConfig, tmp_path: Path, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(folder, tmp_path)
@@ -139,12 +141,12 @@ def test_changed_and_new_files_are_looked_into(
     shutil.copy2(media / "ok.mp4", repaired)
     shutil.copy2(media / "ok.mp4", arrived)
     os.utime(touched, (1, 1))
-    looked = []
+    probed = []
     probe = module.probe
-    monkeypatch.setattr(module, "probe", lambda path: looked.append(path) or probe(path))
+    monkeypatch.setattr(module, "probe", lambda path: probed.append(path) or probe(path))
     outcomes = run(folder, tmp_path)
-    assert sorted(looked) == sorted([repaired, arrived, touched])
-    assert [outcomes[path.stem].status for path in looked] == ["ok"] * 3
+    assert sorted(probed) == sorted([repaired, arrived, touched])
+    assert [outcomes[path.stem].status for path in probed] == ["ok"] * 3
     assert outcomes[touched.stem].updated_at == 1
 
 
@@ -257,7 +259,7 @@ def test_demo_clips_are_ok_and_real_mp4(rendered: Path) -> None:
     assert {outcome.has_audio for outcome in outcomes} == {True, False}
 
 
-def test_second_demo_run_renders_nothing_and_says_the_same(world: Path) -> None:
+def test_second_demo_run_renders_nothing_and_gives_the_same(world: Path) -> None:
     run(DEMO_SOURCE, world)
     before, times = contents(world), mtimes(world)
     run(DEMO_SOURCE, world)
@@ -304,7 +306,7 @@ def test_two_workers_render_the_same(
 
 
 @pytest.mark.parametrize(("coverage", "passes"), [(1 / 3, True), (0.34, False), (1.0, False)])
-def test_coverage_below_the_required_share_fails_with_the_reason_table(
+def test_coverage_below_the_minimum_fails_with_the_table_of_reasons(
     coverage: float, passes: bool, folder: DownloadConfig, tmp_path: Path
 ) -> None:
     config = replace(folder, min_coverage=coverage)
@@ -383,13 +385,13 @@ MANY = 400
 
 
 def run_with_many_rows(config: DownloadConfig, out: Path) -> None:
-    """Good rows enough that a few bad ones are no reason to doubt the file."""
+    """Adds enough good rows that a few bad ones do not make the file suspect."""
     with Path(config.vggsound_csv).open("a") as rows:
         rows.writelines(f"{number:011d},0,cat,train\n" for number in range(MANY))
     run(config, out)
 
 
-def test_youtube_source_fetches_and_another_source_leaves_what_came(
+def test_youtube_source_fetches_and_another_source_keeps_the_files(
     folder: DownloadConfig, tmp_path: Path
 ) -> None:
     served = tmp_path / "served"
@@ -398,9 +400,9 @@ def test_youtube_source_fetches_and_another_source_leaves_what_came(
         write_clip(served / f"{clip_id}.mp4", seconds=12.0)
     config = replace(folder, source="youtube", vggsound_media="")
     with serve.running(served) as server:
-        server.answers["gonegonexxx"] = serve.status(404)
+        server.responses["gonegonexxx"] = serve.status(404)
         youtube = replace(YOUTUBE, page=server.page)
-        download(config, youtube, DEMO, tmp_path / "clips", tmp_path / "world", IMPATIENT)
+        download(config, youtube, DEMO, tmp_path / "clips", tmp_path / "world", LOCAL_SERVER)
     outcomes = read_manifest(tmp_path / "clips" / "manifest.parquet")
     statuses = {o.clip.clip_id: o.status for o in outcomes}
     assert statuses.pop("gonegonexxx_000010") == "unavailable"

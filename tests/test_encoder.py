@@ -1,4 +1,4 @@
-"""The trained model as a tool agrees with what the stages compute, and says what it cannot use."""
+"""The Encoder agrees with what the stages compute, and refuses inputs it cannot use."""
 
 import subprocess
 import sys
@@ -67,23 +67,23 @@ def test_no_inputs_have_no_embeddings(tool: Tool) -> None:
         assert (embeddings.shape, embeddings.dtype) == ((0, 256), np.float32)
 
 
-def test_known_words_bring_no_warning(tool: Tool) -> None:
+def test_known_words_give_no_warning(tool: Tool) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tool.model.embed_text(["a red dog", "a blue drum"])
 
 
 @pytest.mark.parametrize(
-    ("sentence", "told"),
+    ("sentence", "problem"),
     [
         ("zebra giraffe", "zebra, giraffe"),
-        ("this is it", "no words"),
-        ("", "no words"),
-        ("Ω 5", "no"),
+        ("this is it", "only stop words"),
+        ("", "only stop words"),
+        ("Ω 5", "no word that the model knows"),
     ],
 )
-def test_a_sentence_that_says_nothing_is_refused(tool: Tool, sentence: str, told: str) -> None:
-    with pytest.raises(QueryError, match=told):
+def test_a_sentence_without_known_words_is_refused(tool: Tool, sentence: str, problem: str) -> None:
+    with pytest.raises(QueryError, match=problem):
         tool.model.embed_text(["a dog", sentence])
 
 
@@ -94,8 +94,8 @@ def test_images_have_the_embeddings_of_the_evaluation(
     with torch.inference_mode():
         views = centre_views(frames, tiny_data.augment)
         expected = tool.network.image(normalise(views)).numpy()
-    found = tool.model.embed_images([frame.permute(1, 2, 0).numpy() for frame in frames])
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    embeddings = tool.model.embed_images([frame.permute(1, 2, 0).numpy() for frame in frames])
+    np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
 
 def test_an_image_file_and_its_pixels_have_one_embedding(tool: Tool, tmp_path: Path) -> None:
@@ -110,18 +110,18 @@ def test_an_image_file_and_its_pixels_have_one_embedding(tool: Tool, tmp_path: P
     assert np.abs(other - by_file).max() > 1e-4
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8\xff\xe0 cut"])
+@pytest.mark.parametrize("content", [b"", b"not an image", b"\xff\xd8\xff\xe0 cut"])
 def test_what_is_not_an_image_is_named(tool: Tool, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(QueryError, match=r"broken\.jpg is no JPEG or PNG"):
+    with pytest.raises(QueryError, match=r"broken\.jpg is not a readable JPEG or PNG"):
         tool.model.embed_images([path])
     with pytest.raises(FileNotFoundError):
         tool.model.embed_images([tmp_path / "missing.jpg"])
 
 
 def test_windows_are_those_of_the_shards(tiny_data: TinyData, clip: IndexedClip) -> None:
-    """A clip's own file, read from outside, gives what extraction stored of it."""
+    """The windows of a clip's file are those that extraction stored."""
     path = tiny_data.av_dir.parent / "clips" / f"{clip.clip_id.removeprefix('video')}.mp4"
     windows = audio_windows(path, tiny_data.front_end)
     centres = [second + 0.5 for second in range(1, 9)]
@@ -156,7 +156,7 @@ def test_short_audio_lies_in_the_middle_of_its_window(
 
 def test_files_without_audio_are_named(tool: Tool, tiny_data: TinyData, tmp_path: Path) -> None:
     silent = tiny_data.av_dir.parent / "clips" / "10.mp4"
-    (tmp_path / "no.wav").write_bytes(b"no sound")
+    (tmp_path / "no.wav").write_bytes(b"not audio")
     for path in (silent, tmp_path / "no.wav"):
         with pytest.raises(MediaError, match=path.name):
             tool.model.embed_audio([path])
@@ -174,8 +174,8 @@ def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
         Trimodal.load(tool.path, tmp_path / "other.parquet")
 
 
-def test_a_sentence_needs_neither_torchvision_nor_the_readers_of_media(tool: Tool) -> None:
-    """Which take longer to import than PyTorch."""
+def test_a_sentence_needs_neither_torchvision_nor_media_libraries(tool: Tool) -> None:
+    """These take longer to import than PyTorch."""
     code = (
         "import sys; from trimodal.search.api import Trimodal; "
         f"m = Trimodal.load({str(tool.path)!r}, {str(tool.vocabulary)!r}, device='cpu'); "

@@ -1,14 +1,14 @@
-"""Clips become shards of frames and mels: members, facts, counts, the same bytes."""
+"""Clips to shards of frames and mels: members, metadata, counts, reproducible bytes."""
 
 import io
 import json
 import tarfile
 import zipfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,7 +32,8 @@ from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
 from trimodal.parallel import journal
 from trimodal.preprocess import clip_shards
-from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
+from trimodal.preprocess import extract as extract_module
+from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, IndexRow, extract_shard
 from trimodal.preprocess.extract import extract
 from trimodal.preprocess.splits import hold_out
 
@@ -83,16 +84,16 @@ def index(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def members(out: Path) -> dict[str, bytes]:
-    found = {}
+    contents_by_name = {}
     for path in sorted(out.glob("*.tar")):
         with tarfile.open(path) as tar:
-            found |= {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
-    return found
+            contents_by_name |= {m.name: tar.extractfile(m).read() for m in tar}  # type: ignore[union-attr]
+    return contents_by_name
 
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Extraction without workers, so that what a test puts in a function's place is used."""
+    """Extraction without workers, so that functions patched by a test are used."""
     monkeypatch.setattr(journal, "map_in_order", lambda _, work, jobs, *__, **___: map(work, jobs))
 
 
@@ -107,21 +108,20 @@ def test_shards_are_named_by_split_and_hold_that_number_of_clips(
     assert pq.read_schema(out / "index.parquet").equals(AV_SCHEMA)
 
 
-def test_sample_has_its_frames_mel_and_facts(manifest: Path, tmp_path: Path) -> None:
+def test_sample_has_its_frames_mel_and_metadata(manifest: Path, tmp_path: Path) -> None:
     extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
-    found = members(out)
-    own = {name: content for name, content in found.items() if name.startswith("clip3.")}
+    own = {name: content for name, content in members(out).items() if name.startswith("clip3.")}
     assert sorted(own) == [f"clip3.0{n}.jpg" for n in (1, 2, 3)] + ["clip3.json", "clip3.mel.npy"]
-    facts = json.loads(own["clip3.json"])
-    assert facts.pop("duration_s") == pytest.approx(3.5, abs=0.2)
-    assert facts == {
+    metadata = json.loads(own["clip3.json"])
+    assert metadata.pop("duration_s") == pytest.approx(3.5, abs=0.2)
+    assert metadata == {
         "fps": 1, "label": "a clip3", "missing_audio": False,
         "front_end": MEL.front_end_fingerprint(),
     }  # fmt: skip
     mel = np.load(io.BytesIO(own["clip3.mel.npy"]), allow_pickle=False)
     assert mel.dtype == MEL.column_type
-    sound = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits(TIMEOUT_SECONDS))
-    np.testing.assert_array_equal(mel, log_mel(sound, MEL))
+    samples = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits(TIMEOUT_SECONDS))
+    np.testing.assert_array_equal(mel, log_mel(samples, MEL))
 
 
 def manifest_path(manifest: Path, name: str) -> Path:
@@ -137,18 +137,18 @@ def test_frame_n_shows_second_n_minus_a_half(manifest: Path, tmp_path: Path) -> 
             assert np.asarray(image).mean() == pytest.approx(brightness(4 * number - 2, 14), abs=6)
 
 
-def test_index_says_where_each_member_lies(manifest: Path, tmp_path: Path) -> None:
+def test_index_has_the_extent_of_each_member(manifest: Path, tmp_path: Path) -> None:
     extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
-    found = members(out)
+    stored_members = members(out)
     for name, row in index(out).items():
         content = (out / row["shard"]).read_bytes()
-        places = zip(row["frame_offsets"], row["frame_sizes"], strict=True)
-        for number, (offset, size) in enumerate(places, start=1):
-            assert content[offset : offset + size] == found[f"{name}.{number:02d}.jpg"]
+        extents = zip(row["frame_offsets"], row["frame_sizes"], strict=True)
+        for number, (offset, size) in enumerate(extents, start=1):
+            assert content[offset : offset + size] == stored_members[f"{name}.{number:02d}.jpg"]
         mel = content[row["mel_offset"] :][: row["mel_columns"] * (2 + MEL.mels)]
-        assert found.get(f"{name}.mel.npy", b"").endswith(mel)
+        assert stored_members.get(f"{name}.mel.npy", b"").endswith(mel)
         if name != "test0":
-            stored = np.load(io.BytesIO(found[f"{name}.mel.npy"]), allow_pickle=False)
+            stored = np.load(io.BytesIO(stored_members[f"{name}.mel.npy"]), allow_pickle=False)
             assert np.array_equal(np.frombuffer(mel, MEL.column_type), stored)
         assert bool(row["sound_s"]) == bool(row["mel_columns"]) == (name != "test0")
 
@@ -160,14 +160,14 @@ def test_clip_of_over_99_seconds_keeps_its_frames_in_order(tmp_path: Path) -> No
     )
     (row,) = extract_shard(CONFIG, MEL, TIMEOUT_SECONDS, job).rows
     content = job.path.read_bytes()
-    seen = [
+    levels = [
         float(np.asarray(Image.open(io.BytesIO(content[offset : offset + size]))).mean())
         for offset, size in zip(row["frame_offsets"], row["frame_sizes"], strict=True)
     ]
-    assert seen == pytest.approx([brightness(i, 103) for i in range(103)], abs=6)
+    assert levels == pytest.approx([brightness(i, 103) for i in range(103)], abs=6)
 
 
-def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Path) -> None:
+def test_silent_clips_are_left_out_of_training_but_tested(manifest: Path, tmp_path: Path) -> None:
     extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     assert "mute" not in index(out)
     assert index(out)["test0"]["mel_columns"] == 0
@@ -177,11 +177,11 @@ def test_silent_clips_train_nothing_but_are_tested(manifest: Path, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("in_process")
-def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
+def test_a_test_video_with_broken_audio_keeps_its_frames(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(path: Path, *_: object) -> None:
-        raise MediaError(path, "corrupt", "its sound does not decode")
+        raise MediaError(path, "corrupt", "the audio does not decode")
 
     monkeypatch.setattr("trimodal.preprocess.clip_shards.decode_audio", broken)
     with pytest.raises(DataError, match="'corrupt': 6"):
@@ -197,7 +197,7 @@ def test_a_test_video_with_a_broken_sound_track_keeps_its_frames(
 
 
 @pytest.mark.usefixtures("in_process")
-def test_the_index_changes_with_the_sound_alone(
+def test_the_index_changes_with_the_audio_alone(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     extract(manifest, tmp_path / "one", CONFIG, MEL, MACHINE)
@@ -264,11 +264,11 @@ def packed_manifest(
 
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_clips_in_an_archive_make_the_same_bytes(
+def test_clips_in_an_archive_give_the_same_bytes(
     kind: str, workers: int, manifest: Path, tmp_path: Path
 ) -> None:
     names = [*TRAIN, "mute", "test1", "test0"]
-    if kind in (".tar", ".zip"):  # read from anywhere: the order in them makes no difference
+    if kind in (".tar", ".zip"):  # random access: their order makes no difference
         names.reverse()
     packed = packed_manifest(tmp_path / f"a{kind}", manifest, names)
     extract(manifest, tmp_path / "files", CONFIG, MEL, MACHINE)
@@ -290,10 +290,10 @@ def test_shards_follow_the_order_in_a_zipped_tar(
     by_split: dict[str, list[str]] = {}
     for name, row in index(tmp_path / "packed").items():
         by_split.setdefault(row["split"], []).append(name)
-    _, held = hold_out(sorted([*TRAIN, "mute"]), 0.1, 2020)
+    _, held_out = hold_out(sorted([*TRAIN, "mute"]), 0.1, 2020)
     assert by_split == {
-        "train": [name for name in stored if name.startswith("clip") and name not in held],
-        "val": [name for name in stored if name in held and name != "mute"],
+        "train": [name for name in stored if name.startswith("clip") and name not in held_out],
+        "val": [name for name in stored if name in held_out and name != "mute"],
         "test": ["test0", "test1"],
     }
     assert sum(b < a for a, b in pairwise(offsets)) == 2  # three splits
@@ -315,14 +315,14 @@ def test_member_damaged_since_the_download_is_left_out(
     extract(packed, tmp_path / "packed", CONFIG, MEL, MACHINE)
     extract(manifest, tmp_path / "files", CONFIG, MEL, MACHINE)
     assert stats(tmp_path / "packed")["left_out"] == {"no_audio": 1, "corrupt": 1}
-    whole = members(tmp_path / "files")
-    kept = {name: content for name, content in whole.items() if not name.startswith("clip1.")}
-    assert members(tmp_path / "packed") == kept != whole
+    intact = members(tmp_path / "files")
+    others = {name: content for name, content in intact.items() if not name.startswith("clip1.")}
+    assert members(tmp_path / "packed") == others != intact
     assert not list(temporary.iterdir())
 
 
 @pytest.mark.parametrize("kind", [".tar", ".tar.gz"])
-def test_archive_cut_since_the_download_gives_what_it_still_holds(
+def test_archive_truncated_since_the_download_gives_what_it_still_has(
     kind: str, manifest: Path, tmp_path: Path
 ) -> None:
     names = ["test1", "test0", *TRAIN, "mute"]
@@ -335,13 +335,13 @@ def test_archive_cut_since_the_download_gives_what_it_still_holds(
         clips=tuple(sorted(clips, key=lambda o: o.offset)),
     )
     done = extract_shard(CONFIG, MEL, TIMEOUT_SECONDS, job)
-    kept = [row["clip_id"] for row in done.rows]
-    assert 2 <= len(kept) < len(names)
-    assert kept == names[: len(kept)]
-    assert done.left_out == {"corrupt": len(names) - len(kept)}
+    clip_ids = [row["clip_id"] for row in done.rows]
+    assert 2 <= len(clip_ids) < len(names)
+    assert clip_ids == names[: len(clip_ids)]
+    assert done.left_out == {"corrupt": len(names) - len(clip_ids)}
 
 
-def test_archive_that_is_gone_costs_its_clips_alone(manifest: Path, tmp_path: Path) -> None:
+def test_archive_that_is_gone_costs_only_its_clips(manifest: Path, tmp_path: Path) -> None:
     outcomes = read_manifest(manifest)
     packed_manifest(archive := tmp_path / "a.zip", manifest, ["clip1", "clip2"])
     moved = [
@@ -356,31 +356,68 @@ def test_archive_that_is_gone_costs_its_clips_alone(manifest: Path, tmp_path: Pa
     assert index(out).keys() == {"clip0", "clip3", "clip4", "clip5", "test0", "test1"}
 
 
-@pytest.mark.parametrize("empty", ["train", "test"])
-def test_empty_split_is_an_error_with_the_reasons(
-    empty: str, media: dict[str, Path], tmp_path: Path
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(("test0", "test1", "mute"), "no clip in train; left out: {'download: corrupt': 1}"),
+     ((*TRAIN, "mute"), "no clip in test; left out: {'download: corrupt': 1}"),
+     ((), "no clip in train, val, test; left out: {'download: corrupt': 1}")],
+    ids=["train", "test", "all"],
+)  # fmt: skip
+def test_empty_split_is_refused_before_anything_is_extracted(
+    names: tuple[str, ...], message: str, media: dict[str, Path], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def start_workers(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("extraction started")
+
+    monkeypatch.setattr(journal, "map_in_order", start_workers)
+    monkeypatch.setattr(extract_module, "extract_shard", start_workers)
+    lost = ClipOutcome(
+        clip=Clip(clip_id="lost", source="vggsound", split="train", label=""), path="",
+        status="corrupt", reason="",
+    )  # fmt: skip
+    outcomes = [outcome(name, media[name]) for name in names]
+    write_manifest(tmp_path / "m.parquet", [*outcomes, lost])
+    with pytest.raises(DataError, match=f"^extract: {message}$"):
+        extract(tmp_path / "m.parquet", tmp_path / "av", CONFIG, MEL, MACHINE)
+    assert not (tmp_path / "av").exists()
+
+
+def test_split_that_extraction_leaves_empty_is_an_error_with_the_reasons(
+    media: dict[str, Path], tmp_path: Path
 ) -> None:
-    kept = ("test0", "test1", "mute") if empty == "train" else (*TRAIN, "mute")
-    write_manifest(tmp_path / "m.parquet", [outcome(name, media[name]) for name in kept])
-    with pytest.raises(DataError, match=r"empty split.*'no_audio': 1"):
+    """Of three training clips the two without audio validate."""
+    names = ["clip0", "clip1", "clip2"]
+    held_out = hold_out(names, CONFIG.validation_share, CONFIG.validation_seed)[1]
+    outcomes = [
+        replace(outcome(name, media["mute" if name in held_out else name]),
+                clip=Clip(clip_id=name, source="vggsound", split="train", label=""))
+        for name in names
+    ]  # fmt: skip
+    write_manifest(tmp_path / "m.parquet", [*outcomes, outcome("test1", media["test1"])])
+    with pytest.raises(DataError, match=r"no clip in val; left out: {'no_audio': 2}"):
         extract(tmp_path / "m.parquet", tmp_path / "av", CONFIG, MEL, MACHINE)
     assert not (tmp_path / "av" / "index.parquet").exists()
 
 
+def test_index_rows_have_the_columns_of_the_schema() -> None:
+    assert [field.name for field in fields(IndexRow)] == AV_SCHEMA.names
+
+
 @pytest.mark.usefixtures("in_process")
-def test_job_that_breaks_leaves_no_half_shard(
+def test_failed_job_leaves_no_partial_shard(
     manifest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def breaks_down(path: Path, samples: Any) -> Any:
-        def half() -> Iterator[Any]:
-            yield samples[0]
-            raise RuntimeError("out of luck")
+    def failing(path: Path, samples: Any) -> Any:
+        def partial_samples() -> Iterator[Any]:
+            yield next(iter(samples))
+            raise RuntimeError("no luck")
 
-        return write_shard(path, half() if path.name == "train-000001.tar" else samples)
+        return write_shard(path, partial_samples() if path.name == "train-000001.tar" else samples)
 
     write_shard = clip_shards.write_shard
-    monkeypatch.setattr(clip_shards, "write_shard", breaks_down)
-    with pytest.raises(RuntimeError, match="out of luck"):
+    monkeypatch.setattr(clip_shards, "write_shard", failing)
+    with pytest.raises(RuntimeError, match="no luck"):
         extract(manifest, tmp_path / "av", CONFIG, MEL, MACHINE)
     assert list(contents(tmp_path / "av")) == ["train-000000.tar"]
 

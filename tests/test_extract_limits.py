@@ -1,4 +1,4 @@
-"""What extraction asks of a machine, and what of a clip: limits, memory, the stored pictures."""
+"""Extraction's limits on a clip, its memory use, and the stored JPEGs."""
 
 import io
 import json
@@ -54,7 +54,7 @@ def members(shard: Path) -> dict[str, bytes]:
 def test_clips_over_a_limit_are_left_out_and_counted(
     limits: dict[str, Any], timeout_seconds: float, left_out: dict[str, int], tmp_path: Path
 ) -> None:
-    """One has more pictures than sound, one more sound than pictures."""
+    """One has more video than audio, one more audio than video."""
     seconds = {"a": (2, 2), "b": (4, 2), "c": (2, 4), "d": (3, 3)}
     paths = [
         write_clip(tmp_path / f"{name}.mp4", seconds=video_s, sound_s=audio_s)
@@ -63,14 +63,14 @@ def test_clips_over_a_limit_are_left_out_and_counted(
     job = job_of(tmp_path, *paths)
     done = extract_shard(replace(CONFIG, **limits), PAPER.mel, timeout_seconds, job)
     assert done.left_out == left_out
-    kept = "ad" if "too_long" in left_out else "" if left_out else "abcd"
-    assert {row["clip_id"] for row in done.rows} == set(kept)
-    assert {name.split(".")[0] for name in members(job.path)} == set(kept)
+    expected = "ad" if "too_long" in left_out else "" if left_out else "abcd"
+    assert {row["clip_id"] for row in done.rows} == set(expected)
+    assert {name.split(".")[0] for name in members(job.path)} == set(expected)
 
 
 @pytest.mark.parametrize("size", [64, 72])
 def test_stored_images_are_the_frames_as_jpegs(size: int, tmp_path: Path) -> None:
-    """Of the quality asked for, with half the colour's rows and columns."""
+    """In the configured quality, with chroma subsampled by 2 x 2."""
     path = tmp_path / "a.mp4"
     ffmpeg(
         "-f", "lavfi", "-i", COLOURS.format("160x120:duration=3"),

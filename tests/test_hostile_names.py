@@ -13,7 +13,7 @@ import video_server as serve
 from configs import MACHINE
 from data_fixtures import contents, write_clip
 from PIL import Image
-from test_download import DEMO, DEMO_SOURCE, IMPATIENT, YOUTUBE
+from test_download import DEMO, DEMO_SOURCE, LOCAL_SERVER, YOUTUBE
 from training_fixtures import caption_sources
 
 from trimodal.core.manifest import read_manifest
@@ -91,9 +91,9 @@ def test_clips_elsewhere_cannot_be_requested(
         youtube = replace(YOUTUBE, page=server.page)
         if "\n" in name:  # two bad lines of four are another file
             with pytest.raises(DataError, match="rows cannot be used"):
-                download(config, youtube, DEMO, out / "clips", out / "world", IMPATIENT)
+                download(config, youtube, DEMO, out / "clips", out / "world", LOCAL_SERVER)
         else:
-            download(config, youtube, DEMO, out / "clips", out / "world", IMPATIENT)
+            download(config, youtube, DEMO, out / "clips", out / "world", LOCAL_SERVER)
         assert set(server.requests) <= {good}
     assert unchanged(outside, before, "out/")
     assert usable(outside) == (set() if "\n" in name else {f"{good}_000001", "video1"})

@@ -1,4 +1,4 @@
-"""Pictures become shards: what is stored, in which order, one picture at a time."""
+"""Image shards: what is stored, in which order, one image at a time."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ from trimodal.preprocess.image_shards import ImageFormat, ImageShard, stored_jpe
 from trimodal.preprocess.images import write_images
 from trimodal.sources.image_files import ImageFile
 
-FORM = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)
+IMAGE_FORMAT = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)
 
 
 def jpeg(seed: int, size: tuple[int, int] = (40, 30), mode: str = "RGB") -> bytes:
@@ -48,21 +48,21 @@ def test_stored_jpeg_is_the_image_scaled_down(mode: str, size: tuple[int, int]) 
     content = jpeg(1, size, mode)
     with Image.open(io.BytesIO(content)) as image:
         image.draft("RGB", (16, 16))
-        wanted = image.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
+        expected = image.convert("RGB").resize((16, 16), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    wanted.save(buffer, "JPEG", quality=80)
+    expected.save(buffer, "JPEG", quality=80)
     assert stored_jpeg(content, 16, 80) == buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_members_are_in_the_images_order_but_those_of_zipped_tars_as_they_lie_there(
+def test_members_are_in_image_order_or_in_a_zipped_tars_own_order(
     kind: str, tmp_path: Path
 ) -> None:
     names = ["d", "a", "c", "b"]
-    place = pack(tmp_path / f"pack{kind}", {f"{name}.jpg": jpeg(ord(name)) for name in names})
-    found, _ = files_by_name(place, (".jpg",))
-    files = [image_file(name, found[f"{name}.jpg"]) for name in "abcd"]
-    done = write_images(files, tmp_path / "out", FORM, MACHINE)
+    archive = pack(tmp_path / f"pack{kind}", {f"{name}.jpg": jpeg(ord(name)) for name in names})
+    by_name, _ = files_by_name(archive, (".jpg",))
+    files = [image_file(name, by_name[f"{name}.jpg"]) for name in "abcd"]
+    done = write_images(files, tmp_path / "out", IMAGE_FORMAT, MACHINE)
     stored = "abcd" if kind in (".zip", ".tar") else "dacb"
     assert [(row["image_id"], row["shard"]) for row in done.rows] == [
         (name, f"train-{number // 2:06d}.tar") for number, name in enumerate(stored)
@@ -76,28 +76,28 @@ def test_members_are_in_the_images_order_but_those_of_zipped_tars_as_they_lie_th
 def test_missing_vanished_and_damaged_files_are_counted(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / f"{name}.jpg").write_bytes(jpeg(0))
-    packed = pack(tmp_path / "pack.zip", {"c.jpg": jpeg(0), "d.jpg": b"not a picture"}, method=0)
-    found, _ = files_by_name(packed, (".jpg",))
+    packed = pack(tmp_path / "pack.zip", {"c.jpg": jpeg(0), "d.jpg": b"not an image"}, method=0)
+    by_name, _ = files_by_name(packed, (".jpg",))
     plain = {name: StoredFile(path=tmp_path / f"{name}.jpg") for name in "ab"}
     images: tuple[tuple[str, StoredFile | None], ...] = (
-        ("a", plain["a"]), ("b", plain["b"]), ("c", found["c.jpg"]), ("d", found["d.jpg"]),
+        ("a", plain["a"]), ("b", plain["b"]), ("c", by_name["c.jpg"]), ("d", by_name["d.jpg"]),
         ("e", None),
     )  # fmt: skip
     (tmp_path / "b.jpg").unlink()
-    overwrite(packed, jpeg(0)[-40:], bytes(40))  # its checksum is wrong now
+    overwrite(packed, jpeg(0)[-40:], bytes(40))  # its checksum is now wrong
     job = ImageShard(path=tmp_path / "train-000000.tar", split="train", images=images)
-    done = write_image_shard(FORM, job)
+    done = write_image_shard(IMAGE_FORMAT, job)
     assert [row["image_id"] for row in done.rows] == ["a"]
     assert done.left_out == {"image file missing": 2, "image file broken": 2}
 
 
 def left_out(content: bytes, folder: Path) -> dict[str, int]:
-    """What a shard of this file and a good one lacks; the good one is in it."""
+    """What a shard of this file and a good one leaves out; the good one is in it."""
     (folder / "x.jpg").write_bytes(content)
     (folder / "good.jpg").write_bytes(jpeg(0))
     images = tuple((name, StoredFile(path=folder / f"{name}.jpg")) for name in ("x", "good"))
     job = ImageShard(path=folder / "train-000000.tar", split="train", images=images)
-    done = write_image_shard(FORM, job)
+    done = write_image_shard(IMAGE_FORMAT, job)
     assert [row["image_id"] for row in done.rows][-1:] == ["good"]
     return dict(done.left_out)
 
@@ -123,8 +123,8 @@ def test_truncated_image_is_counted_as_broken(tmp_path: Path) -> None:
     assert left_out(jpeg(0, (200, 200))[:-3000], tmp_path) == {"image file broken": 1}
 
 
-def test_one_image_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is in the shard's file before the next one is read."""
+def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is written to the shard before the next one is read."""
     path = tmp_path / "train-000000.tar"
     sizes = []
 
@@ -135,6 +135,6 @@ def test_one_image_is_held_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(trimodal.preprocess.image_shards, "read_file", read)
     images = tuple((f"i{n}", StoredFile(path=Path(f"{n}.jpg"))) for n in range(40))
-    form = ImageFormat(px=256, jpeg_quality=95, images_per_shard=40)
-    write_image_shard(form, ImageShard(path=path, split="train", images=images))
+    image_format = ImageFormat(px=256, jpeg_quality=95, images_per_shard=40)
+    write_image_shard(image_format, ImageShard(path=path, split="train", images=images))
     assert sizes[20] > sizes[10] > sizes[1]

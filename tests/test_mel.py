@@ -1,4 +1,4 @@
-"""What is stored of a mel, and a window cut from it against librosa's mel of just its seconds."""
+"""The stored log-mel, and windows cut from it against librosa's mel of just their seconds."""
 
 from dataclasses import asdict, replace
 
@@ -34,8 +34,8 @@ from trimodal.media.windows import (
 )
 
 
-def view(stored: npt.NDArray[np.void], first: int, config: AudioFrontEnd) -> Decibels:
-    """The window's decibels, from the columns that a loader reads."""
+def read_window(stored: npt.NDArray[np.void], first: int, config: AudioFrontEnd) -> Decibels:
+    """The window's decibels, from the stored columns that a loader reads."""
     start = min(max(first, 0), len(stored))
     stop = max(start, min(first + config.columns, len(stored)))
     return window_decibels(stored[start:stop], first, config)
@@ -43,7 +43,7 @@ def view(stored: npt.NDArray[np.void], first: int, config: AudioFrontEnd) -> Dec
 
 def cut(stored: npt.NDArray[np.void], centre_seconds: float, config: AudioFrontEnd) -> Decibels:
     """The network's input."""
-    return scaled(view(stored, window_first_column(centre_seconds, config), config), config)
+    return scaled(read_window(stored, window_first_column(centre_seconds, config), config), config)
 
 
 def with_decibel(config: AudioFrontEnd, decibel: str) -> AudioFrontEnd:
@@ -66,7 +66,7 @@ def test_three_seconds_are_128_by_301_at_the_papers_scale() -> None:
     )
 )  # fmt: skip
 def test_a_byte_is_off_by_half_a_step_within_80_db_of_its_column(decibels: Decibels) -> None:
-    """What is deeper lies at the floor of any window that has the column, or just above it."""
+    """Lower values lie at the floor of any window that has the column, or just above it."""
     stored = store_decibels(decibels, PAPER.mel)
     assert stored.dtype == PAPER.mel.column_type
     assert np.abs(stored["top_db"].astype(np.float32) - decibels.max(axis=1)).max() <= TOP_DB
@@ -81,11 +81,11 @@ def test_a_byte_is_off_by_half_a_step_within_80_db_of_its_column(decibels: Decib
 @CONFIGS
 @pytest.mark.parametrize("decibel", ["power", "amplitude"])
 @pytest.mark.parametrize("frame", [4, 5])
-def test_a_view_of_the_stored_mel_is_the_mel_of_just_those_three_seconds(
+def test_a_window_of_the_stored_mel_is_the_mel_of_just_those_three_seconds(
     config: AudioFrontEnd, decibel: str, frame: int
 ) -> None:
-    """But for its two edge columns: their analysis windows reach half a window beyond the three
-    seconds, where the clip goes on but a mel of its own sees padding.
+    """Except in its two edge columns: their analysis windows reach half a window beyond the three
+    seconds, where the clip continues but a mel of just these seconds has padding.
     """
     config = with_decibel(config, decibel)
     samples = sound(config.mel, 10.0)
@@ -100,7 +100,7 @@ def test_a_view_of_the_stored_mel_is_the_mel_of_just_those_three_seconds(
 
 
 def quiet_after_loud(config: MelConfig) -> Samples:
-    """Seconds 3 to 6 are 60 dB below the clip's loudest."""
+    """Seconds 3 to 6 are 60 dB below the clip's maximum."""
     samples = sound(config, 10.0)
     samples[3 * config.sample_rate_hz : 6 * config.sample_rate_hz] *= 1e-3
     samples[7 * config.sample_rate_hz :] *= 2
@@ -119,8 +119,8 @@ def white_noise(config: MelConfig) -> Samples:
 
 @CONFIGS
 @pytest.mark.parametrize("make", [sound, tones, white_noise, quiet_after_loud])
-def test_a_windows_decibels_are_a_sixth_off_at_most(config: AudioFrontEnd, make: object) -> None:
-    """In the 80 dB below the window's loudest, against those of just its three seconds."""
+def test_a_windows_decibels_are_off_by_a_sixth_at_most(config: AudioFrontEnd, make: object) -> None:
+    """Within 80 dB of the window's maximum, against the mel of just its three seconds."""
     samples = sound(config.mel, 10.0) if make is sound else make(config.mel)  # type: ignore[operator]
     stored = log_mel([samples], config.mel)
     for frame in range(2, 10):
@@ -128,12 +128,12 @@ def test_a_windows_decibels_are_a_sixth_off_at_most(config: AudioFrontEnd, make:
         own = librosa_decibels(samples[start : start + 3 * config.mel.sample_rate_hz], config.mel)[
             1:-1
         ]
-        ours = view(stored, window_first_column(frame - 0.5, config), config)[1:-1]
+        ours = read_window(stored, window_first_column(frame - 0.5, config), config)[1:-1]
         top = own.max()
         assert ours.max() == pytest.approx(top, abs=TOP_DB)
         audible = own > max(top - 80, FLOOR_DB)
         assert audible.mean() > 0.05
-        # librosa's float32 spectra differ from ours by what is 100 dB below the loudest.
+        # librosa's float32 spectra differ from ours about 100 dB below the maximum.
         assert np.abs(ours - own)[audible & (own > top - 60)].max() <= STEP_DB + 0.01
         assert np.abs(np.maximum(ours, top - 80) - np.maximum(own, top - 80)).max() <= 0.25
 
@@ -155,7 +155,7 @@ def test_amplitude_decibels_keep_only_the_top_40_db_of_power() -> None:
 
 @pytest.mark.parametrize("decibel", ["power", "amplitude"])
 @pytest.mark.parametrize("gain", [0.02, 1e-3, 1e-4, 0.0])
-def test_quiet_sounds_and_silence_come_out_as_librosas(gain: float, decibel: str) -> None:
+def test_quiet_audio_and_silence_equal_librosas(gain: float, decibel: str) -> None:
     """Both decibels have an absolute floor: -100 dB of power, -50 dB for the doubled ones."""
     config = with_decibel(PAPER, decibel)
     tolerance = (STEP_DB + TOP_DB) * (2 if decibel == "amplitude" else 1) / 40
@@ -169,7 +169,7 @@ def test_silence_is_finite_and_constant() -> None:
     assert (stored["top_db"] == FLOOR_DB).all()
     assert (decibels_of(stored, PAPER) == FLOOR_DB).all()
     for first in (-250, 0, 250):
-        assert (scaled(view(stored, first, PAPER), PAPER) == 1.0).all()
+        assert (scaled(read_window(stored, first, PAPER), PAPER) == 1.0).all()
 
 
 @settings(deadline=None)
@@ -181,19 +181,21 @@ def test_missing_columns_are_those_outside_the_stored_ones(first: int, stored: i
 
 @pytest.mark.parametrize("first", [-100, 0, 20, 330, 400, -301, -500, 600, 631, -20])
 @pytest.mark.parametrize("stored", [631, 40])
-def test_columns_outside_the_sound_are_silence(first: int, stored: int) -> None:
+def test_columns_outside_the_clip_are_silence(first: int, stored: int) -> None:
     clip = np.random.default_rng(2).uniform(-90, 20, (stored, PAPER.mel.mels)).astype(np.float32)
     columns = store_decibels(clip, PAPER.mel)
-    window = view(columns, first, PAPER)
+    window = read_window(columns, first, PAPER)
     assert window.shape == (PAPER.columns, PAPER.mel.mels)
-    alone = decibels_of(columns, PAPER)
+    stored_decibels = decibels_of(columns, PAPER)
     for row, column in zip(window, range(first, first + PAPER.columns), strict=True):
-        expected = alone[column] if 0 <= column < stored else np.full(PAPER.mel.mels, FLOOR_DB)
+        expected = (
+            stored_decibels[column] if 0 <= column < stored else np.full(PAPER.mel.mels, FLOOR_DB)
+        )
         assert (row == expected).all()
 
 
-def test_fingerprint_is_of_what_is_stored() -> None:
-    """How a window is cut from it does not count: section ``window`` is no part of it."""
+def test_fingerprint_covers_the_stored_form() -> None:
+    """How a window is cut from it does not count: section ``window`` is not part of it."""
     mel = PAPER.mel
     fingerprint = mel.front_end_fingerprint()
     changed = [

@@ -1,4 +1,4 @@
-"""The page in a real browser: typed, dropped, played, by keyboard alone, narrow and dark."""
+"""The page in a real browser: typing, dropping, playing, keyboard only, narrow and dark."""
 
 import shutil
 import threading
@@ -41,7 +41,7 @@ def served(tool: Tool, store: Path) -> Iterator[str]:
 def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write_steps(folder / "steps.mp4", seconds=10)
-    write_steps(folder / "silent.mp4", seconds=4, sound=False)
+    write_steps(folder / "silent.mp4", seconds=4, with_audio=False)
     (folder / "broken.mp4").write_bytes(b"rubbish")
     tool.model.index(folder, folder / "store", workers=1)
     return folder
@@ -63,21 +63,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, address: str) -> Iterator[Page]:
-    """The page; a message of the console or a request to another host fails the test."""
-    told: list[str] = []
-    asked: list[str] = []
+    """The page; a console message or a request to another host fails the test."""
+    messages: list[str] = []
+    urls: list[str] = []
     page = browser.new_page()
-    page.on("console", lambda message: told.append(message.text))
-    page.on("pageerror", lambda error: told.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("request", lambda request: urls.append(request.url))
     page.goto(address)
     yield page
     page.close()
-    assert [url for url in asked if not url.startswith((address, "blob:"))] == []
-    assert [text for text in told if "422" not in text and "404" not in text] == []
+    assert [url for url in urls if not url.startswith((address, "blob:"))] == []
+    assert [text for text in messages if "422" not in text and "404" not in text] == []
 
 
-def test_a_sentence_is_typed_and_a_moment_played_by_keyboard_alone(page: Page) -> None:
+def test_a_sentence_is_typed_and_a_moment_played_by_keyboard_only(page: Page) -> None:
     expect(page.locator("#about")).to_contain_text("14 moments of 2 videos")
     expect(page.locator("#about")).to_contain_text("1 with problems")
     page.keyboard.type("a dog and a zebra")
@@ -93,12 +93,12 @@ def test_a_sentence_is_typed_and_a_moment_played_by_keyboard_alone(page: Page) -
     page.keyboard.press("Enter")
     expect(page.locator("#player")).to_be_visible()
     minute, second = label.split(" at ")[1].split(",")[0].split(":")
-    wanted = int(minute) * 60 + int(second) + 0.5
+    expected = int(minute) * 60 + int(second) + 0.5
     deadline = time.monotonic() + 20  # the page's policy keeps Playwright from waiting in it
     while not (at := page.evaluate("video.readyState > 2 ? video.currentTime : 0")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    assert wanted - 0.05 <= at < wanted + 3
+    assert expected - 0.05 <= at < expected + 3
     assert page.evaluate("video.error") is None
     page.keyboard.press("Escape")
     expect(page.locator("#player")).to_be_hidden()
@@ -108,14 +108,14 @@ def test_a_sentence_is_typed_and_a_moment_played_by_keyboard_alone(page: Page) -
 def test_thumbnail_and_mel_are_drawn(page: Page) -> None:
     page.get_by_role("searchbox").fill("a red dog")
     page.get_by_role("button", name="Search").click()
-    heard = page.locator("li", has_text="steps.mp4")
-    for picture in (".thumbnail", ".mel"):
-        expect(heard.locator(picture)).to_have_js_property("complete", True)
-        assert heard.locator(picture).evaluate("(image) => image.naturalWidth") > 10
-    expect(page.locator("li", has_text="silent.mp4")).to_contain_text("no sound here")
+    result = page.locator("li", has_text="steps.mp4")
+    for image in (".thumbnail", ".mel"):
+        expect(result.locator(image)).to_have_js_property("complete", True)
+        assert result.locator(image).evaluate("(image) => image.naturalWidth") > 10
+    expect(page.locator("li", has_text="silent.mp4")).to_contain_text("no audio")
 
 
-def test_the_weight_of_the_sound_changes_the_scores(page: Page) -> None:
+def test_the_audio_weight_changes_the_scores(page: Page) -> None:
     page.get_by_role("searchbox").fill("a red dog")
     page.keyboard.press("Enter")
     score = page.locator("li", has_text="steps.mp4").locator(".moment")
@@ -130,16 +130,16 @@ def test_the_weight_of_the_sound_changes_the_scores(page: Page) -> None:
     assert "w=1" in page.url
 
 
-def test_a_sound_is_dropped_and_removed(page: Page, folder: Path) -> None:
+def test_an_audio_file_is_dropped_and_removed(page: Page, folder: Path) -> None:
     drop(page, folder / "steps.mp4", "video/mp4")
-    expect(page.locator("#drop-text")).to_have_text("Asking with the sound steps.mp4")
+    expect(page.locator("#drop-text")).to_have_text("Query with the audio file steps.mp4")
     expect(page.locator("#results li")).to_have_count(2)
     page.get_by_role("button", name="Remove").click()
-    expect(page.locator("#drop-text")).to_contain_text("Drop a sound or a picture")
+    expect(page.locator("#drop-text")).to_contain_text("Drop an audio or image file")
 
 
 def drop(page: Page, path: Path, kind: str) -> None:
-    """What the browser does when a person drops a file onto the page."""
+    """What the browser does when a user drops a file onto the page."""
     transfer = page.evaluate_handle(
         """([bytes, name, type]) => {
             const transfer = new DataTransfer();
@@ -151,29 +151,29 @@ def drop(page: Page, path: Path, kind: str) -> None:
     page.dispatch_event("body", "drop", {"dataTransfer": transfer})
 
 
-def test_a_picture_is_chosen(page: Page, tmp_path: Path) -> None:
+def test_an_image_is_chosen(page: Page, tmp_path: Path) -> None:
     from PIL import Image
 
     Image.new("RGB", (50, 40), (90, 90, 90)).save(tmp_path / "grey.png")
     page.locator("#file").set_input_files(tmp_path / "grey.png")
-    expect(page.locator("#drop-text")).to_have_text("Asking with the picture grey.png")
+    expect(page.locator("#drop-text")).to_have_text("Query with the image file grey.png")
     expect(page.locator("#results li")).to_have_count(2)
 
 
-def test_what_cannot_be_asked_is_told(page: Page, tmp_path: Path) -> None:
+def test_unusable_queries_are_refused_with_the_reason(page: Page, tmp_path: Path) -> None:
     message = page.locator("#message")
     page.get_by_role("button", name="Search").click()
-    expect(message).to_have_text("Type a sentence, or give a sound or a picture.")
+    expect(message).to_have_text("Type a sentence, or choose an audio or image file.")
     page.get_by_role("searchbox").fill("zebra")
     page.keyboard.press("Enter")
-    expect(message).to_contain_text("says nothing to the model")
+    expect(message).to_contain_text("has no word that the model knows")
     page.get_by_role("searchbox").fill("")
     (tmp_path / "bad.wav").write_bytes(b"rubbish")
     page.locator("#file").set_input_files(tmp_path / "bad.wav")
-    expect(message).to_have_text("The sound cannot be used: it cannot be decoded.")
+    expect(message).to_have_text("The audio cannot be used: it cannot be decoded.")
     (tmp_path / "bad.png").write_bytes(b"rubbish")
     page.locator("#file").set_input_files(tmp_path / "bad.png")
-    expect(message).to_have_text("The file is no JPEG or PNG that can be read")
+    expect(message).to_have_text("The file is not a readable JPEG or PNG")
     (tmp_path / "large.wav").write_bytes(bytes(20_000_001))
     page.locator("#file").set_input_files(tmp_path / "large.wav")
     expect(message).to_have_text("The file is larger than 20 MB.")
@@ -191,7 +191,7 @@ def test_a_video_that_is_gone_is_told(tool: Tool, browser: Browser, tmp_path: Pa
         page.close()
 
 
-def test_an_empty_index_is_told(tool: Tool, browser: Browser, tmp_path: Path) -> None:
+def test_an_empty_index_is_reported(tool: Tool, browser: Browser, tmp_path: Path) -> None:
     about = About(folder=str(tmp_path), model=tool.model.fingerprint)
     MomentStore.create(str(tmp_path / "store"), about, 256)
     with served(tool, tmp_path / "store") as address:

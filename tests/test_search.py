@@ -1,4 +1,4 @@
-"""Moments are found by what is asked, grouped by video, and told in words and in JSON."""
+"""Searching moments: queries of all modalities, grouping by video, text and JSON output."""
 
 import json
 import sys
@@ -7,33 +7,34 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from media_fixtures import write_steps
 from model_fixtures import Tool
 
 from trimodal import cli
 from trimodal.search.api import Moment, VideoHit, as_text
-from trimodal.search.encoder import Points, QueryError, UnknownWordWarning
-from trimodal.search.store import About, MomentStore, StoredFile
+from trimodal.search.encoder import QueryError, UnknownWordWarning
+from trimodal.search.store import About, IndexedVideo, MomentStore
 
 
 @pytest.fixture(scope="module")
 def indexed(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The place of a store of two videos."""
+    """The location of a store of two videos."""
     folder = tmp_path_factory.mktemp("indexed")
     write_steps(folder / "long.mp4", seconds=10)
-    write_steps(folder / "silent.mp4", seconds=4, sound=False)
+    write_steps(folder / "silent.mp4", seconds=4, with_audio=False)
     tool.model.index(folder, folder / "store", workers=1)
     return str(folder / "store")
 
 
-def unit(*numbers: float) -> Points:
+def unit(*numbers: float) -> npt.NDArray[np.float32]:
     row = np.zeros(256, np.float32)
     row[: len(numbers)] = numbers
     return row / np.float32(np.linalg.norm(row))
 
 
-def test_it_is_searched_by_words_sounds_and_pictures(tool: Tool, indexed: str) -> None:
+def test_queries_of_text_and_audio(tool: Tool, indexed: str) -> None:
     model = tool.model
     media = Path(indexed).parent / "long.mp4"
     for hits in (
@@ -45,7 +46,7 @@ def test_it_is_searched_by_words_sounds_and_pictures(tool: Tool, indexed: str) -
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
 
 
-def test_a_moment_is_found_by_its_own_picture(tool: Tool, indexed: str) -> None:
+def test_a_moment_is_retrieved_by_its_own_frame(tool: Tool, indexed: str) -> None:
     pixels = np.full((32, 48, 3), 20 + 22 * 8, np.uint8)
     query = tool.model.embed_images([pixels])[0]
     best = tool.model.search_in(MomentStore.open(indexed), query, top=1, audio_weight=0.0)[0]
@@ -54,47 +55,49 @@ def test_a_moment_is_found_by_its_own_picture(tool: Tool, indexed: str) -> None:
     assert best.score > 0.99
 
 
-def test_what_is_asked_together_is_the_mean_of_the_points(tool: Tool, indexed: str) -> None:
+def test_a_query_of_several_inputs_is_the_mean_of_their_embeddings(
+    tool: Tool, indexed: str
+) -> None:
     media = str(Path(indexed).parent / "long.mp4")
-    text, sound = tool.model.embed_text(["a dog"]), tool.model.embed_audio([media])
-    mean = (text + sound)[0]
+    text, audio = tool.model.embed_text(["a dog"]), tool.model.embed_audio([media])
+    mean = (text + audio)[0]
     np.testing.assert_allclose(
         tool.model.query(["a dog"], [media], []), mean / np.linalg.norm(mean), atol=1e-6
     )
 
 
-def test_scores_are_the_mix_of_picture_and_sound(tool: Tool, indexed: str) -> None:
-    """The dot products that evaluation would mix; a silent video counts by its picture alone."""
+def test_scores_mix_frame_and_audio_similarity(tool: Tool, indexed: str) -> None:
+    """The dot products are mixed as in evaluation; a silent video's score is its frames'."""
     store = MomentStore.open(indexed)
     query = tool.model.query(["a dog"], [], [])
     by_weight = {
         weight: {
-            (one.file, one.second): one.score for one in store.search(query, weight, 100)
+            (hit.file, hit.second): hit.score for hit in store.search(query, weight, 100)
         } for weight in (0.0, 0.3, 1.0)
     }  # fmt: skip
     silent = next(file.file for file in store.files() if not file.has_audio)
     for moment, score in by_weight[0.3].items():
-        picture, sound = by_weight[0.0][moment], by_weight[1.0][moment]
-        assert score == pytest.approx(0.7 * picture + 0.3 * sound, abs=1e-5)
-        assert (moment[0] == silent) == (abs(picture - sound) < 1e-6)
+        frame, audio = by_weight[0.0][moment], by_weight[1.0][moment]
+        assert score == pytest.approx(0.7 * frame + 0.3 * audio, abs=1e-5)
+        assert (moment[0] == silent) == (abs(frame - audio) < 1e-6)
 
 
 def test_moments_are_grouped_by_video_and_apart(tool: Tool, tmp_path: Path) -> None:
-    """One long video fills the first places: it is asked for more until there are enough."""
+    """One long video has the best 500 moments: the search continues until there are 3 videos."""
     about = About(folder="videos", model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path), about, 256)
     files = [
-        StoredFile(file=number, path=f"{number}.mp4", bytes=1, modified_ns=1, moments=1,
+        IndexedVideo(file=number, path=f"{number}.mp4", bytes=1, modified_ns=1, moments=1,
                    has_audio=True, aspect=1.0, problem="") for number in range(3)
     ]  # fmt: skip
-    moments, points = [], []
+    moments, embeddings = [], []
     for second in range(500):
         moments.append((0, second + 1, b"", b""))
-        points.append(np.tile(unit(1, second / 1000), 2))
+        embeddings.append(np.tile(unit(1, second / 1000), 2))
     for number in (1, 2):
         moments.append((number, 1, b"", b""))
-        points.append(np.tile(unit(1, number), 2))
-    store.add(files, moments, np.stack(points))
+        embeddings.append(np.tile(unit(1, number), 2))
+    store.add(files, moments, np.stack(embeddings))
     hits = tool.model.search_in(store, unit(1), top=3, audio_weight=0.2)
     assert [hit.path for hit in hits] == ["0.mp4", "1.mp4", "2.mp4"]
     assert [moment.second for moment in hits[0].moments] == [0.5, 3.5, 6.5]
@@ -102,8 +105,8 @@ def test_moments_are_grouped_by_video_and_apart(tool: Tool, tmp_path: Path) -> N
     assert len(tool.model.search_in(store, unit(1), top=2, audio_weight=0.2)) == 2
 
 
-def test_a_query_that_says_nothing_is_an_error(tool: Tool, indexed: str) -> None:
-    with pytest.raises(QueryError, match="nothing is asked"):
+def test_an_unusable_query_is_an_error(tool: Tool, indexed: str) -> None:
+    with pytest.raises(QueryError, match="empty query"):
         tool.model.search(store=indexed)
     with pytest.raises(QueryError, match="zebra"):
         tool.model.search("zebra", store=indexed)
@@ -124,7 +127,7 @@ def test_results_as_text() -> None:
 
 
 class Command(NamedTuple):
-    """What a command came to."""
+    """A command's result."""
 
     returncode: int
     stdout: str
@@ -158,7 +161,7 @@ def test_the_commands(
     (folder / "bad.mp4").write_bytes(b"rubbish")
     done = run("search", "--text", "a dog", "--store", store)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "no index; make one with `trimodal index FOLDER`" in done.stderr
+    assert "no index; create one with `trimodal index FOLDER`" in done.stderr
     done = run("index", str(folder), "--store", store)
     assert done.returncode == 0, done.stderr
     problem, total = done.stdout.splitlines()
@@ -176,5 +179,5 @@ def test_the_commands(
     done = run("search", "--store", store, "--text", "zebra")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "trimodal: 'zebra' says nothing to the model: words without a vector: zebra\n"
+        "trimodal: 'zebra' has no word that the model knows: words without a vector: zebra\n"
     )

@@ -1,4 +1,4 @@
-"""The page's answers: what it serves, what it refuses, and what it does not reveal."""
+"""The server's responses: what it serves, what it refuses, and what it does not reveal."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Indexed videos, one of them silent, and a file beside them that is not indexed."""
     folder = tmp_path_factory.mktemp("served")
     write_steps(folder / "a.mp4", seconds=5)
-    write_steps(folder / "silent.mp4", seconds=3, sound=False)
+    write_steps(folder / "silent.mp4", seconds=3, with_audio=False)
     (folder / "secret.txt").write_text("secret")
     tool.model.index(folder, folder / "store", workers=1)
     return folder
@@ -45,31 +45,31 @@ def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
     }  # fmt: skip
 
 
-def test_every_answer_tells_the_browser_to_be_careful(client: TestClient) -> None:
+def test_every_response_has_the_security_headers(client: TestClient) -> None:
     for path in ("/", "/app.js", "/api/about", "/videos/0", "/videos/99", "/nowhere"):
         headers = client.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'none'; script-src 's")
         assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_sentence_is_answered(client: TestClient) -> None:
-    found = client.post("/api/search", params={"text": "a zebra and a dog", "top": 1}).json()
-    assert len(found["hits"]) == 1
-    assert found["warnings"] == ["'a zebra and a dog': words without a vector: zebra"]
-    (hit,) = found["hits"]
-    place = f"{hit['file']}/{hit['moments'][0]['second']}.jpg"
-    picture = client.get(f"/thumbnails/{place}")
-    assert picture.headers["content-type"] == "image/jpeg"
-    assert picture.content.startswith(b"\xff\xd8")
+def test_a_query_by_text(client: TestClient) -> None:
+    result = client.post("/api/search", params={"text": "a zebra and a dog", "top": 1}).json()
+    assert len(result["hits"]) == 1
+    assert result["warnings"] == ["'a zebra and a dog': words without a vector: zebra"]
+    (hit,) = result["hits"]
+    name = f"{hit['file']}/{hit['moments'][0]['second']}.jpg"
+    thumbnail = client.get(f"/thumbnails/{name}")
+    assert thumbnail.headers["content-type"] == "image/jpeg"
+    assert thumbnail.content.startswith(b"\xff\xd8")
 
 
-def test_a_sound_and_a_picture_are_answered(client: TestClient, folder: Path) -> None:
+def test_queries_by_audio_and_by_image(client: TestClient, folder: Path) -> None:
     for kind, content in (
-        ("sound", (folder / "a.mp4").read_bytes()), ("picture", png(folder.parent / "p.png")),
+        ("audio", (folder / "a.mp4").read_bytes()), ("image", png(folder.parent / "p.png")),
     ):  # fmt: skip
-        answer = client.post("/api/search", params={"kind": kind}, content=content)
-        assert answer.status_code == 200, answer.text
-        assert len(answer.json()["hits"]) == 2
+        response = client.post("/api/search", params={"kind": kind}, content=content)
+        assert response.status_code == 200, response.text
+        assert len(response.json()["hits"]) == 2
 
 
 def png(path: Path) -> bytes:
@@ -78,24 +78,24 @@ def png(path: Path) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("params", "content", "told"),
+    ("params", "content", "detail"),
     [
-        ({"kind": "sound"}, b"rubbish", "The sound cannot be used: it cannot be decoded."),
-        ({"kind": "sound"}, b"", "The sound cannot be used: it cannot be decoded."),
-        ({"kind": "picture"}, b"rubbish", "The file is no JPEG or PNG that can be read"),
+        ({"kind": "audio"}, b"rubbish", "The audio cannot be used: it cannot be decoded."),
+        ({"kind": "audio"}, b"", "The audio cannot be used: it cannot be decoded."),
+        ({"kind": "image"}, b"rubbish", "The file is not a readable JPEG or PNG"),
         (
             {"text": "zebra"},
             b"",
-            "'zebra' says nothing to the model: words without a vector: zebra",
+            "'zebra' has no word that the model knows: words without a vector: zebra",
         ),
-        ({"text": " "}, b"", "nothing is asked: give a sentence, a sound or a picture"),
+        ({"text": " "}, b"", "empty query: give a sentence, an audio file or an image"),
     ],
 )
-def test_what_cannot_be_asked_is_told_in_words(
-    client: TestClient, params: dict[str, str], content: bytes, told: str
+def test_unusable_queries_are_refused_with_the_reason(
+    client: TestClient, params: dict[str, str], content: bytes, detail: str
 ) -> None:
-    answer = client.post("/api/search", params=params, content=content)
-    assert (answer.status_code, answer.json()["detail"]) == (422, told)
+    response = client.post("/api/search", params=params, content=content)
+    assert (response.status_code, response.json()["detail"]) == (422, detail)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_parameters_out_of_range_are_refused(client: TestClient, params: dict[st
 def test_a_large_upload_is_refused_before_it_is_read(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_MOST_BYTES", 10_000)
+    monkeypatch.setattr(server, "_MAX_BYTES", 10_000)
     sent = 0
 
     def parts() -> Iterator[bytes]:
@@ -118,21 +118,19 @@ def test_a_large_upload_is_refused_before_it_is_read(
             sent += 1000
             yield bytes(1000)
 
-    answer = client.post("/api/search", params={"kind": "sound"}, content=parts())
-    assert answer.status_code == 413
-    assert "larger" in answer.json()["detail"]
+    response = client.post("/api/search", params={"kind": "audio"}, content=parts())
+    assert response.status_code == 413
+    assert "larger" in response.json()["detail"]
 
 
-def test_videos_come_in_the_parts_that_the_player_asks_for(
-    client: TestClient, folder: Path
-) -> None:
-    whole = (folder / "a.mp4").read_bytes()
+def test_videos_are_served_in_ranges(client: TestClient, folder: Path) -> None:
+    content = (folder / "a.mp4").read_bytes()
     number = next(f.file for f in MomentStore.open(str(folder / "store")).files() if f.has_audio)
-    answer = client.get(f"/videos/{number}")
-    assert (answer.content, answer.headers["content-type"]) == (whole, "video/mp4")
+    response = client.get(f"/videos/{number}")
+    assert (response.content, response.headers["content-type"]) == (content, "video/mp4")
     part = client.get(f"/videos/{number}", headers={"Range": "bytes=100-199"})
-    assert (part.status_code, part.content) == (206, whole[100:200])
-    assert part.headers["content-range"] == f"bytes 100-199/{len(whole)}"
+    assert (part.status_code, part.content) == (206, content[100:200])
+    assert part.headers["content-range"] == f"bytes 100-199/{len(content)}"
     assert client.get(f"/videos/{number}", headers={"Range": "bytes=999999-"}).status_code == 416
     assert client.head(f"/videos/{number}").headers["accept-ranges"] == "bytes"
 
@@ -147,9 +145,9 @@ def test_videos_come_in_the_parts_that_the_player_asks_for(
     ],
 )  # fmt: skip
 def test_nothing_but_indexed_files_is_served(client: TestClient, path: str) -> None:
-    answer = client.get(path)
-    assert answer.status_code in (404, 422)
-    assert "secret" not in answer.text.replace("secret.txt", "")
+    response = client.get(path)
+    assert response.status_code in (404, 422)
+    assert "secret" not in response.text.replace("secret.txt", "")
 
 
 def test_a_video_that_has_become_a_link_is_not_served(
@@ -167,19 +165,19 @@ def test_a_video_that_has_become_a_link_is_not_served(
     video.unlink()
     assert client.get("/videos/0").status_code == 404
     video.symlink_to(folder / "secret.txt")
-    answer = client.get("/videos/0")
-    assert (answer.status_code, "secret" in answer.text) == (404, False)
+    response = client.get("/videos/0")
+    assert (response.status_code, "secret" in response.text) == (404, False)
 
 
 def test_other_hosts_and_other_sites_are_refused(client: TestClient) -> None:
     assert client.get("/api/about", headers={"Host": "example.com"}).status_code == 400
     for site in ("cross-site", "same-site"):
-        answer = client.post("/api/search?text=a dog", headers={"Sec-Fetch-Site": site})
-        assert answer.status_code == 403
+        response = client.post("/api/search?text=a dog", headers={"Sec-Fetch-Site": site})
+        assert response.status_code == 403
     assert client.get("/", headers={"Sec-Fetch-Site": "none"}).status_code == 200
 
 
-def test_a_bug_is_not_told_as_a_mistake_of_the_user(
+def test_a_bug_is_not_reported_as_a_user_error(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: object, **__: object) -> None:

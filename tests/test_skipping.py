@@ -1,4 +1,4 @@
-"""Pictures that no other refers to are skipped: what is left is, byte for byte, a full decode's."""
+"""Skipping non-reference pictures gives the same bytes as a full decode."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -42,7 +42,7 @@ STREAMS: dict[str, tuple[float, tuple[str, ...]]] = {
 
 
 def write_stream(path: Path, rate: float, options: tuple[Any, ...] = (), seconds: int = 8) -> Path:
-    """Moving pictures with noise on them."""
+    """Moving video with noise on it."""
     source = f"testsrc2=size=128x96:rate={rate}:duration={seconds},noise=alls=20:allf=t:all_seed=1"
     ffmpeg("-f", "lavfi", "-i", source, *X264, *options, path)
     return path
@@ -55,13 +55,13 @@ def refuse(*_: Any) -> NoReturn:
 def assert_both_routes_agree(
     path: Path, size: tuple[int, int] = SIZE, *, may_fall_back: bool = False
 ) -> int:
-    """Skipping alone gives what the full decode alone gives; how many frames that are."""
+    """Asserts that skipping alone and the full decode alone give equal frames; their number."""
     with pytest.MonkeyPatch.context() as patch:
         if not may_fall_back:
             patch.setattr(module, "_full_decode", refuse)
         skipping = frames_of(path, *size)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MARKING_CODECS", frozenset())
+        patch.setattr(module, "_NONREF_CODECS", frozenset())
         patch.setattr(module, "_skipping_decode", refuse)
         full = frames_of(path, *size)
     assert skipping.shape == full.shape
@@ -70,14 +70,14 @@ def assert_both_routes_agree(
 
 
 @pytest.mark.parametrize("name", STREAMS)
-def test_skipping_gives_the_full_decodes_bytes(name: str, tmp_path: Path) -> None:
+def test_skipping_gives_the_bytes_of_a_full_decode(name: str, tmp_path: Path) -> None:
     rate, options = STREAMS[name]
     count = assert_both_routes_agree(write_stream(tmp_path / "clip.mp4", rate, options))
     assert count in ((5, 8) if name == "slide_show" else (8,))
 
 
 @pytest.mark.parametrize("ending", ["mkv", "ts", "mov", "flv"])
-def test_skipping_gives_the_full_decodes_bytes_in_other_containers(
+def test_skipping_gives_the_bytes_of_a_full_decode_in_other_containers(
     ending: str, tmp_path: Path
 ) -> None:
     options = ("-x264-params", "bframes=4:b-pyramid=normal:keyint=40")
@@ -87,11 +87,11 @@ def test_skipping_gives_the_full_decodes_bytes_in_other_containers(
 
 @pytest.mark.parametrize("start", ["0.4", "1.7", "3.03"])
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_skipping_gives_the_full_decodes_bytes_of_a_section(
+def test_skipping_gives_the_bytes_of_a_full_decode_of_a_section(
     ending: str, start: str, tmp_path: Path
 ) -> None:
-    """Cut without decoding: what lies before the start is there to be decoded but not shown (mp4),
-    or it begins with pictures that refer to some before it, which only a full decode sorts out.
+    """Cut without decoding: either pictures before the start are decoded but not shown (mp4), or
+    the first pictures refer to missing ones, which only a full decode handles.
     """
     options = ("-x264-params", "open_gop=1:keyint=50:bframes=4:scenecut=0")
     whole = write_stream(tmp_path / "whole.mp4", 25, options)
@@ -105,61 +105,61 @@ def test_skipping_gives_the_full_decodes_bytes_of_a_section(
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-@pytest.mark.parametrize("late", ["video", "sound", "both"])
-def test_skipping_gives_the_full_decodes_bytes_of_a_late_start(
+@pytest.mark.parametrize("late", ["video", "audio", "both"])
+def test_skipping_gives_the_bytes_of_a_full_decode_of_a_late_start(
     late: str, ending: str, tmp_path: Path
 ) -> None:
     video = write_stream(tmp_path / "video.mp4", 25, ("-bf", "3"))
-    sound = tmp_path / "sound.m4a"
-    ffmpeg("-f", "lavfi", "-i", "sine=duration=8", sound)
-    shift = {"video": ("2.3", "0"), "sound": ("0", "1.3"), "both": ("3.7", "3.2")}[late]
+    audio = tmp_path / "audio.m4a"
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=8", audio)
+    shift = {"video": ("2.3", "0"), "audio": ("0", "1.3"), "both": ("3.7", "3.2")}[late]
     path = tmp_path / f"clip.{ending}"
     ffmpeg(
-        "-itsoffset", shift[0], "-i", video, "-itsoffset", shift[1], "-i", sound, "-c", "copy",
+        "-itsoffset", shift[0], "-i", video, "-itsoffset", shift[1], "-i", audio, "-c", "copy",
         "-muxdelay", "0", path,
     )  # fmt: skip
     assert assert_both_routes_agree(path) in ((10,) if late == "video" else (8, 9))
 
 
-class Watched:
-    """A container or a packet that counts what is decoded."""
+class DecodeCounter:
+    """Wraps a container or a packet; records the number of pictures each decode returns."""
 
-    def __init__(self, inner: Any, seen: list[int]) -> None:
-        self._inner, self._seen = inner, seen
+    def __init__(self, inner: Any, counts: list[int]) -> None:
+        self._inner, self._counts = inner, counts
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
 
-    def __enter__(self) -> "Watched":
+    def __enter__(self) -> "DecodeCounter":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._inner.close()
 
-    def demux(self, *streams: Any) -> Iterator["Watched"]:
-        return (Watched(packet, self._seen) for packet in self._inner.demux(*streams))
+    def demux(self, *streams: Any) -> Iterator["DecodeCounter"]:
+        return (DecodeCounter(packet, self._counts) for packet in self._inner.demux(*streams))
 
     def decode(self) -> list[Any]:
         frames: list[Any] = self._inner.decode()
-        self._seen.append(len(frames))
+        self._counts.append(len(frames))
         return frames
 
 
-def test_most_pictures_that_no_other_refers_to_are_not_decoded(
+def test_most_non_reference_pictures_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three of four are such; eight of them are wanted."""
+    """Three of four are non-reference pictures; eight frames are selected."""
     path = write_stream(
         tmp_path / "clip.mp4", 25, ("-x264-params", "bframes=3:b-adapt=0:b-pyramid=none:scenecut=0")
     )
     decoded: list[int] = []
-    monkeypatch.setattr(module, "open_media", lambda p: Watched(open_media(p), decoded))
+    monkeypatch.setattr(module, "open_media", lambda p: DecodeCounter(open_media(p), decoded))
     assert len(frames_of(path, 8, 8)) == 8
     assert 50 < sum(decoded) <= 50 + 8 + 2
 
 
 def interlaced(path: Path, *options: str) -> Path:
-    """Eight seconds of 25 pictures in two fields, a brightness for each second."""
+    """Eight seconds of 25 interlaced pictures, a brightness for each second."""
     source = "color=black:size=128x96:rate=25:duration=8,geq=lum='20+25*floor(T)':cb=128:cr=128"
     ffmpeg("-f", "lavfi", "-i", source, *X264, *options, path)
     return path
@@ -200,22 +200,22 @@ def test_other_codecs_are_decoded_in_full(
 ) -> None:
     ending, *options = CODECS[name]
     path = tmp_path / f"clip.{ending}"
-    ffmpeg("-i", write_steps(tmp_path / "steps.mp4", sound=False), *options, path)
+    ffmpeg("-i", write_steps(tmp_path / "steps.mp4", with_audio=False), *options, path)
     monkeypatch.setattr(module, "_skipping_decode", refuse)
     frames = frames_of(path, 16, 16)
     assert brightness(frames) == pytest.approx([20 + 22 * n for n in range(10)], abs=4)
 
 
-def test_h264_in_a_container_without_times_of_presentation(tmp_path: Path) -> None:
+def test_h264_in_a_container_without_presentation_times(tmp_path: Path) -> None:
     path = tmp_path / "clip.avi"
-    ffmpeg("-i", write_steps(tmp_path / "steps.mp4", sound=False), "-bf", "3", *X264, path)
+    ffmpeg("-i", write_steps(tmp_path / "steps.mp4", with_audio=False), "-bf", "3", *X264, path)
     assert assert_both_routes_agree(path, may_fall_back=True) == 10
     shown = brightness(frames_of(path, 16, 16))
     assert shown == pytest.approx([20 + 22 * n for n in range(10)], abs=4)
 
 
 @needs_real_data
-def test_skipping_gives_the_full_decodes_bytes_of_every_real_clip() -> None:
+def test_skipping_gives_the_bytes_of_a_full_decode_of_every_real_clip() -> None:
     paths = sorted((REAL / "clips").glob("*.mp4"))
     assert len(paths) == 60
     for path in paths:

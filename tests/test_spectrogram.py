@@ -1,4 +1,4 @@
-"""The mel of a sound that comes in blocks: librosa's and torchaudio's, however it is cut."""
+"""The log-mel of audio in blocks equals librosa's and torchaudio's, however it is split."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def assert_near(ours: Decibels, theirs: Decibels) -> None:
 @CONFIGS
 @pytest.mark.parametrize("oracle", [librosa_decibels, torchaudio_decibels])
 @pytest.mark.parametrize("gain", [1.0, 0.001])
-def test_log_mel_is_librosas_and_torchaudios(
+def test_log_mel_equals_librosas_and_torchaudios(
     config: AudioFrontEnd, oracle: object, gain: float
 ) -> None:
     mel = config.mel
@@ -85,7 +85,7 @@ def test_blocks_of_any_sizes_give_the_same_columns(length: int, cuts: list[int])
 
 @CONFIGS
 @pytest.mark.parametrize("block", [997, 16_000, 44_100])
-def test_a_clip_in_blocks_is_the_clip_in_one(config: AudioFrontEnd, block: int) -> None:
+def test_a_clip_in_blocks_gives_the_mel_of_the_whole(config: AudioFrontEnd, block: int) -> None:
     samples = sound(config.mel, 12.3)
     blocks = [samples[start : start + block] for start in range(0, len(samples), block)]
     assert np.array_equal(log_mel(blocks, config.mel), log_mel([samples], config.mel))
@@ -94,13 +94,13 @@ def test_a_clip_in_blocks_is_the_clip_in_one(config: AudioFrontEnd, block: int) 
 @CONFIGS
 @pytest.mark.parametrize("extra", [-1, 0, 1])
 @pytest.mark.parametrize("hops", [0, 1, 2, 3, 255, 256, 257])
-def test_columns_are_one_and_a_hop_each(config: AudioFrontEnd, hops: int, extra: int) -> None:
+def test_there_is_one_column_plus_one_per_hop(config: AudioFrontEnd, hops: int, extra: int) -> None:
     length = max(0, hops * config.mel.hop_samples + extra)
     samples = sound(config.mel, 6.0)[:length]
     assert len(log_mel([samples], config.mel)) == 1 + length // config.mel.hop_samples
 
 
-def test_blocks_are_let_go() -> None:
+def test_blocks_are_released() -> None:
     """Six minutes are 63 MB of samples; their mel is 4.7 MB."""
 
     def blocks() -> Iterator[Samples]:

@@ -1,4 +1,4 @@
-"""The table of moments: exact search at every weight, whole writes, and what it refuses."""
+"""The table of moments: exact search at every weight, atomic writes, refused stores."""
 
 from pathlib import Path
 
@@ -10,70 +10,79 @@ from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import new_bucket, s3_server
 
-from trimodal.search.store import About, Found, MomentStore, StoredFile, StoreError, build_index
+from trimodal.search.store import (
+    About,
+    IndexedVideo,
+    MomentHit,
+    MomentStore,
+    StoreError,
+    build_index,
+)
 
 ABOUT = About(folder="videos", model="m1")
-Points = npt.NDArray[np.float32]
+Vectors = npt.NDArray[np.float32]
 
 
-def unit(rows: npt.NDArray[np.floating]) -> Points:
+def unit(rows: npt.NDArray[np.floating]) -> Vectors:
     return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def points(count: int, seed: int = 1) -> Points:
+def vectors(count: int, seed: int = 1) -> Vectors:
     parts = unit(np.random.default_rng(seed).standard_normal((count, 2, 256)))
     parts[::5, 1] = parts[::5, 0]  # silent
     return parts.reshape(count, 512)
 
 
-def stored(number: int, moments: int = 4) -> StoredFile:
-    return StoredFile(
+def video(number: int, moments: int = 4) -> IndexedVideo:
+    return IndexedVideo(
         file=number, path=f"{number}.mp4", bytes=1, modified_ns=2, moments=moments,
         has_audio=True, aspect=1.5, problem="",
     )  # fmt: skip
 
 
-def filled(place: str, videos: int) -> tuple[MomentStore, Points]:
-    store = MomentStore.create(place, ABOUT, 256)
-    rows = points(videos * 4)
+def filled(location: str, videos: int) -> tuple[MomentStore, Vectors]:
+    store = MomentStore.create(location, ABOUT, 256)
+    rows = vectors(videos * 4)
     moments = [(v, s + 1, b"t%d" % v, b"m%d" % s) for v in range(videos) for s in range(4)]
-    store.add([stored(number) for number in range(videos)], moments, rows)
+    store.add([video(number) for number in range(videos)], moments, rows)
     return store, rows
 
 
 @pytest.fixture(scope="module")
-def some(tmp_path_factory: pytest.TempPathFactory) -> tuple[MomentStore, Points]:
+def some(tmp_path_factory: pytest.TempPathFactory) -> tuple[MomentStore, Vectors]:
     return filled(str(tmp_path_factory.mktemp("store")), 50)
 
 
 @given(st.floats(0, 1), st.integers(0, 1000), st.integers(1, 200))
-def test_it_finds_what_numpy_finds_at_every_weight(
-    some: tuple[MomentStore, Points], weight: float, seed: int, most: int
+def test_results_equal_numpys_at_every_weight(
+    some: tuple[MomentStore, Vectors], weight: float, seed: int, limit: int
 ) -> None:
     store, rows = some
     query = unit(np.random.default_rng(seed).standard_normal(256))
     scores = (1 - weight) * rows[:, :256] @ query + weight * rows[:, 256:] @ query
-    best = np.argsort(-scores, kind="stable")[:most]
-    found = store.search(query, weight, most)
-    np.testing.assert_allclose([one.score for one in found], scores[best], atol=1e-5)
-    places = {(one.file, one.second) for one in found}
+    best = np.argsort(-scores, kind="stable")[:limit]
+    hits = store.search(query, weight, limit)
+    np.testing.assert_allclose([hit.score for hit in hits], scores[best], atol=1e-5)
+    moments = {(hit.file, hit.second) for hit in hits}
     assert all(
-        (row // 4, row % 4 + 0.5) in places for row in best if scores[row] > scores[best[-1]] + 1e-5
+        (row // 4, row % 4 + 0.5) in moments
+        for row in best
+        if scores[row] > scores[best[-1]] + 1e-5
     )
 
 
-def test_pictures_and_files_are_found_again(some: tuple[MomentStore, Points]) -> None:
+def test_images_and_videos_are_read_back(some: tuple[MomentStore, Vectors]) -> None:
     store, _ = some
-    assert store.pictures(7, 2.5) == (b"t7", b"m2")
-    assert store.pictures(7, 4.5) is None
-    assert store.file(7) == stored(7)
+    assert store.images(7, 2.5) == (b"t7", b"m2")
+    assert store.images(7, 4.5) is None
+    assert store.file(7) == video(7)
     with pytest.raises(KeyError):
         store.file(50)
     assert len(store.files()) == 50
     assert store.moments == 200
 
 
-def test_it_is_the_same_when_it_is_opened_again(tmp_path: Path) -> None:
+def test_a_store_is_the_same_when_reopened(tmp_path: Path) -> None:
     store, rows = filled(str(tmp_path), 3)
     again = MomentStore.open(str(tmp_path))
     assert again.about == ABOUT
@@ -86,9 +95,9 @@ def test_dropped_videos_are_gone(tmp_path: Path) -> None:
     store.drop([])
     assert store.moments == 12
     store.drop([0, 2])
-    store.settle()
+    store.compact()
     assert [file.file for file in store.files()] == [1]
-    assert {one.file for one in store.search(rows[0, :256], 0.2, 100)} == {1}
+    assert {hit.file for hit in store.search(rows[0, :256], 0.2, 100)} == {1}
 
 
 def test_moments_of_a_killed_run_are_dropped(tmp_path: Path) -> None:
@@ -105,13 +114,13 @@ def test_moments_of_a_killed_run_are_dropped(tmp_path: Path) -> None:
 
 def test_a_video_without_moments_is_kept_for_its_problem(tmp_path: Path) -> None:
     store = MomentStore.create(str(tmp_path), ABOUT, 256)
-    store.add([stored(0, moments=0)], [], points(0))
-    store.settle()
-    assert store.files() == [stored(0, moments=0)]
-    assert store.search(points(1)[0, :256], 0.2, 5) == []
+    store.add([video(0, moments=0)], [], vectors(0))
+    store.compact()
+    assert store.files() == [video(0, moments=0)]
+    assert store.search(vectors(1)[0, :256], 0.2, 5) == []
 
 
-def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
+def test_what_is_not_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no index"):
         MomentStore.open(str(tmp_path / "nowhere"))
     filled(str(tmp_path), 1)
@@ -133,7 +142,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path) -> None:
-    """Points on curves between a few, as the moments of videos are."""
+    """Vectors between a few others, as the moments of videos are."""
     store = MomentStore.create(str(tmp_path), ABOUT, 256)
     rng = np.random.default_rng(3)
     ends = rng.standard_normal((40, 512))
@@ -141,7 +150,7 @@ def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path)
     pairs = rng.integers(0, 40, (2, 6000))
     mixed = ends[pairs[0]] * u + ends[pairs[1]] * (1 - u) + 0.3 * rng.standard_normal((6000, 512))
     rows = unit(mixed.reshape(6000, 2, 256)).reshape(6000, 512)
-    store.add([stored(0)], [(0, row + 1, b"", b"") for row in range(6000)], rows)
+    store.add([video(0)], [(0, row + 1, b"", b"") for row in range(6000)], rows)
     exact = [store.search(query[:256], 0.2, 10) for query in rows[:40]]
     build_index(store.table)
     store = MomentStore.open(str(tmp_path))
@@ -149,28 +158,28 @@ def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path)
     assert overlap(exact, near) >= 0.95
     assert [store.search(query[:256], 0.2, 10, exact=True) for query in rows[:40]] == exact
     new = unit(np.ones((2, 256))).reshape(1, 512)
-    store.add([stored(1)], [(1, 1, b"", b"")], new)
+    store.add([video(1)], [(1, 1, b"", b"")], new)
     assert store.search(new[0, :256], 0.2, 1)[0].file == 1
-    store.settle()
+    store.compact()
     assert store.search(new[0, :256], 0.2, 1)[0].file == 1
 
 
-def overlap(exact: list[list[Found]], near: list[list[Found]]) -> float:
+def overlap(exact: list[list[MomentHit]], near: list[list[MomentHit]]) -> float:
     """The share of the exact results that are among the near ones."""
-    places = [[{one.second for one in found} for found in results] for results in (exact, near)]
-    return float(np.mean([len(a & b) / len(a) for a, b in zip(*places, strict=True)]))
+    seconds = [[{hit.second for hit in hits} for hits in results] for results in (exact, near)]
+    return float(np.mean([len(a & b) / len(a) for a, b in zip(*seconds, strict=True)]))
 
 
 def test_a_store_may_lie_on_an_object_store(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ALLOW_HTTP", "true")  # the server on loopback has no certificate
     with s3_server():
-        place = f"{new_bucket('search')}/store"
-        store, rows = filled(place, 2)
+        location = f"{new_bucket('search')}/store"
+        store, rows = filled(location, 2)
         store.drop([0])
-        store.settle()
-        again = MomentStore.open(place)
-        assert again.files() == [stored(1)]
-        assert {one.file for one in again.search(rows[0, :256], 0.2, 9)} == {1}
-        assert again.pictures(1, 2.5) == (b"t1", b"m2")
+        store.compact()
+        again = MomentStore.open(location)
+        assert again.files() == [video(1)]
+        assert {hit.file for hit in again.search(rows[0, :256], 0.2, 9)} == {1}
+        assert again.images(1, 2.5) == (b"t1", b"m2")
         with pytest.raises(StoreError, match="no index"):
-            MomentStore.open(f"{place}-elsewhere")
+            MomentStore.open(f"{location}-elsewhere")

@@ -1,4 +1,4 @@
-"""yt-dlp and ffmpeg against a server on the loopback address: the seconds asked for, or why not."""
+"""yt-dlp and ffmpeg against a server on the loopback address: cuts, failures and retries."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -41,7 +41,7 @@ def clip_of(youtube_id: str, start: int = 3) -> Clip:
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A 16 s video whose frames carry their numbers as 9 bars, black or white, with key frames far
-    apart and a tone that begins at second 8; the same without sound; one of 5 s.
+    apart and a tone that begins at second 8; the same without audio; one of 5 s.
     """
     folder = tmp_path_factory.mktemp("videos")
     bits = np.arange(16 * FPS)[:, None] >> np.arange(9) & 1
@@ -49,12 +49,12 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frames = [np.repeat(np.tile(row, (32, 1))[:, :, None], 3, axis=2) for row in bars]
     tone = np.sin(np.arange(16 * 8000) * 0.5).astype(np.float32) / 2
     tone[: 8 * 8000] = 0
-    for name, pictures, sound in (
+    for name, video, audio in (
         ("-good_video", frames, tone),
         ("silentvideo", frames, None),
         ("_shortvideo", frames[: 5 * FPS], tone[: 5 * 8000]),
     ):
-        encode_video(folder / f"{name}.mp4", pictures, fps=FPS, audio=sound, audio_rate_hz=8000)
+        encode_video(folder / f"{name}.mp4", video, fps=FPS, audio=audio, audio_rate_hz=8000)
     return folder
 
 
@@ -70,7 +70,7 @@ def config(server: VideoServer) -> YoutubeConfig:
 
 
 @pytest.mark.parametrize("start", [0, 1, 5, 6, 9])
-def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
+def test_a_cut_starts_within_a_frame_of_the_clips_start(
     start: int, config: YoutubeConfig, tmp_path: Path
 ) -> None:
     path = tmp_path / "clip.mp4"
@@ -86,7 +86,7 @@ def test_a_cut_starts_within_a_frame_of_the_second_asked_for(
     assert np.abs(numbers - expected).max() <= 1
 
 
-def test_sound_is_cut_with_the_picture(config: YoutubeConfig, tmp_path: Path) -> None:
+def test_audio_is_cut_with_the_video(config: YoutubeConfig, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     fetch_clip(config, ACCESS, clip_of("-good_video", 3), path)
     loud = np.flatnonzero(np.abs(samples_of(path, 8000)) > 0.2)
@@ -103,7 +103,7 @@ def test_quality_and_bit_rate_are_the_params(config: YoutubeConfig, tmp_path: Pa
     assert sizes[0] > sizes[2]
 
 
-def test_a_video_without_sound_gives_a_clip_without_sound(
+def test_a_video_without_audio_gives_a_clip_without_audio(
     config: YoutubeConfig, tmp_path: Path
 ) -> None:
     fetch_clip(config, ACCESS, clip_of("silentvideo"), tmp_path / "clip.mp4")
@@ -124,15 +124,15 @@ def test_a_video_without_sound_gives_a_clip_without_sound(
         (serve.stalled, "network", "timed out"),
     ],
 )
-def test_a_bad_answer_has_its_status_and_leaves_no_file(
-    answer: serve.Answer,
+def test_a_bad_response_has_its_status_and_leaves_no_file(
+    answer: serve.Response,
     status: str,
     words: str,
     server: VideoServer,
     config: YoutubeConfig,
     tmp_path: Path,
 ) -> None:
-    server.answers["-good_video"] = answer
+    server.responses["-good_video"] = answer
     with pytest.raises(FetchError, match=words) as caught:
         fetch_clip(config, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == status
@@ -140,7 +140,7 @@ def test_a_bad_answer_has_its_status_and_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_server_that_is_not_there_is_the_networks_failure(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_a_network_failure(tmp_path: Path) -> None:
     with pytest.raises(FetchError) as caught:
         fetch_clip(CONFIG, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
@@ -149,32 +149,32 @@ def test_a_server_that_is_not_there_is_the_networks_failure(tmp_path: Path) -> N
 def test_a_clip_that_takes_too_long_is_given_up(
     server: VideoServer, config: YoutubeConfig, tmp_path: Path
 ) -> None:
-    server.answers["-good_video"] = serve.slow_start(1.0)
-    hurried = replace(ACCESS, stall_seconds=20.0, clip_timeout_seconds=0.2)
+    server.responses["-good_video"] = serve.slow_start(1.0)
+    short_timeout = replace(ACCESS, stall_seconds=20.0, clip_timeout_seconds=0.2)
     with pytest.raises(FetchError, match="timed out") as caught:
-        fetch_clip(config, hurried, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(config, short_timeout, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("code", [429, 500])
-def test_what_a_moment_may_heal_is_asked_for_again(
+def test_temporary_failures_are_retried(
     code: int, server: VideoServer, config: YoutubeConfig, tmp_path: Path
 ) -> None:
-    server.answers["-good_video"] = serve.failing(2, code)
+    server.responses["-good_video"] = serve.failing(2, code)
     with pytest.raises(FetchError):
         fetch_clip(
             config, replace(ACCESS, retries=1), clip_of("-good_video"), tmp_path / "clip.mp4"
         )
-    server.answers["-good_video"] = serve.failing(2, code)
+    server.responses["-good_video"] = serve.failing(2, code)
     fetch_clip(config, replace(ACCESS, retries=2), clip_of("-good_video"), tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mp4").exists()
 
 
-def test_what_is_gone_is_asked_for_once(
+def test_permanent_failures_are_not_retried(
     server: VideoServer, config: YoutubeConfig, tmp_path: Path
 ) -> None:
-    server.answers["-good_video"] = serve.status(404)
+    server.responses["-good_video"] = serve.status(404)
     with pytest.raises(FetchError):
         fetch_clip(
             config, replace(ACCESS, retries=5), clip_of("-good_video"), tmp_path / "clip.mp4"
@@ -185,23 +185,23 @@ def test_what_is_gone_is_asked_for_once(
 def test_waits_grow_and_are_spread(
     server: VideoServer, config: YoutubeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.answers["-good_video"] = serve.status(500)
+    server.responses["-good_video"] = serve.status(500)
     waits: list[float] = []
     monkeypatch.setattr(module.time, "sleep", waits.append)
-    patient = replace(ACCESS, pause_seconds=3.0, retries=3, backoff_seconds=10.0)
+    with_retries = replace(ACCESS, pause_seconds=3.0, retries=3, backoff_seconds=10.0)
     with pytest.raises(FetchError):
-        fetch_clip(config, patient, clip_of("-good_video"), tmp_path / "clip.mp4")
+        fetch_clip(config, with_retries, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert len(waits) == 4
-    for wait, least in zip(waits, (3, 10, 20, 40), strict=True):
-        assert least <= wait <= 2 * least
+    for wait, minimum in zip(waits, (3, 10, 20, 40), strict=True):
+        assert minimum <= wait <= 2 * minimum
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, **video: object) -> None:
-    """What yt-dlp is to have found out about the video."""
+    """Sets what yt-dlp returns for the video."""
     monkeypatch.setattr(module, "_resolve", lambda *_: video)
 
 
-def test_a_start_behind_the_videos_end_is_too_short(
+def test_a_start_after_the_videos_end_is_too_short(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resolving(monkeypatch, url="http://127.0.0.1:9/", duration=3.0)
@@ -210,7 +210,7 @@ def test_a_start_behind_the_videos_end_is_too_short(
     assert caught.value.status == "too_short"
 
 
-def test_a_start_behind_the_end_of_a_video_of_unknown_length_leaves_no_file(
+def test_a_start_after_the_end_of_a_video_of_unknown_length_leaves_no_file(
     config: YoutubeConfig, tmp_path: Path
 ) -> None:
     with pytest.raises(FetchError) as caught:
@@ -219,7 +219,7 @@ def test_a_start_behind_the_end_of_a_video_of_unknown_length_leaves_no_file(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_less_than_the_page_promises_is_the_networks_failure(
+def test_less_than_the_page_promises_is_a_network_failure(
     server: VideoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     url = server.page.replace("{id}", "_shortvideo")
@@ -233,7 +233,7 @@ def test_less_than_the_page_promises_is_the_networks_failure(
     assert probe(tmp_path / "clip.mp4").duration_seconds == pytest.approx(4.0, abs=0.1)
 
 
-def test_picture_and_sound_may_come_as_two_streams(
+def test_video_and_audio_may_be_two_streams(
     server: VideoServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     streams = [
@@ -254,7 +254,7 @@ def test_picture_and_sound_may_come_as_two_streams(
         {"url": "concat:/etc/passwd|/etc/hosts"},
     ],
 )
-def test_what_is_no_served_video_is_unavailable(
+def test_what_is_not_a_served_video_is_unavailable(
     video: dict[str, object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     resolving(monkeypatch, **video)
@@ -299,7 +299,7 @@ def test_a_stream_cannot_reach_files(tmp_path: Path, server: VideoServer) -> Non
         ("Something that nobody has seen before", "network"),
     ],
 )
-def test_words_of_youtube_have_their_status(message: str, status: str) -> None:
+def test_messages_of_youtube_have_their_status(message: str, status: str) -> None:
     assert module._status_of(message) == status
 
 
@@ -310,39 +310,39 @@ def test_cookies_are_read_and_not_written_back(
     line = "127.0.0.1\tFALSE\t/\tFALSE\t4102444800\tname\tvalue"
     cookies.write_text(f"# Netscape HTTP Cookie File\n{line}\n")
     before = cookies.read_bytes()
-    seen: list[str] = []
+    received: list[str] = []
 
     def answer(handler: serve.Handler, name: str) -> None:
-        seen.append(handler.headers.get("Cookie", ""))
+        received.append(handler.headers.get("Cookie", ""))
         serve.serve_file(handler, name)
 
-    server.answers["-good_video"] = answer
+    server.responses["-good_video"] = answer
     fetch_clip(
         config,
         replace(ACCESS, cookies_file=str(cookies)),
         clip_of("-good_video"),
         tmp_path / "clip.mp4",
     )
-    assert "name=value" in seen[0]
-    assert "name=value" in seen[-1]
+    assert "name=value" in received[0]
+    assert "name=value" in received[-1]
     assert cookies.read_bytes() == before
 
 
-def test_a_page_that_yt_dlp_stumbles_over_is_no_end_of_the_run(
+def test_a_page_that_yt_dlp_cannot_parse_does_not_end_the_run(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def stumble(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyError("playerResponse")
 
-    monkeypatch.setattr(module.yt_dlp.YoutubeDL, "extract_info", stumble)
+    monkeypatch.setattr(module.yt_dlp.YoutubeDL, "extract_info", fail)
     with pytest.raises(FetchError, match="KeyError: 'playerResponse'") as caught:
         fetch_clip(CONFIG, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
     assert caught.value.status == "network"
 
 
-def test_a_cookies_file_that_is_none_ends_the_run(tmp_path: Path) -> None:
+def test_an_invalid_cookies_file_ends_the_run(tmp_path: Path) -> None:
     wrong = tmp_path / "cookies.txt"
-    wrong.write_text("this is no cookies file")
+    wrong.write_text("not a cookies file")
     with pytest.raises(DataError, match=r"cookies\.txt"):
         fetch_clip(
             CONFIG,
@@ -383,7 +383,7 @@ def test_access_out_of_range_is_refused(wrong: dict[str, object]) -> None:
         parse_section(section, "machine", MachineConfig)
 
 
-def test_the_loggers_silence_is_complete(capfd: pytest.CaptureFixture[str]) -> None:
+def test_yt_dlp_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(FetchError):
         module._resolve(CONFIG, ACCESS, "http://127.0.0.1:9/x.mp4")
     assert capfd.readouterr() == ("", "")

@@ -1,4 +1,4 @@
-"""An HTTP server on the loopback address that serves clips as well and as badly as others do."""
+"""An HTTP server on the loopback address that serves clips, correctly or with typical failures."""
 
 import time
 from collections import Counter
@@ -8,11 +8,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Thread
 
-Answer = Callable[["Handler", str], None]
+Response = Callable[["Handler", str], None]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers ``/<video id>.mp4`` as ``server.answers`` says, by default with the file itself."""
+    """Serves ``/<video id>.mp4`` as set in ``server.responses``, by default the file itself."""
 
     protocol_version = "HTTP/1.1"
     server: "VideoServer"
@@ -20,21 +20,21 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = Path(self.path).stem
         self.server.requests[name] += 1
-        self.server.answers.get(name, serve_file)(self, name)
+        self.server.responses.get(name, serve_file)(self, name)
 
     do_HEAD = do_GET  # noqa: N815 - the base class names it
 
     def log_message(self, *args: object) -> None: ...
 
     def send_start(self, length: int) -> None:
-        """The head of an answer that promises a video of so many bytes."""
+        """The head of a response that promises a video of ``length`` bytes."""
         self.send_response(200)
         self.send_header("Content-Type", "video/mp4")
         self.send_header("Content-Length", str(length))
         self.end_headers()
 
     def send_body(self, body: bytes, *, status: int = 200, kind: str = "video/mp4") -> None:
-        """A whole answer."""
+        """A complete response."""
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
@@ -44,54 +44,54 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class VideoServer(ThreadingHTTPServer):
-    """``answers``: how to answer for a video id; ``requests``: how often each was asked for."""
+    """``responses``: how to respond for a video id; ``requests``: their number for each."""
 
     daemon_threads = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.folder = folder
-        self.answers: dict[str, Answer] = {}
+        self.responses: dict[str, Response] = {}
         self.requests: Counter[str] = Counter()
         self.closing = Event()
 
     @property
     def page(self) -> str:
-        """The pattern of a video's address."""
+        """The URL pattern of a video."""
         return f"http://127.0.0.1:{self.server_port}/{{id}}.mp4"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the play."""
+        """Clients that hang up are expected."""
 
 
 def serve_file(handler: Handler, name: str) -> None:
     """The file, or from ``Range: bytes=N-`` on."""
     body = (handler.server.folder / f"{name}.mp4").read_bytes()
-    wanted = handler.headers.get("Range", "")
-    first = int(wanted.removeprefix("bytes=").split("-")[0]) if wanted else 0
-    handler.send_response(206 if wanted else 200)
+    byte_range = handler.headers.get("Range", "")
+    first = int(byte_range.removeprefix("bytes=").split("-")[0]) if byte_range else 0
+    handler.send_response(206 if byte_range else 200)
     handler.send_header("Content-Type", "video/mp4")
     handler.send_header("Accept-Ranges", "bytes")
     handler.send_header("Content-Length", str(len(body) - first))
-    if wanted:
+    if byte_range:
         handler.send_header("Content-Range", f"bytes {first}-{len(body) - 1}/{len(body)}")
     handler.end_headers()
     if handler.command == "GET":
         handler.wfile.write(body[first:])
 
 
-def status(code: int) -> Answer:
-    """Answers with an error."""
+def status(code: int) -> Response:
+    """An error response."""
     return lambda handler, _: handler.send_body(b"no", status=code, kind="text/plain")
 
 
 def html_as_mp4(handler: Handler, _: str) -> None:
-    """A web page that calls itself a video."""
+    """A web page with the content type of a video."""
     handler.send_body(b"<html><body>Please log in</body></html>" * 50)
 
 
 def web_page(handler: Handler, _: str) -> None:
-    """A web page that says so."""
+    """A web page with its own content type."""
     handler.send_body(b"<html><body>Nothing to see</body></html>", kind="text/html")
 
 
@@ -114,7 +114,7 @@ def stalled(handler: Handler, name: str) -> None:
         handler.server.closing.wait(60)
 
 
-def slow_start(seconds: float) -> Answer:
+def slow_start(seconds: float) -> Response:
     """The file, after a while."""
 
     def answer(handler: Handler, name: str) -> None:
@@ -124,13 +124,13 @@ def slow_start(seconds: float) -> Answer:
     return answer
 
 
-def failing(times: int, code: int) -> Answer:
+def failing(times: int, code: int) -> Response:
     """An error the first ``times`` times, then the file."""
-    asked = Counter[str]()
+    requests = Counter[str]()
 
     def answer(handler: Handler, name: str) -> None:
-        asked[name] += 1
-        (status(code) if asked[name] <= times else serve_file)(handler, name)
+        requests[name] += 1
+        (status(code) if requests[name] <= times else serve_file)(handler, name)
 
     return answer
 

@@ -61,7 +61,7 @@ def test_vggsound_rows_are_the_training_clips(world: World, written: Path) -> No
     assert all(f'"{label}"' in text for label in with_comma)
 
 
-def test_coco_files_hold_five_captions_a_picture(
+def test_coco_files_have_five_captions_per_image(
     world: World, cfg: DemoConfig, written: Path
 ) -> None:
     for split, scenes in (("train", world.images_coco_train), ("val", world.images_coco_val)):
@@ -72,14 +72,14 @@ def test_coco_files_hold_five_captions_a_picture(
         counts = Counter(row["image_id"] for row in data["annotations"])
         assert counts == {image["id"]: 5 for image in data["images"]}
         assert len({row["id"] for row in data["annotations"]}) == 5 * len(scenes)
-        with zipfile.ZipFile(written / "coco" / f"{split}2017.zip") as pack:
+        with zipfile.ZipFile(written / "coco" / f"{split}2017.zip") as archive:
             names = [f"{split}2017/{scene.name}" for scene in scenes]
-            assert pack.namelist() == names
-            with pack.open(names[0]) as member, Image.open(member) as picture:
-                assert (picture.format, picture.size) == ("JPEG", (cfg.frame_px, cfg.frame_px))
+            assert archive.namelist() == names
+            with archive.open(names[0]) as member, Image.open(member) as image:
+                assert (image.format, image.size) == ("JPEG", (cfg.frame_px, cfg.frame_px))
 
 
-def test_flickr_rows_are_whole_but_for_one(world: World, written: Path) -> None:
+def test_flickr_rows_are_intact_except_one(world: World, written: Path) -> None:
     lines = (written / "flickr30k" / "results.csv").read_text(encoding="utf-8").splitlines()
     assert lines[0] == "image_name| comment_number| comment"
     fields = [line.split("|") for line in lines[1:]]
@@ -91,11 +91,11 @@ def test_flickr_rows_are_whole_but_for_one(world: World, written: Path) -> None:
     )
     names = {scene.name for scene in world.images_flickr}
     assert Counter(row[0] for row in fields) == dict.fromkeys(names, 5)
-    with zipfile.ZipFile(written / "flickr30k" / "images.zip") as pack:
-        assert {name.removeprefix("images/") for name in pack.namelist()} == names
+    with zipfile.ZipFile(written / "flickr30k" / "images.zip") as archive:
+        assert {name.removeprefix("images/") for name in archive.namelist()} == names
 
 
-def test_msrvtt_has_one_sentence_a_video(world: World, written: Path) -> None:
+def test_msrvtt_has_one_sentence_per_video(world: World, written: Path) -> None:
     with (written / "MSRVTT_JSFUSION_test.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["video_id"] for row in rows] == [scene.name for scene in world.test]
@@ -113,7 +113,7 @@ def test_vectors_know_training_words_only_and_relate_synonyms(written: Path) -> 
     assert vectors.similarity("red", "crimson") > vectors.similarity("red", "blue") + 0.1
 
 
-def test_truth_is_the_scenes_own_and_captions_are_true(world: World, written: Path) -> None:
+def test_ground_truth_is_the_scenes_own_and_captions_are_true(world: World, written: Path) -> None:
     rows = read_ground_truth(written / "truth.parquet")
     with (written / "MSRVTT_JSFUSION_test.csv").open(encoding="utf-8", newline="") as file:
         assert [row.video_id for row in rows] == [r["video_id"] for r in csv.DictReader(file)]
@@ -126,13 +126,13 @@ def test_truth_is_the_scenes_own_and_captions_are_true(world: World, written: Pa
 
 
 def test_oracle_counts_shared_facts() -> None:
-    def row(name: str, seen: str, heard: str, says: str, tells: str) -> GroundTruth:
+    def row(name: str, seen: str, heard: str, caption_seen: str, caption_heard: str) -> GroundTruth:
         return GroundTruth(
             video_id=name,
             video_seen=tuple(seen.split()),
             video_heard=tuple(heard.split()),
-            caption_seen=tuple(says.split()),
-            caption_heard=tuple(tells.split()),
+            caption_seen=tuple(caption_seen.split()),
+            caption_heard=tuple(caption_heard.split()),
             has_audio=bool(heard),
         )
 
@@ -147,11 +147,11 @@ def test_oracle_counts_shared_facts() -> None:
     assert {s.dtype for s in scores.values()} == {np.dtype(np.float32)}
 
 
-def test_hearing_tells_the_oracle_what_seeing_cannot(world: World, written: Path) -> None:
+def test_audio_facts_separate_twins_for_the_oracle(world: World, written: Path) -> None:
     scores = Oracle(read_ground_truth(written / "truth.parquet")).scores(slice(None))
-    helped = 0
+    separated = 0
     for pair in world.twins:
         for own, twin in (pair, pair[::-1]):
             assert scores["image"][own, own] == scores["image"][own, twin]
-            helped += int(scores["both"][own, own] > scores["both"][own, twin])
-    assert helped >= len(world.twins)
+            separated += int(scores["both"][own, own] > scores["both"][own, twin])
+    assert separated >= len(world.twins)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from trimodal.download.demo.audio import RECIPES, scene_sound
+from trimodal.download.demo.audio import RECIPES, scene_audio
 from trimodal.download.demo.draw import clip_frames, draw_scene
 from trimodal.download.demo.render import render_clip
-from trimodal.download.demo.scenes import BACKGROUNDS, COLOURS, KINDS, Heard, Scene, Size, Thing
+from trimodal.download.demo.scenes import BACKGROUNDS, COLOURS, KINDS, Scene, Size, Sound, Thing
 from trimodal.download.demo.sprites import PALETTE, sprite
 from trimodal.download.demo.world import DemoConfig, World
 
@@ -27,20 +27,20 @@ def scene_of(
         name="x",
         background=background,
         things=(thing,),
-        sounds=(Heard(kind=kind, size=size, on_screen=on_screen),),
+        sounds=(Sound(kind=kind, size=size, on_screen=on_screen),),
         silent=False,
         seed=seed,
     )
 
 
-def sound_of(scene: Scene, seconds: float = 6, rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
-    wave = scene_sound(scene, rate_hz, seconds)
+def audio_of(scene: Scene, seconds: float = 6, rate_hz: int = RATE_HZ) -> NDArray[np.float32]:
+    wave = scene_audio(scene, rate_hz, seconds)
     assert wave is not None
     return wave
 
 
 def signature(wave: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Unit vector of how loud 40 log-spaced bands are, and of how the loudness beats."""
+    """A unit vector of the power in 40 log-spaced bands and of the loudness's modulation."""
     frames = np.lib.stride_tricks.sliding_window_view(wave, 1024)[::160] * np.hanning(1024)
     power = np.abs(np.fft.rfft(frames)) ** 2
     edges = np.geomspace(2, 512, 41).astype(int)
@@ -49,20 +49,20 @@ def signature(wave: NDArray[np.float32]) -> NDArray[np.float64]:
     beat = np.abs(np.fft.rfft(loudness - loudness.mean()))[1:200]
     beat = np.add.reduceat(beat, np.arange(0, 199, 10))
     parts = [bands - bands.mean(), 3 * beat / beat.max()]
-    whole = np.concatenate(parts)
-    return np.asarray(whole / np.linalg.norm(whole))
+    features = np.concatenate(parts)
+    return np.asarray(features / np.linalg.norm(features))
 
 
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_each_kind_is_recognised_by_its_sound(size: Size) -> None:
-    one = np.stack([signature(sound_of(scene_of(k, seed=1, size=size))) for k in KINDS])
-    other = np.stack([signature(sound_of(scene_of(k, seed=2, size=size))) for k in KINDS])
+    one = np.stack([signature(audio_of(scene_of(k, seed=1, size=size))) for k in KINDS])
+    other = np.stack([signature(audio_of(scene_of(k, seed=2, size=size))) for k in KINDS])
     nearest = (one @ other.T).argmax(1)
     assert [KINDS[i] for i in nearest] == list(KINDS)
 
 
 def test_no_two_kinds_share_a_timbre() -> None:
-    bands = np.stack([signature(sound_of(scene_of(kind, seed=1)))[:40] for kind in KINDS])
+    bands = np.stack([signature(audio_of(scene_of(kind, seed=1)))[:40] for kind in KINDS])
     alike = np.corrcoef(bands) - np.eye(len(KINDS))
     assert alike.max() < 0.93, KINDS[alike.argmax() // 16] + "/" + KINDS[alike.argmax() % 16]
 
@@ -70,7 +70,7 @@ def test_no_two_kinds_share_a_timbre() -> None:
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in ("clock", "train")])
 def test_small_sources_sound_higher(kind: str) -> None:
     def centre(size: Size) -> float:
-        power = np.abs(np.fft.rfft(sound_of(scene_of(kind, seed=4, size=size)))) ** 2
+        power = np.abs(np.fft.rfft(audio_of(scene_of(kind, seed=4, size=size)))) ** 2
         return float((power * np.arange(len(power))).sum() / power.sum())
 
     assert centre("small") > 1.15 * centre("large")
@@ -80,7 +80,7 @@ def test_small_sources_sound_higher(kind: str) -> None:
 def test_every_window_of_three_seconds_holds_the_sound(kind: str) -> None:
     assert RECIPES[kind].event_seconds + 1.03 * RECIPES[kind].period_seconds <= 3
     hidden = scene_of(kind, seed=5, on_screen=False)
-    wave = sound_of(hidden, 10)
+    wave = audio_of(hidden, 10)
     floor = 0.03
     for start in np.arange(0, 7.01, 0.25):
         window = wave[round(start * RATE_HZ) : round((start + 3) * RATE_HZ)]
@@ -90,15 +90,15 @@ def test_every_window_of_three_seconds_holds_the_sound(kind: str) -> None:
 
 def test_off_screen_sounds_are_quieter_but_clear() -> None:
     for kind in KINDS:
-        near = np.abs(sound_of(scene_of(kind, seed=6))).max()
-        far = np.abs(sound_of(scene_of(kind, seed=6, on_screen=False))).max()
+        near = np.abs(audio_of(scene_of(kind, seed=6))).max()
+        far = np.abs(audio_of(scene_of(kind, seed=6, on_screen=False))).max()
         assert 0.5 < far / near < 0.85
 
 
 @pytest.mark.parametrize("rate_hz", [8_000, 44_100])
 def test_tracks_are_float32_in_range_and_repeatable(world: World, rate_hz: int) -> None:
     for scene in world.test[:12]:
-        wave = scene_sound(scene, rate_hz, 4.0)
+        wave = scene_audio(scene, rate_hz, 4.0)
         if scene.silent:
             assert wave is None
             continue
@@ -106,17 +106,17 @@ def test_tracks_are_float32_in_range_and_repeatable(world: World, rate_hz: int) 
         assert wave.dtype == np.float32
         assert wave.shape == (4 * rate_hz,)
         assert np.abs(wave).max() <= 1
-        np.testing.assert_array_equal(wave, scene_sound(scene, rate_hz, 4.0))
+        np.testing.assert_array_equal(wave, scene_audio(scene, rate_hz, 4.0))
 
 
-def test_each_kind_is_recognised_by_its_sight() -> None:
-    def seen(kind: str, colour: str) -> NDArray[np.float64]:
+def test_each_kind_is_recognised_by_its_drawing() -> None:
+    def drawing(kind: str, colour: str) -> NDArray[np.float64]:
         pixels = np.asarray(sprite(kind, colour).convert("RGBA").reduce(6), dtype=np.float64)
         grey = pixels[..., :3].mean(-1) * pixels[..., 3] / 255 + 255 - pixels[..., 3]
         return np.asarray((grey - grey.mean()).ravel())
 
-    one = np.stack([seen(kind, "red") for kind in KINDS])
-    other = np.stack([seen(kind, "green") for kind in KINDS])
+    one = np.stack([drawing(kind, "red") for kind in KINDS])
+    other = np.stack([drawing(kind, "green") for kind in KINDS])
     assert list(np.corrcoef(one, other)[: len(KINDS), len(KINDS) :].argmax(1)) == list(range(16))
     alike = np.corrcoef(one) - np.eye(len(KINDS))
     assert alike.max() < 0.9
@@ -138,7 +138,7 @@ def test_colours_and_backgrounds_differ() -> None:
     assert list(distance.argmin(1)) == list(range(len(BACKGROUNDS)))
 
 
-def test_the_thing_is_where_the_scene_says_and_has_its_colour() -> None:
+def test_the_thing_has_the_scenes_position_and_colour() -> None:
     scene = scene_of("phone", seed=3, background="snow")
     frame = draw_scene(scene, 0, 96).astype(int)
     red = (frame[..., 0] > 150) & (frame[..., 1] < 90) & (frame[..., 2] < 90)
@@ -157,7 +157,7 @@ def test_frames_are_repeatable_and_move() -> None:
     assert any((frames[0] != frame).any() for frame in frames[1:])
 
 
-def test_a_clip_becomes_a_file_with_sound_or_without(
+def test_a_clip_becomes_a_file_with_or_without_audio(
     world: World, cfg: DemoConfig, tmp_path: Path
 ) -> None:
     av = pytest.importorskip("av")

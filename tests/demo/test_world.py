@@ -150,7 +150,7 @@ def test_shares_of_the_training_clips(many: World) -> None:
     assert 0.45 <= np.mean(second) <= 0.55
 
 
-def test_sounds_agree_with_sight(many: World) -> None:
+def test_sounds_agree_with_visible_things(many: World) -> None:
     for scene in (*many.train, *many.test):
         visible = {thing.kind: thing.size for thing in scene.things}
         assert len(visible) == len(scene.things)
@@ -160,7 +160,7 @@ def test_sounds_agree_with_sight(many: World) -> None:
         assert not (scene.silent and scene.sounds)
 
 
-def test_some_kinds_meet_some_backgrounds_only_in_the_test(many: World) -> None:
+def test_some_kinds_are_before_some_backgrounds_only_in_the_test(many: World) -> None:
     def held_out(scenes: tuple[Scene, ...]) -> int:
         return sum(unseen_in_training(t.kind, s.background) for s in scenes for t in s.things)
 
@@ -178,7 +178,7 @@ def test_no_noun_or_verb_is_shared_by_accident() -> None:
     assert ambiguous == {"ring", "rings", "ringing"}
 
 
-def test_image_captions_say_what_is_visible_and_nothing_else(many: World) -> None:
+def test_image_captions_state_only_what_is_visible(many: World) -> None:
     varied = set()
     for scene in many.images_coco_train[:400]:
         captions = described(scene)
@@ -195,7 +195,7 @@ def test_image_captions_say_what_is_visible_and_nothing_else(many: World) -> Non
     assert len(varied) > 1200
 
 
-def test_image_captions_ignore_what_only_can_be_heard(many: World) -> None:
+def test_image_captions_ignore_off_screen_sounds(many: World) -> None:
     scenes = [scene for scene in many.train if any(not s.on_screen for s in scene.sounds)][:60]
     for scene in scenes:
         mute = dataclasses.replace(scene, sounds=(), silent=True)
@@ -211,23 +211,23 @@ def test_video_captions_state_exactly_their_facts_and_these_are_true(many: World
         assert seen <= set(seen_facts(scene))
         assert heard <= set(heard_facts(scene))
         text = caption.text
-        told = {fact.partition("=")[2] for fact in seen}
+        stated = {fact.partition("=")[2] for fact in seen}
         kinds = {fact.removeprefix("thing=") for fact in seen if fact.startswith("thing=")}
         heard_kinds = {fact.removeprefix("hear=") for fact in heard}
         assert owners(NOUNS, text) == kinds | heard_kinds
-        assert owners(COLOUR_WORDS, text) == told & set(COLOUR_WORDS)
-        assert owners(SIZE_WORDS, text) == told & set(SIZE_WORDS)
-        assert backgrounds_in(text) == told & set(PLACES)
+        assert owners(COLOUR_WORDS, text) == stated & set(COLOUR_WORDS)
+        assert owners(SIZE_WORDS, text) == stated & set(SIZE_WORDS)
+        assert backgrounds_in(text) == stated & set(PLACES)
         spoken = kinds_of_verbs(text)
         assert len(spoken) == len(heard)
         assert all(verb_kinds & heard_kinds for verb_kinds in spoken)
 
 
-def test_captions_of_test_videos_tell_of_hidden_sounds_and_leave_things_out(many: World) -> None:
+def test_captions_of_test_videos_name_hidden_sounds_and_omit_some_things(many: World) -> None:
     captions = [video_caption(s, np.random.default_rng(s.seed)) for s in many.test]
     hidden = [{f"hear={s.kind}" for s in scene.sounds if not s.on_screen} for scene in many.test]
-    told = [bool(h & set(c.heard_facts)) for h, c in zip(hidden, captions, strict=True)]
-    assert 0.45 <= np.mean(told) <= 0.6
+    named = [bool(h & set(c.heard_facts)) for h, c in zip(hidden, captions, strict=True)]
+    assert 0.45 <= np.mean(named) <= 0.6
     placed = [any(f.startswith("background=") for f in c.seen_facts) for c in captions]
     assert 0.65 <= np.mean(placed) <= 0.9
     assert len({c.text for c in captions}) > 0.95 * len(captions)

@@ -1,13 +1,13 @@
-"""``python -m tests.rubbish``: a table of all bad inputs and their expected outcomes."""
+"""``python -m tests.rubbish``: prints every bad input and its expected outcome as a table."""
 
 from tests.rubbish.archive_corpus import ARCHIVES
+from tests.rubbish.image_corpus import CAPTIONS, IMAGES
 from tests.rubbish.media_corpus import CLIPS
-from tests.rubbish.picture_corpus import CAPTIONS, PICTURES
 from tests.rubbish.store_corpus import STORES
 from tests.rubbish.text_corpus import ROWS
 
 CORPORA = {
-    "clip": CLIPS, "archive": ARCHIVES, "picture": PICTURES, "caption": CAPTIONS, "text": ROWS,
+    "clip": CLIPS, "archive": ARCHIVES, "image": IMAGES, "caption": CAPTIONS, "text": ROWS,
     "store": STORES,
 }  # fmt: skip
 

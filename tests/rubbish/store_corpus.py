@@ -1,5 +1,5 @@
-"""Stores that are damaged or do not belong together: what one stage left and another one reads.
-One row a damage; every one is refused with a message that names the file.
+"""Stage outputs that are damaged or do not belong together, as read by the next stage. One row per
+damage; each is refused with a message that names the file.
 """
 
 import json
@@ -24,7 +24,7 @@ from trimodal.training.image_text import ImageTextPairs
 
 @dataclass(frozen=True, kw_only=True)
 class BadStore:
-    """``damage`` changes a copy of what the stages left, which ``read`` (a key of :data:`READERS`)
+    """``damage`` changes a copy of the stages' outputs, which ``read`` (a key of :data:`READERS`)
     then refuses, with the name of the ``file`` and ``refused`` in its message.
     """
 
@@ -35,7 +35,7 @@ class BadStore:
     refused: str = ""
 
     def outcome(self) -> str:
-        """What must become of it, in words."""
+        """The expected outcome, in words."""
         return f"refused: {self.file}{f': {self.refused}' if self.refused else ''}"
 
 
@@ -43,8 +43,8 @@ def copied(data: TinyData, folder: Path) -> TinyData:
     """The tiny data in another folder, with a manifest and a checkpoint."""
     shutil.copytree(data.av_dir.parent, folder, dirs_exist_ok=True)
     save_checkpoint(folder / "model.safetensors", {}, CHECKPOINT)
-    places = {name: folder / getattr(data, name).name for name in ("av_dir", "captions_dir")}
-    return replace(data, images_dir=folder / data.images_dir.name, **places)
+    folders = {name: folder / getattr(data, name).name for name in ("av_dir", "captions_dir")}
+    return replace(data, images_dir=folder / data.images_dir.name, **folders)
 
 
 def _read_av(data: TinyData) -> object:
@@ -78,7 +78,7 @@ def _json(name: str, **changed: Any) -> Damage:
     return damage
 
 
-def _cut(name: str, share: float) -> Damage:
+def _truncated(name: str, share: float) -> Damage:
     def damage(data: TinyData) -> None:
         path = data.av_dir.parent / name
         path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -87,7 +87,7 @@ def _cut(name: str, share: float) -> Damage:
 
 
 def _noise(name: str) -> Damage:
-    """In the middle, where the pages are."""
+    """Noise in the middle, where Parquet's pages are."""
 
     def damage(data: TinyData) -> None:
         path = data.av_dir.parent / name
@@ -110,12 +110,12 @@ def _column(name: str, column: str, values: Callable[[pa.Array], Any]) -> Damage
 
 
 def _not_text(data: TinyData) -> None:
-    """Labels that are no UTF-8, which Parquet does not look at."""
+    """Labels that are not UTF-8, which Parquet does not check."""
     path = data.av_dir / "index.parquet"
     table = pq.read_table(path)
     labels = pa.array([b"\xff\xfe"] * len(table), pa.binary()).view(pa.string())
-    place = table.schema.get_field_index("label")
-    pq.write_table(table.set_column(place, table.schema.field("label"), labels), path)
+    position = table.schema.get_field_index("label")
+    pq.write_table(table.set_column(position, table.schema.field("label"), labels), path)
 
 
 def _first(value: Any) -> Callable[[pa.Array], list[Any]]:
@@ -133,7 +133,7 @@ def _swapped(one: str, other: str) -> Damage:
 
 
 def _of_another_front_end(data: TinyData) -> None:
-    """One shard alone: its facts say so; its bytes lie where those of the right one do."""
+    """Only one shard, as its metadata states; its members have the offsets of the right one."""
     path = data.av_dir / "train-000000.tar"
     own = data.mel.front_end_fingerprint().encode()
     content = path.read_bytes()
@@ -146,7 +146,7 @@ _IMAGES = "images/index.parquet"
 _WORDS = "captions/vocabulary.parquet"
 
 STORES = [
-    BadStore(name="stats.json cut", read="clips", damage=_cut("av/stats.json", 0.5),
+    BadStore(name="stats.json truncated", read="clips", damage=_truncated("av/stats.json", 0.5),
              file="stats.json", refused="not valid JSON"),
     BadStore(name="stats.json empty", read="clips", damage=_write("av/stats.json", b""),
              file="stats.json", refused="not valid JSON"),
@@ -164,19 +164,19 @@ STORES = [
     BadStore(name="index empty", read="clips", damage=_write(_INDEX, b""), file=_INDEX),
     BadStore(name="index that is text", read="clips", damage=_write(_INDEX, b"clip_id,shard\n"),
              file=_INDEX),
-    BadStore(name="index cut", read="clips", damage=_cut(_INDEX, 0.6), file=_INDEX),
+    BadStore(name="index truncated", read="clips", damage=_truncated(_INDEX, 0.6), file=_INDEX),
     BadStore(name="noise in the index", read="clips", damage=_noise(_INDEX), file=_INDEX),
     BadStore(name="index of images for one of clips", read="clips", file=_INDEX,
              damage=_swapped(_INDEX, _IMAGES), refused="a different table"),
     BadStore(name="index with a value missing", read="clips", file=_INDEX,
              damage=_column(_INDEX, "label", _first(None)), refused="label are missing"),
-    BadStore(name="index with labels that are no text", read="clips", file=_INDEX,
+    BadStore(name="index with labels that are not text", read="clips", file=_INDEX,
              damage=_not_text, refused="not a complete Parquet file"),
-    BadStore(name="index with a place below zero", read="clips", file=_INDEX,
+    BadStore(name="index with a negative offset", read="clips", file=_INDEX,
              damage=_column(_INDEX, "mel_offset", _first(-1)), refused="below zero"),
     BadStore(name="index with a duration of NaN", read="clips", file=_INDEX,
              damage=_column(_INDEX, "duration_s", _first(np.nan)), refused="not finite"),
-    BadStore(name="index with a shard that climbs", read="clips", file=_INDEX,
+    BadStore(name="index with a shard outside the folder", read="clips", file=_INDEX,
              damage=_column(_INDEX, "shard", _first("../a.tar")), refused="not a plain file name"),
     BadStore(name="index with a clip without frames", read="clips", file=_INDEX,
              damage=lambda data: (_column(_INDEX, "frame_sizes", _first([]))(data),
@@ -184,7 +184,7 @@ STORES = [
              refused="a clip without frames"),
     BadStore(name="shard swapped for another one", read="clips", file=_AV,
              damage=_swapped(_AV, "av/train-000001.tar"), refused="not the shard"),
-    BadStore(name="shard cut", read="clips", damage=_cut(_AV, 0.5), file=_AV,
+    BadStore(name="shard truncated", read="clips", damage=_truncated(_AV, 0.5), file=_AV,
              refused="not the shard"),
     BadStore(name="shard empty", read="clips", damage=_write(_AV, b""), file=_AV,
              refused="not the shard"),
@@ -195,17 +195,18 @@ STORES = [
              refused="not the shard"),
     BadStore(name="image index of the clips", read="images", file=_IMAGES,
              damage=_swapped(_INDEX, _IMAGES), refused="a different table"),
-    BadStore(name="captions cut", read="images", file="captions.parquet",
-             damage=_cut("captions/captions.parquet", 0.7)),
-    BadStore(name="word ids cut", read="images", file="token_ids.npy",
-             damage=_cut("captions/token_ids.npy", 0.7), refused="not a whole .npy file"),
+    BadStore(name="captions truncated", read="images", file="captions.parquet",
+             damage=_truncated("captions/captions.parquet", 0.7)),
+    BadStore(name="word ids truncated", read="images", file="token_ids.npy",
+             damage=_truncated("captions/token_ids.npy", 0.7), refused="not a whole .npy file"),
     BadStore(name="word ids that are a pickle", read="images", file="token_ids.npy",
              damage=_write("captions/token_ids.npy", b"\x80\x04N."), refused="not a whole .npy"),
     BadStore(name="word ids of another width", read="images", file="token_ids.npy",
              damage=lambda data: np.save(data.captions_dir / "token_ids.npy",
                                          np.zeros((33, 8), np.int32)),
              refused="are not word ids"),
-    BadStore(name="vocabulary cut", read="vocabulary", damage=_cut(_WORDS, 0.9), file=_WORDS),
+    BadStore(name="vocabulary truncated", read="vocabulary", file=_WORDS,
+             damage=_truncated(_WORDS, 0.9)),
     BadStore(name="vocabulary with a word twice", read="vocabulary", file=_WORDS,
              damage=_column(_WORDS, "word", lambda a: [*a.to_pylist()[:-1], a[2].as_py()]),
              refused="a word twice"),
@@ -214,25 +215,26 @@ STORES = [
              refused="not finite"),
     BadStore(name="vocabulary with half a vector", read="vocabulary", file=_WORDS,
              damage=_column(_WORDS, "vector", _first([None] * 300)), refused="are missing"),
-    BadStore(name="manifest cut", read="manifest", damage=_cut("manifest.parquet", 0.5),
+    BadStore(name="manifest truncated", read="manifest", damage=_truncated("manifest.parquet", 0.5),
              file="manifest.parquet"),
     BadStore(name="manifest of an unknown status", read="manifest", file="manifest.parquet",
              damage=_column("manifest.parquet", "status", _first("fine")),
              refused="status 'fine' is not one of"),
-    BadStore(name="manifest with a name that climbs", read="manifest", file="manifest.parquet",
+    BadStore(name="manifest with a name outside the folder", read="manifest",
+             file="manifest.parquet",
              damage=_column("manifest.parquet", "clip_id", _first("../x")),
              refused="is not a name"),
     BadStore(name="manifest with an infinite duration", read="manifest", file="manifest.parquet",
              damage=_column("manifest.parquet", "duration_s", _first(np.inf)),
              refused="not finite"),
-    BadStore(name="checkpoint JSON cut", read="checkpoint", file="model.json",
-             damage=_cut("model.json", 0.5), refused="not valid JSON"),
-    BadStore(name="checkpoint JSON nested without end", read="checkpoint", file="model.json",
+    BadStore(name="checkpoint JSON truncated", read="checkpoint", file="model.json",
+             damage=_truncated("model.json", 0.5), refused="not valid JSON"),
+    BadStore(name="checkpoint JSON nested too deeply", read="checkpoint", file="model.json",
              damage=_write("model.json", b'{"a":' * 50_000), refused="not valid JSON"),
     BadStore(name="checkpoint with a loss of NaN", read="checkpoint", file="model.json",
              damage=_json("model.json", validation_loss=float("nan")),
              refused="validation_loss: Input should be a finite number, not nan"),
-    BadStore(name="checkpoint with a window of infinity", read="checkpoint", file="model.json",
+    BadStore(name="checkpoint with an infinite window", read="checkpoint", file="model.json",
              damage=_json("model.json", window={"seconds": float("inf"), "decibel": "power"}),
              refused="window.seconds: Input should be a finite number, not inf"),
     BadStore(name="weights of another checkpoint", read="checkpoint", file="model.safetensors",

@@ -1,4 +1,4 @@
-"""Every bad clip goes through download and extract, in one pass, and has its outcome."""
+"""Every bad clip goes through download and extract in one run and has its expected outcome."""
 
 import json
 from collections import Counter
@@ -19,18 +19,18 @@ from trimodal.preprocess.extract import extract
 
 from .media_corpus import CLIPS, BadClip, clip_id
 
-IDS = {clip.name: clip_id(place, clip) for place, clip in enumerate(CLIPS)}
-PLACES = ("folder", ".zip", ".tar")
+IDS = {clip.name: clip_id(number, clip) for number, clip in enumerate(CLIPS)}
+CONTAINERS = ("folder", ".zip", ".tar")
 EXTRACT = config_for_tests(
     ExtractConfig, frame_px=16, clips_per_shard=16, longest_seconds=30.0, min_coverage=0.0
 )
 MEL = config_for_tests(MelConfig, n_fft=512, window_samples=512, hop_samples=160, mels=16)
-CODEC_SECONDS = 0.15  # by which a codec's packets and delay may change a track's length
+CODEC_SECONDS = 0.15  # a codec's packets and delay may change a track's length by this
 
 
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All clips in a folder with an awkward name, and the CSV files that ask for them."""
+    """All clips in a folder with an awkward name, and the CSV files that name them."""
     root = tmp_path_factory.mktemp("rubbish")
     folder = root / "médias 'ü' \"犬\" %d"
     folder.mkdir()
@@ -46,23 +46,23 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=PLACES)
+@pytest.fixture(scope="session", params=CONTAINERS)
 def run(
     request: pytest.FixtureRequest, media: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """The corpus after download and extract, taken from the folder, from a zip or from a tar."""
     out = tmp_path_factory.mktemp("run")
-    place = media
+    source = media
     if request.param != "folder":
         files = {f"../{path.name}": path.read_bytes() for path in media.iterdir() if path.is_file()}
-        place = pack(out / f"all '1'{request.param}", files)
+        source = pack(out / f"all '1'{request.param}", files)
     config = replace(
         DEMO_SOURCE,
         source="files",
         vggsound_csv=str(media.parent / "vggsound.csv"),
-        vggsound_media=str(place),
+        vggsound_media=str(source),
         msrvtt_csv=str(media.parent / "queries.csv"),
-        msrvtt_media=str(place),
+        msrvtt_media=str(source),
     )
     download(config, YOUTUBE, DEMO, out / "clips", out / "world", MACHINE)
     extract(out / "clips" / "manifest.parquet", out / "av", EXTRACT, MEL, MACHINE)
@@ -70,12 +70,12 @@ def run(
 
 
 def outcome_of(clip: BadClip, run: Path) -> ClipOutcome:
-    (found,) = [
+    (row,) = [
         outcome
         for outcome in read_manifest(run / "clips" / "manifest.parquet")
         if outcome.clip.clip_id == IDS[clip.name]
     ]
-    return found
+    return row
 
 
 @pytest.mark.parametrize("clip", CLIPS, ids=lambda clip: clip.name)
@@ -85,9 +85,9 @@ def test_clip_has_its_outcome(clip: BadClip, run: Path) -> None:
     assert clip.reason in outcome.reason
     assert bool(outcome.reason) == (clip.status != "ok")
     rows = pq.read_table(run / "av" / "index.parquet").to_pylist()
-    found = [row for row in rows if row["clip_id"] == IDS[clip.name]]
-    assert len(found) == bool(clip.frames)
-    for row in found:
+    indexed = [row for row in rows if row["clip_id"] == IDS[clip.name]]
+    assert len(indexed) == bool(clip.frames)
+    for row in indexed:
         assert len(row["frame_offsets"]) == clip.frames
         assert row["sound_s"] == pytest.approx(clip.sound_s, abs=CODEC_SECONDS)
         columns = 1 + int(row["sound_s"] * MEL.sample_rate_hz + 0.5) // MEL.hop_samples
@@ -103,8 +103,8 @@ def test_every_clip_that_was_left_out_is_counted(run: Path) -> None:
     assert stats["frames"] == sum(clip.frames for clip in CLIPS)
 
 
-def test_rows_say_one_outcome_each() -> None:
+def test_each_clip_has_one_expected_outcome() -> None:
     assert len({clip.name for clip in CLIPS}) == len(CLIPS) >= 60
     for clip in CLIPS:
-        ends = [clip.status != "ok", bool(clip.left_out), bool(clip.frames)]
-        assert ends.count(True) == 1, clip.name
+        outcomes = [clip.status != "ok", bool(clip.left_out), bool(clip.frames)]
+        assert outcomes.count(True) == 1, clip.name

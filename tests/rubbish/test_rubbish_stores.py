@@ -1,4 +1,4 @@
-"""Every damaged store is refused, with its name, before anything is computed from it."""
+"""Every damaged store is refused by name before anything is computed from it."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from trimodal.core.records import DataError
 from .store_corpus import READERS, STORES, BadStore, copied
 
 
-def test_stores_are_read_as_they_were_left(tiny_data: TinyData, tmp_path: Path) -> None:
+def test_undamaged_stores_are_read(tiny_data: TinyData, tmp_path: Path) -> None:
     data = copied(tiny_data, tmp_path / "data")
     for read in READERS.values():
         assert read(data)

@@ -1,4 +1,4 @@
-"""Asking YouTube for many clips: workers, a ledger on disk, and a breaker that stops in time."""
+"""Fetches many clips from YouTube: workers, a ledger on disk, and a circuit breaker."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,117 +20,119 @@ from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
 from trimodal.media.container import missing_media_tools
 from trimodal.parallel.executor import map_in_order
 
-_CLIPS_BETWEEN_LEDGERS = 256
+_CLIPS_PER_LEDGER_WRITE = 256
 
 
 def crawl(
     config: YoutubeConfig, clips: Sequence[Clip], folder: Path, machine: MachineConfig
 ) -> list[ClipOutcome]:
-    """Fetches into ``folder`` what is not there yet and returns every clip's outcome, in order.
+    """Fetches missing clips into ``folder`` and returns every clip's outcome, in order.
 
-    ``folder/ledger.parquet`` keeps all outcomes over runs and is written every 256 clips, what came
-    since then is in ``since.jsonl`` beside it: a clip that was fetched, or that is gone for good,
-    is never asked for again, also if the run is killed; what may heal is.
-    Raises DataError, with the ledger written, when the breaker opens: clips that were not asked
-    for then have no outcome yet.
+    ``folder/ledger.parquet`` keeps all outcomes across runs. It is written every 256 clips, and
+    outcomes since then are in ``since.jsonl``: a clip that was fetched, or is gone for good, is
+    never requested again, even after a kill; one with a retryable status is.
+    Raises DataError, with the ledger written, when the circuit breaker opens; clips not requested
+    by then have no outcome yet.
     """
     ledger_path = folder / "ledger.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    ledger: dict[str, ClipOutcome] = {}
+    crawl_state: dict[str, ClipOutcome] = {}
     if ledger_path.exists():
-        ledger = {row.clip.clip_id: row for row in read_manifest(ledger_path)}
+        crawl_state = {row.clip.clip_id: row for row in read_manifest(ledger_path)}
     since_path = folder / "since.jsonl"
-    ledger |= _since(since_path, clips)
-    settled = {clip.clip_id: row for clip in clips if (row := _settled(clip, ledger, folder))}
-    ledger |= settled
-    _settle(ledger_path, ledger, since_path)
-    todo = [clip for clip in clips if clip.clip_id not in settled]
-    breaker = _Breaker(machine.youtube.stop_after)
-    with counter(task="asking YouTube", unit="clips", total=len(todo)) as progress:
-        for start in range(0, len(todo), _CLIPS_BETWEEN_LEDGERS):
-            batch = todo[start : start + _CLIPS_BETWEEN_LEDGERS]
+    crawl_state |= _read_since(since_path, clips)
+    finished = {c.clip_id: row for c in clips if (row := _finished(c, crawl_state, folder))}
+    crawl_state |= finished
+    _write_ledger(ledger_path, crawl_state, since_path)
+    pending = [clip for clip in clips if clip.clip_id not in finished]
+    breaker = CircuitBreaker(machine.youtube.stop_after)
+    with counter(task="fetching from YouTube", unit="clips", total=len(pending)) as progress:
+        for start in range(0, len(pending), _CLIPS_PER_LEDGER_WRITE):
+            batch = pending[start : start + _CLIPS_PER_LEDGER_WRITE]
             try:
                 with since_path.open("a", encoding="utf-8") as since:
-                    for outcome in _ask_all(config, batch, ledger, folder, breaker, machine):
-                        ledger[outcome.clip.clip_id] = outcome
+                    for outcome in _fetch_all(config, batch, crawl_state, folder, breaker, machine):
+                        crawl_state[outcome.clip.clip_id] = outcome
                         since.write(json.dumps(asdict(outcome)) + "\n")
                         since.flush()
                         progress.update()
             finally:
-                _settle(ledger_path, ledger, since_path)
-            if breaker.why:
-                raise DataError(f"download: {breaker.why}")
-    return [ledger[clip.clip_id] for clip in clips]
+                _write_ledger(ledger_path, crawl_state, since_path)
+            if breaker.reason:
+                raise DataError(f"download: {breaker.reason}")
+    return [crawl_state[clip.clip_id] for clip in clips]
 
 
-def _since(path: Path, clips: Sequence[Clip]) -> dict[str, ClipOutcome]:
-    """What a killed run had noted; its last line may be cut."""
-    wanted = {clip.clip_id: clip for clip in clips}
-    found: dict[str, ClipOutcome] = {}
+def _read_since(path: Path, clips: Sequence[Clip]) -> dict[str, ClipOutcome]:
+    """The outcomes since the last write of the ledger; a kill may leave a partial last line."""
+    clips_by_id = {clip.clip_id: clip for clip in clips}
+    outcomes: dict[str, ClipOutcome] = {}
     if path.exists():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             with suppress(ValueError, LookupError, TypeError):
                 row = json.loads(line)
-                clip = wanted[row.pop("clip")["clip_id"]]
-                found[clip.clip_id] = ClipOutcome(clip=clip, **row)
-    return found
+                clip = clips_by_id[row.pop("clip")["clip_id"]]
+                outcomes[clip.clip_id] = ClipOutcome(clip=clip, **row)
+    return outcomes
 
 
-def _settle(path: Path, ledger: Mapping[str, ClipOutcome], since: Path) -> None:
-    write_manifest(path, list(ledger.values()))
+def _write_ledger(path: Path, crawl_state: Mapping[str, ClipOutcome], since: Path) -> None:
+    write_manifest(path, list(crawl_state.values()))
     since.unlink(missing_ok=True)
 
 
-def _ask_all(
+def _fetch_all(
     config: YoutubeConfig,
     clips: Sequence[Clip],
-    ledger: Mapping[str, ClipOutcome],
+    crawl_state: Mapping[str, ClipOutcome],
     folder: Path,
-    breaker: "_Breaker",
+    breaker: "CircuitBreaker",
     machine: MachineConfig,
 ) -> Iterator[ClipOutcome]:
-    """Outcomes as they come; after the breaker has opened, only of the clips already begun."""
+    """Yields outcomes as they arrive; once the breaker is open, only those of clips in progress."""
     if machine.executor == "ray":
-        askings = [(clip, ledger.get(clip.clip_id)) for clip in clips]
-        work = partial(_ask_for, config, machine.youtube, folder)
-        for told in map_in_order(machine, work, askings, preflight=missing_media_tools):
-            breaker.note(told)
-            yield told
-            if breaker.why:
+        jobs = [(clip, crawl_state.get(clip.clip_id)) for clip in clips]
+        work = partial(_fetch_job, config, machine.youtube, folder)
+        for outcome in map_in_order(machine, work, jobs, preflight=missing_media_tools):
+            breaker.record(outcome)
+            yield outcome
+            if breaker.reason:
                 return
         return
 
-    def ask(clip: Clip) -> ClipOutcome | None:
-        if breaker.why:
+    def fetch(clip: Clip) -> ClipOutcome | None:
+        if breaker.reason:
             return None
-        outcome = _ask(config, machine.youtube, clip, ledger.get(clip.clip_id), folder)
-        breaker.note(outcome)
-        return outcome
+        result = _fetch(config, machine.youtube, clip, crawl_state.get(clip.clip_id), folder)
+        breaker.record(result)
+        return result
 
     with ThreadPoolExecutor(machine.youtube.workers) as pool:
-        for future in as_completed([pool.submit(ask, clip) for clip in clips]):
-            if outcome := future.result():
-                yield outcome
+        for future in as_completed([pool.submit(fetch, clip) for clip in clips]):
+            if result := future.result():
+                yield result
 
 
-def _ask_for(
+def _fetch_job(
     config: YoutubeConfig,
     access: YoutubeAccess,
     folder: Path,
-    asking: tuple[Clip, ClipOutcome | None],
+    job: tuple[Clip, ClipOutcome | None],
 ) -> ClipOutcome:
-    return _ask(config, access, *asking, folder)
+    return _fetch(config, access, *job, folder)
 
 
-def _settled(clip: Clip, ledger: Mapping[str, ClipOutcome], folder: Path) -> ClipOutcome | None:
-    """The outcome of a clip that need not be asked for."""
-    row = ledger.get(clip.clip_id)
+def _finished(
+    clip: Clip, crawl_state: Mapping[str, ClipOutcome], folder: Path
+) -> ClipOutcome | None:
+    """The outcome of a clip that need not be requested; None for another clip."""
+    row = crawl_state.get(clip.clip_id)
     path = folder / f"{clip.clip_id}.mp4"
     if path.exists():
-        state = path.stat()
+        stat = path.stat()
         if row and (row.status, row.bytes, row.updated_at) == (
-            "ok", state.st_size, int(state.st_mtime),
+            "ok", stat.st_size, int(stat.st_mtime),
         ):  # fmt: skip
             return replace(row, clip=clip)
         return _inspected(clip, path, row.attempts if row else 1)
@@ -144,14 +146,14 @@ def _inspected(clip: Clip, path: Path, attempts: int) -> ClipOutcome:
     return inspect(clip, StoredFile.plain(path), updated_at, attempts=attempts)
 
 
-def _ask(
+def _fetch(
     config: YoutubeConfig,
     access: YoutubeAccess,
     clip: Clip,
-    before: ClipOutcome | None,
+    previous: ClipOutcome | None,
     folder: Path,
 ) -> ClipOutcome:
-    attempts = before.attempts + 1 if before else 1
+    attempts = previous.attempts + 1 if previous else 1
     path = folder / f"{clip.clip_id}.mp4"
     try:
         fetch_clip(config, access, clip, path)
@@ -162,32 +164,34 @@ def _ask(
     return _inspected(clip, path, attempts)
 
 
-class _Breaker:
-    """Says, once ``why`` is not empty, that going on would only make things worse."""
+class CircuitBreaker:
+    """Opens, with a ``reason``, when YouTube blocks this machine or the network is down."""
 
     def __init__(self, stop_after: int) -> None:
-        self.why = ""
+        self.reason = ""
         self._stop_after = stop_after
         self._failures = 0
         self._lock = Lock()
 
-    def note(self, outcome: ClipOutcome) -> None:
-        """Counts an outcome, from any worker."""
+    def record(self, outcome: ClipOutcome) -> None:
+        """Counts an outcome. Thread-safe."""
         with self._lock:
             if outcome.status not in RETRYABLE:
                 self._failures = 0
-            elif outcome.attempts == 1:  # one that failed in an earlier run too proves nothing
+            elif (
+                outcome.attempts == 1
+            ):  # a clip that already failed in an earlier run does not count
                 self._failures += 1
             if outcome.status in ("bot_check", "rate_limited"):
-                self.why = (
-                    f"YouTube refuses this machine ({outcome.status}: {outcome.reason}). What "
-                    "came so far is kept. Wait some hours, raise machine.youtube.pause_seconds, "
-                    "lower machine.youtube.workers or set machine.youtube.cookies_file; then run "
-                    "dvc repro again"
+                self.reason = (
+                    f"YouTube refuses this machine ({outcome.status}: {outcome.reason}). Clips "
+                    "fetched so far are kept. Wait some hours, raise "
+                    "machine.youtube.pause_seconds, lower machine.youtube.workers or set "
+                    "machine.youtube.cookies_file; then run dvc repro again"
                 )
-            elif self._failures >= self._stop_after and not self.why:
-                self.why = (
-                    f"{self._failures} clips in a row did not come through the network (the last: "
-                    f"{outcome.reason}). What came so far is kept; run dvc repro again when the "
-                    "connection is back"
+            elif self._failures >= self._stop_after and not self.reason:
+                self.reason = (
+                    f"{self._failures} clips in a row failed with network errors (the last: "
+                    f"{outcome.reason}). Clips fetched so far are kept; run dvc repro again when "
+                    "the connection is back"
                 )

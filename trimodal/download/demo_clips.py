@@ -29,43 +29,44 @@ def render_world(
     world_dir: Path,
     machine: MachineConfig,
 ) -> list[ClipOutcome]:
-    """Renders what is not there yet into ``clips_dir`` and writes the annotations into
-    ``world_dir``; a world of other params or of other drawing code begins anew.
+    """Renders missing clips into ``clips_dir`` and writes the annotations into ``world_dir``. If
+    the params or the drawing code have changed, everything is rendered again.
     """
     world = sample_world(demo)
-    mark = clips_dir / "world.json"
-    if not mark.exists() or read_json(mark) != _world_mark(demo):
+    marker_file = clips_dir / "world.json"
+    inputs = _world_inputs(demo)
+    if not marker_file.exists() or read_json(marker_file) != inputs:
         shutil.rmtree(clips_dir, ignore_errors=True)
         shutil.rmtree(world_dir, ignore_errors=True)
     if not any(world_dir.glob("*")):
         with atomic_path(world_dir) as temporary:
             write_annotations(world, temporary, demo)
-    write_json(mark, _world_mark(demo))
-    wanted = _wanted(world, world_dir)
-    scenes = bar(
+    write_json(marker_file, inputs)
+    jobs = _render_jobs(world, world_dir)
+    outcomes = bar(
         map_in_order(
-            machine, partial(_render, demo, clips_dir), wanted, preflight=missing_media_tools
+            machine, partial(_render, demo, clips_dir), jobs, preflight=missing_media_tools
         ),
-        task="rendering", unit="clips", total=len(wanted),
+        task="rendering", unit="clips", total=len(jobs),
     )  # fmt: skip
-    return list(scenes)
+    return list(outcomes)
 
 
-def _world_mark(demo: DemoConfig) -> dict[str, Any]:
-    """What the rendered clips depend on: the params and the code that draws and encodes them."""
+def _world_inputs(demo: DemoConfig) -> dict[str, Any]:
+    """What the rendered clips depend on: the params, and the code that draws and encodes."""
     code = code_fingerprint("trimodal.download.demo.render", "trimodal.download.demo.annotations")
     return {"demo": asdict(demo), "code": code}
 
 
-def _wanted(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:
+def _render_jobs(world: World, world_dir: Path) -> list[tuple[Clip, Scene]]:
     scenes = {scene.name: scene for scene in (*world.train, *world.test)}
     clips, _ = read_vggsound(world_dir / "vggsound.csv", ("train",))
     videos, _ = read_videos(world_dir / "MSRVTT_JSFUSION_test.csv")
     return [(clip, scenes[clip.clip_id]) for clip in clips + videos]
 
 
-def _render(demo: DemoConfig, clips_dir: Path, wanted: tuple[Clip, Scene]) -> ClipOutcome:
-    clip, scene = wanted
+def _render(demo: DemoConfig, clips_dir: Path, job: tuple[Clip, Scene]) -> ClipOutcome:
+    clip, scene = job
     path = clips_dir / f"{clip.clip_id}.mp4"
     if not path.exists():
         render_clip(scene, path, demo)

@@ -1,4 +1,4 @@
-"""From annotations to clips on disk: every wanted clip gets a typed outcome in the manifest."""
+"""Stage ``download``: annotations to clips on disk, with an outcome for each in the manifest."""
 
 import shutil
 from collections import Counter
@@ -26,8 +26,8 @@ from trimodal.sources.vggsound import read_vggsound
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class DownloadConfig:
-    """Section ``download``. ``demo`` renders a world; ``files`` takes clips that one has;
-    ``youtube`` fetches VGGSound's clips (section ``youtube``). ``vggsound_media`` and
+    """Section ``download``. ``demo`` renders a world; ``files`` uses local clips; ``youtube``
+    fetches VGGSound's clips (section ``youtube``). ``vggsound_media`` and
     ``msrvtt_media`` are folders of clips (``<clip id>.mp4``, .mkv, .webm, .mov, .avi), of tars and
     zips, or one tar or zip. At least ``min_coverage`` of each data set's clips must be usable.
     """
@@ -41,14 +41,16 @@ class DownloadConfig:
     min_coverage: Share
 
     def __post_init__(self) -> None:
-        needed = {
+        required = {
             "demo": (),
             "files": ("vggsound_csv", "vggsound_media", "msrvtt_csv", "msrvtt_media"),
             "youtube": ("vggsound_csv", "msrvtt_csv", "msrvtt_media"),
         }[self.source]
-        for key in needed:
+        for key in required:
             if not getattr(self, key):
-                raise ValueError(f"download.{key} is needed when download.source is {self.source}")
+                raise ValueError(
+                    f"download.{key} is required when download.source is {self.source}"
+                )
 
 
 def download(
@@ -59,11 +61,11 @@ def download(
     world_dir: Path,
     machine: MachineConfig,
 ) -> None:
-    """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and the media that were made or
-    fetched, in a folder for each source) and ``world_dir`` (the demo's annotations; otherwise
-    empty). What an earlier run finished is kept.
+    """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and rendered or fetched media, in a
+    folder per source) and ``world_dir`` (the demo's annotations; otherwise empty). What an earlier
+    run finished is kept.
 
-    Raises DataError, with the manifest written, where a data set's coverage is too low.
+    Raises DataError, with the manifest written, if a data set's coverage is too low.
     """
     bad_rows: Counter[str] = Counter()
     if config.source == "demo":
@@ -76,11 +78,11 @@ def download(
     stats = {name: _stats(rows) for name, rows in _by_source(outcomes).items()}
     write_json(clips_dir / "stats.json", {"clips": stats, "bad_rows": dict(bad_rows)})
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
-    lost = Counter[str](outcome.status for outcome in outcomes if outcome.status != "ok")
+    unusable = Counter[str](outcome.status for outcome in outcomes if outcome.status != "ok")
     hours = sum(outcome.duration_s for outcome in usable) / 3600
     silent = sum(not outcome.has_audio for outcome in usable)
-    made = f"download: {len(usable)} clips, {hours:.2f} h, {silent} without sound"
-    log.info(summary_line(made, lost + bad_rows))
+    summary = f"download: {len(usable)} clips, {hours:.2f} h, {silent} without audio"
+    log.info(summary_line(summary, unusable + bad_rows))
     _check_coverage(outcomes, config.min_coverage)
 
 
@@ -90,13 +92,13 @@ def _collect(
     manifest = clips_dir / "manifest.parquet"
     earlier = read_manifest(manifest) if manifest.exists() else []
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
-    videos, bad_rows_too = read_videos(Path(config.msrvtt_csv))
-    bad_rows += bad_rows_too
-    tests = find_local_clips(storage_path(config.msrvtt_media), videos, earlier, machine)
+    videos, bad_msrvtt_rows = read_videos(Path(config.msrvtt_csv))
+    bad_rows += bad_msrvtt_rows
+    test_clips = find_local_clips(storage_path(config.msrvtt_media), videos, earlier, machine)
     if config.source == "youtube":
-        return [*crawl(youtube, clips, clips_dir / "youtube", machine), *tests], bad_rows
+        return [*crawl(youtube, clips, clips_dir / "youtube", machine), *test_clips], bad_rows
     media = storage_path(config.vggsound_media)
-    return [*find_local_clips(media, clips, earlier, machine), *tests], bad_rows
+    return [*find_local_clips(media, clips, earlier, machine), *test_clips], bad_rows
 
 
 def _by_source(outcomes: Sequence[ClipOutcome]) -> dict[str, list[ClipOutcome]]:
@@ -120,13 +122,15 @@ def _stats(rows: Sequence[ClipOutcome]) -> dict[str, int | float | dict[str, int
 
 def _check_coverage(outcomes: Sequence[ClipOutcome], min_coverage: float) -> None:
     for source, rows in _by_source(outcomes).items():
-        lost = [row for row in rows if row.status != "ok"]
+        unusable = [row for row in rows if row.status != "ok"]
         check_coverage(
             "download",
             f"{source} clips",
-            len(rows) - len(lost),
-            Counter(row.status for row in lost),
+            len(rows) - len(unusable),
+            Counter(row.status for row in unusable),
             required=min_coverage,
             param="download.min_coverage",
-            examples={row.status: f"{row.clip.clip_id}: {row.reason}" for row in reversed(lost)},
+            examples={
+                row.status: f"{row.clip.clip_id}: {row.reason}" for row in reversed(unusable)
+            },
         )

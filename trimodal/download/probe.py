@@ -1,4 +1,4 @@
-"""What a media file turns out to be: the outcome of a wanted clip."""
+"""Probes a clip's media file and returns its outcome."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from trimodal.media.container import MediaError, MediaInfo, probe
 def inspect(
     clip: Clip, file: StoredFile, updated_at: int | None, *, attempts: int = 1
 ) -> ClipOutcome:
-    """Looks into a media file and settles its outcome; the file is not decoded."""
-    found = ClipOutcome(
+    """The outcome of a clip from its media file, which is probed but not decoded."""
+    outcome = ClipOutcome(
         clip=clip,
         path=file.path.as_posix(),
         member=file.member,
@@ -26,14 +26,14 @@ def inspect(
     try:
         info = _probe(file)
     except MediaError as error:
-        return replace(found, status=error.reason, reason=str(error))
+        return replace(outcome, status=error.reason, reason=str(error))
     except ArchiveError as error:
-        return replace(found, status="corrupt", reason=str(error))
-    found = replace(found, duration_s=info.duration_seconds, has_audio=info.has_audio)
+        return replace(outcome, status="corrupt", reason=str(error))
+    outcome = replace(outcome, duration_s=info.duration_seconds, has_audio=info.has_audio)
     if frame_count(info.duration_seconds) == 0:
         reason = f"{info.duration_seconds:.2f} s hold no frame"
-        return replace(found, status="too_short", reason=reason)
-    return found
+        return replace(outcome, status="too_short", reason=reason)
+    return outcome
 
 
 def _probe(file: StoredFile) -> MediaInfo:
@@ -43,6 +43,6 @@ def _probe(file: StoredFile) -> MediaInfo:
         except MediaError as error:
             if not file.member:
                 raise
-            place = file.path / file.member  # and not that of the copy, another one each time
-            detail = error.detail.replace(str(path), str(place))
-            raise MediaError(place, error.reason, detail) from error
+            member_path = file.path / file.member  # not that of the temporary copy
+            detail = error.detail.replace(str(path), str(member_path))
+            raise MediaError(member_path, error.reason, detail) from error

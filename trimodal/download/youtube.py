@@ -1,7 +1,7 @@
-"""One clip from YouTube: yt-dlp finds the streams, ffmpeg cuts exactly the seconds asked for.
+"""Fetches one clip from YouTube: yt-dlp finds the streams, ffmpeg cuts exactly the clip's seconds.
 
-The cut is re-encoded, so that it begins at the second asked for and not at a key frame near it. A
-failure carries the status that tells whether asking again can help.
+The cut is re-encoded, so that it begins at the clip's first second and not at the nearest key
+frame. A failure has a status, which decides whether a retry can help.
 """
 
 import io
@@ -37,7 +37,7 @@ _STATUS_OF_HTTP: dict[int, ClipStatus] = {
     410: "unavailable",
     429: "rate_limited",
 }
-_SAYS: tuple[tuple[ClipStatus, str], ...] = (
+_STATUS_PATTERNS: tuple[tuple[ClipStatus, str], ...] = (
     ("bot_check", r"not a bot|captcha"),
     ("rate_limited", r"rate-limited|HTTP Error 429|too many requests|429 Too Many"),
     ("private", r"private video|video is private"),
@@ -55,9 +55,9 @@ _SAYS: tuple[tuple[ClipStatus, str], ...] = (
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class YoutubeConfig:
-    """Section ``youtube``: what is fetched (``machine.youtube`` says how). ``page`` is the address
-    of a video, with ``{id}`` for its YouTube id; ``height_px`` the frame height aimed at; a clip is
-    encoded with H.264's quality ``crf`` (0, the best, to 51) and ``audio_kbps`` of AAC.
+    """Section ``youtube``: what is fetched (``machine.youtube``: how). ``page`` is the URL of a
+    video, with ``{id}`` for its YouTube id; ``height_px`` is the preferred frame height; clips are
+    encoded with H.264 at quality ``crf`` (0, the best, to 51) and ``audio_kbps`` of AAC.
     """
 
     page: Annotated[str, Field(pattern=r"^https?://[^\s{}]+\{id\}[^\s{}]*$")]
@@ -67,7 +67,7 @@ class YoutubeConfig:
 
 
 class FetchError(Exception):
-    """Why a clip did not come; ``status`` is its status in the manifest."""
+    """Why a clip could not be fetched; ``status`` is its status in the manifest."""
 
     def __init__(self, status: ClipStatus, reason: str) -> None:
         super().__init__(reason)
@@ -75,9 +75,9 @@ class FetchError(Exception):
 
 
 def fetch_clip(config: YoutubeConfig, access: YoutubeAccess, clip: Clip, path: Path) -> None:
-    """Writes the clip's 10 s to ``path`` (MP4), trying again what a moment may heal.
+    """Writes the clip's 10 s to ``path`` (MP4), with retries of temporary failures.
 
-    Raises FetchError with the last try's status, DataError for a cookies file that is none.
+    Raises FetchError with the last attempt's status, DataError for an invalid cookies file.
     """
     for attempt in range(access.retries + 1):
         wait = access.pause_seconds if attempt == 0 else access.backoff_seconds * 2 ** (attempt - 1)
@@ -109,18 +109,18 @@ def _fetch_once(config: YoutubeConfig, access: YoutubeAccess, clip: Clip, path: 
         )
     except SectionError as error:
         status = _status_of(str(error))
-        # Only the video's page can say that it is gone; a stream's address may have run out.
-        final = status in ("private", "geo_blocked", "unavailable")
-        raise FetchError("network" if final else status, str(error)) from error
+        # Only the video's page can show that it is gone; a stream's URL may have expired.
+        permanent = status in ("private", "geo_blocked", "unavailable")
+        raise FetchError("network" if permanent else status, str(error)) from error
     try:
-        came = probe(path).duration_seconds
+        fetched_seconds = probe(path).duration_seconds
     except MediaError as error:
         path.unlink()
         raise FetchError("corrupt", f"nothing in what was cut: {error.detail}") from error
-    asked = 0.0 if length is None else min(CLIP_SECONDS, length - start)
-    if came < asked - 1:
+    expected_seconds = 0.0 if length is None else min(CLIP_SECONDS, length - start)
+    if fetched_seconds < expected_seconds - 1:
         path.unlink()
-        raise FetchError("network", f"{came:.1f} of {asked:.1f} s came")
+        raise FetchError("network", f"{fetched_seconds:.1f} of {expected_seconds:.1f} s came")
 
 
 def _resolve(config: YoutubeConfig, access: YoutubeAccess, page: str) -> dict[str, Any]:
@@ -131,17 +131,17 @@ def _resolve(config: YoutubeConfig, access: YoutubeAccess, page: str) -> dict[st
         "noplaylist": True,
         "socket_timeout": access.stall_seconds,
         "extractor_retries": 0,
-        # A copy for each clip: yt-dlp writes cookies back, and workers share the file.
+        # A copy per clip: yt-dlp writes cookies back, and workers share the file.
         "cookiefile": io.StringIO(cookies) if cookies is not None else None,
         "js_runtimes": {access.js_runtime: {}},
         "ffmpeg_location": ffmpeg_executable(),
-        "logger": _Silent(),
+        "logger": _SilentLogger(),
         "noprogress": True,
     }
     try:
         with yt_dlp.YoutubeDL(options) as downloader:
             video = downloader.sanitize_info(downloader.extract_info(page, download=False))
-            for stream in _chosen(video):
+            for stream in _chosen_streams(video):
                 if cookie := downloader.cookiejar.get_cookie_header(stream["url"]):
                     stream["http_headers"] = {**stream.get("http_headers", {}), "Cookie": cookie}
             return dict(video)
@@ -151,18 +151,18 @@ def _resolve(config: YoutubeConfig, access: YoutubeAccess, page: str) -> dict[st
             raise DataError(f"{where} is not in Netscape's format") from error
         raise FetchError(_status_of_error(error), _one_line(str(error))) from error
     except (LookupError, TypeError, ValueError, AttributeError) as error:
-        # One page that yt-dlp stumbles over must not end the run; many in a row open the breaker.
+        # One page that yt-dlp cannot parse must not end the run; many in a row open the breaker.
         reason = f"yt-dlp failed: {type(error).__name__}: {error}"
         raise FetchError("network", _one_line(reason)) from error
 
 
-def _chosen(video: dict[str, Any]) -> list[dict[str, Any]]:
-    """What yt-dlp chose: one stream, or one of pictures and one of sound; none for a playlist."""
+def _chosen_streams(video: dict[str, Any]) -> list[dict[str, Any]]:
+    """The streams yt-dlp chose: one, or one of video and one of audio; none for a playlist."""
     return video.get("requested_formats") or ([video] if "url" in video else [])
 
 
 def _streams(video: dict[str, Any]) -> list[RemoteStream]:
-    chosen = _chosen(video)
+    chosen = _chosen_streams(video)
     if not chosen or video.get("is_live"):
         raise FetchError("unavailable", "a playlist or a live stream, not a video")
     streams = [
@@ -198,8 +198,8 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _status_of(message: str) -> ClipStatus:
-    """What an error's words say; words that nobody knows never make a clip count as gone."""
-    for status, pattern in _SAYS:
+    """The status that an error message stands for; unknown messages are retryable."""
+    for status, pattern in _STATUS_PATTERNS:
         if re.search(pattern, message, re.IGNORECASE):
             return status
     return "network"
@@ -210,8 +210,8 @@ def _one_line(message: str) -> str:
     return " ".join(plain.split())[:300]
 
 
-class _Silent:
-    """Takes yt-dlp's messages; what matters comes as exceptions."""
+class _SilentLogger:
+    """Discards yt-dlp's messages; errors arrive as exceptions."""
 
     def debug(self, message: str) -> None: ...
 

@@ -1,9 +1,9 @@
-"""Media files: PyAV opens containers and looks into them, ffmpeg encodes (decoding:
-trimodal.media.video, trimodal.media.audio).
+"""Media files: PyAV opens and probes containers, ffmpeg encodes (decoding: trimodal.media.video,
+trimodal.media.audio).
 
-ffmpeg-python composes the command lines; they run as argument lists with a time limit, without
-standard input and with their messages kept. Files from strangers are opened by the ``file``
-protocol alone, so that a playlist that calls itself .mp4 cannot reach other files or hosts.
+ffmpeg-python builds the command lines; they run as argument lists with a time limit, without
+standard input, and their messages are captured. Untrusted files are opened with the ``file``
+protocol only, so that a playlist named .mp4 cannot reach other files or hosts.
 """
 
 import re
@@ -49,13 +49,13 @@ class MediaError(UserError, ValueError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """So that a worker can raise it."""
+        """Makes it picklable, so that a worker can raise it."""
         return type(self), (self.path, self.reason, self.detail), vars(self)
 
 
 class LimitError(UserError, ValueError):
-    """A clip that asks for more than :class:`DecodingLimits` allow. ``too_slow`` may heal: it may
-    have been the machine.
+    """A clip that exceeds :class:`DecodingLimits`. ``too_slow`` is worth a retry: the machine may
+    have been busy.
     """
 
     def __init__(
@@ -67,14 +67,14 @@ class LimitError(UserError, ValueError):
         self.detail = detail
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """So that a worker can raise it."""
+        """Makes it picklable, so that a worker can raise it."""
         return type(self), (self.path, self.reason, self.detail), vars(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingLimits:
-    """What a clip from a stranger may ask of this machine: length, pixels a picture, and wall
-    seconds for its pictures or its sound.
+    """What an untrusted clip may take: its length, pixels per frame, and wall-clock seconds for its
+    frames or its audio.
     """
 
     clip_seconds: float
@@ -83,22 +83,22 @@ class DecodingLimits:
 
 
 class Deadline:
-    """The moment by which a clip's pictures, or its sound, must be decoded."""
+    """The time by which a clip's frames, or its audio, must be decoded."""
 
     def __init__(self, path: Path, what: str, limits: DecodingLimits) -> None:
         self._path = path
-        self._detail = f"its {what} took over {limits.timeout_seconds:g} s"
-        self._moment = time.monotonic() + limits.timeout_seconds
+        self._detail = f"decoding its {what} took over {limits.timeout_seconds:g} s"
+        self._time_limit = time.monotonic() + limits.timeout_seconds
 
-    def keep(self) -> None:
-        """Raises LimitError when it is over."""
-        if time.monotonic() > self._moment:
+    def check(self) -> None:
+        """Raises LimitError once the time is over."""
+        if time.monotonic() > self._time_limit:
             raise LimitError(self._path, "too_slow", self._detail)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MediaInfo:
-    """What a container says of itself; nothing is decoded."""
+    """What a container states about itself; nothing is decoded."""
 
     duration_seconds: float
     has_audio: bool
@@ -106,7 +106,7 @@ class MediaInfo:
 
 @cache
 def missing_media_tools() -> str:
-    """What this machine lacks to decode and to encode, in words; empty if nothing."""
+    """What this machine lacks for decoding and encoding, in words; empty if nothing."""
     try:
         command = [ffmpeg_executable(), "-version"]
         subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_SECONDS)
@@ -121,7 +121,7 @@ def ffmpeg_executable() -> str:
 
 
 def missing_encoders() -> list[str]:
-    """Those of the encoders that clips are written with which this ffmpeg has not."""
+    """The encoders needed to write clips that this ffmpeg does not have."""
     command = [ffmpeg_executable(), "-hide_banner", "-encoders"]
     done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     known = done.stdout.split()
@@ -129,27 +129,27 @@ def missing_encoders() -> list[str]:
 
 
 def open_media(path: Path) -> InputContainer:
-    """Opens a media file from strangers: that file alone, whatever it calls itself. Titles need not
-    be UTF-8. Raises MediaError for a form that is not read, and PyAV's errors.
+    """Opens an untrusted media file and no other file, whatever it contains. Metadata need not be
+    UTF-8. Raises MediaError for a container format that is not supported, and PyAV's errors.
     """
     try:
         return av.open(f"file:{path}", options=_SAFE_INPUT, metadata_errors="replace")
-    except av.ArgumentError as error:  # what FFmpeg says of a form that is not on the list
+    except av.ArgumentError as error:  # FFmpeg's error for a format not on the whitelist
         raise MediaError(path, "corrupt", "a form of file that is not read here") from error
 
 
 @contextmanager
-def errors_of(path: Path) -> Iterator[None]:
-    """Turns PyAV's errors into a MediaError of this file."""
+def media_errors(path: Path) -> Iterator[None]:
+    """Turns PyAV's errors into a MediaError for this file."""
     try:
         yield
     except (av.FFmpegError, OSError) as error:
         raise MediaError(path, "corrupt", str(error)) from error
 
 
-def known_codec(path: Path, stream: AnyStream) -> AnyStream:
-    """Returns a stream that can be decoded; raises MediaError for one of a codec that FFmpeg does
-    not know, which PyAV gives no codec context.
+def check_codec(path: Path, stream: AnyStream) -> AnyStream:
+    """Returns the stream; raises MediaError if FFmpeg does not know its codec, in which case PyAV
+    gives it no codec context.
     """
     if stream.codec_context is None:
         raise MediaError(path, "corrupt", f"its {stream.type} stream is of an unknown codec")
@@ -157,18 +157,18 @@ def known_codec(path: Path, stream: AnyStream) -> AnyStream:
 
 
 def video_stream(path: Path, container: InputContainer) -> VideoStream:
-    """The first video stream that is no cover picture of a sound; raises MediaError if there is
-    none or it is of an unknown codec.
+    """The first video stream that is not an audio file's cover image; raises MediaError if there is
+    none or its codec is unknown.
     """
     for stream in container.streams.video:
         if not stream.disposition & Disposition.attached_pic:
-            return known_codec(path, stream)
+            return check_codec(path, stream)
     raise MediaError(path, "no_video", "has no video stream")
 
 
 def probe(path: Path) -> MediaInfo:
-    """Reads duration and streams of a video file; raises MediaError if it is none."""
-    with errors_of(path), open_media(path) as container:
+    """Reads duration and streams of a video file; raises MediaError if it is not a video."""
+    with media_errors(path), open_media(path) as container:
         stream = video_stream(path, container)
         if container.duration is not None:
             duration = container.duration / 1e6
@@ -189,10 +189,11 @@ def encode_video(
 ) -> None:
     """Writes an MP4 (H.264, and AAC unless ``audio`` is None) atomically and reproducibly.
 
-    ``frames`` are (height, width, 3) RGB pictures of one even-sided size; ``audio`` is mono.
+    ``frames`` are (height, width, 3) uint8 RGB, all of one even-sided size; ``audio`` is mono,
+    (samples,).
     """
-    pictures = np.stack(list(frames))
-    height, width = pictures.shape[1:3]
+    pixels = np.stack(list(frames))
+    height, width = pixels.shape[1:3]
     video = ffmpeg.input(
         "pipe:0", format="rawvideo", pix_fmt="rgb24", s=f"{width}x{height}", r=fps
     ).video
@@ -210,17 +211,17 @@ def encode_video(
             options |= {"acodec": "aac", "aac_coder": "fast", "audio_bitrate": "64k"}
         output = ffmpeg.output(*streams, f"file:{temporary}", **options).overwrite_output()
         try:
-            done = _execute(output, pictures.tobytes(), _TIMEOUT_SECONDS)
+            done = _execute(output, pixels.tobytes(), _TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired as error:
             detail = f"ffmpeg took over {_TIMEOUT_SECONDS:.0f} s"
             raise MediaError(path, "corrupt", detail) from error
         if done.returncode:
-            raise MediaError(path, "corrupt", _told(done.stderr.decode(errors="replace")))
+            raise MediaError(path, "corrupt", _error_summary(done.stderr.decode(errors="replace")))
 
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteStream:
-    """Where a stream is served over HTTP, and the headers to ask for it with."""
+    """Where a stream is served over HTTP, and the headers to request it with."""
 
     url: str
     headers: Mapping[str, str]
@@ -241,13 +242,13 @@ def cut_section(
     stall_seconds: float,
     timeout_seconds: float,
 ) -> None:
-    """Writes ``seconds`` of a served video from ``start_seconds`` on as an MP4 (H.264, and AAC if
-    there is sound), atomically, at H.264's quality ``crf`` (lower is better). One stream holds
-    picture and sound, or the first holds the picture and the second the sound.
+    """Writes ``seconds`` of a remote video from ``start_seconds`` on as an MP4 (H.264, and AAC if
+    there is audio), atomically, at H.264 quality ``crf`` (lower is better). One stream holds video
+    and audio, or the first holds the video and the second the audio.
 
-    It is decoded from the key frame before and encoded again, so that the first frame is the first
-    one at or after ``start_seconds``. Raises SectionError, also when the server says nothing for
-    ``stall_seconds`` or all takes longer than ``timeout_seconds``.
+    It is decoded from the preceding key frame and re-encoded, so that the first frame is the first
+    one at or after ``start_seconds``. Raises SectionError, also when the server sends nothing for
+    ``stall_seconds`` or the whole takes longer than ``timeout_seconds``.
     """
     inputs = [
         ffmpeg.input(
@@ -266,24 +267,24 @@ def cut_section(
         output = ffmpeg.output(
             inputs[0]["v:0"], inputs[-1]["a:0?"], f"file:{temporary}", **options
         ).overwrite_output()
-        began = time.monotonic()
+        started = time.monotonic()
         try:
             done = _execute(output, None, timeout_seconds)
         except subprocess.TimeoutExpired as error:
             raise SectionError(f"timed out: not done after {timeout_seconds:g} s") from error
         messages = done.stderr.decode(errors="replace")
-        # A body that ends early decodes to its first part with exit code 0.
+        # ffmpeg decodes a truncated response as far as it goes and exits with code 0.
         if done.returncode or "ends prematurely" in messages or not temporary.exists():
-            stalled = time.monotonic() - began >= stall_seconds
-            start = f"timed out: no answer for {stall_seconds:g} s: " if stalled else ""
-            raise SectionError(start + _told(messages))
+            stalled = time.monotonic() - started >= stall_seconds
+            prefix = f"timed out: no answer for {stall_seconds:g} s: " if stalled else ""
+            raise SectionError(prefix + _error_summary(messages))
 
 
-def _told(messages: str) -> str:
-    """ffmpeg's messages in a line, without the addresses of streams and of memory."""
+def _error_summary(messages: str) -> str:
+    """ffmpeg's messages in one line, without stream URLs and memory addresses."""
     lines = [re.sub(r"^\[[^]]* @ \w+\] ", "", line.strip()) for line in messages.splitlines()]
-    told = dict.fromkeys(line for line in lines if line and "://" not in line)
-    return "; ".join(told)[:300] or "ffmpeg failed and said nothing"
+    distinct = dict.fromkeys(line for line in lines if line and "://" not in line)
+    return "; ".join(distinct)[:300] or "ffmpeg failed and said nothing"
 
 
 def _execute(

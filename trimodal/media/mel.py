@@ -1,9 +1,9 @@
-"""The one mel front-end: a clip's log-mel is stored once, three-second windows are views of it.
+"""How a clip's log-mel is stored: once per clip; windows are cut from it (trimodal.media.windows).
 
-Stored are decibels of power without a reference, so that any window can be referenced to its own
-maximum when it is cut (docs/method.md, Data); trimodal.media.spectrogram computes them. A byte
-holds one: so many steps below the loudest of its column. What lies 80 dB below it is under the
-floor of every window that has the column.
+It holds decibels of power without a reference, so that any window can be referenced to its own
+maximum when it is cut (docs/method.md, Data); trimodal.media.spectrogram computes them. Each value
+is one byte, in steps below the maximum of its column. A value 80 dB below that maximum is under the
+floor of every window that contains the column.
 """
 
 from dataclasses import asdict
@@ -17,13 +17,13 @@ from trimodal.core.config import SECTION
 from trimodal.core.fingerprint import fingerprint
 
 FLOOR_DB = -100.0  # librosa's amin of power_to_db, 1e-10
-DEPTH_DB = 80.0  # of a window below its loudest (docs/method.md, Data)
+DEPTH_DB = 80.0  # a window's range below its maximum (docs/method.md, Data)
 STEP_DB = DEPTH_DB / 255
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class MelConfig:
-    """Section ``mel``: the log-mel of a whole clip, as it is stored."""
+    """Section ``mel``: the stored log-mel of a whole clip."""
 
     sample_rate_hz: PositiveInt
     n_fft: PositiveInt
@@ -42,24 +42,24 @@ class MelConfig:
 
     @property
     def column_type(self) -> np.dtype[np.void]:
-        """A stored column: its maximum ``top_db`` (dB of power) and for each mel a code c, which
-        stands for ``top_db - (255 - c) * STEP_DB``.
+        """A stored column: its maximum ``top_db`` (dB of power) and a code c per mel, which stands
+        for ``top_db - (255 - c) * STEP_DB``.
         """
         return np.dtype([("top_db", "<f2"), ("codes", "u1", (self.mels,))])
 
     def front_end_fingerprint(self) -> str:
-        """Identifies what is stored: this section and the step of the codes."""
+        """Identifies the stored form: this section and the step of the codes."""
         return fingerprint({**asdict(self), "step_db": STEP_DB})
 
 
 def store_decibels(
     decibels: Float[np.ndarray, "columns mels"], config: MelConfig
 ) -> Shaped[np.ndarray, " columns"]:
-    """Columns as they are stored, (columns,) of ``config.column_type``: within 80 dB of the
-    loudest at most 0.16 dB off, and the loudest at most 0.031 (its half precision).
+    """The stored form, (columns,) of ``config.column_type``. The error is at most 0.16 dB within
+    80 dB of a column's maximum, and 0.031 dB for the maximum itself (half precision).
     """
     columns = np.empty(len(decibels), config.column_type)
     columns["top_db"] = decibels.max(axis=1)
-    above = decibels - columns["top_db"].astype(np.float32)[:, None]
-    columns["codes"] = np.clip(np.rint(above / np.float32(STEP_DB)) + 255, 0, 255)
+    relative = decibels - columns["top_db"].astype(np.float32)[:, None]
+    columns["codes"] = np.clip(np.rint(relative / np.float32(STEP_DB)) + 255, 0, 255)
     return columns

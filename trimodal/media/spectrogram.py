@@ -1,7 +1,7 @@
-"""A clip's log-mel from its sound, block by block (docs/method.md, Data).
+"""A clip's log-mel from its audio, block by block (docs/method.md, Data).
 
-Periodic Hann windows, centred, zeros beyond both ends; Slaney's mel scale and norm, as librosa's
-defaults are.
+Periodic Hann windows, centred, with zeros beyond both ends; Slaney's mel scale and norm, librosa's
+defaults.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,14 @@ from librosa.filters import mel as mel_filters
 
 from trimodal.media.mel import FLOOR_DB, MelConfig, store_decibels
 
-_BLOCK_COLUMNS = 256  # so that what is computed of them stays in the processor's cache
+_BLOCK_COLUMNS = 256  # so that intermediate results fit into the processor's cache
 
 
 def log_mel(
     blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig
 ) -> Shaped[np.ndarray, " columns"]:
-    """The log-mel of a whole sound track that comes in blocks of float32 samples, as it is stored:
-    (1 + samples // hop,) of ``config.column_type``. Holds little more than what it returns.
+    """The stored log-mel of an audio track in blocks of float32 samples: (1 + samples // hop,) of
+    ``config.column_type``. Needs little more memory than its result.
     """
     segments = _segments(blocks, config)
     return np.concatenate([store_decibels(_decibels(part, config), config) for part in segments])
@@ -32,20 +32,20 @@ def log_mel(
 def _segments(
     blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """The sound between zeros in overlapping pieces of whole columns."""
+    """The zero-padded audio in overlapping segments of whole columns."""
     edge = np.zeros(config.n_fft // 2, np.float32)
     overlap = config.n_fft - config.hop_samples
-    held, size = [edge], len(edge)
+    buffered, size = [edge], len(edge)
     for block in blocks:
-        held.append(block)
+        buffered.append(block)
         size += len(block)
         columns = (size - overlap) // config.hop_samples
         if columns >= _BLOCK_COLUMNS:
-            samples = np.concatenate(held)
+            samples = np.concatenate(buffered)
             yield samples[: overlap + columns * config.hop_samples]
-            held = [samples[columns * config.hop_samples :]]
-            size = len(held[0])
-    samples = np.concatenate([*held, edge])
+            buffered = [samples[columns * config.hop_samples :]]
+            size = len(buffered[0])
+    samples = np.concatenate([*buffered, edge])
     if len(samples) >= config.n_fft:
         yield samples
 
@@ -53,7 +53,7 @@ def _segments(
 def _decibels(
     samples: npt.NDArray[np.float32], config: MelConfig
 ) -> Float[np.ndarray, "columns mels"]:
-    """Decibels of power of the samples' whole columns, float32."""
+    """The decibels of power, float32, of all whole columns in the samples."""
     frames = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)
     spectrum = scipy.fft.rfft(frames[:: config.hop_samples] * _window(config), workers=1)
     power = spectrum.real**2 + spectrum.imag**2
@@ -73,7 +73,7 @@ def _window(config: MelConfig) -> npt.NDArray[np.float32]:
 
 @lru_cache(maxsize=4)
 def _filters(config: MelConfig) -> scipy.sparse.csr_matrix:
-    """Slaney's triangles, (mels, n_fft // 2 + 1); a row has few numbers that are not zero."""
+    """Slaney's triangular filters, (mels, n_fft // 2 + 1); rows are mostly zeros."""
     return scipy.sparse.csr_matrix(
         mel_filters(sr=config.sample_rate_hz, n_fft=config.n_fft, n_mels=config.mels)
     )

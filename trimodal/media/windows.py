@@ -15,7 +15,7 @@ from trimodal.core.config import SECTION
 from trimodal.core.timing import first_column, window_columns
 from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig
 
-_AMPLITUDE_FLOOR_DB = -50.0  # librosa's amin of amplitude_to_db, 1e-5, met by a *power* mel
+_AMPLITUDE_FLOOR_DB = -50.0  # amplitude_to_db's amin, 1e-5, applied to a *power* mel
 MASK_FIELDS = np.dtype(
     [(name, np.float32) for name in ("time_width", "time_start", "mel_width", "mel_start")]
 )
@@ -47,25 +47,25 @@ class AudioFrontEnd:
 def window_decibels(
     part: Shaped[np.ndarray, " stored"], first: int, front_end: AudioFrontEnd
 ) -> Float[np.ndarray, "columns mels"]:
-    """The decibels of the window that begins at column ``first``, float32, from those of its
-    columns that are stored; silence where it reaches beyond them.
+    """The decibels, float32, of the window that begins at column ``first``, given ``part``, its
+    stored columns; silence where it reaches beyond the clip.
     """
     window = np.empty((front_end.columns, front_end.mel.mels), np.float32)
     before = min(max(0, -first), front_end.columns)
-    behind = before + len(part)
-    window[:before] = window[behind:] = FLOOR_DB
-    inside = np.multiply(part["codes"], np.float32(STEP_DB), out=window[before:behind])
+    end = before + len(part)
+    window[:before] = window[end:] = FLOOR_DB
+    inside = np.multiply(part["codes"], np.float32(STEP_DB), out=window[before:end])
     inside += (part["top_db"].astype(np.float32) - np.float32(DEPTH_DB))[:, None]
     return window
 
 
 def window_first_column(centre_seconds: float, front_end: AudioFrontEnd) -> int:
-    """The stored column at which the window centred on a second begins; may be negative."""
+    """The stored column at which the window around ``centre_seconds`` begins; may be negative."""
     return first_column(centre_seconds, front_end.window.seconds, front_end.mel.hop_seconds)
 
 
 def missing_columns(first: int, stored: int, front_end: AudioFrontEnd) -> int:
-    """How many columns of a window that begins at ``first`` lie outside the stored ones."""
+    """The number of columns of a window starting at ``first`` that lie outside the stored ones."""
     inside = max(0, min(first + front_end.columns, stored) - max(first, 0))
     return front_end.columns - inside
 
@@ -75,8 +75,7 @@ def scale_windows(
 ) -> Float[np.ndarray, "windows mels columns"]:
     """The network's inputs: dB relative to the window's maximum, floor -80, then (x + 40) / 40.
 
-    Values lie in [-1, 1]; float32, (windows, mels, columns), a view of the given array, whose
-    numbers change.
+    Values lie in [-1, 1]. The result is a view of ``decibels``, which is changed in place.
     """
     if front_end.window.decibel == "amplitude":
         np.maximum(decibels, np.float32(_AMPLITUDE_FLOOR_DB), out=decibels)
@@ -95,10 +94,10 @@ def mask_windows(
     max_columns: int,
     max_mels: int,
 ) -> None:
-    """Sets up to ``max_columns`` successive columns and ``max_mels`` successive mels of each
-    window, in place, to the window's mean (Park et al. 2019, SpecAugment, 2: one time mask and one
-    frequency mask, no warping). ``random``, (windows,) of MASK_FIELDS in [0, 1), decides widths and
-    positions.
+    """Sets up to ``max_columns`` consecutive columns and ``max_mels`` consecutive mels of each
+    window, in place, to the window's mean (Park et al. 2019, SpecAugment, section 2: one time mask
+    and one frequency mask, no warping). ``random``, (windows,) of MASK_FIELDS in [0, 1), decides
+    widths and positions.
     """
     mels, columns = windows.shape[1:]
     for window, (time_width, time_start, mel_width, mel_start) in zip(

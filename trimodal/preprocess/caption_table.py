@@ -1,4 +1,4 @@
-"""The captions as columns: each caption tokenised once, its words held as numbers."""
+"""The captions as columns: each caption is tokenised once, its words are held as integers."""
 
 from array import array
 from collections import Counter
@@ -21,35 +21,36 @@ GROUP_ROWS = 65_536
 
 @dataclass(frozen=True)
 class CaptionColumns:
-    """Captions in order, those of an image together. ``words`` are the distinct tokens as they are
-    first seen; caption c's tokens are ``words[t] for t in tokens[token_ends[c - 1]:token_ends[c]]``
-    and its image is ``images[image_of[c]]``.
+    """Captions in order, grouped by image. ``words`` are the distinct tokens in order of first
+    occurrence; caption c's tokens are
+    ``words[t] for t in tokens[token_ends[c - 1]:token_ends[c]]`` and its image is
+    ``images[image_index[c]]``.
     """
 
     images: list[CaptionedImage] = field(default_factory=list)
     captions: list[str] = field(default_factory=list)
-    image_of: "array[int]" = field(default_factory=lambda: array("i"))
+    image_index: "array[int]" = field(default_factory=lambda: array("i"))
     words: list[str] = field(default_factory=list)
     tokens: "array[int]" = field(default_factory=lambda: array("i"))
     token_ends: "array[int]" = field(default_factory=lambda: array("q"))
 
     def word_counts(self) -> npt.NDArray[np.int64]:
-        """How often each word occurs, (words,)."""
+        """The number of occurrences of each word, (words,)."""
         return np.bincount(np.frombuffer(self.tokens, np.int32), minlength=len(self.words))
 
     def split_counts(self) -> dict[str, dict[str, int]]:
-        """How many captions there are by source and split."""
+        """The number of captions by source and split."""
         counts: dict[str, Counter[str]] = {}
-        for place, count in Counter(self.image_of).items():
-            image = self.images[place]
+        for index, count in Counter(self.image_index).items():
+            image = self.images[index]
             counts.setdefault(image.source, Counter())[image.split] += count
         return {source: dict(by_split) for source, by_split in counts.items()}
 
 
 def caption_columns(images: Iterable[CaptionedImage]) -> tuple[CaptionColumns, int]:
-    """The captions of the images, and how many are left out since they are stop words alone."""
+    """The images' captions, and the number left out because they consist of stop words only."""
     columns = CaptionColumns()
-    number_of: dict[str, int] = {}
+    word_index: dict[str, int] = {}
     empty = 0
     for image in images:
         columns.images.append(image)
@@ -59,52 +60,52 @@ def caption_columns(images: Iterable[CaptionedImage]) -> tuple[CaptionColumns, i
                 empty += 1
                 continue
             columns.captions.append(caption)
-            columns.image_of.append(len(columns.images) - 1)
-            columns.tokens.extend(number_of.setdefault(t, len(number_of)) for t in tokens)
+            columns.image_index.append(len(columns.images) - 1)
+            columns.tokens.extend(word_index.setdefault(t, len(word_index)) for t in tokens)
             columns.token_ends.append(len(columns.tokens))
-    columns.words.extend(number_of)
+    columns.words.extend(word_index)
     return columns, empty
 
 
 def write_captions(captions_dir: Path, columns: CaptionColumns, vocabulary: Vocabulary) -> None:
-    """Writes ``captions.parquet`` (tables.CAPTION_SCHEMA), in groups of 65,536 rows, and beside it
-    its column of word ids as ``token_ids.npy``, int32 (captions, 16), which training maps.
+    """Writes ``captions.parquet`` (schemas.CAPTION_SCHEMA), in groups of 65,536 rows, and its
+    column of word ids as ``token_ids.npy``, int32 (captions, 16), which training memory-maps.
     """
-    numbers = [vocabulary.token_ids([word])[0] for word in columns.words]
-    id_of = np.array(numbers, np.int32)
+    ids = [vocabulary.token_ids([word])[0] for word in columns.words]
+    word_ids = np.array(ids, np.int32)
     words = pa.array(columns.words, pa.string())
     count = len(columns.captions)
     with (
         atomic_path(captions_dir / "captions.parquet") as table,
-        atomic_path(captions_dir / "token_ids.npy") as plain,
+        atomic_path(captions_dir / "token_ids.npy") as npy,
         pq.ParquetWriter(table, CAPTION_SCHEMA, compression="zstd") as writer,
-        plain.open("wb") as rows,  # a mapped file would die of SIGBUS where the disk is full
+        npy.open("wb") as rows,  # a memory map would die of SIGBUS when the disk is full
     ):
         header = {"descr": "<i4", "fortran_order": False, "shape": (count, WORDS)}
         np.lib.format.write_array_header_1_0(rows, header)
         for first in range(0, count, GROUP_ROWS):
-            behind = min(first + GROUP_ROWS, count)
-            group, token_ids = _group(columns, first, behind, words, id_of)
+            stop = min(first + GROUP_ROWS, count)
+            group, token_ids = _group(columns, first, stop, words, word_ids)
             writer.write_table(group)
             rows.write(token_ids.astype("<i4").tobytes())
 
 
 def _group(
-    columns: CaptionColumns, first: int, behind: int, words: pa.Array, id_of: npt.NDArray[np.int32]
+    columns: CaptionColumns, first: int, stop: int, words: pa.Array, word_ids: npt.NDArray[np.int32]
 ) -> tuple[pa.Table, npt.NDArray[np.int32]]:
-    """Rows first..behind as a table, and their word ids, (rows, 16)."""
+    """Rows [first, stop) as a table, and their word ids, (rows, 16)."""
     ends = np.frombuffer(columns.token_ends, np.int64)
-    begin = ends[first - 1] if first else 0
-    offsets = np.concatenate([[begin], ends[first:behind]]) - begin
-    tokens = np.frombuffer(columns.tokens, np.int32)[begin : ends[behind - 1]]
-    images = [columns.images[place] for place in columns.image_of[first:behind]]
-    token_ids = padded_ids(id_of[tokens], offsets)
+    start = ends[first - 1] if first else 0
+    offsets = np.concatenate([[start], ends[first:stop]]) - start
+    tokens = np.frombuffer(columns.tokens, np.int32)[start : ends[stop - 1]]
+    images = [columns.images[index] for index in columns.image_index[first:stop]]
+    token_ids = padded_ids(word_ids[tokens], offsets)
     table = pa.table(
         [
             pa.array((image.image_id for image in images), pa.string()),
             pa.array((image.split for image in images), pa.string()),
             pa.array((image.source for image in images), pa.string()),
-            pa.array(columns.captions[first:behind], pa.string()),
+            pa.array(columns.captions[first:stop], pa.string()),
             pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), words.take(pa.array(tokens))),
             pa.FixedSizeListArray.from_arrays(pa.array(token_ids.ravel(), pa.int32()), WORDS),
         ],
@@ -117,8 +118,8 @@ def padded_ids(ids: npt.NDArray[np.int32], offsets: npt.NDArray[np.int64]) -> np
     """(captions, 16): row c is ``ids[offsets[c]:offsets[c + 1]]``, cut or padded at the end."""
     lengths = np.diff(offsets)
     rows = np.repeat(np.arange(len(lengths)), lengths)
-    places = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+    positions = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
     table = np.full((len(lengths), WORDS), PADDING_ID, np.int32)
-    kept = places < WORDS
-    table[rows[kept], places[kept]] = ids[kept]
+    fits = positions < WORDS
+    table[rows[fits], positions[fits]] = ids[fits]
     return table

@@ -1,4 +1,4 @@
-"""From caption sets to Parquet and image shards: everything the image-text stream reads."""
+"""Stage ``captions``: caption data sets to Parquet and image shards, all the image-text data."""
 
 import math
 from collections import Counter
@@ -33,13 +33,13 @@ from trimodal.sources.word2vec import read_vectors
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class CaptionsConfig:
-    """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and pictures
-    (image_sources.py has the names looked for), ``vectors`` is a file in word2vec's binary format.
-    The annotations are the data set's own or Karpathy's. At least ``min_coverage`` of the images
-    that they name must be usable. The first ``frequent_words`` rows of the
-    vector file are kept beside the captions' own words. Words without a vector that captions have
-    ``learned_words`` times or more get one of zeros, which only training gives a meaning
-    (``model.word_vectors: trained``); with 0 none does. Images are stored ``image_px`` square.
+    """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and images
+    (file names: trimodal.sources), ``vectors`` is a file in word2vec's binary format. The
+    annotations are the data set's own or Karpathy's. At least ``min_coverage`` of the images they
+    name must be usable. The vocabulary has the captions' words and the first ``frequent_words``
+    rows of the vector file. Words without a vector that occur at least ``learned_words`` times in
+    the captions get a zero vector, to be learned (``model.word_vectors: trained``); 0 disables
+    this. Images are stored as ``image_px`` x ``image_px``.
     """
 
     coco: str
@@ -61,8 +61,8 @@ def prepare_captions(
     """Writes ``captions.parquet`` with ``token_ids.npy``, ``vocabulary.parquet`` and ``stats.json``
     into ``captions_dir`` and the images' shards with ``index.parquet`` into ``images_dir``.
 
-    Left out and counted: bad rows, images without captions, of a test split and those whose file is
-    missing or broken, captions of stop words alone. Raises DataError where a split is left empty.
+    Left out and counted: bad rows, images without captions, of a test split or whose file is
+    missing or broken, captions of stop words only. Raises DataError if a split has nothing left.
     """
     files, left_out = _read_sources(config)
     images, size = _store_images(files, images_dir, config, left_out, machine)
@@ -93,21 +93,21 @@ def prepare_captions(
             "left_out": dict(sorted(left_out.items())),
         },
     )
-    made = (
+    summary = (
         f"captions: {len(columns.captions)} captions of {len(images)} images "
-        f"({size / 1e6:.1f} MB; {_in_words(image_counts)}); "
+        f"({size / 1e6:.1f} MB; {_format_counts(image_counts)}); "
         f"{len(columns.words)} words; without a vector: {100 * unknown_words:.1f} % of words, "
         f"{100 * unknown_tokens:.1f} % of tokens"
     )
-    log.info(summary_line(made, left_out))
+    log.info(summary_line(summary, left_out))
 
 
 def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]]:
-    coco, left_out = read_coco_files(Path(config.coco), config.coco_annotations)
-    flickr30k, left_out_too = read_flickr30k_files(
+    coco, coco_left_out = read_coco_files(Path(config.coco), config.coco_annotations)
+    flickr30k, flickr30k_left_out = read_flickr30k_files(
         Path(config.flickr30k), config.flickr30k_annotations
     )
-    return coco + flickr30k, left_out + left_out_too
+    return coco + flickr30k, coco_left_out + flickr30k_left_out
 
 
 def _store_images(
@@ -117,13 +117,13 @@ def _store_images(
     left_out: Counter[str],
     machine: MachineConfig,
 ) -> tuple[list[CaptionedImage], int]:
-    """The images that could be stored, in their order, and the bytes they take; counts the rest."""
-    form = ImageFormat(
+    """The images that could be stored, in order, and their size in bytes; counts the rest."""
+    image_format = ImageFormat(
         px=config.image_px,
         jpeg_quality=config.jpeg_quality,
         images_per_shard=config.images_per_shard,
     )
-    done = write_images(files, images_dir, form, machine)
+    done = write_images(files, images_dir, image_format, machine)
     check_coverage(
         "captions", "images", len(done.rows), done.left_out, required=config.min_coverage,
         param="captions.min_coverage", examples=done.examples,
@@ -144,9 +144,9 @@ def _vocabulary(
     )
     counts = dict(zip(columns.words, columns.word_counts().tolist(), strict=True))
     has_vector = np.array([word in vectors for word in columns.words])
-    nothing = np.zeros(VECTOR_DIM, np.float32)
-    often = config.learned_words or math.inf
-    learned = {w: nothing for w, count in counts.items() if w not in vectors and count >= often}
+    zeros = np.zeros(VECTOR_DIM, np.float32)
+    min_count = config.learned_words or math.inf
+    learned = {w: zeros for w, count in counts.items() if w not in vectors and count >= min_count}
     return build_vocabulary(counts, vectors | learned), has_vector
 
 
@@ -157,7 +157,7 @@ def _by_source_and_split(images: Sequence[CaptionedImage]) -> dict[str, dict[str
     return {source: dict(by_split) for source, by_split in counts.items()}
 
 
-def _in_words(counts: dict[str, dict[str, int]]) -> str:
+def _format_counts(counts: dict[str, dict[str, int]]) -> str:
     """'coco 5 train, 2 val; flickr30k 2 train'."""
     parts = (
         f"{source} " + ", ".join(f"{count} {split}" for split, count in by_split.items())
@@ -167,6 +167,7 @@ def _in_words(counts: dict[str, dict[str, int]]) -> str:
 
 
 def _check_splits(what: str, counts: dict[str, dict[str, int]], left_out: Counter[str]) -> None:
-    there = {split for by_split in counts.values() for split in by_split}
-    if missing := {"train", "val"} - there:
-        raise DataError(f"captions: not one {what} in {sorted(missing)}: {dict(left_out)}")
+    present = {split for by_split in counts.values() for split in by_split}
+    if missing := {"train", "val"} - present:
+        splits = ", ".join(sorted(missing))
+        raise DataError(f"captions: no {what} in {splits}; left out: {dict(left_out)}")

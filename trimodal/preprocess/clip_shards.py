@@ -1,6 +1,6 @@
-"""One shard of clips: 1 fps frames and one log-mel a clip (docs/method.md, Contracts).
+"""One shard of clips: 1 fps frames and one log-mel per clip (docs/method.md, Contracts).
 
-All that shapes a shard is here and in what this imports: another version of it makes shards anew.
+The bytes of a shard are decided here and in what this imports; changing that code rebuilds shards.
 """
 
 import io
@@ -32,15 +32,15 @@ from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.parallel.watchdog import ending_if_hung
 
-_HANG_SECONDS = 30  # for a clip, beyond the time that its pictures and its sound may take
+_HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class ExtractConfig:
-    """Section ``extract``. Frames are stored ``frame_px`` square, their aspect not kept. The share
-    ``validation_share`` of the training clips is held out, by ``validation_seed`` (docs/method.md,
-    Data). A clip longer than ``longest_seconds`` or with frames of more than ``largest_pixels`` is
-    left out. At least ``min_coverage`` of the downloaded clips must be usable.
+    """Section ``extract``. Frames are stored as ``frame_px`` x ``frame_px``, aspect ratio not kept.
+    A share of the training clips is held out for validation (docs/method.md, Data). Clips longer
+    than ``longest_seconds`` or with more than ``largest_pixels`` per frame are left out. At least
+    ``min_coverage`` of the downloaded clips must be usable.
     """
 
     frame_px: Annotated[int, Field(ge=2)]
@@ -53,7 +53,7 @@ class ExtractConfig:
     min_coverage: Share
 
     def limits(self, timeout_seconds: float) -> DecodingLimits:
-        """What a clip may take, with ``timeout_seconds`` for its audio and for its frames."""
+        """The limits of one clip, with ``timeout_seconds`` each for its audio and its frames."""
         return DecodingLimits(
             clip_seconds=self.longest_seconds,
             frame_pixels=self.largest_pixels,
@@ -63,8 +63,8 @@ class ExtractConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class IndexRow:
-    """A clip's row in the index of the shards (schemas.AV_SCHEMA). Offsets and sizes in bytes;
-    ``mel_columns`` and ``sound_s`` are 0 where there is no audio.
+    """A clip's row in the shard index (schemas.AV_SCHEMA). Offsets and sizes are in bytes;
+    ``mel_columns`` and ``sound_s`` (audio, in seconds) are 0 where there is no audio.
     """
 
     split: Split
@@ -84,30 +84,30 @@ class IndexRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSample:
-    """A clip as it goes into a shard: the sample's members, and what the index says of it."""
+    """A decoded clip: the members of its sample, and what the index needs."""
 
     clip: Clip
     duration_s: float
     frames: list[bytes]
     frame_fingerprints: list[int]
     audio: "_Audio | None"
-    facts: dict[str, Any]
+    metadata: dict[str, Any]
 
     def sample(self) -> Sample:
-        """The WebDataset sample: frames from 01.jpg, mel.npy where there is audio, json."""
+        """The WebDataset sample: frames from 01.jpg on, mel.npy if there is audio, json."""
         members = {f"{number:02d}.jpg": jpeg for number, jpeg in enumerate(self.frames, start=1)}
         if self.audio is not None:
             members["mel.npy"] = _npy(self.audio.columns)
-        members["json"] = json.dumps(self.facts, sort_keys=True).encode()
+        members["json"] = json.dumps(self.metadata, sort_keys=True).encode()
         return Sample(key=self.clip.clip_id, members=members)
 
     def index_row(
         self, job: "ClipShard", shard_fingerprint: str, extents: Mapping[str, Extent]
     ) -> IndexRow:
-        """The clip's row, once its shard is written with its members at ``extents``."""
+        """The clip's row in the index of a written shard, with its members at ``extents``."""
         frames = [extents[f"{number:02d}.jpg"] for number in range(1, len(self.frames) + 1)]
         mel_offset = 0
-        if self.audio is not None:  # of the numbers, after the .npy header
+        if self.audio is not None:  # of the array data, after the .npy header
             mel = extents["mel.npy"]
             mel_offset = mel.offset + mel.size - self.audio.columns.nbytes
         return IndexRow(
@@ -129,7 +129,9 @@ class ClipSample:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipShard:
-    """The unit of work: these clips become this shard, but for those known to crash a decoder."""
+    """The unit of work: the clips of one shard. ``crashing`` has those known to crash the decoder,
+    with the reason; they are left out.
+    """
 
     path: Path
     split: Split
@@ -149,8 +151,8 @@ class ClipShard:
 def extract_shard(
     config: ExtractConfig, mel: MelConfig, timeout_seconds: float, job: ClipShard
 ) -> ShardResult:
-    """Makes one shard: a pure function of its arguments and the clips' bytes. A clip that hangs its
-    decoder ends the process.
+    """Writes one shard: a pure function of its arguments and the clips' bytes. A clip that hangs
+    the decoder ends the process.
     """
     samples: list[ClipSample] = []
     left_out: Counter[str] = Counter()
@@ -179,10 +181,10 @@ def clip_sample(
     mel: MelConfig,
     timeout_seconds: float,
 ) -> ClipSample:
-    """Decodes a clip: its frames as JPEG, its log-mel, and the facts beside them.
+    """Decodes a clip: its frames as JPEGs, its log-mel, and its metadata.
 
-    Raises MediaError for a clip that cannot be decoded, that is known to crash its decoder, and for
-    a training clip without audio; LimitError for one over a limit.
+    Raises MediaError for a clip that cannot be decoded or is known to crash the decoder, and for a
+    training clip without audio; LimitError for one that exceeds a limit.
     """
     source = Path(outcome.path)
     if crash := job.crashing.get(outcome.clip.clip_id):
@@ -195,7 +197,7 @@ def clip_sample(
             ending_if_hung(2 * timeout_seconds + _HANG_SECONDS),
             as_path(outcome.file) as path,
         ):
-            # Audio first: a training clip without any is left out before its frames are decoded.
+            # Audio first: a training clip without audio is left out before its frames are decoded.
             audio = _audio(path, job.split, limits, mel) if outcome.has_audio else None
             frames, fingerprints = [], []
             for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
@@ -209,7 +211,7 @@ def clip_sample(
         frames=frames,
         frame_fingerprints=fingerprints,
         audio=audio,
-        facts={
+        metadata={
             "duration_s": outcome.duration_s,
             "fps": 1,
             "label": outcome.clip.label,
@@ -233,19 +235,19 @@ def _audio(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> 
     """
     samples = 0
 
-    def counted() -> Iterator[npt.NDArray[np.float32]]:
+    def counted_blocks() -> Iterator[npt.NDArray[np.float32]]:
         nonlocal samples
         for block in decode_audio(path, mel.sample_rate_hz, limits):
             samples += len(block)
             yield block
 
     try:
-        stored = log_mel(counted(), mel)
+        columns = log_mel(counted_blocks(), mel)
     except MediaError:
         if split == "test":
             return None
         raise
-    return _Audio(seconds=samples / mel.sample_rate_hz, columns=stored)
+    return _Audio(seconds=samples / mel.sample_rate_hz, columns=columns)
 
 
 def _npy(array: npt.NDArray[np.void]) -> bytes:

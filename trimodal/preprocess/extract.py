@@ -1,5 +1,5 @@
-"""From clips to audio-visual shards: 1 fps frames and one log-mel a clip (docs/method.md,
-Contracts).
+"""Stage ``extract``: clips to audio-visual shards, 1 fps frames and one log-mel per clip
+(docs/method.md, Contracts).
 """
 
 from collections import Counter
@@ -27,7 +27,7 @@ from trimodal.media.mel import MelConfig
 from trimodal.parallel.journal import make_shards
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, clip_sample, extract_shard
-from trimodal.preprocess.splits import hold_out, keep_videos_whole
+from trimodal.preprocess.splits import hold_out, keep_videos_together
 
 
 def extract(
@@ -38,28 +38,28 @@ def extract(
     machine: MachineConfig,
 ) -> None:
     """Writes ``{train,val,test}-%06d.tar``, ``index.parquet`` and ``stats.json`` into ``out_dir``;
-    shards that an earlier run finished are kept (:mod:`trimodal.parallel.journal`).
+    shards finished by an earlier run are reused (:mod:`trimodal.parallel.journal`).
 
-    A clip that cannot be decoded, and a training clip without sound, is left out and counted; so is
-    one that crashes its decoder. Raises DataError where too few are left, and WorkerError if a
-    worker is killed.
+    Left out and counted: clips that cannot be decoded or crash the decoder, and training clips
+    without audio. Raises DataError if a split is empty (before anything is extracted where the
+    manifest shows it) or too few clips are usable, and WorkerError if a worker is killed.
     """
     outcomes = read_manifest(manifest_path)
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
     jobs = _plan(usable, out_dir, config)
     skipped = Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
     _check_splits({job.split for job in jobs}, skipped)
-    parts = [AV_SCHEMA.empty_table()]
+    tables = [AV_SCHEMA.empty_table()]
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     size = 0
     done = _shards(jobs, out_dir, config, mel, machine)
     for shard in bar(done, task="extracting", unit="shards", total=len(jobs)):
-        parts.append(pa.Table.from_pylist(shard.rows, AV_SCHEMA))
+        tables.append(pa.Table.from_pylist(shard.rows, AV_SCHEMA))
         left_out += shard.left_out
         examples = shard.examples | examples
         size += shard.bytes
-    rows = pa.concat_tables(parts).combine_chunks()
+    rows = pa.concat_tables(tables).combine_chunks()
     splits = Counter(rows["split"].to_pylist())
     check_coverage(
         "extract", "downloaded clips", len(rows), left_out, required=config.min_coverage,
@@ -80,8 +80,8 @@ def extract(
         },
     )
     counts = ", ".join(f"{splits[name]} {name}" for name in ("train", "val", "test"))
-    made = f"extract: {len(rows)} clips ({counts}), {frames} frames, {size / 1e6:.1f} MB"
-    log.info(summary_line(made, left_out))
+    summary = f"extract: {len(rows)} clips ({counts}), {frames} frames, {size / 1e6:.1f} MB"
+    log.info(summary_line(summary, left_out))
 
 
 def _check_splits(present: Collection[str], left_out: Counter[str]) -> None:
@@ -121,34 +121,40 @@ def _without_crashing_clips(
     job: ClipShard,
     error: WorkerError,
 ) -> ShardResult:
-    """A shard again whose worker crashed: each clip alone in a process, so that only those that
-    crash it are lost.
+    """Retries a shard whose worker crashed: decodes each clip in a process of its own first, so
+    that only the clips that crash are left out.
     """
     crashing: dict[str, str] = {}
     for outcome in job.clips:
-        alone = replace(job, clips=(outcome,))
-        for why in map_in_order(
-            partial(_try, config, mel, timeout_seconds), [alone], 1, on_crash=_how_it_crashed
+        single = replace(job, clips=(outcome,))
+        for reason in map_in_order(
+            partial(_decode_alone, config, mel, timeout_seconds),
+            [single],
+            1,
+            on_crash=_crash_reason,
         ):
-            if why:
-                crashing[outcome.clip.clip_id] = why
-    log.info(f"extract: {job.path.name}: {error}; left out for it: {crashing}")
+            if reason:
+                crashing[outcome.clip.clip_id] = reason
+    log.info(f"extract: {job.path.name}: {error}; left out because of it: {crashing}")
     return extract_shard(config, mel, timeout_seconds, replace(job, crashing=crashing))
 
 
-def _try(config: ExtractConfig, mel: MelConfig, timeout_seconds: float, alone: ClipShard) -> str:
+def _decode_alone(
+    config: ExtractConfig, mel: MelConfig, timeout_seconds: float, single: ClipShard
+) -> str:
+    """Decodes a shard's only clip; the result is always empty, a crash ends the process."""
     with suppress(MediaError, LimitError):
-        clip_sample(alone.clips[0], alone, config, mel, timeout_seconds)
+        clip_sample(single.clips[0], single, config, mel, timeout_seconds)
     return ""
 
 
-def _how_it_crashed(_alone: ClipShard, error: WorkerError) -> str:
+def _crash_reason(_single: ClipShard, error: WorkerError) -> str:
     return error.how
 
 
 def _plan(usable: list[ClipOutcome], out_dir: Path, config: ExtractConfig) -> list[ClipShard]:
     by_id = {o.clip.clip_id: o for o in usable if o.clip.split == "train"}
-    train, val = keep_videos_whole(
+    train, val = keep_videos_together(
         *hold_out(sorted(by_id), config.validation_share, config.validation_seed),
         {name: outcome.clip.youtube_id for name, outcome in by_id.items()},
     )

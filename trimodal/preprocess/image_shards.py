@@ -1,6 +1,6 @@
 """One shard of images, as small square JPEGs.
 
-All that shapes a shard is here and in what this imports: another version of it makes shards anew.
+The bytes of a shard are decided here and in what this imports; changing that code rebuilds shards.
 """
 
 import io
@@ -23,7 +23,7 @@ from trimodal.media.image import BOMBS, image_fingerprint, square
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """How images are stored: JPEGs of ``px`` square, so many a shard."""
+    """How images are stored: as JPEGs of ``px`` x ``px``, ``images_per_shard`` in a shard."""
 
     px: int
     jpeg_quality: int
@@ -32,7 +32,7 @@ class ImageFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageShard:
-    """The unit of work: these images (id, file) become this shard."""
+    """The unit of work: the images of one shard, each (id, file)."""
 
     path: Path
     split: Split
@@ -45,22 +45,23 @@ class ImageShard:
         return [self.split, facts, {str(file.path): file_state(file.path) for file in files}]
 
 
-def write_image_shard(form: ImageFormat, job: ImageShard) -> ShardResult:
-    """Makes one shard: a pure function of its arguments and the pictures' bytes."""
+def write_image_shard(image_format: ImageFormat, job: ImageShard) -> ShardResult:
+    """Writes one shard: a pure function of its arguments and the image files' bytes."""
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    pictures: dict[str, int] = {}
-    extents = write_shard(job.path, _samples(form, job, left_out, examples, pictures))
-    fingerprint = file_fingerprint(job.path)
+    fingerprints: dict[str, int] = {}
+    samples = _samples(image_format, job, left_out, examples, fingerprints)
+    extents = write_shard(job.path, samples)
+    shard_fingerprint = file_fingerprint(job.path)
     rows = [
         {
             "image_id": key,
             "split": job.split,
             "shard": job.path.name,
-            "shard_fingerprint": fingerprint,
+            "shard_fingerprint": shard_fingerprint,
             "offset": members["jpg"].offset,
             "size": members["jpg"].size,
-            "picture_fingerprint": pictures[key],
+            "picture_fingerprint": fingerprints[key],
         }
         for key, members in extents.items()
     ]
@@ -70,8 +71,8 @@ def write_image_shard(form: ImageFormat, job: ImageShard) -> ShardResult:
 
 
 def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
-    """An image file's bytes as a JPEG of ``image_px`` square, aspect not kept (docs/method.md,
-    Data).
+    """An image file's bytes as a JPEG of ``image_px`` x ``image_px``, aspect ratio not kept
+    (docs/method.md, Data).
     """
     return _jpeg(square(content, image_px), quality)
 
@@ -83,27 +84,27 @@ def _jpeg(image: Image.Image, quality: int) -> bytes:
 
 
 def _samples(
-    form: ImageFormat,
+    image_format: ImageFormat,
     job: ImageShard,
     left_out: Counter[str],
     examples: dict[str, str],
-    pictures: dict[str, int],
+    fingerprints: dict[str, int],
 ) -> Iterator[Sample]:
-    def without(reason: str, detail: str) -> None:
+    def leave_out(reason: str, detail: str) -> None:
         left_out[reason] += 1
         examples.setdefault(reason, f"{image_id}: {detail}")
 
     for image_id, file in job.images:
         if file is None:
-            without("image file missing", "not among the pictures")
+            leave_out("image file missing", "not among the image files")
             continue
         try:
-            small = square(read_file(file), form.px)
-            jpeg = _jpeg(small, form.jpeg_quality)
+            small = square(read_file(file), image_format.px)
+            jpeg = _jpeg(small, image_format.jpeg_quality)
         except FileNotFoundError as error:
-            without("image file missing", str(error))
+            leave_out("image file missing", str(error))
         except (OSError, ValueError, SyntaxError, *BOMBS) as error:
-            without("image file broken", f"{file.name}: {error}")
+            leave_out("image file broken", f"{file.name}: {error}")
         else:
-            pictures[image_id] = image_fingerprint(jpeg, np.asarray(small))
+            fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))
             yield Sample(key=image_id, members={"jpg": jpeg})

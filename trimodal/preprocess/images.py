@@ -1,4 +1,4 @@
-"""Picture files to shards of small square JPEGs with their index."""
+"""Image files to shards of small square JPEGs with an index."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -24,27 +24,27 @@ from trimodal.sources.image_files import ImageFile
 def write_images(
     files: Sequence[ImageFile],
     images_dir: Path,
-    form: ImageFormat,
+    image_format: ImageFormat,
     machine: MachineConfig,
 ) -> ShardResult:
-    """Writes ``{train,val}-%06d.tar`` and ``index.parquet``; returns what all shards are together.
-    Shards that an earlier run finished are kept (:mod:`trimodal.parallel.journal`).
+    """Writes ``{train,val}-%06d.tar`` and ``index.parquet``; returns the shards' combined result.
+    Shards finished by an earlier run are reused (:mod:`trimodal.parallel.journal`).
 
-    A worker holds one picture at a time. Left out and counted: missing and broken files.
+    A worker holds one image at a time. Left out and counted: missing and broken files.
     """
-    jobs = _plan(files, images_dir, form.images_per_shard)
+    jobs = _plan(files, images_dir, image_format.images_per_shard)
     rows: list[dict[str, Any]] = []
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     size = 0
-    shaping = {
+    settings = {
         "code": code_fingerprint("trimodal.preprocess.image_shards"),
-        "px": form.px,
-        "jpeg_quality": form.jpeg_quality,
+        "px": image_format.px,
+        "jpeg_quality": image_format.jpeg_quality,
     }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
-        make = partial(write_image_shard, form)
-        done = make_shards(make, jobs, images_dir, settings=shaping, machine=machine)
+        make = partial(write_image_shard, image_format)
+        done = make_shards(make, jobs, images_dir, settings=settings, machine=machine)
         for job, shard in zip(jobs, done, strict=True):
             rows += shard.rows
             left_out += shard.left_out

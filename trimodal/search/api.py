@@ -1,4 +1,4 @@
-"""Moments of videos found by sentences, sounds and pictures."""
+"""Searches the moments of indexed videos with sentences, audio and images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.search.encoder import Encoder, Points, QueryError
+from trimodal.search.encoder import Encoder, QueryError
 
 if TYPE_CHECKING:
     from trimodal.search.index import IndexReport
-    from trimodal.search.store import Found, MomentStore
+    from trimodal.search.store import MomentHit, MomentStore
 
 STORE = "data/search"
 AUDIO_WEIGHT = 0.2  # text->video (docs/method.md, Evaluation)
 _MOMENTS_PER_VIDEO = 3
-_APART_SECONDS = 3.0  # moments nearer than a window of sound are one
+_MIN_DISTANCE_SECONDS = 3.0  # of two moments of a hit: an audio window
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A second of a video, and how well it fits what was asked: a dot product in [-1, 1]."""
+    """A second of a video and its similarity to the query: a dot product in [-1, 1]."""
 
     second: float
     score: float
@@ -31,8 +31,8 @@ class Moment:
 
 @dataclass(frozen=True, kw_only=True)
 class VideoHit:
-    """A video, its best moments, best first, and the score of the best. ``path`` is relative to the
-    folder that was indexed; ``file`` is its number in the store.
+    """A video with its best moments, best first, and the score of the best. ``path`` is relative to
+    the indexed folder; ``file`` is its number in the store; ``aspect`` is width / height.
     """
 
     path: str
@@ -46,10 +46,10 @@ class VideoHit:
 class Trimodal(Encoder):
     """The trained model as a tool: encodes, indexes a folder of videos, and searches it.
 
-    ``Trimodal.load()`` takes the model that ``dvc repro`` has trained.
+    ``Trimodal.load()`` reads the model trained by ``dvc repro``.
     """
 
-    _store: "MomentStore | None" = None  # the one asked last: its index stays in memory
+    _store: "MomentStore | None" = None  # the one searched last: its index stays in memory
 
     def index(
         self, folder: str | Path, store: str | Path = STORE, *, workers: int = 2
@@ -71,35 +71,36 @@ class Trimodal(Encoder):
         store: str | Path = STORE,
         exact: bool = False,
     ) -> list[VideoHit]:
-        """The ``top`` videos that fit best, each with up to three moments, at least 3 s apart.
+        """The ``top`` best retrieved videos, each with up to three moments, at least 3 s apart.
 
-        Several sentences, sounds and pictures are asked together: the mean of their points, made a
-        unit vector. A moment counts (1 - w) by its picture and w = ``audio_weight`` by its sound; a
-        silent one by its picture alone (docs/method.md, Evaluation). ``exact`` looks at every
-        moment even where there is an approximate index: for a single question that is soonest done.
+        Several sentences, audio files and images form one query: the normalised mean of their
+        embeddings. A moment's score is (1 - w) x its frame's similarity + w x its audio's, where w
+        is ``audio_weight``; a silent moment's is its frame's (docs/method.md, Evaluation).
+        ``exact`` compares with every moment even if there is an approximate index, whose loading
+        takes longer than a single exact query.
 
-        Raises QueryError where nothing is asked, StoreError where nothing is indexed or by another
-        model; errors and warnings of ``embed_text``, ``embed_audio``, ``embed_images``.
+        Raises QueryError for an empty query, StoreError if nothing is indexed or by another model,
+        and the errors of ``embed_text``, ``embed_audio`` and ``embed_images``.
         """
         from trimodal.search.store import MomentStore
 
-        if self._store is None or self._store.place != str(store):
+        if self._store is None or self._store.location != str(store):
             self._store = MomentStore.open(str(store))
         if self._store.about.model != self.fingerprint:  # it may have been indexed again
             self._store = MomentStore.open(str(store))
-        query = self.query(_listed(text), _listed(audio), _listed(image))
+        query = self.query(_as_list(text), _as_list(audio), _as_list(image))
         return self.search_in(self._store, query, top=top, audio_weight=audio_weight, exact=exact)
 
     def query(
         self, text: Sequence[str], audio: Sequence[str | Path], image: Sequence[str | Path]
-    ) -> Points:
-        """What is asked as one point, (256,)."""
+    ) -> npt.NDArray[np.float32]:
+        """The query's embedding, (256,): the normalised mean of all given inputs' embeddings."""
         if not text and not audio and not image:
-            raise QueryError("nothing is asked: give a sentence, a sound or a picture")
-        points = [self.embed_text(text), self.embed_images(image)]
-        if audio:  # what it takes to hear is loaded in a second
-            points.append(self.embed_audio(audio))
-        mean: Points = np.concatenate(points).mean(axis=0)
+            raise QueryError("empty query: give a sentence, an audio file or an image")
+        embeddings = [self.embed_text(text), self.embed_images(image)]
+        if audio:  # the audio libraries take a second to import
+            embeddings.append(self.embed_audio(audio))
+        mean: npt.NDArray[np.float32] = np.concatenate(embeddings).mean(axis=0)
         return mean / np.linalg.norm(mean)
 
     def search_in(
@@ -111,58 +112,60 @@ class Trimodal(Encoder):
         audio_weight: float,
         exact: bool = False,
     ) -> list[VideoHit]:
-        """:meth:`search` for a point in a store that is open."""
+        """:meth:`search` with an embedded query, (256,), in an open store."""
         from trimodal.search.store import StoreError
 
         if top < 1 or not 0.0 <= audio_weight <= 1.0:
-            raise QueryError(f"top >= 1 and audio_weight in [0, 1], not {top} and {audio_weight}")
+            raise QueryError(
+                f"need top >= 1 and audio_weight in [0, 1], not {top} and {audio_weight}"
+            )
         if store.about.model != self.fingerprint:
-            raise StoreError(f"{store.place}: indexed by another model; index the folder again")
-        most = 10 * top
+            raise StoreError(f"{store.location}: indexed by another model; index the folder again")
+        limit = 10 * top
         while True:
-            found = store.search(query, audio_weight, most, exact=exact)
-            if len({moment.file for moment in found}) >= top or len(found) < most:
-                return [_hit(store, moments) for moments in _by_video(found)[:top]]
-            most *= 4
+            hits = store.search(query, audio_weight, limit, exact=exact)
+            if len({hit.file for hit in hits}) >= top or len(hits) < limit:
+                return [_video_hit(store, moments) for moments in _by_video(hits)[:top]]
+            limit *= 4
 
 
-def _listed(asked: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(asked)] if isinstance(asked, (str, Path)) else [str(one) for one in asked]
+def _as_list(inputs: str | Path | Sequence[str | Path]) -> list[str]:
+    return [str(inputs)] if isinstance(inputs, (str, Path)) else [str(item) for item in inputs]
 
 
-def _by_video(found: "list[Found]") -> "list[list[Found]]":
+def _by_video(hits: "list[MomentHit]") -> "list[list[MomentHit]]":
     """Moments, best first, by video; the video of the best moment first."""
     rank: dict[int, int] = {}
-    for moment in found:
-        rank.setdefault(moment.file, len(rank))
-    ordered = sorted(found, key=lambda moment: rank[moment.file])  # keeps the order in a video
-    return [list(moments) for _, moments in groupby(ordered, key=lambda moment: moment.file)]
+    for hit in hits:
+        rank.setdefault(hit.file, len(rank))
+    ordered = sorted(hits, key=lambda hit: rank[hit.file])  # stable within a video
+    return [list(moments) for _, moments in groupby(ordered, key=lambda hit: hit.file)]
 
 
-def _hit(store: "MomentStore", moments: "list[Found]") -> VideoHit:
-    """Of one video's moments, best first, the best that are apart."""
+def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit:
+    """A video's hit from its moments, best first: the best ones at least 3 s apart."""
     chosen: list[Moment] = []
     for moment in moments:
-        if all(abs(moment.second - other.second) >= _APART_SECONDS for other in chosen):
+        if all(abs(moment.second - other.second) >= _MIN_DISTANCE_SECONDS for other in chosen):
             chosen.append(Moment(second=moment.second, score=moment.score))
-    stored = store.file(moments[0].file)
+    video = store.file(moments[0].file)
     return VideoHit(
-        path=stored.path,
-        file=stored.file,
-        has_audio=stored.has_audio,
-        aspect=stored.aspect,
+        path=video.path,
+        file=video.file,
+        has_audio=video.has_audio,
+        aspect=video.aspect,
         score=chosen[0].score,
         moments=chosen[:_MOMENTS_PER_VIDEO],
     )
 
 
 def as_text(hits: Sequence[VideoHit]) -> str:
-    """Results for a terminal: a line a video, its best moment first."""
+    """Results for a terminal: one line per video, its best moment first."""
     lines = []
-    for place, hit in enumerate(hits, start=1):
+    for rank, hit in enumerate(hits, start=1):
         best, *others = (f"{m.score:.3f} at {_clock(m.second)}" for m in hit.moments)
         also = f"  (also {', '.join(others)})" if others else ""
-        lines.append(f"{place:>3}  {best}  {hit.path}{'' if hit.has_audio else '  [silent]'}{also}")
+        lines.append(f"{rank:>3}  {best}  {hit.path}{'' if hit.has_audio else '  [silent]'}{also}")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Sounds as the audio network hears them: a file in one window a second, a video's moments."""
+"""Audio as input of the audio network: a file's windows, one per second, or a video's moments."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,49 +21,48 @@ from trimodal.media.windows import (
     window_first_column,
 )
 
-# What a query's file may ask of this machine; the pictures of a video are not looked at.
+# Limits on a query's file; a video's frames are not decoded.
 _LIMITS = DecodingLimits(clip_seconds=900.0, frame_pixels=1, timeout_seconds=60.0)
 
 
 def audio_windows(path: Path, front_end: AudioFrontEnd) -> Float[Tensor, "windows 1 mels columns"]:
-    """The windows centred on the middle of each second that lie inside the sound, float32; of a
-    sound shorter than a window one, with silence around it.
+    """The windows centred on the middle of each second that lie inside the audio, float32; for
+    audio shorter than a window, one with silence around it.
 
-    Raises MediaError for a file without sound that can be decoded, LimitError for one of over 15
-    minutes.
+    Raises MediaError for a file without decodable audio, LimitError for one of over 15 minutes.
     """
     mel, window_seconds = front_end.mel, front_end.window.seconds
     columns = log_mel(decode_audio(path, mel.sample_rate_hz, _LIMITS), mel)
     duration = duration_seconds(columns, mel)
-    middles = map(frame_centre_seconds, range(1, frame_count(duration) + 1))
-    centres = [middle for middle in middles if window_fits(middle, window_seconds, duration)]
-    return cut_windows(columns, centres or [duration / 2], front_end)
+    centres_seconds = map(frame_centre_seconds, range(1, frame_count(duration) + 1))
+    inside = [centre for centre in centres_seconds if window_fits(centre, window_seconds, duration)]
+    return cut_windows(columns, inside or [duration / 2], front_end)
 
 
 def moment_centre(
-    centre_seconds: float, sound_seconds: float, window_seconds: float
+    centre_seconds: float, audio_seconds: float, window_seconds: float
 ) -> float | None:
-    """Where the window of a moment lies in a sound: centred on it, but moved inside the sound as
-    far as that is long enough; None for a moment at which the sound is over.
+    """The centre of a moment's audio window, in seconds: the moment, moved so that the window lies
+    inside the audio if that is long enough; None for a moment after the end of the audio.
     """
-    if centre_seconds > sound_seconds:
+    if centre_seconds > audio_seconds:
         return None
     half = window_seconds / 2
-    if sound_seconds < window_seconds:
-        return sound_seconds / 2
-    return min(max(centre_seconds, half), sound_seconds - half)
+    if audio_seconds < window_seconds:
+        return audio_seconds / 2
+    return min(max(centre_seconds, half), audio_seconds - half)
 
 
 def duration_seconds(columns: npt.NDArray[np.void], mel: MelConfig) -> float:
-    """The length of a sound of which all columns are stored."""
+    """The length of audio whose columns are all stored."""
     return (len(columns) - 1) * mel.hop_seconds
 
 
 def cut_windows(
     columns: npt.NDArray[np.void], centres_seconds: Sequence[float], front_end: AudioFrontEnd
 ) -> Float[Tensor, "windows 1 mels columns"]:
-    """The network's inputs, float32: the windows of a sound's stored columns that are centred on
-    these seconds, with silence where they reach beyond it.
+    """The network's inputs, float32: the windows centred on these seconds, cut from the stored
+    columns of an audio track, with silence where they reach beyond it.
     """
     decibels = np.empty((len(centres_seconds), front_end.columns, front_end.mel.mels), np.float32)
     for window, centre in zip(decibels, centres_seconds, strict=True):

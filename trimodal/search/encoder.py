@@ -1,4 +1,4 @@
-"""A trained model as a tool: sentences, pictures and sounds become points of one space."""
+"""A trained model as a tool: embeds sentences, images and audio in one space."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -22,22 +22,22 @@ from trimodal.models.devices import pick_device
 from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
 from trimodal.models.preprocessing import centre_views, normalise
 
-Points = npt.NDArray[np.float32]
-_ROWS_AT_ONCE = 64  # that a network takes together
-_NO_POINTS: Points = np.empty((0, EMBEDDING_DIM), np.float32)
+EmbeddingMatrix = npt.NDArray[np.float32]  # (N, 256)
+_BATCH_SIZE = 64
+_NO_EMBEDDINGS: EmbeddingMatrix = np.empty((0, EMBEDDING_DIM), np.float32)
 
 
 class QueryError(UserError, ValueError):
-    """A sentence or a picture that says nothing to the model."""
+    """A query the model cannot embed: no known word, or not an image."""
 
 
 class UnknownWordWarning(UserWarning):
-    """Words of a sentence that have no vector, so that they count for nothing."""
+    """Words of a sentence that have no vector and so do not count."""
 
 
 class Encoder:
-    """The three trained networks. Points are unit vectors, float32 (N, 256): the dot product of two
-    of them, of whatever kinds, says how well they fit (docs/method.md, Model).
+    """The three trained networks. Embeddings are unit vectors, float32 (N, 256); the dot product of
+    two, of any modalities, is their similarity (docs/method.md, Model).
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class Encoder:
         *,
         device: Device = "auto",
     ) -> Self:
-        """Reads a model and the vocabulary that it was trained with. Raises DataError for files
-        that are damaged or do not belong together, OSError for those that are not there.
+        """Reads a model and the vocabulary it was trained with. Raises DataError for files that are
+        damaged or do not belong together, OSError for missing ones.
         """
         path = Path(path)
         words = read_vocabulary(Path(vocabulary))
@@ -64,50 +64,50 @@ class Encoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Identifies the weights: what another says cannot be compared."""
+        """Identifies the weights; embeddings of other weights are not comparable."""
         return file_fingerprint(self._path)
 
     @property
     def words(self) -> int:
-        """Rows of the vocabulary: word ids are below it."""
+        """The number of rows of the vocabulary; word ids are less than it."""
         return len(self._vocabulary.words)
 
     @cached_property
     def networks(self) -> TrimodalNet:
-        """All three. Sentences do with their own, which is read in a moment."""
-        # Weights that are made in inference mode could neither be exported nor trained.
+        """All three. Sentences need only the text network, which loads faster."""
+        # Weights created in inference mode could be neither exported nor trained.
         with torch.inference_mode(False):
             return load_model(self._path, self.checkpoint, self._vocabulary).to(self.device)
 
-    def embed_text(self, sentences: Sequence[str]) -> Points:
-        """(N, 256). The first 16 words that are no stop words count (docs/method.md, Data). Warns
-        of those without a vector (UnknownWordWarning); QueryError for a sentence that has no
-        others.
+    def embed_text(self, sentences: Sequence[str]) -> EmbeddingMatrix:
+        """(N, 256). The first 16 words that are not stop words count (docs/method.md, Data). Warns
+        about words without a vector (UnknownWordWarning); raises QueryError for a sentence without
+        any other word.
         """
         rows = []
-        for sentence in sentences:  # in a comprehension the warning would name another line
+        for sentence in sentences:  # in a comprehension the warning would point at another line
             rows.append(self._vocabulary.token_ids(self._words(sentence)))
         ids = np.array(rows, np.int64).reshape(-1, WORDS)
-        return self._points(self._text, torch.from_numpy(ids))
+        return self._embed(self._text, torch.from_numpy(ids))
 
     def _words(self, sentence: str) -> list[str]:
         words = tokenise(sentence)[:WORDS]
         unknown = [word for word in words if word not in self._vocabulary]
-        told = f"words without a vector: {', '.join(unknown)}" if unknown else "no words to go by"
+        problem = f"words without a vector: {', '.join(unknown)}" if unknown else "only stop words"
         if len(unknown) == len(words):
-            raise QueryError(f"{sentence!r} says nothing to the model: {told}")
+            raise QueryError(f"{sentence!r} has no word that the model knows: {problem}")
         if unknown:
-            warnings.warn(f"{sentence!r}: {told}", UnknownWordWarning, stacklevel=3)
+            warnings.warn(f"{sentence!r}: {problem}", UnknownWordWarning, stacklevel=3)
         return words
 
-    def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> Points:
-        """(N, 256), of JPEG or PNG files or of uint8 (height, width, 3) RGB. As in training they
-        are made square, aspect not kept, and their middle is what is seen. QueryError for a file
-        that is no picture, OSError for one that is not there.
+    def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> EmbeddingMatrix:
+        """(N, 256), of JPEG or PNG files or of uint8 (height, width, 3) RGB arrays. As in training,
+        they are resized to squares, aspect ratio not kept, and centre-cropped. Raises QueryError
+        for a file that is not an image, OSError for a missing one.
         """
-        return np.concatenate([_NO_POINTS, *map(self._embed_picture, images)])
+        return np.concatenate([_NO_EMBEDDINGS, *map(self._embed_image, images)])
 
-    def _embed_picture(self, image: str | Path | npt.NDArray[np.uint8]) -> Points:
+    def _embed_image(self, image: str | Path | npt.NDArray[np.uint8]) -> EmbeddingMatrix:
         from PIL import Image
 
         from trimodal.media.image import BOMBS, square
@@ -120,38 +120,37 @@ class Encoder:
             try:
                 small = square(content, side)
             except (OSError, ValueError, SyntaxError, *BOMBS) as error:
-                raise QueryError(f"{image} is no JPEG or PNG that can be read") from error
+                raise QueryError(f"{image} is not a readable JPEG or PNG") from error
         pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
-        return self.embed_pictures([pixels])
+        return self.embed_frames([pixels])
 
-    def embed_pictures(self, pictures: Sequence[Tensor]) -> Points:
-        """(N, 256), of uint8 (3, side, side) pictures that are as large as those of training."""
-        views = centre_views(pictures, self.checkpoint.augment)
-        return self._points(lambda part: self.networks.image(normalise(part)), views)
+    def embed_frames(self, frames: Sequence[Tensor]) -> EmbeddingMatrix:
+        """(N, 256), of uint8 (3, side, side) RGB frames of the size used in training."""
+        views = centre_views(frames, self.checkpoint.augment)
+        return self._embed(lambda part: self.networks.image(normalise(part)), views)
 
-    def embed_windows(self, windows: Float[Tensor, "windows 1 mels columns"]) -> Points:
-        """(N, 256), of windows of sound (trimodal.search.audio_windows)."""
-        return self._points(self.networks.audio, windows)
+    def embed_windows(self, windows: Float[Tensor, "windows 1 mels columns"]) -> EmbeddingMatrix:
+        """(N, 256), of audio windows (trimodal.search.audio_windows)."""
+        return self._embed(self.networks.audio, windows)
 
-    def embed_audio(self, sounds: Sequence[str | Path]) -> Points:
-        """(N, 256), of files with a sound track, videos too. A sound longer than the model's window
-        is heard in one window a second, and the mean of those points made a unit vector. MediaError
-        for a file without sound that can be decoded, LimitError for one too long.
+    def embed_audio(self, files: Sequence[str | Path]) -> EmbeddingMatrix:
+        """(N, 256), of files with an audio track, also videos. Of audio longer than the model's
+        window, one window per second is embedded; the result is their normalised mean. Raises
+        MediaError for a file without decodable audio, LimitError for one that is too long.
         """
         from trimodal.search.audio_windows import audio_windows
 
-        points = [_NO_POINTS]
-        for sound in sounds:
-            windows = audio_windows(Path(sound), self.checkpoint.audio_front_end)
+        rows = [_NO_EMBEDDINGS]
+        for file in files:
+            windows = audio_windows(Path(file), self.checkpoint.audio_front_end)
             mean = self.embed_windows(windows).mean(axis=0, keepdims=True)
-            points.append(mean / np.linalg.norm(mean))
-        return np.concatenate(points)
+            rows.append(mean / np.linalg.norm(mean))
+        return np.concatenate(rows)
 
     @torch.inference_mode()
-    def _points(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Points:
+    def _embed(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> EmbeddingMatrix:
         parts = [
-            network(part.to(self.device)).float().cpu()
-            for part in torch.split(inputs, _ROWS_AT_ONCE)
+            network(part.to(self.device)).float().cpu() for part in torch.split(inputs, _BATCH_SIZE)
         ]
-        points: Points = torch.cat(parts).numpy()
-        return points
+        embeddings: EmbeddingMatrix = torch.cat(parts).numpy()
+        return embeddings

@@ -1,4 +1,4 @@
-"""A video's moments: its picture of each second, and the sound around it."""
+"""Decodes videos for indexing: a frame of each second and the log-mel of the audio."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from trimodal.media.container import (
     DecodingLimits,
     LimitError,
     MediaError,
-    errors_of,
+    media_errors,
     open_media,
     probe,
 )
@@ -24,12 +24,12 @@ from trimodal.media.video import decode_frames
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
 
-_HANG_SECONDS = 30  # beyond the time that a video's pictures and its sound may take
+_HANG_SECONDS = 30  # beyond the time limits of a video's frames and its audio
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoFile:
-    """A video that is to be looked at; ``frames`` is where its pictures are to be left."""
+    """A video to decode; its frames are written to the file ``frames``."""
 
     path: Path
     frames: Path
@@ -37,34 +37,33 @@ class VideoFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Footage:
-    """What a video shows and sounds like. ``problem`` is empty unless something is wrong with it;
-    with ``moments`` it can be searched all the same.
-
-    ``sound`` holds the stored columns of its log-mel (trimodal.media.mel), None of a silent video;
-    ``aspect`` is its width by its height.
+    """A decoded video: ``moments`` frames of ``side`` x ``side`` pixels, and ``mel``, the stored
+    columns of its log-mel (trimodal.media.mel), None for a silent video. ``aspect`` is its
+    width / height. ``problem`` is empty unless something is wrong with it; a video with ``moments``
+    is searchable all the same.
     """
 
     video: VideoFile
     moments: int
     side: int
-    sound: npt.NDArray[np.void] | None
+    mel: npt.NDArray[np.void] | None
     aspect: float
     problem: str
 
     def frames(self) -> npt.NDArray[np.uint8]:
-        """(moments, side, side, 3) RGB, one a second, read from the disk where they are used."""
+        """(moments, side, side, 3) uint8 RGB, one per second, memory-mapped."""
         shape = (self.moments, self.side, self.side, 3)
         return np.memmap(self.video.frames, np.uint8, "r", shape=shape)
 
 
-def footage_of(
+def decode_videos(
     videos: Iterator[VideoFile], side: int, mel: MelConfig, limits: DecodingLimits, workers: int
 ) -> Iterator[Footage]:
-    """Looks at videos in ``workers`` processes, in order; one that crashes its decoder has that as
-    its problem. Raises WorkerError if a worker is killed.
+    """Decodes videos in ``workers`` processes, in order; a crash of the decoder is that video's
+    problem. Raises WorkerError if a worker is killed.
     """
-    look = partial(_look, side, mel, limits)
-    return map_in_order(look, videos, workers, on_crash=_crashed)
+    decode = partial(_decode, side, mel, limits)
+    return map_in_order(decode, videos, workers, on_crash=_crashed)
 
 
 def _crashed(video: VideoFile, error: WorkerError) -> Footage:
@@ -72,10 +71,10 @@ def _crashed(video: VideoFile, error: WorkerError) -> Footage:
 
 
 def _unusable(video: VideoFile, problem: str) -> Footage:
-    return Footage(video=video, moments=0, side=0, sound=None, aspect=0.0, problem=problem)
+    return Footage(video=video, moments=0, side=0, mel=None, aspect=0.0, problem=problem)
 
 
-def _look(side: int, mel: MelConfig, limits: DecodingLimits, video: VideoFile) -> Footage:
+def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: VideoFile) -> Footage:
     try:
         with ending_if_hung(2 * limits.timeout_seconds + _HANG_SECONDS):
             aspect = _aspect(video.path)
@@ -84,28 +83,28 @@ def _look(side: int, mel: MelConfig, limits: DecodingLimits, video: VideoFile) -
                 for frame in decode_frames(video.path, side, side, limits):
                     file.write(frame.tobytes())
                     moments += 1
-            sound, problem = _sound(video.path, mel, limits)
+            mel, problem = _mel(video.path, mel_config, limits)
     except (MediaError, LimitError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
-    return Footage(
-        video=video, moments=moments, side=side, sound=sound, aspect=aspect, problem=problem
-    )
+    return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
 
 
 def _aspect(path: Path) -> float:
-    with errors_of(path), open_media(path) as container:
+    with media_errors(path), open_media(path) as container:
         stream = first_video_stream(path, container)
-        shape = stream.sample_aspect_ratio or 1
-        return float(stream.codec_context.width * shape / max(1, stream.codec_context.height))
+        pixel_aspect = stream.sample_aspect_ratio or 1
+        return float(
+            stream.codec_context.width * pixel_aspect / max(1, stream.codec_context.height)
+        )
 
 
-def _sound(
-    path: Path, mel: MelConfig, limits: DecodingLimits
+def _mel(
+    path: Path, config: MelConfig, limits: DecodingLimits
 ) -> tuple[npt.NDArray[np.void] | None, str]:
-    """The log-mel of its sound, or None and what is wrong with the sound if it has any."""
+    """The log-mel of the audio; None without audio, or with the problem if it cannot be decoded."""
     if not probe(path).has_audio:
         return None, ""
     try:
-        return log_mel(decode_audio(path, mel.sample_rate_hz, limits), mel), ""
+        return log_mel(decode_audio(path, config.sample_rate_hz, limits), config), ""
     except (MediaError, LimitError) as error:
-        return None, f"searched without its sound: {error.reason}: {error.detail}"
+        return None, f"indexed without its audio: {error.reason}: {error.detail}"

@@ -1,4 +1,4 @@
-"""A folder of videos becomes a store of their moments; a second run looks at what has changed."""
+"""Indexes the moments of a folder of videos in a store; a second run updates what changed."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -19,9 +19,9 @@ from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.container import DecodingLimits
 from trimodal.models.networks import EMBEDDING_DIM
 from trimodal.search.audio_windows import cut_windows, duration_seconds, moment_centre
-from trimodal.search.encoder import Encoder, Points
-from trimodal.search.footage import Footage, VideoFile, footage_of
-from trimodal.search.store import About, MomentStore, NoStoreError, StoredFile, StoreError
+from trimodal.search.encoder import EmbeddingMatrix, Encoder
+from trimodal.search.footage import Footage, VideoFile, decode_videos
+from trimodal.search.store import About, IndexedVideo, MomentStore, NoStoreError, StoreError
 
 SUFFIXES = frozenset(
     {
@@ -29,12 +29,12 @@ SUFFIXES = frozenset(
         ".ogv", ".ts", ".webm", ".wmv",
     }
 )  # fmt: skip
-# What a video may ask of this machine: an hour, 4096 x 2304, ten minutes for its pictures.
+# Limits on a video: an hour, 4096 x 2304 pixels, ten minutes to decode its frames or its audio.
 LIMITS = DecodingLimits(clip_seconds=3600.0, frame_pixels=9_437_184, timeout_seconds=600.0)
-_VIDEOS_AT_ONCE, _MOMENTS_AT_ONCE = 50, 5_000  # after which they go to the store
-_NETWORK_ROWS = 64
+_VIDEOS_PER_WRITE, _MOMENTS_PER_WRITE = 50, 5_000
+_BATCH_SIZE = 64
 _THUMBNAIL_QUALITY = 80
-# Black to white over violet and orange, evenly spaced: how the page draws a mel.
+# The page's colour map for mels: black to white by way of violet and orange, evenly spaced.
 _COLOURS = np.array(
     [(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)]
 )
@@ -42,8 +42,8 @@ _COLOURS = np.array(
 
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
-    """What a run did: videos ``added``, ``changed`` (looked at again), ``kept`` as they were and
-    ``dropped`` because they are gone; all the store's ``moments``; ``problems`` by path.
+    """The result of a run: the number of videos ``added``, ``changed`` (indexed again), ``kept``
+    (unchanged) and ``dropped`` (gone); the store's total ``moments``; ``problems`` by path.
     """
 
     added: int
@@ -55,8 +55,8 @@ class IndexReport:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Present:
-    """A video of the folder as it is now."""
+class _VideoState:
+    """A video in the folder as it is now."""
 
     path: str
     bytes: int
@@ -64,76 +64,76 @@ class _Present:
 
 
 def index_folder(
-    encoder: Encoder, folder: str | Path, place: str, *, workers: int = 2
+    encoder: Encoder, folder: str | Path, location: str, *, workers: int = 2
 ) -> IndexReport:
-    """Brings the store at ``place`` (a folder or a URL) up to the videos in ``folder`` and the
-    folders in it. Links are not followed. A killed run loses at most its last 50 videos.
+    """Updates the store at ``location`` (a folder or a URL) with the videos in ``folder`` and its
+    subfolders. Links are not followed. A killed run loses at most its last 50 videos.
 
-    Raises StoreError if the store is of another folder or another run is at it, OSError for a
-    folder that is not there, and WorkerError if a worker is killed.
+    Raises StoreError if the store is of another folder or in use by another run, OSError for a
+    missing folder, and WorkerError if a worker is killed.
     """
     root = Path(folder).resolve(strict=True)
     if not root.is_dir():
         raise NotADirectoryError(f"{folder}: not a folder")
-    with _alone(place):
-        store = _store(place, About(folder=str(root), model=encoder.fingerprint))
+    with _locked(location):
+        store = _open_or_create(location, About(folder=str(root), model=encoder.fingerprint))
         store.drop_unfinished()
-        stored = {file.path: file for file in store.files()}
+        indexed = {video.path: video for video in store.files()}
         present, unreadable = _videos(root)
-        same = {
+        unchanged = {
             path for path, now in present.items()
-            if path in stored
-            and (now.bytes, now.modified_ns) == (stored[path].bytes, stored[path].modified_ns)
+            if path in indexed
+            and (now.bytes, now.modified_ns) == (indexed[path].bytes, indexed[path].modified_ns)
         }  # fmt: skip
-        store.drop(file.file for path, file in stored.items() if path not in same)
-        wanted = [now for path, now in sorted(present.items()) if path not in same]
-        first = max((stored[path].file for path in same), default=-1) + 1
-        _add(encoder, store, root, wanted, first, workers)
-        store.settle()
-        problems = {file.path: file.problem for file in store.files() if file.problem}
-        changed = sum(now.path in stored for now in wanted)
+        store.drop(video.file for path, video in indexed.items() if path not in unchanged)
+        to_index = [now for path, now in sorted(present.items()) if path not in unchanged]
+        first = max((indexed[path].file for path in unchanged), default=-1) + 1
+        _add(encoder, store, root, to_index, first, workers)
+        store.compact()
+        problems = {video.path: video.problem for video in store.files() if video.problem}
+        changed = sum(now.path in indexed for now in to_index)
         return IndexReport(
-            added=len(wanted) - changed,
+            added=len(to_index) - changed,
             changed=changed,
-            kept=len(same),
-            dropped=len(stored.keys() - present.keys()),
+            kept=len(unchanged),
+            dropped=len(indexed.keys() - present.keys()),
             moments=store.moments,
             problems=problems | unreadable,
         )
 
 
 @contextmanager
-def _alone(place: str) -> Iterator[None]:
-    """Keeps a second run away from a store on this machine; at a URL nobody does."""
-    if "://" in place:
+def _locked(location: str) -> Iterator[None]:
+    """Locks a store on this machine; a store at a URL is not locked."""
+    if "://" in location:
         yield
         return
-    Path(place).mkdir(parents=True, exist_ok=True)
+    Path(location).mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(Path(place) / ".lock", timeout=0):
+        with FileLock(Path(location) / ".lock", timeout=0):
             yield
     except Timeout:
-        raise StoreError(f"{place}: another run is indexing into it") from None
+        raise StoreError(f"{location}: another run is updating this index") from None
 
 
-def _store(place: str, about: About) -> MomentStore:
-    """The store as it is if it is of this folder and this model; else an empty one."""
+def _open_or_create(location: str, about: About) -> MomentStore:
+    """The existing store if it is of this folder and this model; else an empty one."""
     try:
-        store = MomentStore.open(place)
+        store = MomentStore.open(location)
     except NoStoreError:
-        return MomentStore.create(place, about, EMBEDDING_DIM)
+        return MomentStore.create(location, about, EMBEDDING_DIM)
     if store.about.folder != about.folder:
         raise StoreError(
-            f"{place}: is an index of {store.about.folder}; name another --store, or delete it"
+            f"{location}: an index of {store.about.folder}; choose another --store or delete it"
         )
     if store.about.model != about.model:
-        return MomentStore.create(place, about, EMBEDDING_DIM)
+        return MomentStore.create(location, about, EMBEDDING_DIM)
     return store
 
 
-def _videos(root: Path) -> tuple[dict[str, _Present], dict[str, str]]:
-    """The videos under a folder by their paths in it, and what cannot be looked at."""
-    present: dict[str, _Present] = {}
+def _videos(root: Path) -> tuple[dict[str, _VideoState], dict[str, str]]:
+    """The videos under a folder by relative path, and the problems of those that are unusable."""
+    present: dict[str, _VideoState] = {}
     problems: dict[str, str] = {}
 
     def unreadable(error: OSError) -> None:
@@ -145,14 +145,14 @@ def _videos(root: Path) -> tuple[dict[str, _Present], dict[str, str]]:
             if file.suffix.lower() not in SUFFIXES:
                 continue
             path = file.relative_to(root).as_posix()
-            if not path.isprintable():  # nor is a name that is no UTF-8
-                problems[ascii(path)[1:-1]] = "a name that cannot be shown"
+            if not path.isprintable():  # also refuses names that are not UTF-8
+                problems[ascii(path)[1:-1]] = "its name is not printable"
             elif file.is_symlink():
                 problems[path] = "a link; links are not followed"
             elif file.is_file():
-                facts = file.stat()
-                present[path] = _Present(
-                    path=path, bytes=facts.st_size, modified_ns=facts.st_mtime_ns
+                stat = file.stat()
+                present[path] = _VideoState(
+                    path=path, bytes=stat.st_size, modified_ns=stat.st_mtime_ns
                 )
     return present, problems
 
@@ -161,7 +161,7 @@ def _add(
     encoder: Encoder,
     store: MomentStore,
     root: Path,
-    wanted: list[_Present],
+    to_index: list[_VideoState],
     first: int,
     workers: int,
 ) -> None:
@@ -169,103 +169,103 @@ def _add(
     with temporary_folder() as scratch:
         videos = (
             VideoFile(path=root / now.path, frames=scratch / f"{number}.rgb")
-            for number, now in enumerate(wanted)
+            for number, now in enumerate(to_index)
         )
-        seen = bar(
-            footage_of(videos, side, mel, LIMITS, workers),
-            task="indexing", unit="videos", total=len(wanted),
+        decoded = bar(
+            decode_videos(videos, side, mel, LIMITS, workers),
+            task="indexing", unit="videos", total=len(to_index),
         )  # fmt: skip
         batch = _Batch(store)
-        for number, (now, footage) in enumerate(zip(wanted, seen, strict=True), start=first):
-            batch.take(now, number, footage, _moments(encoder, footage))
+        for number, (now, footage) in enumerate(zip(to_index, decoded, strict=True), start=first):
+            batch.add(now, number, footage, _moments(encoder, footage))
             footage.video.frames.unlink(missing_ok=True)
         batch.write()
 
 
 class _Batch:
-    """Videos on their way to the store: few large writes."""
+    """Collects videos, so that the store gets few large writes."""
 
     def __init__(self, store: MomentStore) -> None:
         self._store = store
         self._clear()
 
     def _clear(self) -> None:
-        self._files: list[StoredFile] = []
+        self._videos: list[IndexedVideo] = []
         self._moments: list[tuple[int, int, bytes, bytes]] = []
-        self._points: list[Points] = []
+        self._embeddings: list[EmbeddingMatrix] = []
 
-    def take(
-        self, now: _Present, number: int, footage: Footage, parts: Iterable["_Moments"]
+    def add(
+        self, now: _VideoState, number: int, footage: Footage, parts: Iterable["_Moments"]
     ) -> None:
-        """Adds a video, and writes all if it is enough."""
+        """Adds a video, and writes the batch if it is full."""
         for part in parts:
             self._moments += [(number, *moment) for moment in part.moments]
-            self._points.append(part.points)
-        self._files.append(
-            StoredFile(
+            self._embeddings.append(part.embeddings)
+        self._videos.append(
+            IndexedVideo(
                 file=number,
                 path=now.path,
                 bytes=now.bytes,
                 modified_ns=now.modified_ns,
                 moments=footage.moments,
-                has_audio=footage.sound is not None,
+                has_audio=footage.mel is not None,
                 aspect=footage.aspect,
                 problem=footage.problem,
             )
         )
-        if len(self._files) >= _VIDEOS_AT_ONCE or len(self._moments) >= _MOMENTS_AT_ONCE:
+        if len(self._videos) >= _VIDEOS_PER_WRITE or len(self._moments) >= _MOMENTS_PER_WRITE:
             self.write()
 
     def write(self) -> None:
-        """Writes what there is."""
+        """Writes the collected videos to the store."""
         empty = np.empty((0, 2 * EMBEDDING_DIM), np.float32)
-        self._store.add(self._files, self._moments, np.concatenate([empty, *self._points]))
+        self._store.add(self._videos, self._moments, np.concatenate([empty, *self._embeddings]))
         self._clear()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moments:
-    """Moments (frame, thumbnail, mel) and their points, (moments, 512)."""
+    """Moments (frame, thumbnail, mel) and their embeddings, (moments, 512)."""
 
     moments: list[tuple[int, bytes, bytes]]
-    points: Points
+    embeddings: EmbeddingMatrix
 
 
 def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
-    """A video's moments, some at a time."""
+    """A video's moments, in batches."""
     if not footage.moments:
         return
     frames, front_end = footage.frames(), encoder.checkpoint.audio_front_end
-    sound_seconds = 0.0 if footage.sound is None else duration_seconds(footage.sound, front_end.mel)
-    for start in range(0, footage.moments, _NETWORK_ROWS):
-        part = np.array(frames[start : start + _NETWORK_ROWS])
-        pictures = torch.from_numpy(part).permute(0, 3, 1, 2)
-        points = np.repeat(encoder.embed_pictures(list(pictures))[:, None], 2, axis=1)
+    audio_seconds = 0.0 if footage.mel is None else duration_seconds(footage.mel, front_end.mel)
+    for start in range(0, footage.moments, _BATCH_SIZE):
+        part = np.array(frames[start : start + _BATCH_SIZE])
+        pixels = torch.from_numpy(part).permute(0, 3, 1, 2)
+        embeddings = np.repeat(encoder.embed_frames(list(pixels))[:, None], 2, axis=1)
         numbers = range(start + 1, start + 1 + len(part))
         mels = [b""] * len(part)
         centres = [
-            moment_centre(frame_centre_seconds(number), sound_seconds, front_end.window.seconds)
+            moment_centre(frame_centre_seconds(number), audio_seconds, front_end.window.seconds)
             for number in numbers
         ]
-        heard = [row for row, centre in enumerate(centres) if centre is not None]
-        if footage.sound is not None and heard:
+        with_audio = [row for row, centre in enumerate(centres) if centre is not None]
+        if footage.mel is not None and with_audio:
             inside = [centre for centre in centres if centre is not None]
-            windows = cut_windows(footage.sound, inside, front_end)
-            points[heard, 1] = encoder.embed_windows(windows)
-            for row, window in zip(heard, windows[:, 0], strict=True):
-                mels[row] = _mel_picture(window)
+            windows = cut_windows(footage.mel, inside, front_end)
+            embeddings[with_audio, 1] = encoder.embed_windows(windows)
+            for row, window in zip(with_audio, windows[:, 0], strict=True):
+                mels[row] = _mel_jpeg(window)
         thumbnails = [simplejpeg.encode_jpeg(frame, _THUMBNAIL_QUALITY) for frame in part]
         yield _Moments(
             moments=list(zip(numbers, thumbnails, mels, strict=True)),
-            points=points.reshape(len(part), 2 * EMBEDDING_DIM),
+            embeddings=embeddings.reshape(len(part), 2 * EMBEDDING_DIM),
         )
 
 
-def _mel_picture(window: Tensor) -> bytes:
-    """A window in [-1, 1], (mels, columns), as a JPEG: time to the right, pitch upwards."""
-    places = (window.numpy()[::-1] + 1) / 2 * (len(_COLOURS) - 1)
+def _mel_jpeg(window: Tensor) -> bytes:
+    """A window in [-1, 1], (mels, columns), as a JPEG: time to the right, frequency upwards."""
+    levels = (window.numpy()[::-1] + 1) / 2 * (len(_COLOURS) - 1)
     stops = np.arange(len(_COLOURS))
-    channels = [np.interp(places, stops, colour) for colour in _COLOURS.T]
+    channels = [np.interp(levels, stops, colour) for colour in _COLOURS.T]
     pixels: npt.NDArray[np.uint8] = np.stack(channels, axis=-1).astype(np.uint8)
     jpeg: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), _THUMBNAIL_QUALITY)
     return jpeg

@@ -1,9 +1,9 @@
-"""The moments of a folder's videos with their points: LanceDB tables, in a folder or at the URL of
-an object store.
+"""The moments of a folder's videos with their embeddings: LanceDB tables, in a folder or at the URL
+of an object store.
 
-A moment's point is its picture's and its sound's behind one another, (512,); a silent one has its
-picture's twice. A query q at audio weight w asks for [(1 - w) q, w q]: the dot product is then
-(1 - w) (q . picture) + w (q . sound), so that one table, and one index over it, serves every weight
+A moment's vector, (512,), is its frame's embedding followed by its audio's; a silent moment has its
+frame's twice. A query q at audio weight w becomes [(1 - w) q, w q]: its dot product with the vector
+is (1 - w) (q . frame) + w (q . audio), so one table, and one index over it, serves every weight
 (docs/method.md, Evaluation).
 """
 
@@ -25,27 +25,27 @@ from lancedb.table import AsyncTable, Table
 from trimodal.core.errors import UserError
 from trimodal.core.timing import frame_centre_seconds
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 FORMAT = 1
-FRAME_BITS = 20  # of a moment's number: an index of frames for twelve days
-_ANN_ROWS = 50_000  # from so many moments on an approximate index is built
-_FRESH = timedelta(seconds=5)  # what another run has added is seen by then
-_OLD = timedelta(hours=1)  # a version that nobody reads any more
-_CANDIDATES = 80  # at least so many the index looks at on the way to its results
+FRAME_BITS = 20  # of a moment's number: enough for a video of twelve days
+_MIN_ROWS_FOR_INDEX = 50_000  # moments from which on an approximate index is built
+_READ_INTERVAL = timedelta(seconds=5)  # by then a change by another run is seen
+_OLD_VERSIONS = timedelta(hours=1)  # after this, no reader uses a replaced version any more
+_MIN_CANDIDATES = 80  # that the approximate index considers in a query
 
 
 class StoreError(UserError, ValueError):
-    """No store of moments, one of another folder or of another format."""
+    """A store that is missing, damaged, of another folder or of another format."""
 
 
 class NoStoreError(StoreError):
-    """Nothing has been indexed at this place."""
+    """There is no store at this location."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a store holds: whose moments, as which model sees and hears them."""
+    """What a store holds: the indexed folder and the fingerprint of the model."""
 
     folder: str
     model: str
@@ -53,9 +53,9 @@ class About:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoredFile:
-    """A video as it was when it was looked at, and what came of it. ``path`` is relative to the
-    folder; without ``moments`` its ``problem`` says why.
+class IndexedVideo:
+    """A video as it was when it was indexed; a row of the table ``files``. ``file`` is its number,
+    ``path`` is relative to the folder; if it has no ``moments``, ``problem`` says why.
     """
 
     file: int
@@ -69,8 +69,8 @@ class StoredFile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
-    """A moment's place, and how well it fits what was asked, in [-1, 1]."""
+class MomentHit:
+    """A moment (the video's number, the second) and its similarity to the query, in [-1, 1]."""
 
     file: int
     second: float
@@ -97,68 +97,71 @@ def _moments_schema(dim: int) -> pa.Schema:
 
 
 class MomentStore:
-    """Reads and changes a store. What is written in one call is there as a whole or not at all."""
+    """Reads and changes a store. Each write is atomic."""
 
-    def __init__(self, place: str, about: About, database: Any) -> None:
-        self.place, self.about = place, about
+    def __init__(self, location: str, about: About, database: Any) -> None:
+        self.location, self.about = location, about
         self._files: Table = database.open_table("files")
         self.table: Table = database.open_table("moments")
 
     @classmethod
-    def open(cls, place: str) -> Self:
+    def open(cls, location: str) -> Self:
         """Raises NoStoreError if there is none, StoreError if it cannot be read."""
-        database = lancedb.connect(place, read_consistency_interval=_FRESH)
+        database = lancedb.connect(location, read_consistency_interval=_READ_INTERVAL)
         if "about" not in database.list_tables().tables:
-            raise NoStoreError(f"{place}: no index; make one with `trimodal index FOLDER`")
+            raise NoStoreError(f"{location}: no index; create one with `trimodal index FOLDER`")
         try:
             about = database.open_table("about").to_arrow().to_pylist()
             if len(about) != 1 or about[0].get("format") != FORMAT:
-                raise StoreError(f"{place}: an index of another format; delete it and index again")
-            return cls(place, About(**about[0]), database)
+                raise StoreError(
+                    f"{location}: an index of another format; delete it and index again"
+                )
+            return cls(location, About(**about[0]), database)
         except (RuntimeError, ValueError) as error:
             if isinstance(error, StoreError):
                 raise
-            raise StoreError(f"{place}: damaged ({error}); delete it and index again") from error
+            raise StoreError(f"{location}: damaged ({error}); delete it and index again") from error
 
     @classmethod
-    def create(cls, place: str, about: About, dim: int) -> Self:
-        """An empty store for points of 2 x ``dim`` numbers, in place of the one that is there."""
-        database = lancedb.connect(place)
-        there = database.list_tables().tables
-        for name in ("about", "files", "moments"):  # the first is the mark of a whole store
-            if name in there:
+    def create(cls, location: str, about: About, dim: int) -> Self:
+        """Creates an empty store for vectors of 2 x ``dim`` numbers, replacing an existing one."""
+        database = lancedb.connect(location)
+        existing = database.list_tables().tables
+        for name in ("about", "files", "moments"):  # the first marks a complete store
+            if name in existing:
                 database.drop_table(name)
         database.create_table("files", schema=_FILES)
         database.create_table("moments", schema=_moments_schema(dim))
         database.create_table("about", pa.Table.from_pylist([asdict(about)], _ABOUT))
-        return cls(place, about, database)
+        return cls(location, about, database)
 
-    def files(self) -> list[StoredFile]:
-        """All videos, in the order of their paths."""
+    def files(self) -> list[IndexedVideo]:
+        """All videos, ordered by path."""
         rows = self._files.to_arrow().to_pylist()
-        return sorted((StoredFile(**row) for row in rows), key=lambda stored: stored.path)
+        return sorted((IndexedVideo(**row) for row in rows), key=lambda video: video.path)
 
-    def file(self, number: int) -> StoredFile:
-        """The video with a number; KeyError if there is none."""
+    def file(self, number: int) -> IndexedVideo:
+        """The video with this number; raises KeyError if there is none."""
         for row in self._files.search().where(f"file = {number:d}").to_list():
-            return StoredFile(**row)
+            return IndexedVideo(**row)
         raise KeyError(number)
 
     def add(
         self,
-        files: Sequence[StoredFile],
+        files: Sequence[IndexedVideo],
         moments: Sequence[tuple[int, int, bytes, bytes]],
-        points: npt.NDArray[np.float32],
+        embeddings: npt.NDArray[np.float32],
     ) -> None:
         """Adds videos and all their moments (file, frame, thumbnail and mel as JPEG) with their
-        points, (moments, 512). The videos come last: a killed run has not yet looked at them.
+        embeddings, (moments, 512). The videos are written last: if the run is killed before, they
+        are indexed again.
         """
         if moments:
-            files_of, frames, *pictures = zip(*moments, strict=True)
-            names = list(map(_moment, files_of, frames))
-            columns: list[Any] = [names, list(files_of), *map(list, pictures)]
-            dim = points.shape[1]
-            flat = pa.array(np.ascontiguousarray(points).ravel(), pa.float32())
+            files_of, frames, *jpegs = zip(*moments, strict=True)
+            ids = list(map(_moment_id, files_of, frames))
+            columns: list[Any] = [ids, list(files_of), *map(list, jpegs)]
+            dim = embeddings.shape[1]
+            flat = pa.array(np.ascontiguousarray(embeddings).ravel(), pa.float32())
             columns.insert(2, pa.FixedSizeListArray.from_arrays(flat, dim))
             self.table.add(pa.Table.from_arrays(
                 [pa.array(c, field.type) if isinstance(c, list) else c
@@ -167,48 +170,48 @@ class MomentStore:
             ))  # fmt: skip
         if files:
             self._files.add(pa.Table.from_pylist([asdict(file) for file in files], _FILES))
-        self._changed()
+        self._reopen_for_queries()
 
     def drop(self, files: Iterable[int]) -> None:
         """Removes videos and their moments."""
         if listed := ", ".join(str(int(number)) for number in files):
             self.table.delete(f"file IN ({listed})")
             self._files.delete(f"file IN ({listed})")
-        self._changed()
+        self._reopen_for_queries()
 
     def drop_unfinished(self) -> None:
-        """Removes the moments that a killed run has left without their videos."""
-        known = max((stored.file for stored in self.files()), default=-1)
-        self.table.delete(f"file > {known}")
-        self._changed()
+        """Removes moments that a killed run left without a video."""
+        last = max((video.file for video in self.files()), default=-1)
+        self.table.delete(f"file > {last}")
+        self._reopen_for_queries()
 
-    def settle(self) -> None:
-        """Folds small pieces into large ones, and builds or extends the approximate index where
-        there are enough moments for one. Without it exact search takes its place.
+    def compact(self) -> None:
+        """Merges small fragments into large ones, and builds or extends the approximate index if
+        there are enough moments. Without an index, search is exact.
         """
         for table in (self.table, self._files):
-            table.optimize(cleanup_older_than=_OLD)
+            table.optimize(cleanup_older_than=_OLD_VERSIONS)
         rows = self.table.count_rows()
         indexed = bool(self.table.list_indices())
-        if rows >= _ANN_ROWS and not indexed:
+        if rows >= _MIN_ROWS_FOR_INDEX and not indexed:
             build_index(self.table)
-        self._changed()
+        self._reopen_for_queries()
 
     def search(
         self,
         query: npt.NDArray[np.float32],
         audio_weight: float,
-        most: int,
+        limit: int,
         *,
         exact: bool = False,
-    ) -> list[Found]:
-        """The moments that fit a unit vector (256,) best, at most ``most``, best first. ``exact``
-        does without the index, which takes seconds to load where there are a million moments.
+    ) -> list[MomentHit]:
+        """The ``limit`` moments most similar to ``query``, a unit vector (256,), best first.
+        ``exact`` bypasses the index, which takes seconds to load for a million moments.
         """
-        asked = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
-        moments, scores = nearest(self._asked, asked, most, exact=exact)
+        weighted = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
+        moments, scores = nearest(self._query_table, weighted, limit, exact=exact)
         return [
-            Found(
+            MomentHit(
                 file=moment >> FRAME_BITS,
                 second=frame_centre_seconds(moment & (1 << FRAME_BITS) - 1),
                 score=score,
@@ -217,58 +220,58 @@ class MomentStore:
         ]
 
     @cached_property
-    def _asked(self) -> AsyncTable:
-        return open_for_questions(self.place)
+    def _query_table(self) -> AsyncTable:
+        return open_for_queries(self.location)
 
-    def _changed(self) -> None:
-        """What this store has written itself is found at once."""
-        self.__dict__.pop("_asked", None)
+    def _reopen_for_queries(self) -> None:
+        """Makes this store's own changes visible to queries at once."""
+        self.__dict__.pop("_query_table", None)
 
-    def pictures(self, file: int, second: float) -> tuple[bytes, bytes] | None:
-        """A moment's thumbnail and mel, both JPEG; None if there is no such moment."""
-        moment = _moment(file, round(second + 0.5))
-        found = self.table.search().where(f"moment = {moment:d}")
-        rows = found.select(["thumbnail", "mel"]).limit(1).to_list()
+    def images(self, file: int, second: float) -> tuple[bytes, bytes] | None:
+        """A moment's thumbnail and mel, both JPEGs; None if there is no such moment."""
+        moment = _moment_id(file, round(second + 0.5))
+        query = self.table.search().where(f"moment = {moment:d}")
+        rows = query.select(["thumbnail", "mel"]).limit(1).to_list()
         return (rows[0]["thumbnail"], rows[0]["mel"]) if rows else None
 
     @property
     def moments(self) -> int:
-        """How many there are."""
+        """The number of moments."""
         return int(self.table.count_rows())
 
 
 def build_index(moments: Table) -> None:
-    """An approximate index over the points: a graph of neighbours (HNSW), the points in full."""
+    """Builds an approximate index over the vectors: HNSW, without quantisation."""
     config = HnswFlat(distance_type="dot", m=20, ef_construction=150)
     moments.create_index("point", config=config, replace=True)
 
 
-def open_for_questions(place: str) -> AsyncTable:
-    """The table of moments through LanceDB's asynchronous interface, which answers a millisecond
-    sooner than the one that waits.
+def open_for_queries(location: str) -> AsyncTable:
+    """The table of moments through LanceDB's asynchronous interface, which is faster than the
+    synchronous one by a millisecond per query.
     """
 
-    async def opened() -> AsyncTable:
-        database = await lancedb.connect_async(place, read_consistency_interval=_FRESH)
+    async def open_table() -> AsyncTable:
+        database = await lancedb.connect_async(location, read_consistency_interval=_READ_INTERVAL)
         return await database.open_table("moments")
 
-    return _wait_for(opened())
+    return _wait_for(open_table())
 
 
 def nearest(
-    moments: AsyncTable, query: npt.NDArray[np.float32], most: int, *, exact: bool = False
+    moments: AsyncTable, query: npt.NDArray[np.float32], limit: int, *, exact: bool = False
 ) -> tuple[list[int], list[float]]:
-    """The nearest moments and their dot products, best first; exact without an index."""
-    found = moments.query().nearest_to(query).column("point").distance_type("dot")
-    found = found.ef(max(_CANDIDATES, most))
+    """The ids of the nearest moments and their dot products, best first; exact without an index."""
+    search = moments.query().nearest_to(query).column("point").distance_type("dot")
+    search = search.ef(max(_MIN_CANDIDATES, limit))
     if exact:
-        found = found.bypass_vector_index()
-    rows = _wait_for(found.select(["moment", "_distance"]).limit(most).to_arrow())
+        search = search.bypass_vector_index()
+    rows = _wait_for(search.select(["moment", "_distance"]).limit(limit).to_arrow())
     return rows["moment"].to_pylist(), (1 - rows["_distance"].to_numpy()).tolist()
 
 
-def _moment(file: int, frame: int) -> int:
-    """A moment in one number: an index answers sooner for one column than for two."""
+def _moment_id(file: int, frame: int) -> int:
+    """A moment's id in one number: returning one column is faster than two."""
     return file << FRAME_BITS | frame
 
 
@@ -279,5 +282,5 @@ def _loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def _wait_for(answer: Coroutine[Any, Any, Answer]) -> Answer:
-    return asyncio.run_coroutine_threadsafe(answer, _loop()).result()
+def _wait_for(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()

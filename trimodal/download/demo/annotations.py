@@ -43,9 +43,9 @@ TRUTH_SCHEMA = pa.schema(
 
 
 def write_annotations(world: World, directory: Path, cfg: DemoConfig) -> None:
-    """Writes the clip lists, captions, pictures, word vectors and truth into `directory`.
+    """Writes clip lists, captions, images, word vectors and the ground truth into `directory`.
 
-    Equal `world` and `cfg` give equal bytes. The word vectors know training captions only.
+    Equal `world` and `cfg` give equal bytes. Word vectors are trained on training captions only.
     """
     coco, flickr = directory / "coco", directory / "flickr30k"
     train = _captions_of(world.images_coco_train, "coco_train", cfg)
@@ -78,16 +78,18 @@ def _captions_of(scenes: Sequence[Scene], stream: str, cfg: DemoConfig) -> list[
 
 
 def _write_images(scenes: Iterable[Scene], path: Path, cfg: DemoConfig) -> None:
-    """A zip, as COCO comes: DVC looks at every file of a folder again before each run."""
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as pack:
+    """A zip, like COCO's: DVC would check every file of a folder before each run."""
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for number, scene in enumerate(scenes):
             second = cfg.clip_seconds * (number * 37 % 100) / 100
             content = io.BytesIO()
             Image.fromarray(draw_scene(scene, second, cfg.frame_px)).save(
                 content, "JPEG", quality=JPEG_QUALITY
             )
-            member = zipfile.ZipInfo(f"{path.stem}/{scene.name}")  # of 1980, whenever written
-            pack.writestr(member, content.getvalue())
+            member = zipfile.ZipInfo(
+                f"{path.stem}/{scene.name}"
+            )  # dated 1980, so that the bytes do not change
+            archive.writestr(member, content.getvalue())
 
 
 def _coco(
@@ -99,7 +101,7 @@ def _coco(
         for scene in scenes
     ]  # fmt: skip
     rows = [
-        (image["id"], text) for image, five in zip(images, captions, strict=True) for text in five
+        (image["id"], text) for image, texts in zip(images, captions, strict=True) for text in texts
     ]
     annotations = [
         {"image_id": image_id, "id": number, "caption": text}
@@ -116,8 +118,8 @@ def _coco(
 def _write_flickr(scenes: Sequence[Scene], captions: Sequence[Sequence[str]], path: Path) -> None:
     """The real file's separators, and its one row whose last separator is missing."""
     lines = ["image_name| comment_number| comment"]
-    for number, (scene, five) in enumerate(zip(scenes, captions, strict=True)):
-        for comment, caption in enumerate(five):
+    for number, (scene, texts) in enumerate(zip(scenes, captions, strict=True)):
+        for comment, caption in enumerate(texts):
             text = caption.rstrip(".") + " ."
             broken = comment == 4 and number == len(scenes) // 2
             lines.append(f"{scene.name}| {comment}{'   ' if broken else '| '}{text}")
@@ -126,11 +128,11 @@ def _write_flickr(scenes: Sequence[Scene], captions: Sequence[Sequence[str]], pa
 
 def _label(scene: Scene) -> str:
     main = scene.things[0].kind
-    heard = next((s for s in scene.sounds if s.on_screen), None) or next(iter(scene.sounds), None)
-    if heard is None:
+    sound = next((s for s in scene.sounds if s.on_screen), None) or next(iter(scene.sounds), None)
+    if sound is None:
         return f"{NOUNS[main][0]}, quiet"
-    label = f"{NOUNS[heard.kind][0]} {VERBS[heard.kind][0].ongoing}"
-    return label if heard.on_screen else f"{label}, off screen"
+    label = f"{NOUNS[sound.kind][0]} {VERBS[sound.kind][0].ongoing}"
+    return label if sound.on_screen else f"{label}, off screen"
 
 
 def _write_vggsound(scenes: Iterable[Scene], path: Path) -> None:
@@ -168,14 +170,14 @@ def _write_truth(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path
 def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) -> None:
     """300-d vectors of words that occur at least twice, the same in every process.
 
-    A picture's captions are one text and the window spans it: only what keeps company across
-    captions tells red from blue, since within one sentence any colour fits.
+    The captions of one image are one text, and the window spans all of it: within one sentence any
+    colour fits, so only co-occurrence across captions tells red from blue.
     """
-    texts = [re.findall(r"[a-z]+", " ".join(five).lower()) for five in captions]
-    from gensim.models import Word2Vec  # heavy: workers that render do without
+    sentences = [re.findall(r"[a-z]+", " ".join(texts).lower()) for texts in captions]
+    from gensim.models import Word2Vec  # a heavy import that rendering workers do not need
 
     model = Word2Vec(
-        texts,
+        sentences,
         vector_size=VECTOR_DIMENSIONS,
         window=60,
         shrink_windows=False,

@@ -1,7 +1,7 @@
 """What a scene sounds like: each kind has its own timbre and rhythm, small sources a higher pitch.
 
-A sound is one event of at most 1.4 s, begun anew at most every 1.5 s, so that every window of 3 s
-holds a whole one.
+A sound is an event of at most 1.4 s that repeats at most every 1.5 s, so every window of 3 s
+contains a complete one.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trimodal.download.demo.scenes import Heard, Scene
+from trimodal.download.demo.scenes import Scene, Sound
 
 Wave = NDArray[np.float32]
 
@@ -209,8 +209,8 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def scene_sound(scene: Scene, rate_hz: int, seconds: float) -> Wave | None:
-    """The clip's mono track, float32 (samples,) within [-1, 1]; None if the scene is silent."""
+def scene_audio(scene: Scene, rate_hz: int, seconds: float) -> Wave | None:
+    """The clip's mono track, float32 (samples,) in [-1, 1]; None if the scene is silent."""
     if scene.silent:
         return None
     rng = np.random.default_rng([scene.seed, _SOUND_STREAM])
@@ -223,16 +223,16 @@ def scene_sound(scene: Scene, rate_hz: int, seconds: float) -> Wave | None:
     return track if peak <= 0.98 else track * np.float32(0.98 / peak)
 
 
-def _add_events(track: Wave, sound: Heard, rate_hz: int, rng: np.random.Generator) -> None:
+def _add_events(track: Wave, sound: Sound, rate_hz: int, rng: np.random.Generator) -> None:
     recipe = RECIPES[sound.kind]
     pitch = PITCH_OF_SIZE[sound.size] * float(np.exp(rng.normal(0, 0.015)))
     event = recipe.wave(Synth(recipe.event_seconds, rate_hz, pitch, rng)).astype(np.float32)
     gain = recipe.peak * rng.uniform(0.95, 1.05) * (1 if sound.on_screen else OFF_SCREEN_GAIN)
     event *= np.float32(gain / max(float(np.abs(event).max()), 1e-9))
     period = recipe.period_seconds * rate_hz
-    begin = -rng.uniform(0, 1) * period
-    while begin < len(track):
-        at = round(begin)
-        part = event[max(0, -at) : max(0, len(track) - at)]
-        track[max(0, at) : max(0, at) + len(part)] += part
-        begin += period * rng.uniform(0.97, 1.03)
+    start = -rng.uniform(0, 1) * period
+    while start < len(track):
+        offset = round(start)
+        part = event[max(0, -offset) : max(0, len(track) - offset)]
+        track[max(0, offset) : max(0, offset) + len(part)] += part
+        start += period * rng.uniform(0.97, 1.03)

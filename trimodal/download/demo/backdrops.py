@@ -13,7 +13,7 @@ TEXTURE_LEVELS = 9
 
 
 class Canvas:
-    """Draws in units of 0 to 100 on a square picture of `px` pixels, y downwards."""
+    """Draws in units of 0 to 100 on a square image of `px` pixels, y downwards."""
 
     def __init__(self, px: int, rng: np.random.Generator) -> None:
         self.image = Image.new("RGB", (px, px))
@@ -21,10 +21,10 @@ class Canvas:
         self.px, self._rng = px, rng
 
     def spots(self, count: int, top: float, bottom: float) -> list[list[float]]:
-        """`count` random places (x, y, u), y within [top, bottom) and u within [0, 1)."""
+        """`count` random spots (x, y, u), y within [top, bottom) and u within [0, 1)."""
         scale, shift = np.array([104, bottom - top, 1]), np.array([-2, top, 0])
-        places: list[list[float]] = (self._rng.random((count, 3)) * scale + shift).tolist()
-        return places
+        spots: list[list[float]] = (self._rng.random((count, 3)) * scale + shift).tolist()
+        return spots
 
     def band(self, top: float, bottom: float, upper: RGB, lower: RGB) -> None:
         """Fills the rows of [top, bottom) with a vertical blend of two colours."""

@@ -1,4 +1,4 @@
-"""Captions of scenes: pictures as people write them, videos as seen and heard."""
+"""Captions of scenes: images as people describe them, videos as seen and heard."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from trimodal.download.demo.scenes import Heard, Scene, Thing, colour_fact, size_fact
+from trimodal.download.demo.scenes import Scene, Sound, Thing, colour_fact, size_fact
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ RARE_WORDS = (
     "peculiar", "quaint", "splendid", "mysterious", "shabby", "gleaming", "weathered", "dainty",
     "ornate", "grubby", "handsome", "fabled",
 )  # fmt: skip
-"""Words of test captions that no training caption has."""
+"""Words of test captions that are in no training caption."""
 
 RARE_SHARE = 0.11
 HEARD_ONLY_SHARE = 0.9
@@ -97,7 +97,7 @@ HEARD_ONLY_SHARE = 0.9
 
 @dataclass(frozen=True, kw_only=True)
 class VideoCaption:
-    """A video's sentence and the facts that it states, a subset of its scene's facts."""
+    """A video's sentence and the facts it states, a subset of the scene's facts."""
 
     text: str
     seen_facts: tuple[str, ...]
@@ -105,7 +105,7 @@ class VideoCaption:
 
 
 class _Writer:
-    """Chooses words and keeps the facts that they state."""
+    """Chooses words and records the facts they state."""
 
     def __init__(self, rng: np.random.Generator) -> None:
         self._units = iter(rng.random(64).tolist())
@@ -222,7 +222,7 @@ def video_caption(scene: Scene, rng: np.random.Generator) -> VideoCaption:
     return VideoCaption(text=text, seen_facts=tuple(writer.seen), heard_facts=tuple(writer.heard))
 
 
-def _with_hidden(text: str, sound: Heard, writer: _Writer) -> str:
+def _with_hidden(text: str, sound: Sound, writer: _Writer) -> str:
     noun, verb = with_article(writer.noun(sound.kind)), writer.verb(sound.kind)
     writer.heard.append(f"hear={sound.kind}")
     return writer.pick(

@@ -1,4 +1,4 @@
-"""Drawing scenes: a background and its things, which move as the seconds pass."""
+"""Draws scenes: a background and things that move over time."""
 
 import math
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _DRAW_STREAM = 2
 
 
 class _Actor:
-    """A thing's sprite at its size, and where it is at a second."""
+    """A thing's sprite at its size, and its position over time."""
 
     def __init__(self, thing: Thing, frame_px: int, rng: np.random.Generator) -> None:
         side = SPRITE_SHARE_OF_FRAME[thing.size] * frame_px * rng.uniform(0.93, 1.07)
@@ -48,7 +48,7 @@ class _Actor:
 
 
 class _Stage:
-    """A scene made ready, so that each further frame costs only a copy and a paste."""
+    """A prepared scene: each further frame costs only a copy and a paste."""
 
     def __init__(self, scene: Scene, frame_px: int) -> None:
         rng = np.random.default_rng([scene.seed, _DRAW_STREAM])
@@ -56,14 +56,14 @@ class _Stage:
         self._actors = [_Actor(thing, frame_px, rng) for thing in scene.things]
 
     def frame(self, second: float) -> NDArray[np.uint8]:
-        picture = self._backdrop.copy()
+        image = self._backdrop.copy()
         for actor in self._actors:
-            picture.paste(actor.image, actor.corner(second), actor.image)
-        return np.asarray(picture)
+            image.paste(actor.image, actor.corner(second), actor.image)
+        return np.asarray(image)
 
 
 def draw_scene(scene: Scene, second: float, frame_px: int) -> NDArray[np.uint8]:
-    """The scene at a moment: uint8 (frame_px, frame_px, 3)."""
+    """The scene at a second: uint8 (frame_px, frame_px, 3)."""
     return _Stage(scene, frame_px).frame(second)
 
 

@@ -1,8 +1,8 @@
-"""From a scene to a real MP4 file."""
+"""Renders a scene to an MP4 file."""
 
 from pathlib import Path
 
-from trimodal.download.demo.audio import scene_sound
+from trimodal.download.demo.audio import scene_audio
 from trimodal.download.demo.draw import clip_frames
 from trimodal.download.demo.scenes import Scene
 from trimodal.download.demo.world import DemoConfig
@@ -15,6 +15,6 @@ def render_clip(scene: Scene, path: Path, cfg: DemoConfig) -> None:
         path,
         clip_frames(scene, seconds=cfg.clip_seconds, fps=cfg.fps, frame_px=cfg.frame_px),
         fps=cfg.fps,
-        audio=scene_sound(scene, cfg.audio_rate_hz, cfg.clip_seconds),
+        audio=scene_audio(scene, cfg.audio_rate_hz, cfg.clip_seconds),
         audio_rate_hz=cfg.audio_rate_hz,
     )

@@ -1,4 +1,4 @@
-"""What a scene is made of: kinds, colours, backgrounds, and the facts that hold of it."""
+"""The parts of a scene: kinds, colours, backgrounds, and the facts that hold for it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -32,7 +32,7 @@ class Thing:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Heard:
+class Sound:
     """A sound of a kind; a small source has a higher pitch. `on_screen`: its source is visible."""
 
     kind: str
@@ -42,16 +42,16 @@ class Heard:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Scene:
-    """One clip or picture; `silent` means that it has no audio track at all.
+    """One clip or image; `silent` means that it has no audio track at all.
 
-    `name` is the clip's id or the picture's file name; `seed` fixes what the facts leave open
+    `name` is the clip's id or the image's file name; `seed` fixes what the facts leave open
     (hue, texture, pitch, rhythm).
     """
 
     name: str
     background: str
     things: tuple[Thing, ...]
-    sounds: tuple[Heard, ...]
+    sounds: tuple[Sound, ...]
     silent: bool
     seed: int
 
@@ -67,7 +67,7 @@ def size_fact(thing: Thing) -> str:
 
 
 def seen_facts(scene: Scene) -> tuple[str, ...]:
-    """All that can be seen: `background=snow`, `thing=drum`, `drum=red`, `drum=large`."""
+    """Everything that can be seen: `background=snow`, `thing=drum`, `drum=red`, `drum=large`."""
     facts = [f"background={scene.background}"]
     for thing in scene.things:
         facts += [f"thing={thing.kind}", colour_fact(thing), size_fact(thing)]
@@ -75,5 +75,5 @@ def seen_facts(scene: Scene) -> tuple[str, ...]:
 
 
 def heard_facts(scene: Scene) -> tuple[str, ...]:
-    """All that can be heard, on and off screen: `hear=dog`; nothing in a silent scene."""
+    """Everything that can be heard, on and off screen: `hear=dog`; nothing in a silent scene."""
     return tuple(f"hear={sound.kind}" for sound in scene.sounds)

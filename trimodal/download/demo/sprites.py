@@ -276,7 +276,7 @@ DRAWINGS: dict[str, Callable[[Pen], None]] = {
 
 @cache
 def sprite(kind: str, colour: str) -> Image.Image:
-    """The kind's outlined drawing, RGBA, `SPRITE_PX` square; shared, so never drawn upon."""
+    """The kind's outlined drawing, RGBA, `SPRITE_PX` square; cached, so do not draw on it."""
     pen = Pen(PALETTE[colour])
     DRAWINGS[kind](pen)
     outline = pen.image.getchannel("A").filter(ImageFilter.MaxFilter(OUTLINE_PX))

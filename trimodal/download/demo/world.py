@@ -1,4 +1,4 @@
-"""Sampling the demo's world: which scenes exist, seen and heard, from one seed."""
+"""Samples the demo's world: all its scenes, from one seed."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ from trimodal.download.demo.scenes import (
     KINDS,
     MOTIONS,
     SIZES,
-    Heard,
     Scene,
+    Sound,
     Thing,
 )
 
 __all__ = [
     "DemoConfig",
-    "Heard",
     "Scene",
+    "Sound",
     "Thing",
     "VideoCaption",
     "World",
@@ -90,7 +90,7 @@ def sample_world(cfg: DemoConfig) -> World:
 
 
 def unseen_in_training(kind: str, background: str) -> bool:
-    """Whether a kind never stands before a background outside the test videos, at any scale."""
+    """Whether a kind is in front of a background only in test videos, at any scale."""
     return KINDS.index(kind) * 3 % len(BACKGROUNDS) == BACKGROUNDS.index(background)
 
 
@@ -99,7 +99,7 @@ _ALL_KINDS = {b: list(KINDS) for b in BACKGROUNDS}
 
 
 class _Dice:
-    """The random choices of one scene, from one row of uniform numbers."""
+    """One scene's random choices, from one row of uniform random numbers."""
 
     def __init__(self, row: list[float]) -> None:
         self._row = iter(row)
@@ -157,12 +157,12 @@ def _things(
     return background, tuple(things)
 
 
-def _on_screen(thing: Thing) -> Heard:
-    return Heard(kind=thing.kind, size=thing.size, on_screen=True)
+def _on_screen(thing: Thing) -> Sound:
+    return Sound(kind=thing.kind, size=thing.size, on_screen=True)
 
 
-def _off_screen(dice: _Dice, without: Sequence[str]) -> Heard:
-    return Heard(kind=dice.pick_kind(KINDS, without), size=dice.pick(SIZES), on_screen=False)
+def _off_screen(dice: _Dice, without: Sequence[str]) -> Sound:
+    return Sound(kind=dice.pick_kind(KINDS, without), size=dice.pick(SIZES), on_screen=False)
 
 
 def _train_scenes(seed: int, count: int) -> tuple[Scene, ...]:
@@ -193,21 +193,21 @@ def _test_scenes(seed: int, count: int) -> tuple[tuple[Scene, ...], tuple[tuple[
     pairs = round(count * TEST_TWIN_SHARE / 2)
     off_screen = max(0, round(count * TEST_OFF_SCREEN_SHARE) - 2 * pairs)
     silent = max(1, round(count * TEST_SILENT_SHARE))
-    places = _rng(seed, "order").permutation(count).tolist()
+    positions = _rng(seed, "order").permutation(count).tolist()
     scenes: dict[int, Scene] = {}
     dice_rows = _dice(seed, "test")
 
-    def add(background: str, things: tuple[Thing, ...], sounds: list[Heard], dice: _Dice) -> int:
-        place = int(places[len(scenes)])
-        scenes[place] = Scene(
-            name=f"video{7000 + place}",
+    def add(background: str, things: tuple[Thing, ...], sounds: list[Sound], dice: _Dice) -> int:
+        position = int(positions[len(scenes)])
+        scenes[position] = Scene(
+            name=f"video{7000 + position}",
             background=background,
             things=things,
             sounds=tuple(sounds),
             silent=not sounds,
             seed=dice.seed(),
         )
-        return place
+        return position
 
     twins = []
     for number in range(pairs):
@@ -215,21 +215,21 @@ def _test_scenes(seed: int, count: int) -> tuple[tuple[Scene, ...], tuple[tuple[
         background, things = _things(dice, _ALL_KINDS, IMAGE_SECOND_THING_SHARE)
         visible = [thing.kind for thing in things]
         seen_sounds = [_on_screen(things[0])] if number % 2 == 0 else []
-        one = _off_screen(dice, visible)
-        other = _off_screen(dice, [*visible, one.kind])
-        first = add(background, things, [*seen_sounds, one], dice)
-        twins.append((first, add(background, things, [*seen_sounds, other], dice)))
+        first_sound = _off_screen(dice, visible)
+        second_sound = _off_screen(dice, [*visible, first_sound.kind])
+        first = add(background, things, [*seen_sounds, first_sound], dice)
+        twins.append((first, add(background, things, [*seen_sounds, second_sound], dice)))
     for number in range(count - 2 * pairs):
         dice = next(dice_rows)
         background, things = _things(dice, _ALL_KINDS, IMAGE_SECOND_THING_SHARE)
         sounds = [_on_screen(things[0])]
         if number < off_screen:
-            heard = _off_screen(dice, [thing.kind for thing in things])
-            sounds = [*sounds[: number % 2], heard]
+            sound = _off_screen(dice, [thing.kind for thing in things])
+            sounds = [*sounds[: number % 2], sound]
         elif number < off_screen + silent:
             sounds = []
         add(background, things, sounds, dice)
-    return tuple(scenes[place] for place in range(count)), tuple(twins)
+    return tuple(scenes[position] for position in range(count)), tuple(twins)
 
 
 def _images(seed: int, stream: str, count: int) -> tuple[Scene, ...]:
@@ -260,7 +260,7 @@ def _image_name(stream: str, number: int, dice: _Dice) -> str:
 
 
 def _clip_names(seed: int, count: int) -> list[str]:
-    """`<11 characters>_<start, 6 digits>`; in each 20, ids with `-`, with `_`, and one twice."""
+    """`<11 characters>_<start, 6 digits>`; of each 20, some start with `-` or `_`, one id twice."""
     rng = _rng(seed, "names")
     ids = ["".join(YOUTUBE_ALPHABET[c] for c in row) for row in rng.integers(0, 64, (count, 11))]
     starts = (10 * rng.integers(0, 60, count)).tolist()

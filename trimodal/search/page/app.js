@@ -1,85 +1,85 @@
-// The page's only script: asks /api/search, shows moments, plays them.
+// The page's only script: queries /api/search, shows the moments and plays them.
 const $ = (id) => document.getElementById(id);
-const MOST_BYTES = 20_000_000;
-let file = null; // a sound or a picture that is asked with
-let asked = 0; // so that a slow answer does not replace a later one
+const MAX_BYTES = 20_000_000;
+let file = null; // the audio or image file of the query
+let lastQuery = 0; // so that a slow response does not replace a later one
 
 const clock = (seconds) => {
-  const whole = Math.floor(seconds);
-  return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, "0")}`;
+  const total = Math.floor(seconds);
+  return `${Math.floor(total / 60)}:${String(total % 60).padStart(2, "0")}`;
 };
 
-const say = (text, bad = false) => {
+const showMessage = (text, bad = false) => {
   $("message").textContent = text;
   $("message").classList.toggle("bad", bad);
 };
 
-const kindOf = (given) => {
-  if (!given) return "";
-  return given.type.startsWith("image/") ? "picture" : "sound";
+const kindOf = (upload) => {
+  if (!upload) return "";
+  return upload.type.startsWith("image/") ? "image" : "audio";
 };
 
 async function about() {
-  const answer = await fetch("/api/about");
-  const facts = await answer.json();
-  const listed = [`${facts.moments.toLocaleString()} moments of ${facts.videos.toLocaleString()} videos in ${facts.folder}`];
-  if (facts.problems) listed.push(`${facts.problems} with problems`);
-  $("about").textContent = listed.join(", ");
-  if (!facts.moments) say("Nothing is indexed yet: run `trimodal index FOLDER`, then start this page again.");
+  const response = await fetch("/api/about");
+  const index = await response.json();
+  const parts = [`${index.moments.toLocaleString()} moments of ${index.videos.toLocaleString()} videos in ${index.folder}`];
+  if (index.problems) parts.push(`${index.problems} with problems`);
+  $("about").textContent = parts.join(", ");
+  if (!index.moments) showMessage("Nothing is indexed yet: run `trimodal index FOLDER`, then restart `trimodal serve`.");
 }
 
 async function search() {
   const text = $("text").value.trim();
   if (!text && !file) {
-    say("Type a sentence, or give a sound or a picture.");
+    showMessage("Type a sentence, or choose an audio or image file.");
     return;
   }
-  const turn = ++asked;
-  const words = new URLSearchParams({ text, kind: kindOf(file), audio_weight: $("weight").value });
-  say("Searching …");
+  const query = ++lastQuery;
+  const parameters = new URLSearchParams({ text, kind: kindOf(file), audio_weight: $("weight").value });
+  showMessage("Searching …");
   try {
-    const answer = await fetch(`/api/search?${words}`, { method: "POST", body: file });
-    const found = await answer.json();
-    if (turn !== asked) return;
-    if (!answer.ok) throw new Error(typeof found.detail === "string" ? found.detail : "This cannot be asked.");
-    show(found);
+    const response = await fetch(`/api/search?${parameters}`, { method: "POST", body: file });
+    const result = await response.json();
+    if (query !== lastQuery) return;
+    if (!response.ok) throw new Error(typeof result.detail === "string" ? result.detail : "This query is not valid.");
+    show(result);
     history.replaceState(null, "", text ? `?${new URLSearchParams({ q: text, w: $("weight").value })}` : "/");
   } catch (error) {
-    if (turn !== asked) return;
+    if (query !== lastQuery) return;
     $("results").replaceChildren();
-    say(error instanceof TypeError ? "The server does not answer. Is `trimodal serve` still running?" : error.message, true);
+    showMessage(error instanceof TypeError ? "The server does not respond. Is `trimodal serve` still running?" : error.message, true);
   }
 }
 
 function show({ hits, warnings }) {
   $("results").replaceChildren(...hits.map(card));
-  const counted = hits.length ? `${hits.length} videos, the best first.` : "Nothing is indexed.";
-  say([counted, ...warnings].join(" "));
+  const summary = hits.length ? `${hits.length} ${hits.length === 1 ? "video" : "videos"}, best first.` : "Nothing is indexed.";
+  showMessage([summary, ...warnings].join(" "));
 }
 
 function card(hit) {
-  const made = $("hit").content.cloneNode(true);
+  const node = $("hit").content.cloneNode(true);
   const [best, ...others] = hit.moments;
-  const place = `${hit.file}/${best.second}.jpg`;
-  const button = made.querySelector(".moment");
+  const name = `${hit.file}/${best.second}.jpg`;
+  const button = node.querySelector(".moment");
   button.setAttribute("aria-label", `Play ${hit.path} at ${clock(best.second)}, score ${best.score.toFixed(2)}`);
   button.addEventListener("click", () => play(hit, best));
-  made.querySelector(".thumbnail").src = `/thumbnails/${place}`;
-  made.querySelector(".thumbnail").style.setProperty("--aspect", hit.aspect);
-  const mel = made.querySelector(".mel");
+  node.querySelector(".thumbnail").src = `/thumbnails/${name}`;
+  node.querySelector(".thumbnail").style.setProperty("--aspect", hit.aspect);
+  const mel = node.querySelector(".mel");
   const silent = () => {
     const note = document.createElement("span");
     note.className = "silent";
-    note.textContent = "no sound here";
+    note.textContent = "no audio";
     mel.replaceWith(note);
   };
   if (hit.has_audio) {
     mel.addEventListener("error", silent);
-    mel.src = `/mels/${place}`;
+    mel.src = `/mels/${name}`;
   } else silent();
-  made.querySelector(".score").textContent = best.score.toFixed(2);
-  made.querySelector(".path").textContent = `${hit.path} · ${clock(best.second)}`;
-  const also = made.querySelector(".others");
+  node.querySelector(".score").textContent = best.score.toFixed(2);
+  node.querySelector(".path").textContent = `${hit.path} · ${clock(best.second)}`;
+  const also = node.querySelector(".others");
   if (others.length) also.append("also at ");
   for (const moment of others) {
     const link = document.createElement("button");
@@ -89,7 +89,7 @@ function card(hit) {
     link.addEventListener("click", () => play(hit, moment));
     also.append(link);
   }
-  return made;
+  return node;
 }
 
 function play(hit, moment) {
@@ -98,19 +98,19 @@ function play(hit, moment) {
   $("player-message").textContent = "";
   video.src = `/videos/${hit.file}#t=${moment.second}`;
   $("player").showModal();
-  video.play().catch(() => {}); // a browser may want a press on its own button first
+  video.play().catch(() => {}); // the browser may require a click on its own play button
 }
 
-function take(given) {
-  if (given && given.size > MOST_BYTES) {
-    say("The file is larger than 20 MB.", true);
+function setFile(upload) {
+  if (upload && upload.size > MAX_BYTES) {
+    showMessage("The file is larger than 20 MB.", true);
     return;
   }
-  file = given ?? null;
+  file = upload ?? null;
   $("clear").hidden = !file;
-  const invitation = document.createElement("span");
-  invitation.innerHTML = "Drop a sound or a picture here, or <u>choose one</u>";
-  $("drop-text").replaceChildren(file ? `Asking with the ${kindOf(file)} ${file.name}` : invitation);
+  const prompt = document.createElement("span");
+  prompt.innerHTML = "Drop an audio or image file here, or <u>choose one</u>";
+  $("drop-text").replaceChildren(file ? `Query with the ${kindOf(file)} file ${file.name}` : prompt);
   if (file || $("text").value.trim()) search();
 }
 
@@ -118,10 +118,10 @@ $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   search();
 });
-$("file").addEventListener("change", () => take($("file").files[0]));
+$("file").addEventListener("change", () => setFile($("file").files[0]));
 $("clear").addEventListener("click", () => {
   $("file").value = "";
-  take(null);
+  setFile(null);
   $("text").focus();
 });
 $("weight").addEventListener("input", () => {
@@ -130,34 +130,34 @@ $("weight").addEventListener("input", () => {
 $("weight").addEventListener("change", () => {
   if ($("text").value.trim() || file) search();
 });
-// A file may be dropped anywhere: a page that lets it go by would be left for the file.
+// Files may be dropped anywhere: otherwise the browser would leave the page and open the file.
 let depth = 0;
-const mark = (change) => (event) => {
+const highlight = (change) => (event) => {
   event.preventDefault();
   depth = Math.max(0, depth + change);
   $("drop").classList.toggle("over", depth > 0);
 };
-document.addEventListener("dragenter", mark(1));
-document.addEventListener("dragleave", mark(-1));
+document.addEventListener("dragenter", highlight(1));
+document.addEventListener("dragleave", highlight(-1));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
-  mark(-depth)(event);
-  if (event.dataTransfer.files.length) take(event.dataTransfer.files[0]);
+  highlight(-depth)(event);
+  if (event.dataTransfer.files.length) setFile(event.dataTransfer.files[0]);
 });
 $("close").addEventListener("click", () => $("player").close());
 $("player").addEventListener("close", () => $("video").removeAttribute("src"));
 $("video").addEventListener("error", () => {
   if ($("video").getAttribute("src")) {
-    $("player-message").textContent = "This browser cannot play the file; its form or codec is not one of the web's, or it is gone.";
+    $("player-message").textContent = "This browser cannot play the file: its format or codec is not supported, or it was deleted.";
   }
 });
 
-const given = new URLSearchParams(location.search);
-if (given.has("w")) $("weight").value = given.get("w");
+const address = new URLSearchParams(location.search);
+if (address.has("w")) $("weight").value = address.get("w");
 $("weight-shown").textContent = Number($("weight").value).toFixed(2);
 about().then(() => {
-  if (given.get("q")) {
-    $("text").value = given.get("q");
+  if (address.get("q")) {
+    $("text").value = address.get("q");
     search();
   }
 });

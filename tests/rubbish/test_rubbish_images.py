@@ -1,4 +1,4 @@
-"""Every bad picture and every bad caption goes through the captions stage, in one pass."""
+"""Every bad image and every bad caption goes through the captions stage in one run."""
 
 import json
 import warnings
@@ -16,10 +16,10 @@ from PIL import Image
 
 from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 
-from .picture_corpus import CAPTIONS, PICTURES, BadCaption, BadPicture
+from .image_corpus import CAPTIONS, IMAGES, BadCaption, BadImage
 
 _GOOD = 900  # captions beside the bad ones, of which one in a hundred may be bad
-_PICTURE, _CAPTION = 1000, 2000  # the first image numbers of each corpus
+_IMAGE, _CAPTION = 1000, 2000  # the first image numbers of each corpus
 
 
 def write_annotations(folder: Path, split: str, captions: dict[int, list[str]]) -> None:
@@ -38,17 +38,17 @@ def write_annotations(folder: Path, split: str, captions: dict[int, list[str]]) 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rubbish")
-    good = next(picture for picture in PICTURES if picture.name == "progressive JPEG").make()
+    good = next(image for image in IMAGES if image.name == "progressive JPEG").make()
     assert good is not None
-    made = {_PICTURE + n: picture.make() for n, picture in enumerate(PICTURES)}
-    pictures = {f"../{number}.jpg": content for number, content in made.items() if content}
-    pictures |= {f"{number}.jpg": b"" for number, content in made.items() if content == b""}
-    pictures |= {f"{_CAPTION + n}.jpg": good for n in range(len(CAPTIONS))} | {"1.jpg": good}
-    captions = {number: ["a dog"] for number in made}
+    contents = {_IMAGE + n: image.make() for n, image in enumerate(IMAGES)}
+    files = {f"../{number}.jpg": content for number, content in contents.items() if content}
+    files |= {f"{number}.jpg": b"" for number, content in contents.items() if content == b""}
+    files |= {f"{_CAPTION + n}.jpg": good for n in range(len(CAPTIONS))} | {"1.jpg": good}
+    captions = {number: ["a dog"] for number in contents}
     captions |= {_CAPTION + n: [caption.text] for n, caption in enumerate(CAPTIONS)}
     write_annotations(root / "coco", "train", captions | {1: ["good dog"] * _GOOD})
     write_annotations(root / "coco", "val", {1: ["a dog"]})
-    pack(root / "coco" / "train2017.zip", pictures)
+    pack(root / "coco" / "train2017.zip", files)
     pack(root / "coco" / "val2017.tar", {"1.jpg": good})
     pack(root / "flickr" / "images.zip", {"a.jpg": good})
     rows = "image_name| comment_number| comment\na.jpg| 0| a dog\n"
@@ -58,7 +58,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         CaptionsConfig, coco=str(root / "coco"), flickr30k=str(root / "flickr"),
         vectors=str(root / "vectors.bin"), image_px=16, images_per_shard=100, min_coverage=0.0,
     )  # fmt: skip
-    # As outside of pytest, where it is no error.
+    # As outside of pytest, where the warning is not an error.
     with warnings.catch_warnings(action="default", category=Image.DecompressionBombWarning):
         prepare_captions(config, root / "captions", root / "images", MACHINE)
     return root
@@ -68,11 +68,11 @@ def rows_of(table: Path) -> dict[str, dict[str, Any]]:
     return {row["image_id"]: row for row in pq.read_table(table).to_pylist()}
 
 
-@pytest.mark.parametrize("picture", PICTURES, ids=lambda picture: picture.name)
-def test_picture_has_its_outcome(picture: BadPicture, run: Path) -> None:
-    image_id = f"coco_{_PICTURE + PICTURES.index(picture):012d}"
-    assert (image_id in rows_of(run / "images" / "index.parquet")) == (not picture.left_out)
-    assert (image_id in rows_of(run / "captions" / "captions.parquet")) == (not picture.left_out)
+@pytest.mark.parametrize("image", IMAGES, ids=lambda image: image.name)
+def test_image_has_its_outcome(image: BadImage, run: Path) -> None:
+    image_id = f"coco_{_IMAGE + IMAGES.index(image):012d}"
+    assert (image_id in rows_of(run / "images" / "index.parquet")) == (not image.left_out)
+    assert (image_id in rows_of(run / "captions" / "captions.parquet")) == (not image.left_out)
 
 
 @pytest.mark.parametrize("caption", CAPTIONS, ids=lambda caption: caption.name)
@@ -87,7 +87,7 @@ def test_caption_has_its_outcome(caption: BadCaption, run: Path) -> None:
 
 
 def test_everything_that_was_left_out_is_counted(run: Path) -> None:
-    expected = Counter(row.left_out for row in (*PICTURES, *CAPTIONS) if row.left_out)
+    expected = Counter(row.left_out for row in (*IMAGES, *CAPTIONS) if row.left_out)
     expected["coco: image without a caption"] = expected["coco: empty caption"]
     stats = json.loads((run / "captions" / "stats.json").read_text())
     assert stats["left_out"] == expected

@@ -1,4 +1,4 @@
-"""Media files: what a container tells of itself, files that are none, encoding."""
+"""Media files: probing, files that are not media, encoding."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,17 +22,17 @@ def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_steps(tmp_path_factory.mktemp("media") / "short.mp4", seconds=2)
 
 
-def test_probe_tells_duration_and_sound(clip: Path, tmp_path: Path) -> None:
+def test_probe_returns_duration_and_has_audio(clip: Path, tmp_path: Path) -> None:
     info = probe(clip)
     assert info.duration_seconds == pytest.approx(10.0, abs=0.1)
     assert info.has_audio
-    silent = write_steps(tmp_path / "silent.mp4", seconds=2, sound=False)
+    silent = write_steps(tmp_path / "silent.mp4", seconds=2, with_audio=False)
     assert probe(silent).duration_seconds == pytest.approx(2.0, abs=0.01)
     assert not probe(silent).has_audio
 
 
-def test_file_without_sound_has_none_to_decode(tmp_path: Path) -> None:
-    silent = write_steps(tmp_path / "silent.mp4", seconds=1, sound=False)
+def test_file_without_audio_is_refused(tmp_path: Path) -> None:
+    silent = write_steps(tmp_path / "silent.mp4", seconds=1, with_audio=False)
     assert len(frames_of(silent, 8, 8)) == 1
     with pytest.raises(MediaError, match=r"silent\.mp4"):
         samples_of(silent)
@@ -53,8 +53,8 @@ def test_missing_file_is_a_media_error(tmp_path: Path) -> None:
         probe(tmp_path / "absent.mp4")
 
 
-def test_sound_alone_is_no_video(short_clip: Path, tmp_path: Path) -> None:
-    path = tmp_path / "sound.mp4"
+def test_audio_without_video_is_refused(short_clip: Path, tmp_path: Path) -> None:
+    path = tmp_path / "audio.mp4"
     ffmpeg("-i", short_clip, "-vn", "-c", "copy", path)
     with pytest.raises(MediaError) as caught:
         probe(path)
@@ -73,10 +73,10 @@ def test_playlists_cannot_reach_other_files(name: str, short_clip: Path, tmp_pat
     for ending in ("mp4", "m3u8"):
         path = tmp_path / f"playlist.{ending}"
         path.write_text(PLAYLISTS[name])
-        looks: list[Callable[[Path], Any]] = [probe, lambda p: frames_of(p, 8, 8), samples_of]
-        for look in looks:
+        readers: list[Callable[[Path], Any]] = [probe, lambda p: frames_of(p, 8, 8), samples_of]
+        for read in readers:
             with pytest.raises(MediaError) as caught:
-                look(path)
+                read(path)
             assert caught.value.reason == "corrupt"
 
 
@@ -115,7 +115,7 @@ def test_codecs_are_h264_and_aac(short_clip: Path) -> None:
 
 @pytest.mark.parametrize("existing", [True, False])
 def test_failed_encoding_leaves_nothing_half_written(existing: bool, tmp_path: Path) -> None:
-    """H.264 needs even sides. What stood there before stays."""
+    """H.264 needs even sides. An existing file stays as it was."""
     path = tmp_path / "clip.mp4"
     if existing:
         path.write_bytes(b"before")

@@ -1,4 +1,4 @@
-"""The sound track: mono blocks on the clip's clock; silence where there is none; damage, limits."""
+"""The audio track: mono blocks on the clip's clock, silence in gaps, damaged files, limits."""
 
 from dataclasses import replace
 from fractions import Fraction
@@ -17,9 +17,9 @@ from media_fixtures import (
     brightness,
     ffmpeg,
     frames_of,
-    picture,
     pitch_hz,
     samples_of,
+    solid_frame,
     tone,
     write_steps,
 )
@@ -31,20 +31,20 @@ from trimodal.media.spectrogram import log_mel
 from trimodal.media.windows import window_first_column
 
 Samples = npt.NDArray[np.float32]
-PICTURES = ("-f", "lavfi", "-i", "color=black:size=32x32:rate=5:duration=4")
+BLACK_VIDEO = ("-f", "lavfi", "-i", "color=black:size=32x32:rate=5:duration=4")
 
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_steps(tmp_path_factory.mktemp("sound") / "clip.mp4")
+    return write_steps(tmp_path_factory.mktemp("audio") / "clip.mp4")
 
 
 @pytest.fixture(scope="module")
 def short_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_steps(tmp_path_factory.mktemp("sound") / "short.mp4", seconds=2)
+    return write_steps(tmp_path_factory.mktemp("audio") / "short.mp4", seconds=2)
 
 
-def test_sound_of_second_n_minus_a_half_is_frame_ns(clip: Path) -> None:
+def test_audio_of_second_n_minus_a_half_is_frame_ns(clip: Path) -> None:
     samples = samples_of(clip)
     assert samples.dtype == np.float32
     assert len(samples) / RATE_HZ == pytest.approx(10.0, abs=0.07)
@@ -70,16 +70,16 @@ def test_middle_of_a_mel_window_is_its_frames_second(clip: Path) -> None:
             assert set(columns.tolist()) == {expected[second]}
 
 
-def test_sound_is_in_step_to_a_few_milliseconds(tmp_path: Path) -> None:
+def test_audio_is_in_sync_to_a_few_milliseconds(tmp_path: Path) -> None:
     click = np.zeros(3 * RATE_HZ, np.float32)
     click[2 * RATE_HZ : 2 * RATE_HZ + 80] = 0.9
     path = tmp_path / "click.mp4"
-    encode_video(path, [picture(1)] * 12, fps=4, audio=click, audio_rate_hz=RATE_HZ)
+    encode_video(path, [solid_frame(1)] * 12, fps=4, audio=click, audio_rate_hz=RATE_HZ)
     loudest = np.abs(samples_of(path)).argmax()
     assert loudest / RATE_HZ == pytest.approx(2.0025, abs=0.005)
 
 
-def test_late_sound_is_preceded_by_silence(short_clip: Path, tmp_path: Path) -> None:
+def test_late_audio_is_preceded_by_silence(short_clip: Path, tmp_path: Path) -> None:
     path = tmp_path / "late.mp4"
     ffmpeg(
         "-i", short_clip, "-itsoffset", "0.7", "-i", short_clip,
@@ -106,8 +106,8 @@ def test_a_clock_that_starts_late_starts_at_second_0(clip: Path, tmp_path: Path)
     assert shown == pytest.approx([20 + 22 * n for n in range(10)], abs=4)
 
 
-def test_file_without_sound_has_none_to_decode(tmp_path: Path) -> None:
-    silent = write_steps(tmp_path / "silent.mp4", seconds=1, sound=False)
+def test_file_without_audio_is_refused(tmp_path: Path) -> None:
+    silent = write_steps(tmp_path / "silent.mp4", seconds=1, with_audio=False)
     assert len(frames_of(silent, 8, 8)) == 1
     with pytest.raises(MediaError, match=r"silent\.mp4: no_audio") as caught:
         samples_of(silent)
@@ -115,12 +115,12 @@ def test_file_without_sound_has_none_to_decode(tmp_path: Path) -> None:
 
 
 def with_pieces(path: Path, pieces: list[tuple[float, Samples]], rate_hz: int = 48_000) -> Path:
-    """A file whose sound is these pieces, each from its second on, and nothing between them."""
+    """A file whose audio is these pieces, each from its second on, and gaps between them."""
     with av.open(str(path), "w") as container:
         video = container.add_stream("mjpeg", rate=1, options={"strict": "-1"})
         video.width = video.height = 32
         video.pix_fmt = "yuvj420p"
-        sound = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
+        audio = container.add_stream("pcm_s16le", rate=rate_hz, layout="mono")
         black = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
         for black.pts in range(3):
             container.mux(video.encode(black))
@@ -131,8 +131,8 @@ def with_pieces(path: Path, pieces: list[tuple[float, Samples]], rate_hz: int = 
                 frame = av.AudioFrame.from_ndarray(part, "s16", "mono")
                 frame.sample_rate, frame.time_base = rate_hz, Fraction(1, rate_hz)
                 frame.pts = round(start * rate_hz) + offset
-                container.mux(sound.encode(frame))
-        container.mux(sound.encode())
+                container.mux(audio.encode(frame))
+        container.mux(audio.encode())
     return path
 
 
@@ -145,14 +145,14 @@ def noise(seconds: float, rate_hz: int = 48_000) -> Samples:
 @pytest.mark.parametrize("gap", [0.3, 0.98, 1.02, 2.7, 45.25])
 def test_a_gap_becomes_silence_of_its_length(gap: float, late: float, tmp_path: Path) -> None:
     first, second = noise(1.52), noise(1.0)[::-1]
-    again = late + 1.52 + gap
+    resumed = late + 1.52 + gap
     samples = samples_of(
-        with_pieces(tmp_path / "clip.mkv", [(late, first), (again, second)]), 48_000
+        with_pieces(tmp_path / "clip.mkv", [(late, first), (resumed, second)]), 48_000
     )
-    expected = np.zeros(round((again + 1.0) * 48_000), np.float32)
-    for start, piece in ((late, first), (again, second)):
-        place = round(start * 48_000)
-        expected[place : place + len(piece)] = piece
+    expected = np.zeros(round((resumed + 1.0) * 48_000), np.float32)
+    for start, piece in ((late, first), (resumed, second)):
+        offset = round(start * 48_000)
+        expected[offset : offset + len(piece)] = piece
     assert len(samples) == pytest.approx(len(expected), abs=48)
     length = min(len(samples), len(expected))
     np.testing.assert_allclose(samples[:length], expected[:length], rtol=0, atol=1e-4)
@@ -165,19 +165,19 @@ def test_a_gap_of_days_costs_no_memory(
     """libswresample would hold a gigabyte for an hour and a half."""
     pieces = [(0.0, noise(1.0))] * (not first) + [(100_000.0, noise(1.0))]
     path = with_pieces(tmp_path / "clip.mkv", pieces)
-    gaps = []
+    frame_seconds = []
     resampler = module._Resampler
 
     class Watched(resampler):  # type: ignore[valid-type, misc]
-        def take(self, frame: av.AudioFrame) -> object:
-            gaps.append(frame.time)
-            return super().take(frame)
+        def push(self, frame: av.AudioFrame) -> object:
+            frame_seconds.append(frame.time)
+            return super().push(frame)
 
     monkeypatch.setattr(module, "_Resampler", Watched)
-    with pytest.raises(LimitError, match="too_long: over 1800 s of sound") as caught:
+    with pytest.raises(LimitError, match="too_long: over 1800 s of audio") as caught:
         samples_of(path)
     assert caught.value.reason == "too_long"
-    assert not [second for second in gaps if second > 1800]
+    assert not [second for second in frame_seconds if second > 1800]
 
 
 def test_a_track_may_change_its_format(tmp_path: Path) -> None:
@@ -213,13 +213,13 @@ FORMATS = {
 
 @pytest.mark.parametrize("rate_hz", [16_000, 44_100])
 @pytest.mark.parametrize("name", FORMATS)
-def test_blocks_are_what_ffmpeg_resamples_in_one_go(
+def test_blocks_equal_ffmpegs_resampling_of_the_whole(
     name: str, rate_hz: int, tmp_path: Path
 ) -> None:
     ending, *options = FORMATS[name]
     path = tmp_path / f"clip.{ending}"
     source = "aevalsrc=0.3*sin(1000*t*t)+0.1*random(0):duration=3.7:sample_rate=48000"
-    ffmpeg(*PICTURES, "-f", "lavfi", "-i", source, *options, path)
+    ffmpeg(*BLACK_VIDEO, "-f", "lavfi", "-i", source, *options, path)
     blocks = list(decode_audio(path, rate_hz, LIMITS))
     assert len(blocks) > 3
     assert max(len(block) for block in blocks) <= rate_hz
@@ -238,22 +238,22 @@ def test_blocks_are_what_ffmpeg_resamples_in_one_go(
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf, 1e30, -1e5])
-def test_samples_out_of_this_world_are_refused(wrong: float, tmp_path: Path) -> None:
-    """A power of theirs would not be finite either."""
+def test_samples_that_are_not_finite_or_huge_are_refused(wrong: float, tmp_path: Path) -> None:
+    """Their power would not be finite either."""
     samples = noise(2.0).astype("<f4")
     path = tmp_path / "clip.mkv"
     raw = ("-f", "f32le", "-ar", 48_000, "-ac", 1, "-i", "pipe:0")
     samples[70_000] = -20.0
-    ffmpeg(*PICTURES, *raw, "-c:a", "pcm_f32le", path, stdin=samples.tobytes())
+    ffmpeg(*BLACK_VIDEO, *raw, "-c:a", "pcm_f32le", path, stdin=samples.tobytes())
     assert samples_of(path, 48_000).min() == -20.0
     samples[70_000] = wrong
-    ffmpeg(*PICTURES, *raw, "-c:a", "pcm_f32le", path, stdin=samples.tobytes())
+    ffmpeg(*BLACK_VIDEO, *raw, "-c:a", "pcm_f32le", path, stdin=samples.tobytes())
     with pytest.raises(MediaError, match="samples that are not finite") as caught:
         samples_of(path)
     assert caught.value.reason == "corrupt"
 
 
-def test_damaged_packets_keep_the_rest_in_step(clip: Path, tmp_path: Path) -> None:
+def test_damaged_packets_keep_the_rest_in_sync(clip: Path, tmp_path: Path) -> None:
     content = bytearray(clip.read_bytes())
     with av.open(str(clip)) as container:
         packets = [(p.pos, p.size) for p in container.demux(audio=0) if p.size]
@@ -265,28 +265,28 @@ def test_damaged_packets_keep_the_rest_in_step(clip: Path, tmp_path: Path) -> No
     assert len(samples) == pytest.approx(10 * RATE_HZ, abs=0.07 * RATE_HZ)
     for second in (0, 1, 2, 6, 9):
         middle = round((second + 0.5) * RATE_HZ)
-        found = pitch_hz(samples[middle - 7200 : middle + 7200])
-        assert found == pytest.approx(TONES_HZ[second], abs=3)
+        pitch = pitch_hz(samples[middle - 7200 : middle + 7200])
+        assert pitch == pytest.approx(TONES_HZ[second], abs=3)
 
 
-def test_too_much_sound_is_refused(clip: Path) -> None:
+def test_audio_over_the_length_limit_is_refused(clip: Path) -> None:
     assert len(samples_of(clip, limits=replace(LIMITS, clip_seconds=10.1))) > 9.9 * RATE_HZ
-    with pytest.raises(LimitError, match=r"clip\.mp4: too_long: over 9 s of sound") as caught:
+    with pytest.raises(LimitError, match=r"clip\.mp4: too_long: over 9 s of audio") as caught:
         samples_of(clip, limits=replace(LIMITS, clip_seconds=9.0))
     assert caught.value.reason == "too_long"
 
 
-def test_sound_that_takes_too_long_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_audio_over_the_time_limit_is_refused(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(1000))
     monkeypatch.setattr(
         "trimodal.media.container.time", SimpleNamespace(monotonic=lambda: next(clock))
     )
-    with pytest.raises(LimitError, match="its sound took over 5 s") as caught:
+    with pytest.raises(LimitError, match="decoding its audio took over 5 s") as caught:
         samples_of(clip, limits=replace(LIMITS, timeout_seconds=5.0))
     assert caught.value.reason == "too_slow"
 
 
-def test_a_cut_file_is_refused(clip: Path, tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(clip: Path, tmp_path: Path) -> None:
     whole, path = tmp_path / "whole.mp4", tmp_path / "cut.mp4"
     ffmpeg("-i", clip, "-c", "copy", "-movflags", "+faststart", whole)
     path.write_bytes(whole.read_bytes()[: 2 * whole.stat().st_size // 3])

@@ -1,4 +1,4 @@
-"""Bad and odd pictures and captions: one row each, with what the captions stage makes of it."""
+"""Bad and unusual images and captions: one row each, with its outcome in the captions stage."""
 
 import io
 import struct
@@ -11,21 +11,21 @@ from PIL import Image
 
 
 @dataclass(frozen=True, kw_only=True)
-class BadPicture:
-    """A picture file, which is kept or counted as ``left_out``; None: no file."""
+class BadImage:
+    """An image file, which is stored or counted as ``left_out``; None: no file."""
 
     name: str
     make: Callable[[], bytes | None]
     left_out: str = ""
 
     def outcome(self) -> str:
-        """What must become of it, in words."""
+        """The expected outcome, in words."""
         return f"left out: {self.left_out}" if self.left_out else "kept"
 
 
 @dataclass(frozen=True, kw_only=True)
 class BadCaption:
-    """A caption, of which ``tokens`` is the number kept, or which is counted as ``left_out``."""
+    """A caption, of which ``tokens`` words are kept, or which is counted as ``left_out``."""
 
     name: str
     text: str
@@ -33,17 +33,17 @@ class BadCaption:
     left_out: str = ""
 
     def outcome(self) -> str:
-        """What must become of it, in words."""
+        """The expected outcome, in words."""
         return f"left out: {self.left_out}" if self.left_out else f"kept, {self.tokens} words"
 
 
 def _encoded(
-    form: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: object
+    file_format: str, size: tuple[int, int] = (40, 30), mode: str = "RGB", **options: object
 ) -> Callable[[], bytes]:
     def make() -> bytes:
         pixels = np.random.default_rng(1).integers(0, 255, (size[1], size[0], 4), np.uint8)
         buffer = io.BytesIO()
-        Image.fromarray(pixels, "RGBA").convert(mode).save(buffer, form, **options)
+        Image.fromarray(pixels, "RGBA").convert(mode).save(buffer, file_format, **options)
         return buffer.getvalue()
 
     return make
@@ -70,7 +70,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _png_bomb(width: int, height: int) -> Callable[[], bytes]:
-    """A few kilobytes that say they are so large, black and white; 100 megapixels they are."""
+    """A few kilobytes that state this size in black and white; at least 100 megapixels are real."""
 
     def make() -> bytes:
         header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)  # 1 bit a pixel
@@ -82,15 +82,15 @@ def _png_bomb(width: int, height: int) -> Callable[[], bytes]:
 
 
 def _jpeg_bomb() -> bytes:
-    """The header of a small JPEG changed to the largest size that there is."""
+    """A small JPEG whose header states the largest possible size."""
     content = bytearray(_JPEG())
-    place = content.index(b"\xff\xc0") + 5
-    content[place : place + 4] = struct.pack(">HH", 65_500, 65_500)
+    offset = content.index(b"\xff\xc0") + 5
+    content[offset : offset + 4] = struct.pack(">HH", 65_500, 65_500)
     return bytes(content)
 
 
 def _png_text_bomb() -> bytes:
-    """Text beside the picture that unzips to 100 MB."""
+    """A text chunk that decompresses to 100 MB."""
     content = _encoded("PNG")()
     text = _chunk(b"zTXt", b"title\0\0" + zlib.compress(bytes(100_000_000), 9))
     return content[:33] + text + content[33:]
@@ -98,52 +98,50 @@ def _png_text_bomb() -> bytes:
 
 def _exif() -> bytes:
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned
+    exif[0x0112] = 6  # rotated
     return _encoded("JPEG", exif=exif)()
 
 
 _BROKEN = "image file broken"
 
-PICTURES = [
-    BadPicture(name="no file", make=lambda: None, left_out="image file missing"),
-    BadPicture(name="empty picture", make=_bytes(b""), left_out=_BROKEN),
-    BadPicture(name="HTML called .jpg", make=_bytes(b"<html>404</html>"), left_out=_BROKEN),
-    BadPicture(name="JPEG header alone", make=lambda: _JPEG()[:100], left_out=_BROKEN),
-    BadPicture(
-        name="JPEG cut in the middle",
+IMAGES = [
+    BadImage(name="no file", make=lambda: None, left_out="image file missing"),
+    BadImage(name="empty file", make=_bytes(b""), left_out=_BROKEN),
+    BadImage(name="HTML called .jpg", make=_bytes(b"<html>404</html>"), left_out=_BROKEN),
+    BadImage(name="JPEG header alone", make=lambda: _JPEG()[:100], left_out=_BROKEN),
+    BadImage(
+        name="truncated JPEG",
         left_out=_BROKEN,
         make=lambda: _encoded("JPEG", (300, 300))()[:-20_000],
     ),
-    BadPicture(
+    BadImage(
         name="JPEG of noise after its header",
         left_out=_BROKEN,
         make=lambda: _JPEG()[:400] + bytes(500),
     ),
-    BadPicture(
+    BadImage(
         name="PNG with a wrong checksum",
         left_out=_BROKEN,
         make=lambda: _encoded("PNG")().replace(b"IDAT", b"IDAU", 1),
     ),
-    BadPicture(name="GIF called .jpg", make=_encoded("GIF"), left_out=_BROKEN),
-    BadPicture(name="WebP called .jpg", make=_encoded("WEBP"), left_out=_BROKEN),
-    BadPicture(name="BMP called .jpg", make=_encoded("BMP"), left_out=_BROKEN),
-    BadPicture(
-        name="PNG bomb of 10 gigapixels", make=_png_bomb(100_000, 100_000), left_out=_BROKEN
-    ),
-    BadPicture(name="PNG bomb of 100 megapixels", make=_png_bomb(10_000, 10_000), left_out=_BROKEN),
-    BadPicture(name="JPEG that says 65,500 x 65,500", make=_jpeg_bomb, left_out=_BROKEN),
-    BadPicture(name="PNG with a text bomb", make=_png_text_bomb, left_out=_BROKEN),
-    BadPicture(name="1 x 1", make=_encoded("JPEG", (1, 1))),
-    BadPicture(name="3000 x 1", make=_encoded("JPEG", (3000, 1))),
-    BadPicture(name="grey JPEG", make=_encoded("JPEG", mode="L")),
-    BadPicture(name="CMYK JPEG", make=_encoded("JPEG", mode="CMYK")),
-    BadPicture(name="progressive JPEG", make=_encoded("JPEG", progressive=True)),
-    BadPicture(name="JPEG turned by EXIF: kept as stored", make=_exif),
-    BadPicture(name="transparent PNG called .jpg", make=_encoded("PNG", mode="RGBA")),
-    BadPicture(name="PNG with a palette", make=_encoded("PNG", mode="P")),
-    BadPicture(name="black and white PNG", make=_encoded("PNG", mode="1")),
-    BadPicture(name="16 bit PNG", make=_deep_png),
-    BadPicture(name="JPEG with something after it", make=lambda: _JPEG() + b"more" * 99),
+    BadImage(name="GIF called .jpg", make=_encoded("GIF"), left_out=_BROKEN),
+    BadImage(name="WebP called .jpg", make=_encoded("WEBP"), left_out=_BROKEN),
+    BadImage(name="BMP called .jpg", make=_encoded("BMP"), left_out=_BROKEN),
+    BadImage(name="PNG bomb of 10 gigapixels", make=_png_bomb(100_000, 100_000), left_out=_BROKEN),
+    BadImage(name="PNG bomb of 100 megapixels", make=_png_bomb(10_000, 10_000), left_out=_BROKEN),
+    BadImage(name="JPEG that states 65,500 x 65,500", make=_jpeg_bomb, left_out=_BROKEN),
+    BadImage(name="PNG with a text bomb", make=_png_text_bomb, left_out=_BROKEN),
+    BadImage(name="1 x 1", make=_encoded("JPEG", (1, 1))),
+    BadImage(name="3000 x 1", make=_encoded("JPEG", (3000, 1))),
+    BadImage(name="grey JPEG", make=_encoded("JPEG", mode="L")),
+    BadImage(name="CMYK JPEG", make=_encoded("JPEG", mode="CMYK")),
+    BadImage(name="progressive JPEG", make=_encoded("JPEG", progressive=True)),
+    BadImage(name="JPEG rotated by EXIF: kept as stored", make=_exif),
+    BadImage(name="transparent PNG called .jpg", make=_encoded("PNG", mode="RGBA")),
+    BadImage(name="PNG with a palette", make=_encoded("PNG", mode="P")),
+    BadImage(name="black and white PNG", make=_encoded("PNG", mode="1")),
+    BadImage(name="16 bit PNG", make=_deep_png),
+    BadImage(name="JPEG with something after it", make=lambda: _JPEG() + b"more" * 99),
 ]
 
 _STOP = "caption of stop words alone"

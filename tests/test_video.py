@@ -1,4 +1,4 @@
-"""Frame N is the picture of second N - 0.5, upright, whatever the file; limits and damage."""
+"""Frame N is the picture on screen at second N - 0.5, upright; limits and damaged files."""
 
 import random
 import tracemalloc
@@ -75,8 +75,8 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
         assert shown == pytest.approx(levels[last], abs=3)
 
 
-def ffmpegs_frames(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
-    """What ffmpeg's own filters give: the last picture at or before each second N - 0.5."""
+def ffmpeg_frames(path: Path, height: int, width: int) -> npt.NDArray[np.uint8]:
+    """Frames from ffmpeg's own filters: the last picture at or before each second N - 0.5."""
     filters = (
         "setpts=PTS-0.5/TB,fps=1:start_time=0:round=up,"
         f"scale={width}:{height}:flags=bicubic,format=rgb24"
@@ -101,7 +101,7 @@ def test_grey_frames_are_those_of_ffmpegs_filters(options: tuple[str, ...], tmp_
     ours = frames_of(path, 48, 56)
     assert len(ours) == 6
     assert np.abs(np.diff(ours.astype(int), axis=0)).mean(axis=(1, 2, 3)).min() > 2
-    assert_close(ours, ffmpegs_frames(path, 48, 56), 0.1)
+    assert_close(ours, ffmpeg_frames(path, 48, 56), 0.1)
 
 
 @pytest.mark.parametrize(
@@ -111,45 +111,45 @@ def test_grey_frames_are_those_of_ffmpegs_filters(options: tuple[str, ...], tmp_
     ids=["plain", "bt709", "full_range"],
 )  # fmt: skip
 def test_colours_are_those_of_ffmpegs_filters(options: tuple[str, ...], tmp_path: Path) -> None:
-    """But for where between the pixels the sparser chroma lies: so they change slowly here."""
+    """Colours change slowly here, since the position of the subsampled chroma may differ."""
     path = tmp_path / "clip.mp4"
     source = COLOURS.format("320x240:duration=4") + ",format=yuv420p"
     tags = "setparams=range=tv:colorspace=unknown"
     if options:
         tags = "setparams=" + ("range=pc" if "pc" in options else "colorspace=bt709")
     ffmpeg("-f", "lavfi", "-i", f"{source},{tags}", *X264, *options, path)
-    assert_close(frames_of(path, 48, 56), ffmpegs_frames(path, 48, 56), 0.5)
+    assert_close(frames_of(path, 48, 56), ffmpeg_frames(path, 48, 56), 0.5)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
 @pytest.mark.parametrize("angle", [0, 90, 180, 270])
-def test_pictures_come_out_upright(angle: int, codec: str, tmp_path: Path) -> None:
+def test_frames_are_upright(angle: int, codec: str, tmp_path: Path) -> None:
     plain = moving(tmp_path / "plain.mp4", "-vf", "hue=s=0", "-c:v", codec, seconds=2)
-    path = tmp_path / "turned.mp4"
+    path = tmp_path / "rotated.mp4"
     ffmpeg("-display_rotation", angle, "-i", plain, "-c", "copy", path)
     ours = frames_of(path, 48, 64)
-    assert_close(ours, ffmpegs_frames(path, 48, 64), 1.0)
+    assert_close(ours, ffmpeg_frames(path, 48, 64), 1.0)
     if angle:
         with pytest.raises(AssertionError):
             assert_close(ours, frames_of(plain, 48, 64), 10.0)
 
 
-def test_too_many_pictures_are_refused_before_they_are_decoded(
+def test_video_over_the_length_limit_is_refused_before_decoding(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_wanted_frames", lambda *_: pytest.fail("decodes"))
-    with pytest.raises(LimitError, match=r"clip\.mp4: too_long: over 9 s of pictures") as caught:
+    monkeypatch.setattr(module, "_selected_pictures", lambda *_: pytest.fail("decodes"))
+    with pytest.raises(LimitError, match=r"clip\.mp4: too_long: over 9 s of video") as caught:
         frames_of(clip, 8, 8, replace(LIMITS, clip_seconds=9.0))
     assert caught.value.reason == "too_long"
     monkeypatch.undo()
     assert len(frames_of(clip, 8, 8, replace(LIMITS, clip_seconds=10.0))) == 10
 
 
-def test_length_limit_holds_where_only_decoding_tells_the_length(
+def test_length_limit_holds_where_only_decoding_shows_the_length(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     times = module._picture_times(clip, LIMITS)
-    unknown = replace(times, frames=0, wanted=())
+    unknown = replace(times, frames=0, selected=())
     monkeypatch.setattr(module, "_picture_times", lambda *_: unknown)
     assert len(frames_of(clip, 8, 8)) == 10
     with pytest.raises(LimitError) as caught:
@@ -157,9 +157,9 @@ def test_length_limit_holds_where_only_decoding_tells_the_length(
     assert caught.value.reason == "too_long"
 
 
-def test_too_large_pictures_are_refused(clip: Path) -> None:
-    """They are 48 x 32."""
-    with pytest.raises(LimitError, match=r"too_large: 48 x 32 are over 1,535 pixels") as caught:
+def test_frames_over_the_size_limit_are_refused(clip: Path) -> None:
+    """The frames are 48 x 32."""
+    with pytest.raises(LimitError, match=r"too_large: 48 x 32 is over 1,535 pixels") as caught:
         frames_of(clip, 8, 8, replace(LIMITS, frame_pixels=1535))
     assert caught.value.reason == "too_large"
     assert len(frames_of(clip, 8, 8, replace(LIMITS, frame_pixels=1536))) == 10
@@ -169,11 +169,11 @@ def test_too_large_pictures_are_refused(clip: Path) -> None:
 def test_pictures_that_grow_over_the_limit_are_not_decoded(
     full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The file says 32 x 32; from second 2 on its pictures are 640 x 480, and the last of the
-    small ones stays.
+    """The header states 32 x 32; from second 2 on the pictures are 640 x 480, and the last small
+    one stays on screen.
     """
     if full:
-        monkeypatch.setattr(module, "_MARKING_CODECS", frozenset())
+        monkeypatch.setattr(module, "_NONREF_CODECS", frozenset())
     content = b""
     for size in ("32x32", "640x480"):
         source = f"testsrc2=size={size}:rate=25:duration=2"
@@ -184,20 +184,20 @@ def test_pictures_that_grow_over_the_limit_are_not_decoded(
         stdin=content,
     )  # fmt: skip
     changing = frames_of(path, 8, 8)
-    stopped = frames_of(path, 8, 8, replace(LIMITS, frame_pixels=32 * 32))
-    assert len(changing) == len(stopped) == 4
-    assert np.array_equal(changing[:2], stopped[:2])
-    assert np.array_equal(stopped[2], stopped[3])
+    limited = frames_of(path, 8, 8, replace(LIMITS, frame_pixels=32 * 32))
+    assert len(changing) == len(limited) == 4
+    assert np.array_equal(changing[:2], limited[:2])
+    assert np.array_equal(limited[2], limited[3])
     assert not np.array_equal(changing[2], changing[3])
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_clip_that_takes_too_long_is_refused(
+def test_frames_over_the_time_limit_are_refused(
     full: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also one whose pictures lie within a moment."""
+    """Also a clip whose pictures lie within a fraction of a second."""
     if full:
-        monkeypatch.setattr(module, "_MARKING_CODECS", frozenset())
+        monkeypatch.setattr(module, "_NONREF_CODECS", frozenset())
     path = tmp_path / "clip.mkv"
     burst = "settb=1/1000,setpts='if(lt(N,149),N,700)'"
     moving(path, "-vf", burst, "-fps_mode", "vfr", "-enc_time_base", "1/1000")
@@ -207,41 +207,41 @@ def test_a_clip_that_takes_too_long_is_refused(
     monkeypatch.setattr(
         "trimodal.media.container.time", SimpleNamespace(monotonic=lambda: next(clock))
     )
-    with pytest.raises(LimitError, match="its pictures took over 100 s") as caught:
+    with pytest.raises(LimitError, match="decoding its frames took over 100 s") as caught:
         frames_of(path, 8, 8, replace(LIMITS, timeout_seconds=100.0))
     assert caught.value.reason == "too_slow"
     assert next(clock) in range(101, 110)
 
 
-def picture_bytes(path: Path) -> list[tuple[int, int]]:
-    """Where the pictures after the first eighth lie in the file, and how long they are."""
+def packet_positions(path: Path) -> list[tuple[int, int]]:
+    """Offset and size in the file of the packets after the first eighth."""
     with av.open(str(path)) as container:
-        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
-    return places[len(places) // 8 :]
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+    return packets[len(packets) // 8 :]
 
 
 @pytest.mark.parametrize("seed", [0, 7, 11, 20, 24, 33, 41, 56])
-def test_damaged_pictures_cost_no_other_frame(seed: int, tmp_path: Path) -> None:
-    """No crash, as many frames as before, and skipping makes no difference to them."""
+def test_damaged_pictures_affect_no_other_frame(seed: int, tmp_path: Path) -> None:
+    """No crash, the same number of frames, and equal frames with and without skipping."""
     path = moving(tmp_path / "clip.mp4", "-bf", "3", "-g", "30", "-preset", "veryfast")
-    whole = frames_of(path, 96, 128)
+    intact = frames_of(path, 96, 128)
     content = bytearray(path.read_bytes())
     rng = random.Random(seed)  # noqa: S311
-    for position, size in rng.sample(picture_bytes(path), 8):
+    for position, size in rng.sample(packet_positions(path), 8):
         start = position + rng.randrange(5, max(6, size // 2))
         stop = min(position + size, start + rng.choice([1, 8, 60]))
         content[start:stop] = rng.randbytes(stop - start)
     path.write_bytes(content)
     damaged = frames_of(path, 96, 128)
-    assert damaged.shape == whole.shape
+    assert damaged.shape == intact.shape
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_MARKING_CODECS", frozenset())
+        patch.setattr(module, "_NONREF_CODECS", frozenset())
         full = frames_of(path, 96, 128)
     assert np.array_equal(damaged, full)
-    assert not np.array_equal(damaged, whole)
+    assert not np.array_equal(damaged, intact)
 
 
-def test_pictures_that_are_all_noise_are_corrupt(clip: Path, tmp_path: Path) -> None:
+def test_video_of_noise_is_corrupt(clip: Path, tmp_path: Path) -> None:
     content = bytearray(clip.read_bytes())
     with av.open(str(clip)) as container:
         for packet in container.demux(video=0):
@@ -249,13 +249,13 @@ def test_pictures_that_are_all_noise_are_corrupt(clip: Path, tmp_path: Path) -> 
                 content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path = tmp_path / "noise.mp4"
     path.write_bytes(content)
-    with pytest.raises(MediaError, match="not one picture") as caught:
+    with pytest.raises(MediaError, match="no frame of it") as caught:
         frames_of(path, 8, 8)
     assert caught.value.reason == "corrupt"
 
 
 @pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
-def test_first_picture_that_comes_late_is_shown_from_the_start(codec: str, tmp_path: Path) -> None:
+def test_late_first_picture_is_shown_from_the_start(codec: str, tmp_path: Path) -> None:
     steps = write_steps(tmp_path / "steps.mp4", seconds=3)
     path = tmp_path / "late.mp4"
     ffmpeg(
@@ -277,7 +277,7 @@ def test_a_single_picture_fills_the_time_it_is_shown(
 @pytest.mark.parametrize("front", [False, True])
 @pytest.mark.parametrize("share", [0.02, 0.5])
 def test_truncated_files_are_refused(front: bool, share: float, clip: Path, tmp_path: Path) -> None:
-    """Also those whose table of contents stands in front: the pictures after it are missing."""
+    """Also those whose index is at the start and whose pictures after it are missing."""
     whole = tmp_path / "whole.mp4"
     ffmpeg("-i", clip, "-c", "copy", *(["-movflags", "+faststart"] if front else []), whole)
     path = tmp_path / "cut.mp4"
@@ -288,13 +288,13 @@ def test_truncated_files_are_refused(front: bool, share: float, clip: Path, tmp_
 
 
 def test_first_frame_comes_before_the_rest_is_decoded(tmp_path: Path) -> None:
-    """What is damaged later does not matter to it."""
+    """Damage later in the file does not affect it."""
     path = moving(tmp_path / "clip.mkv", "-g", "25")
     first = frames_of(path, 96, 128)[0]
     with av.open(str(path)) as container:
-        places = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
+        packets = [(p.pos, p.size) for p in container.demux(video=0) if p.size]
     content = bytearray(path.read_bytes())
-    for position, size in places[50:]:
+    for position, size in packets[50:]:
         content[position + 12 : position + size] = bytes(max(0, size - 12))
     path.write_bytes(content)
     frames = decode_frames(path, 96, 128, LIMITS)

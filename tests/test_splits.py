@@ -1,4 +1,4 @@
-"""Which clips validate: the authors' choice, always enough, and no video on both sides."""
+"""The validation split: the authors' choice, large enough, and no video on both sides."""
 
 import random
 from pathlib import Path
@@ -14,7 +14,7 @@ from trimodal.core.manifest import write_manifest
 from trimodal.core.records import Clip
 from trimodal.download.probe import inspect
 from trimodal.preprocess.extract import extract
-from trimodal.preprocess.splits import hold_out, keep_videos_whole
+from trimodal.preprocess.splits import hold_out, keep_videos_together
 
 
 def authors_split(names: list[str], share: float) -> tuple[list[str], list[str]]:
@@ -22,8 +22,8 @@ def authors_split(names: list[str], share: float) -> tuple[list[str], list[str]]
     shuffled = sorted(names)
     random.seed(2020)
     random.shuffle(shuffled)
-    held = int(share * len(shuffled))
-    return shuffled[: len(shuffled) - held], shuffled[len(shuffled) - held :]
+    count = int(share * len(shuffled))
+    return shuffled[: len(shuffled) - count], shuffled[len(shuffled) - count :]
 
 
 @pytest.mark.parametrize("count", [20, 30, 100, 1234])
@@ -46,7 +46,7 @@ def test_another_seed_holds_out_others() -> None:
     assert hold_out(names, 0.1, 2020)[1] != hold_out(names, 0.1, 2021)[1]
 
 
-def test_clips_of_a_video_that_validates_leave_training() -> None:
+def test_clips_that_share_a_video_with_validation_leave_training() -> None:
     names = sorted(f"clip{i}" for i in range(100))
     train, val = hold_out(names, 0.1, 2020)
     youtube_ids = {name: name for name in names}
@@ -54,19 +54,19 @@ def test_clips_of_a_video_that_validates_leave_training() -> None:
     youtube_ids[val[5]] = youtube_ids[val[4]]
     youtube_ids[train[7]] = youtube_ids[train[8]]
     moved = {train[3], train[50]}
-    kept, held = keep_videos_whole(train, val, youtube_ids)
-    assert kept == [name for name in train if name not in moved]
-    assert held == sorted({*val, *moved})
+    train_after, val_after = keep_videos_together(train, val, youtube_ids)
+    assert train_after == [name for name in train if name not in moved]
+    assert val_after == sorted({*val, *moved})
 
 
-def test_videos_that_occur_once_and_unknown_ones_stay_where_the_rule_put_them() -> None:
+def test_videos_that_occur_once_and_unknown_ones_are_not_moved() -> None:
     names = sorted(f"clip{i}" for i in range(100))
     split = hold_out(names, 0.1, 2020)
-    assert keep_videos_whole(*split, {name: name for name in names}) == split
-    assert keep_videos_whole(*split, dict.fromkeys(names, "")) == split
+    assert keep_videos_together(*split, {name: name for name in names}) == split
+    assert keep_videos_together(*split, dict.fromkeys(names, "")) == split
 
 
-def test_extract_splits_no_video(tiny_data: TinyData, tmp_path: Path) -> None:
+def test_extract_keeps_videos_together(tiny_data: TinyData, tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4", seconds=2)
     names = [f"clip{i}" for i in range(6)]
     train, val = hold_out(names, 0.1, 2020)
