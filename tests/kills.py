@@ -65,10 +65,8 @@ class Pace:
         self.work = max(self.work, 0.05)
 
 
-def paces(repository: Repository) -> dict[str, Pace]:
-    """Runs the pipeline undisturbed, and once more with everything done."""
-    first = _durations(repository, "repro")
-    again = _durations(repository, "repro", "--force")
+def paces(first: Mapping[str, float], again: Mapping[str, float]) -> dict[str, Pace]:
+    """From the durations of an undisturbed run, and of one more with everything done."""
     return {
         name: Pace(
             start=min(again[name], first[name]) if name != "evaluate" else 0.0,
@@ -79,7 +77,8 @@ def paces(repository: Repository) -> dict[str, Pace]:
     }
 
 
-def _durations(repository: Repository, *command: str) -> dict[str, float]:
+def durations(repository: Repository, *command: str) -> dict[str, float]:
+    """The seconds that each stage's process takes in a command of DVC."""
     seconds: dict[str, float] = {}
     with _running(repository, *command) as repro:
         while repro.poll() is None:
