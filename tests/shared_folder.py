@@ -14,8 +14,8 @@ from filelock import FileLock
 def built_once(
     factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]
 ) -> Iterator[Path]:
-    """The folder ``name``, which ``build`` fills the first time; all processes of pytest-xdist share
-    it. None of them enters the context while another one is in it.
+    """The folder ``name``, which ``build`` fills the first time. pytest-xdist's processes share it;
+    none of them enters the context while another one is in it.
     """
     root = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
