@@ -21,7 +21,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test table real choices bench growth nightly audit fuzz licences clean
+.PHONY: repro test types tests table real choices bench growth nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -30,8 +30,13 @@ repro: $(VENV)/.installed
 test: $(VENV)/.installed
 	ruff format --check .
 	ruff check .
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+types: $(VENV)/.installed
 	mypy
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+tests: $(VENV)/.installed
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
 
 table: $(VENV)/.installed
 	trimodal experiments table1 --seeds 1 2 3

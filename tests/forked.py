@@ -50,9 +50,12 @@ class Forked:
         self._process.join(timeout)
         if self._process.exitcode is None:
             raise subprocess.TimeoutExpired(self.args, timeout)
+        texts = []
         for file in (self._out, self._err):
-            file.seek(0)
-        return self._out.read().decode(), self._err.read().decode()
+            with file:
+                file.seek(0)
+                texts.append(file.read().decode())
+        return texts[0], texts[1]
 
     def __enter__(self) -> Self:
         return self
