@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # what each process's first optimizer imports: so forked ones have it
 from hypothesis import settings
 from model_fixtures import Tool, make_tool
 from report_fixtures import Evaluated, make_evaluated

@@ -16,8 +16,6 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Self
 
-import torch._dynamo  # noqa: F401 - what an optimizer imports when it is made
-
 
 class Forked:
     """As much of subprocess.Popen as tests of stages use."""
