@@ -10,7 +10,8 @@
 #              the captions stage at paper scale (12 GB of disk, 30 min)
 # make growth  the cost per clip with 1,000, 10,000 and 100,000 clips (2 h)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
-# make nightly the pipeline killed eighty times, at random moments of every stage (20 min)
+# make nightly the long tests: the pipeline killed eighty times, all real clips decoded, Ray, the
+#              margins compared by DVC experiments, memory of a 20-minute clip (25 min)
 # make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
 # make licences  write docs/dependencies.md anew
 # make clean   remove what the pipeline made (not the environment)

@@ -36,9 +36,12 @@ def _workers_are_forked_from_a_loaded_process() -> Iterator[None]:
     """Python's fork server does not get this process's sys.path: without an environment variable it
     cannot preload a module of the tests, and each worker would import all that it needs itself.
     """
-    ensure_running = ForkServer.ensure_running
+    ensure_running, here = ForkServer.ensure_running, os.getpid()
 
     def ensure_loaded(self: ForkServer) -> None:
+        if os.getpid() != here:  # a stage in a forked process has a fork server of its own
+            ensure_running(self)
+            return
         tests = Path(__file__).parent
         path = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
         with pytest.MonkeyPatch.context() as patch:
