@@ -10,7 +10,8 @@
 #              the captions stage at paper scale (12 GB of disk, 30 min)
 # make growth  the cost per clip with 1,000, 10,000 and 100,000 clips (2 h)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
-# make nightly the pipeline killed eighty times, at random moments of every stage (20 min)
+# make nightly the long tests: the pipeline killed eighty times, all real clips decoded, Ray, the
+#              margins compared by DVC experiments, memory of a 20-minute clip (25 min)
 # make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
 # make licences  write docs/dependencies.md anew
 # make clean   remove what the pipeline made (not the environment)
@@ -21,7 +22,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: repro test table real choices bench growth nightly audit fuzz licences clean
+.PHONY: repro test types tests table real choices bench growth nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
@@ -30,8 +31,13 @@ repro: $(VENV)/.installed
 test: $(VENV)/.installed
 	ruff format --check .
 	ruff check .
+	@$(MAKE) --no-print-directory --jobs 2 types tests
+
+types: $(VENV)/.installed
 	mypy
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
+tests: $(VENV)/.installed
+	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
 
 table: $(VENV)/.installed
 	trimodal experiments table1 --seeds 1 2 3

@@ -2,10 +2,14 @@
 the property tests in every run.
 """
 
+import os
 from collections.abc import Iterator
+from multiprocessing.forkserver import ForkServer
+from pathlib import Path
 
 import pytest
 import torch
+import torch._dynamo  # what each process's first optimizer imports: so forked ones have it
 from hypothesis import settings
 from model_fixtures import Tool, make_tool
 from report_fixtures import Evaluated, make_evaluated
@@ -21,6 +25,33 @@ def _one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+# What takes seconds to import among what the tests' own modules need.
+LOADED_ONCE = ["pytest", "training_fixtures", "trimodal.download.download"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _workers_are_forked_from_a_loaded_process() -> Iterator[None]:
+    """Python's fork server does not get this process's sys.path: without an environment variable it
+    cannot preload a module of the tests, and each worker would import all that it needs itself.
+    """
+    ensure_running, here = ForkServer.ensure_running, os.getpid()
+
+    def ensure_loaded(self: ForkServer) -> None:
+        if os.getpid() != here:  # a stage in a forked process has a fork server of its own
+            ensure_running(self)
+            return
+        tests = Path(__file__).parent
+        path = [str(tests), str(tests.parent), os.environ.get("PYTHONPATH", "")]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PYTHONPATH", os.pathsep.join(path))
+            patch.setattr(self, "_preload_modules", [*LOADED_ONCE, *self._preload_modules])
+            ensure_running(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ForkServer, "ensure_running", ensure_loaded)
+        yield
 
 
 @pytest.fixture(scope="session")

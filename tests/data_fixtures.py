@@ -14,6 +14,17 @@ from trimodal.parallel.journal import FOLDER
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data"
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")
+# Decoding all of them in full takes long.
+six_real_clips_or_all = pytest.mark.parametrize(
+    "count", [6, pytest.param(60, marks=pytest.mark.nightly)]
+)
+
+
+def real_clips(count: int) -> list[Path]:
+    """That number of the 60 real clips, from all over the list."""
+    paths = sorted((REAL / "clips").glob("*.mp4"))
+    assert len(paths) == 60
+    return paths[:: 60 // count]
 
 
 def write_clip(

@@ -65,10 +65,8 @@ class Pace:
         self.work = max(self.work, 0.05)
 
 
-def paces(repository: Repository) -> dict[str, Pace]:
-    """Runs the pipeline undisturbed, and once more with everything done."""
-    first = _durations(repository, "repro")
-    again = _durations(repository, "repro", "--force")
+def paces(first: Mapping[str, float], again: Mapping[str, float]) -> dict[str, Pace]:
+    """From the durations of an undisturbed run, and of one more with everything done."""
     return {
         name: Pace(
             start=min(again[name], first[name]) if name != "evaluate" else 0.0,
@@ -79,11 +77,13 @@ def paces(repository: Repository) -> dict[str, Pace]:
     }
 
 
-def _durations(repository: Repository, *command: str) -> dict[str, float]:
+def durations(repository: Repository, *command: str) -> dict[str, float]:
+    """The seconds that each stage's process takes in a command of DVC."""
     seconds: dict[str, float] = {}
+    found = None
     with _running(repository, *command) as repro:
         while repro.poll() is None:
-            if found := _stage_process(repro):
+            if found := _stage_process(repro, found):
                 seconds[found[0]] = time.time() - found[1].create_time()
             time.sleep(0.02)
     assert repro.returncode == 0, _said(repository)
@@ -125,8 +125,9 @@ def _kill_one(
 ) -> bool:  # fmt: skip
     """Kills once; False if the pipeline ended before."""
     passed: set[str] = set()
+    found = None
     while repro.poll() is None:
-        found = _stage_process(repro)
+        found = _stage_process(repro, found)
         if found is None or found[0] in passed:
             time.sleep(0.02)
             continue
@@ -212,8 +213,17 @@ def _said(repository: Repository) -> str:
     return (repository.temporary / "said").read_text(errors="replace")
 
 
-def _stage_process(repro: "subprocess.Popen[bytes]") -> tuple[str, psutil.Process] | None:
-    """The stage that runs now."""
+def _stage_process(
+    repro: "subprocess.Popen[bytes]", before: tuple[str, psutil.Process] | None
+) -> tuple[str, psutil.Process] | None:
+    """The stage that runs now; it is not looked for while the one before still runs, as a search
+    reads all processes of the machine.
+    """
+    try:
+        if before and before[1].status() != psutil.STATUS_ZOMBIE:
+            return before
+    except psutil.NoSuchProcess:
+        pass
     try:
         for process in psutil.Process(repro.pid).children(recursive=True):
             command = process.cmdline()

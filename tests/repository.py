@@ -28,11 +28,24 @@ Run = Callable[..., str]
 
 @dataclass(frozen=True)
 class Repository:
-    """A git repository of its own, and the environment in which its commands run."""
+    """A git repository of its own, whose commands have their temporary files in a folder; its path
+    must be short (sockets lie in it).
+    """
 
     folder: Path
-    environment: dict[str, str]
     temporary: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """In which its commands run, without this machine's settings of git and DVC."""
+        return os.environ | {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "GIT_CONFIG_GLOBAL": os.devnull,
+            "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost",
+            "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost",
+            "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(self.folder / ".site"),
+            "TMPDIR": str(self.temporary),
+        }  # fmt: skip
 
     def run(self, *command: str) -> str:
         """Runs a command, which must succeed, and returns what it printed."""
@@ -43,22 +56,17 @@ class Repository:
         assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
 
+    def commit(self, message: str) -> None:
+        """Commits all that git does not ignore."""
+        self.run("git", "add", "-A")
+        self.run("git", "commit", "--quiet", "--message", message)
+
 
 def make_repository(
     folder: Path, changes: Mapping[str, Mapping[str, Any]], temporary: Path
 ) -> Repository:
-    """Commits the project's files with params at the TINY scale and some changes of it; their
-    temporary files go to a folder, whose path must be short (sockets lie in it).
-    """
+    """Commits the project's files with params at the TINY scale and some changes of it."""
     folder.mkdir(parents=True)
-    environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "GIT_CONFIG_GLOBAL": os.devnull,
-        "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost",
-        "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost",
-        "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(folder / ".site"),
-        "TMPDIR": str(temporary),
-    }  # fmt: skip
     for name in ("trimodal", "pipeline", "params"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "metrics/comparison.json", ".dvc/config"):
@@ -71,8 +79,7 @@ def make_repository(
     (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     with (folder / ".gitignore").open("a") as ignored:
         ignored.write("\n.site/\n")
-    repository = Repository(folder, environment, temporary)
+    repository = Repository(folder, temporary)
     repository.run("git", "init", "--quiet")
-    repository.run("git", "add", "-A")
-    repository.run("git", "commit", "--quiet", "--message", "tiny")
+    repository.commit("tiny")
     return repository

@@ -67,6 +67,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.nightly
 def test_the_papers_comparison_is_run_and_read_back(project: Path) -> None:
     text = run_table1([2, 1])
     assert "| VM-ranking loss, image + audio |" in text

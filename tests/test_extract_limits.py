@@ -109,6 +109,7 @@ print(len(rows[0]["frame_offsets"]), rows[0]["mel_columns"], int(peak[1]) // 100
 """
 
 
+@pytest.mark.nightly
 def test_twenty_minutes_need_under_400_mb(tmp_path: Path) -> None:
     path = tmp_path / "long.mp4"
     ffmpeg(

@@ -15,7 +15,8 @@ import pytest
 import yaml
 from configs import MACHINE
 from evaluation_fixtures import config as evaluation
-from ranks import on_ranks
+from forked import Forked
+from ranks import free_port, on_ranks
 from test_resume import CONFIG, LOSS, MODEL, results
 from torch.distributed.run import get_args_parser
 from training_fixtures import TinyData
@@ -86,8 +87,8 @@ def a_rank_of(process: "subprocess.Popen[str]", rank: int) -> psutil.Process:
     return ranks[0]
 
 
-def killed_and_resumed(data: TinyData, folder: Path) -> None:
-    """A run on two ranks, of which one is killed after the first step, and its resumption."""
+def killed(data: TinyData, folder: Path) -> list[str]:
+    """A run on two ranks of which one is killed after the first step; returns its command."""
     command = stage_command(data, folder)
     job = start(command, folder)
     while not (folder / "run.safetensors").exists():
@@ -99,17 +100,39 @@ def killed_and_resumed(data: TinyData, folder: Path) -> None:
     assert job.returncode == 1
     assert "train: process 2 of 2 died of signal 9 (Killed); the others were terminated" in errors
     assert not victim.is_running()
-    again = start(command, folder)
-    out, errors = again.communicate(timeout=60)
-    assert again.returncode == 0, errors
+    return command
+
+
+def assert_resumed(out: str) -> None:
     assert "resumes after step" in out
     assert out.count("train: 2 epochs on 2 x cpu") == 1  # one rank logs
+
+
+def killed_and_resumed(data: TinyData, folder: Path) -> None:
+    """A run on two ranks of which one is killed, and its resumption."""
+    again = start(killed(data, folder), folder)
+    out, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
+    assert_resumed(out)
 
 
 def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_resumes(
     tiny_data: TinyData, tmp_path: Path
 ) -> None:
-    killed_and_resumed(tiny_data, tmp_path / "run")
+    """It resumes in forked ranks, in the environment that torchrun gives."""
+    _, _, module, *arguments = killed(tiny_data, tmp_path / "run")
+    port = str(free_port())
+    job = {
+        "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+    }  # fmt: skip
+    ranks = [
+        Forked(module, *arguments, cwd=tmp_path, env={**job, "RANK": rank, "LOCAL_RANK": rank})
+        for rank in ("0", "1")
+    ]
+    outputs = [rank.communicate(timeout=60) for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [0, 0], outputs
+    assert_resumed("".join(out for out, _ in outputs))
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 

@@ -12,17 +12,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from repository import Run, make_repository
+from repository import Run
+from undisturbed import copy_undisturbed
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     """A git repository with the project's files and tiny params, reproduced once."""
-    folder = tmp_path_factory.mktemp("tiny")
-    tiny = make_repository(folder / "repository", {}, Path(gettempdir()))
-    tiny.run("dvc", "repro")
-    tiny.run("git", "add", "-A")
-    tiny.run("git", "commit", "--quiet", "--message", "results")
+    folder = tmp_path_factory.mktemp("pipeline") / "repository"
+    tiny = copy_undisturbed(tmp_path_factory, folder, Path(gettempdir()))
     return tiny.folder, tiny.run
 
 
@@ -56,9 +54,9 @@ def test_every_output_is_there_and_sound(repository: tuple[Path, Run]) -> None:
     modalities = ("text", "image", "audio")
     assert set(metrics["directions"]) == {f"{a}_to_{b}" for a, b in permutations(modalities, 2)}
     audit = json.loads((folder / "metrics/audit.json").read_text())
-    assert audit["queries"] == audit["gallery"] == 4
+    assert audit["queries"] == audit["gallery"] == 8
     ranks = pq.read_table(folder / "data/evaluation/ranks.parquet")
-    assert len(ranks) == 4
+    assert len(ranks) == 8
     assert (folder / "metrics/report/report.md").read_text().count("ours:") == 2
     assert not list(folder.rglob("*.tmp"))
 

@@ -108,11 +108,13 @@ def extracted(manifest: Path, out: Path, machine: MachineConfig) -> dict[str, by
     return contents(out)
 
 
+@pytest.mark.nightly
 def test_a_cluster_without_nodes_is_an_error(cluster: Any) -> None:
     with pytest.raises(ExecutorError, match="no node with a CPU core"):
         list(map_in_order(on(cluster), frame_count, [1.0]))
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("node")
 def test_a_jobs_own_error_is_raised_here(cluster: Any) -> None:
     with pytest.raises(DataError, match="is neither a folder") as caught:
@@ -120,12 +122,14 @@ def test_a_jobs_own_error_is_raised_here(cluster: Any) -> None:
     assert any("On a node of the cluster" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("node")
 def test_results_are_in_the_order_of_the_jobs(cluster: Any) -> None:
     jobs = [float(number) for number in range(60)]
     assert list(map_in_order(on(cluster), frame_count, jobs)) == [*map(frame_count, jobs)]
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("node")
 def test_a_crash_goes_to_on_crash_or_ends_the_run(cluster: Any) -> None:
     """The job kills its process with SIGSEGV."""
@@ -187,6 +191,7 @@ sys.exit("ray" in sys.modules)
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("node")
 def test_a_node_without_ffmpeg_is_named(cluster: Any, manifest: Path, tmp_path: Path) -> None:
     other = add_node(cluster, env_vars={"IMAGEIO_FFMPEG_EXE": "/no/such/ffmpeg"})
@@ -217,6 +222,7 @@ def test_download_and_captions_make_the_same_bytes(
     assert remote == local
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures("node")
 def test_shards_are_the_same_as_locally_even_if_a_node_is_killed(
     cluster: Any, manifest: Path, tmp_path: Path, caplog: Any

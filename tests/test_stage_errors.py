@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import psutil
 import pytest
 import yaml
+from forked import Forked
 from repository import ROOT, TINY
 
 from trimodal.media import container as media
@@ -51,12 +52,9 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
-def start_stage(folder: Path, stage: str, **others: Any) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", f"pipeline.{stage}", "--params", "params.yaml", *ARGUMENTS[stage]],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)} | others.pop("env", {}),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **others,
-    )  # fmt: skip
+def start_stage(folder: Path, stage: str, **others: Any) -> Forked:
+    command = (f"pipeline.{stage}", "--params", "params.yaml", *ARGUMENTS[stage])
+    return Forked(*command, cwd=folder, **others)
 
 
 def run_stage(folder: Path, stage: str, **others: Any) -> "subprocess.CompletedProcess[str]":
@@ -151,7 +149,7 @@ def test_a_full_disk_in_download(copy: Path) -> None:
 
 
 def without_rights_of_root() -> None:
-    """File modes apply to this process and its children, even if it runs as root."""
+    """File modes apply to the program that is executed next, even if it runs as root."""
     if os.geteuid() == 0:
         library = ctypes.CDLL(None, use_errno=True)
         if library.prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
@@ -166,43 +164,44 @@ def test_a_folder_without_write_permission(stage: str, folder: str, copy: Path) 
         set_params(copy, extract={"jpeg_quality": 50}, captions={"jpeg_quality": 50})
     path = copy / folder
     mode = path.stat().st_mode
+    command = [sys.executable, "-m", f"pipeline.{stage}", "--params", "params.yaml"]
+    command += ARGUMENTS[stage]
     path.chmod(stat.S_IRUSR | stat.S_IXUSR)
     try:
-        done = run_stage(copy, stage, preexec_fn=without_rights_of_root)
+        done = subprocess.run(
+            command, cwd=copy, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+            text=True, timeout=120, check=False, preexec_fn=without_rights_of_root,
+        )  # fmt: skip
     finally:
         path.chmod(mode)
     refused(done, f"{stage}: ", "Permission denied", "finished work is kept")
 
 
-def run_extract_that_raises(folder: Path, error: str) -> "subprocess.CompletedProcess[str]":
-    """Runs the stage; reading the manifest raises ``error``, a Python expression."""
-    script = (
-        "import runpy, trimodal.preprocess.extract as e\n"
-        f"def raising(*_, **__): raise {error}\n"
-        "e.read_manifest = raising\n"
-        "runpy.run_module('pipeline.extract', run_name='__main__')\n"
-    )
-    return subprocess.run(
-        [sys.executable, "-c", script, "--params", "params.yaml", *ARGUMENTS["extract"]],
-        cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
+def run_extract_that_raises(folder: Path, error: Exception) -> "subprocess.CompletedProcess[str]":
+    """Runs the stage; reading the manifest raises ``error``."""
+
+    def raising(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trimodal.preprocess.extract.read_manifest", raising)
+        return run_stage(folder, "extract")
 
 
 def test_too_little_memory(copy: Path) -> None:
     refused(
-        run_extract_that_raises(copy, "MemoryError"),
+        run_extract_that_raises(copy, MemoryError()),
         "extract: out of memory; finished work is kept: run dvc repro again",
     )
 
 
 def test_a_bug_shows_a_traceback(copy: Path) -> None:
-    done = run_extract_that_raises(copy, "ValueError('a bug')")
+    done = run_extract_that_raises(copy, ValueError("a bug"))
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
 
-def killed_worker(stage: "subprocess.Popen[str]", named: str) -> None:
+def killed_worker(stage: Forked, named: str) -> None:
     """Sends SIGKILL, as the out-of-memory killer does, to the first worker that appears."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and stage.poll() is None:

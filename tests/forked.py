@@ -1,0 +1,97 @@
+"""``python -m module`` in a process forked from this one, which has PyTorch loaded already; a new
+interpreter would take seconds to import it.
+"""
+
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from multiprocessing import forkserver
+from pathlib import Path
+from tempfile import TemporaryFile
+from types import TracebackType
+from typing import IO, Self
+
+
+class Forked:
+    """As much of subprocess.Popen as tests of stages use."""
+
+    def __init__(
+        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None,
+        preexec_fn: Callable[[], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.args = [sys.executable, "-m", module, *arguments]
+        self._out, self._err = TemporaryFile(), TemporaryFile()  # noqa: SIM115 - closed in close
+        self._process = multiprocessing.get_context("fork").Process(
+            target=_run,
+            args=(self.args, cwd, {**os.environ, **(env or {})}, preexec_fn, self._out, self._err),
+        )
+        self._process.start()
+        self.pid = self._process.ident
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Waits, and returns what was written to standard output and error."""
+        self._process.join(timeout)
+        if self._process.exitcode is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        texts = []
+        for file in (self._out, self._err):
+            with file:
+                file.seek(0)
+                texts.append(file.read().decode())
+        return texts[0], texts[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self._process.join()
+        self._out.close()
+        self._err.close()
+
+
+def _run(
+    command: list[str], cwd: Path, environment: dict[str, str],
+    preexec_fn: Callable[[], None] | None, out: IO[bytes], err: IO[bytes],
+) -> None:  # fmt: skip
+    """What a new interpreter would do; multiprocessing turns SystemExit into the exit code."""
+    for number, file in ((1, out), (2, err)):
+        os.dup2(file.fileno(), number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    warnings.resetwarnings()
+    warnings.simplefilter("ignore")
+    _forget_fork_server()
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(cwd)
+    if preexec_fn:
+        preexec_fn()
+    _, _, module, *arguments = command
+    sys.argv, sys.orig_argv = [module, *arguments], command
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _forget_fork_server() -> None:
+    """Workers shall be below this process and not below its parent."""
+    server = forkserver._forkserver  # type: ignore[attr-defined]
+    if server._forkserver_alive_fd is not None:
+        os.close(server._forkserver_alive_fd)
+    server._forkserver_alive_fd = server._forkserver_address = server._forkserver_pid = None

@@ -1,0 +1,47 @@
+"""A run of the whole pipeline through DVC at a tiny scale, which several tests begin with."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from kills import Pace, durations, paces
+from repository import Repository, make_repository
+from shared_folder import built_once
+
+World = Mapping[str, Mapping[str, Any]]
+# Many small clips and shards, and steps enough to be killed between.
+WORLD: World = {
+    "demo": {"clips": 56},
+    "extract": {"clips_per_shard": 4},
+    "captions": {"images_per_shard": 8},
+    "train": {"epochs": 3, "steps_per_epoch": 8},
+    "machine": {"checkpoint_every_steps": 3},
+}
+
+
+def run_undisturbed(folder: Path, world: World = WORLD) -> None:
+    """A repository, reproduced and committed, and beside it what its stages took: the first time,
+    and with everything done (but the report, which is never killed).
+    """
+    with TemporaryDirectory(prefix="quiet-") as temporary:
+        repository = make_repository(folder / "repository", world, Path(temporary))
+        first = durations(repository, "repro")
+        again = durations(repository, "repro", "--force", "evaluate")
+        repository.commit("results")
+    (folder / "seconds.json").write_text(json.dumps([first, again]))
+
+
+def copy_undisturbed(factory: pytest.TempPathFactory, folder: Path, temporary: Path) -> Repository:
+    """A repository in which WORLD is reproduced and committed."""
+    with built_once(factory, "undisturbed", run_undisturbed) as built:
+        shutil.copytree(built / "repository", folder, symlinks=True)
+    return Repository(folder, temporary)
+
+
+def paces_in(folder: Path) -> dict[str, Pace]:
+    """How fast the stages were."""
+    return paces(*json.loads((folder / "seconds.json").read_text()))
