@@ -9,26 +9,35 @@ import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Self
 
+from repository import ROOT
+
 
 class Forked:
     """As much of subprocess.Popen as tests of stages use."""
 
     def __init__(
-        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None,
+        self, module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None,
         preexec_fn: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self.args = [sys.executable, "-m", module, *arguments]
         self._out, self._err = TemporaryFile(), TemporaryFile()  # noqa: SIM115 - closed in close
         self._process = multiprocessing.get_context("fork").Process(
             target=_run,
-            args=(self.args, cwd, {**os.environ, **(env or {})}, preexec_fn, self._out, self._err),
+            args=(
+                self.args,
+                cwd,
+                os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
+                preexec_fn,
+                self._out,
+                self._err,
+            ),
         )
         self._process.start()
         self.pid = self._process.ident

@@ -103,7 +103,8 @@ def test_the_command_that_dvc_refuses_is_named() -> None:
         experiments._dvc("exp", "remove", "nothing")
 
 
-def test_a_revision_without_results_is_named(project: Path) -> None:
+def test_results_are_read_at_a_revision_or_named_as_missing(project: Path) -> None:
+    assert (run_at("HEAD").ranks["image"] == run_at("workspace").ranks["image"]).all()
     with pytest.raises(ExperimentError, match=r"nowhere: no data/evaluation/ranks\.parquet"):
         run_at("nowhere")
     (project / "data/evaluation/ranks.parquet").unlink()
