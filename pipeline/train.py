@@ -12,9 +12,7 @@ def main() -> None:
     parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
     parser.add_argument("--images", type=Path, required=True, help="in: image shards")
     parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
-    parser.add_argument(
-        "--resume", type=Path, required=True, help="in and out: the state to resume from"
-    )
+    parser.add_argument("--resume", type=Path, required=True, help="in and out: the run's state")
     parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
     args = parser.parse_args()
 

@@ -7,6 +7,8 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+from trimodal.core.errors import UserError
+
 MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
 STORE = "data/search"
 
@@ -45,7 +47,7 @@ def main() -> None:
             _serve(args)
         else:
             _export(args)
-    except (ValueError, OSError, RuntimeError) as error:
+    except (UserError, OSError) as error:
         print(f"trimodal: {error}", file=sys.stderr)
         sys.exit(1)
 
