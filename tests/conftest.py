@@ -6,14 +6,15 @@ import os
 from collections.abc import Iterator
 from multiprocessing.forkserver import ForkServer
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-import torch._dynamo  # what each process's first optimizer imports: so forked ones have it
 from hypothesis import settings
-from model_fixtures import Tool, make_tool
-from report_fixtures import Evaluated, make_evaluated
-from training_fixtures import TinyData, make_tiny_data
+
+if TYPE_CHECKING:  # xdist's controller, which runs no test, loads this file too
+    from model_fixtures import Tool
+    from report_fixtures import Evaluated
+    from training_fixtures import TinyData
 
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
@@ -21,6 +22,9 @@ settings.load_profile("repeatable")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> Iterator[None]:
+    import torch
+    import torch._dynamo  # what each process's first optimizer imports: so forked ones have it
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -55,15 +59,21 @@ def _workers_are_forked_from_a_loaded_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> TinyData:
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> "TinyData":
+    from training_fixtures import make_tiny_data
+
     return make_tiny_data(tmp_path_factory.mktemp("tiny_data"))
 
 
 @pytest.fixture(scope="session")
-def tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+def tool(tiny_data: "TinyData", tmp_path_factory: pytest.TempPathFactory) -> "Tool":
+    from model_fixtures import make_tool
+
     return make_tool(tiny_data, tmp_path_factory.mktemp("model") / "trimodal.safetensors")
 
 
 @pytest.fixture(scope="session")
-def evaluated(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
+def evaluated(tiny_data: "TinyData", tmp_path_factory: pytest.TempPathFactory) -> "Evaluated":
+    from report_fixtures import make_evaluated
+
     return make_evaluated(tiny_data, tmp_path_factory.mktemp("evaluated"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from configs import MACHINE
+from configs import MACHINE, PARAMS
 from data_fixtures import contents
 
 from trimodal.core.shards import ShardResult
@@ -240,8 +240,10 @@ import sys
 from functools import partial
 from pathlib import Path
 
-from configs import MACHINE
 from dataclasses import replace
+
+from trimodal.core.config import load_section
+from trimodal.core.machine import MachineConfig
 from trimodal.parallel.journal import make_shards
 
 if __name__ == "__main__":
@@ -249,7 +251,8 @@ if __name__ == "__main__":
 
     out = Path(sys.argv[1])
     jobs = [work.Job(out / f"s-{number}.tar") for number in range(4)]
-    machine = replace(MACHINE, workers=2)
+    params = load_section(Path(sys.argv[2]), "machine", MachineConfig)
+    machine = replace(params, workers=2)
     make = partial(work.make, "settings")
     results = make_shards(make, jobs, out, settings="", machine=machine)
     print(json.dumps([row for result in results for row in result.rows]))
@@ -261,10 +264,9 @@ def test_the_module_that_does_the_work_is_imported_once_for_all_workers(tmp_path
     (tmp_path / "work.py").write_text(WORK)
     (tmp_path / "run.py").write_text(RUN)
     (tmp_path / "out").mkdir()
-    tests = Path(__file__).parent
-    path = os.pathsep.join(map(str, [tmp_path, tests, tests.parent]))
+    path = os.pathsep.join(map(str, [tmp_path, PARAMS.parent]))
     done = subprocess.run(
-        [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "out")],
+        [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "out"), str(PARAMS)],
         capture_output=True, text=True, check=True, env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
     rows = json.loads(done.stdout)
