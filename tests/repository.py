@@ -68,7 +68,7 @@ def make_repository(
     """Commits the project's files with params at the TINY scale and some changes of it."""
     folder.mkdir(parents=True)
     for name in ("trimodal", "pipeline", "params"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name)  # compiled files too: git ignores them
     for name in ("dvc.yaml", ".dvcignore", ".gitignore", "metrics/comparison.json", ".dvc/config"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

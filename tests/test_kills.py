@@ -62,7 +62,7 @@ def test_five_kills_spread_over_the_stages(
 @pytest.mark.parametrize("seed", [2, 3])
 def test_many_kills_in_each_stage(seed: int, tmp_path: Path, temporary: Path) -> None:
     world = {**WORLD, **LARGER}
-    run_undisturbed(tmp_path / "quiet", world)
+    run_undisturbed(tmp_path / "quiet", world, timed=True)
     report = compare_with_undisturbed(tmp_path / "quiet", tmp_path, temporary, world, 8, seed)
     assert report.kills.total() == 40
     assert report.kills.keys() == set(STAGES)

@@ -84,8 +84,11 @@ def test_a_recipe_learns_and_the_same_seed_repeats_it(recipe: Recipe) -> None:
     assert tested["text_to_image"].shape == (150,)
     assert tested["image_to_text"].shape == (50,)
     assert np.median(tested["text_to_image"]) < 10  # by chance: 25.5
-    again = flickr8k.test(train(short, images, vectors, 5), unseen)
-    np.testing.assert_array_equal(again["text_to_image"], tested["text_to_image"])
+    once, again = (
+        flickr8k.test(train(replace(recipe, epochs=1), images, vectors, 5), unseen)
+        for _ in range(2)
+    )
+    np.testing.assert_array_equal(again["text_to_image"], once["text_to_image"])
 
 
 def test_captions_are_ranked_among_images_and_images_among_captions() -> None:

@@ -10,6 +10,7 @@ import pytest
 from .targets import TARGETS, execute
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", TARGETS)
 def test_seeds_are_read_and_nonsense_is_refused(name: str, tmp_path: Path) -> None:
     target = TARGETS[name]
