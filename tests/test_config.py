@@ -1,5 +1,6 @@
 """params.yaml is read strictly: anything invalid is an error that names file and key."""
 
+import copy
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,19 @@ ACCESS_KEYS = [field.name for field in fields(YoutubeAccess)]
 
 
 def load(path: Path, content: Any, section: str) -> Any:
-    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    if not isinstance(content, str):  # the section alone, if it is there: the others take time
+        content = yaml.safe_dump({section: content[section]} if section in content else content)
+    path.write_text(content)
     return load_section(path, section, SECTIONS[section])
+
+
+COMMITTED: dict[str, dict[str, Any]] = yaml.safe_load(PARAMS.read_text())
 
 
 @pytest.fixture
 def params() -> dict[str, dict[str, Any]]:
     """A copy of the committed params that a test may change."""
-    content: dict[str, dict[str, Any]] = yaml.safe_load(PARAMS.read_text())
-    return content
+    return copy.deepcopy(COMMITTED)
 
 
 @pytest.fixture

@@ -49,18 +49,40 @@ class ResNet18(nn.Module):
         return pooled
 
 
-def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
-    from torchvision.models.resnet import BasicBlock  # slower to import than all of PyTorch
+class _BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions and a shortcut (He et al. 2016, arXiv:1512.03385, figure 2), built in
+    the order of torchvision's and with its names. Importing that takes as long as all of PyTorch.
+    """
 
-    shortcut = None
-    if stride != 1 or channels_in != channels_out:
-        shortcut = nn.Sequential(
-            nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
-            nn.BatchNorm2d(channels_out),
+    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+        super().__init__()
+        shortcut = nn.Sequential()
+        if stride != 1 or channels_in != channels_out:
+            shortcut = nn.Sequential(
+                nn.Conv2d(channels_in, channels_out, kernel_size=1, stride=stride, bias=False),
+                nn.BatchNorm2d(channels_out),
+            )
+        self.conv1 = nn.Conv2d(
+            channels_in, channels_out, kernel_size=3, stride=stride, padding=1, bias=False
         )
+        self.bn1 = nn.BatchNorm2d(channels_out)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(channels_out, channels_out, kernel_size=3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels_out)
+        self.downsample = shortcut
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(batch, channels_in, height, width) -> (batch, channels_out, height / stride, ...)."""
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(pixels)))))
+        out += self.downsample(pixels)
+        activated: Tensor = self.relu(out)
+        return activated
+
+
+def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
     return nn.Sequential(
-        BasicBlock(channels_in, channels_out, stride, shortcut),
-        BasicBlock(channels_out, channels_out),
+        _BasicBlock(channels_in, channels_out, stride),
+        _BasicBlock(channels_out, channels_out, stride=1),
     )
 
 
