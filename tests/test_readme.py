@@ -67,3 +67,11 @@ def test_overlays_exist(command: str) -> None:
 def test_the_picture_shows_every_stage() -> None:
     picture = README.split("```mermaid\n")[1].split("```")[0]
     assert set(re.findall(r"<b>(\w+)</b>", picture)) == set(STAGES)
+
+
+def test_the_result_table_is_that_of_the_committed_run() -> None:
+    committed = (ROOT / "metrics/report/table.md").read_text().splitlines()
+    shown = [line for line in README.splitlines() if line.startswith("| ") and "R@1" not in line]
+    rows = [line for line in shown if line.count("|") == committed[0].count("|")]
+    assert sum("**ours" in row for row in rows) == 2
+    assert set(rows) <= set(committed)
