@@ -2,19 +2,20 @@
 
 import math
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from configs import MACHINE
+from configs import MACHINE, config_for_tests
 
 from trimodal import doctor as module
 from trimodal.cli import main
 from trimodal.core.config import ConfigError
-from trimodal.doctor import Diagnosis, diagnose, format_diagnosis, read_sections
-from trimodal.estimate import Sizes, StageCost, estimate
+from trimodal.doctor import Diagnosis, count_work, diagnose, format_diagnosis, read_sections
+from trimodal.download.demo.world import DemoConfig
+from trimodal.estimate import Sizes, StageCost, estimate, steps_per_epoch
 from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
@@ -209,6 +210,26 @@ def test_costs_grow_with_the_data(workdir: Path) -> None:
                 few[cost.stage].bytes * {"extract": 1_000_010 / 1010, "captions": 2000}[cost.stage]
             )
     assert math.isnan(few["download"].seconds)  # unknown for the demo
+
+
+def test_an_epoch_at_paper_scale_has_293_steps(workdir: Path) -> None:
+    """Validation images, and clips that are held out, train nothing (docs/method.md, Training)."""
+    apply_overlay(workdir / "params.yaml", workdir / "params" / "paper.yaml")
+    sections = read_sections(workdir / "params.yaml")
+    official = Sizes(
+        train_clips=183_730, test_videos=1000, images=155_070, train_images=118_287 + 31_783
+    )
+    assert steps_per_epoch(sections, official) == 293
+    few_clips = replace(official, train_clips=100_000)
+    assert steps_per_epoch(sections, few_clips) == 90_000 // 512
+
+
+def test_the_demo_counts_what_trains(workdir: Path) -> None:
+    sizes, unreadable = count_work(
+        read_sections(workdir / "params.yaml"), config_for_tests(DemoConfig)
+    )
+    assert not unreadable
+    assert 0 < sizes.train_images < sizes.images
 
 
 def test_every_finding_and_every_stage_has_its_line(

@@ -97,10 +97,7 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
         device = f"{gpus} GPUs" if gpus > 1 else "a GPU"
     clips = sizes.train_clips + sizes.test_videos
     batch = sections.train.batch_size
-    held_out = int(sections.extract.validation_share * sizes.train_clips)
-    shorter = min(sizes.train_clips - held_out, sizes.train_images)
-    steps = sections.train.steps_per_epoch or max(1, shorter // batch)
-    all_steps = steps * sections.train.epochs
+    all_steps = steps_per_epoch(sections, sizes) * sections.train.epochs
     views = sizes.test_videos * sections.evaluate.frames_per_video
     return [
         _download_cost(sections, sizes, fetched_bytes, probe_seconds),
@@ -132,6 +129,13 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
             basis=f"{views:,} frames and windows x {1000 * view_seconds:.0f} ms",
         ),
     ]
+
+
+def steps_per_epoch(sections: Sections, sizes: Sizes) -> int:
+    """The steps of an epoch: the full batches of the shorter stream, without what validates."""
+    held_out = int(sections.extract.validation_share * sizes.train_clips)
+    shorter = min(sizes.train_clips - held_out, sizes.train_images)
+    return sections.train.steps_per_epoch or max(1, shorter // sections.train.batch_size)
 
 
 def _download_cost(
