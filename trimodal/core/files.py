@@ -106,6 +106,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes bytes atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON atomically; raises ValueError for a number that is not finite."""
     write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from trimodal.core.config import SECTION, parse_section
-from trimodal.core.files import atomic_path, read_json, write_json
+from trimodal.core.files import read_json, write_bytes, write_json
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary
@@ -57,11 +57,8 @@ def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint
     the fingerprint of the weights, so that a mismatched pair is detected. Raises OSError where the
     disk cannot take them.
     """
-    with atomic_path(path) as temporary:
-        try:
-            save_file({name: tensor.contiguous() for name, tensor in state.items()}, temporary)
-        except SafetensorError as error:
-            raise OSError(f"{path}: {error}") from error
+    # Not save_file: killed, it leaves a temporary file of its own.
+    write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
     metadata = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
     write_json(path.with_suffix(".json"), metadata)
 

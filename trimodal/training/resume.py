@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
-from trimodal.core.files import atomic_path
+from trimodal.core.files import write_bytes
 from trimodal.core.records import DataError
 from trimodal.training.distributed import World
 from trimodal.training.trainer import StepLosses, Trainer
@@ -104,11 +104,8 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, worl
         for part, named in parts.items()
         for name, tensor in named.items()
     }
-    with atomic_path(path) as temporary:
-        try:
-            save_file(flat, temporary, {_HEADER: json.dumps(header)})
-        except SafetensorError as error:
-            raise OSError(f"{path}: {error}") from error
+    # Not save_file: killed, it leaves a temporary file of its own.
+    write_bytes(path, save(flat, {_HEADER: json.dumps(header)}))
 
 
 def _gather_state(state: Tensor, world: World) -> Tensor:
