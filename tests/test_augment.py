@@ -119,3 +119,17 @@ def test_images_smaller_than_the_crop_are_refused() -> None:
     ):
         with pytest.raises(DataError, match="crop_px 5 exceeds the stored images, 9 x 4"):
             cut(distinct_pixels(4, 9), PLAIN)
+
+
+@pytest.mark.parametrize("field", ["brightness", "saturation"])
+def test_brightness_and_saturation_are_drawn_apart(field: str) -> None:
+    """Each field moves its own jitter, by its own strength."""
+    config = replace(PLAIN, **{field: 0.5})
+    pixels = distinct_pixels()
+
+    def view(**numbers: float) -> Tensor:
+        return view_of(pixels, config, [numbers.get(name, 0.5) for name in VIEW_FIELDS])
+
+    other = {"brightness": "saturation", "saturation": "brightness"}[field]
+    assert not torch.equal(view(**{field: 0.0}), view(**{field: 0.9}))
+    assert torch.equal(view(**{other: 0.0}), view(**{other: 0.9}))

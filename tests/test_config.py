@@ -127,6 +127,8 @@ def test_number_that_is_not_finite_is_refused(
         ("augment", "mask_mels", -1),
         ("train", "warmup_steps", -1),
         ("train", "batch_size", 0),
+        ("train", "batch_size", 1),
+        ("train", "chunk_size", 1),
         ("train", "steps_per_epoch", 0),
         ("train", "validation_frame", 9),
         ("train", "learning_rate", 0.0),

@@ -7,6 +7,7 @@ from importlib import import_module
 import pytest
 
 import trimodal
+from trimodal.cli import main
 from trimodal.core.errors import UserError
 
 # Always caught inside: counted as a bad row, noted as a clip's outcome, turned into a FetchError.
@@ -52,3 +53,18 @@ def test_errors_derive_from_the_one_that_commands_show(name: str) -> None:
 def test_exceptions_of_other_names_are_warnings() -> None:
     others = [cls for name, cls in error_classes().items() if name not in ERRORS]
     assert all(issubclass(cls, Warning) for cls in others)
+
+
+@pytest.mark.parametrize("cls", [UserError, OSError, ValueError, RuntimeError])
+def test_commands_show_user_errors_in_a_line_and_bugs_with_a_traceback(
+    cls: type[Exception], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise cls("something")
+
+    monkeypatch.setattr("trimodal.overlay.apply_overlay", fail)
+    monkeypatch.setattr("sys.argv", ["trimodal", "scale", "paper"])
+    shown = cls in (UserError, OSError)
+    with pytest.raises(SystemExit if shown else cls):
+        main()
+    assert capsys.readouterr().err == ("trimodal: something\n" if shown else "")
