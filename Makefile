@@ -1,5 +1,5 @@
 # make repro   install if need be, run the pipeline, print the result table
-# make test    install if need be, lint, types, tests
+# make test    install if need be, lint, and then types and tests side by side (make types, make tests)
 # make table   the paper's comparison: fixed and variable margins, three seeds each, as DVC
 #              experiments; writes metrics/comparison.json (ten to twenty minutes)
 # make real    experiments on Flickr8k and 60 clips with audio, of ../shared/data: the paper's recipe
