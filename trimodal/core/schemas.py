@@ -17,6 +17,7 @@ AV_SCHEMA = pa.schema(
         "frame_offsets": pa.list_(pa.int64()),
         "frame_sizes": pa.list_(pa.int64()),
         "mel_offset": pa.int64(),  # of the array data, after the .npy header
+        "top_db_offset": pa.int64(),  # as mel_offset
         "mel_columns": pa.int64(),  # 0 if there is no audio
         "youtube_id": pa.string(),  # empty if unknown
         "picture_fingerprints": pa.list_(pa.int64()),  # of the frames; 0 for a uniform frame

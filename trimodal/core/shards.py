@@ -1,30 +1,21 @@
-"""WebDataset shards with an index: deterministic tar files, written atomically, read by seeking.
+"""WebDataset shards with an index, read by seeking (written by trimodal.core.shard_writer).
 
 Any WebDataset reader can stream them; the index (member offsets in Parquet) lets our loaders read
 one frame and three seconds of a clip without touching the rest.
 """
 
-import io
 import os
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from trimodal.core.files import atomic_path
-from trimodal.core.records import DataError, check_name
+from trimodal.core.records import DataError
 
 _SHORT_NAME = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sample:
-    """The members of one key: their suffixes ('01.jpg', 'mel.npy', 'json') and their bytes."""
-
-    key: str
-    members: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,45 +39,13 @@ class ShardResult:
     reused: bool = False
 
 
-def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, dict[str, Extent]]:
-    """Writes samples to one tar, same input same bytes, and returns key -> suffix -> extent.
+@contextmanager
+def members_from(path: Path, name: str, extent: Extent) -> Iterator[tarfile.TarFile]:
+    """Checks that a shard has the member ``name`` where its index says, and yields the shard opened
+    at the member that follows it.
 
-    Members are sorted, times are zero and owners fixed. The file appears under its name only when
-    it is complete. Raises ValueError for a key that occurs twice.
-    """
-    extents: dict[str, dict[str, Extent]] = {}
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("wb") as file,
-        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
-    ):
-        for sample in samples:
-            if sample.key in extents:
-                raise ValueError(f"{path}: key {sample.key} occurs twice")
-            check_name(sample.key, str(path))
-            extents[sample.key] = {
-                suffix: _write_member(tar, f"{sample.key}.{suffix}", content)
-                for suffix, content in sorted(sample.members.items())
-            }
-    return extents
-
-
-def _write_member(tar: tarfile.TarFile, name: str, content: bytes) -> Extent:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    member.mode = 0o444
-    member.uname = member.gname = "trimodal"
-    tar.addfile(member, io.BytesIO(content))
-    blocks = -(-len(content) // tarfile.BLOCKSIZE)
-    return Extent(offset=tar.offset - blocks * tarfile.BLOCKSIZE, size=len(content))
-
-
-def check_member(path: Path, name: str, extent: Extent, next_name: str = "") -> bytes:
-    """Checks that a shard has the member ``name`` where its index says; returns the bytes of the
-    member ``next_name`` that follows it, if one is named.
-
-    Raises DataError, naming the shard, if it is missing, damaged or a different one. Costs one or
-    two reads of a few hundred bytes.
+    Raises DataError, naming the shard, if it is missing, damaged or a different one, also for what
+    the block finds (OSError, ValueError, tarfile.TarError). Costs one read of a few hundred bytes.
     """
     try:
         with path.open("rb") as file:
@@ -95,31 +54,43 @@ def check_member(path: Path, name: str, extent: Extent, next_name: str = "") -> 
             # A name of over 100 characters is in full in an extra header before this one.
             if header.name != name[:_SHORT_NAME] or header.size != extent.size:
                 raise tarfile.ReadError(f"{header.name}, {header.size} bytes, found instead")
-            if not next_name:
-                return b""
             file.seek(extent.offset + -(-extent.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-            with tarfile.open(fileobj=file, mode="r:") as tar:
-                member = tar.next()
-                if member is None or member.name != next_name:
-                    raise tarfile.ReadError(f"no {next_name} after it")
-                content = tar.extractfile(member)
-                if content is None:
-                    raise tarfile.ReadError(f"{next_name} is not a file")
-                return content.read()
+            with tarfile.open(fileobj=file, mode="r:") as rest:
+                yield rest
     except (OSError, ValueError, tarfile.TarError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{path}: not the shard that the index describes: no {name} of {extent.size} bytes at "
             f"{extent.offset}: {error}"
         ) from error
 
 
+def next_member(rest: tarfile.TarFile, name: str) -> IO[bytes]:
+    """The content of the next member; raises tarfile.ReadError if it is not called ``name``."""
+    member = rest.next()
+    if member is None or member.name != name:
+        raise tarfile.ReadError(f"no {name} after it")
+    content = rest.extractfile(member)
+    if content is None:
+        raise tarfile.ReadError(f"{name} is not a file")
+    return content
+
+
 def read_extent(path: Path, offset: int, size: int) -> bytes:
     """Reads ``size`` bytes at ``offset`` of a shard; raises OSError when the shard is shorter."""
+    return read_extents(path, [(offset, size)])[0]
+
+
+def read_extents(path: Path, extents: Iterable[tuple[int, int]]) -> list[bytes]:
+    """Reads several (offset, size) of a shard; raises OSError when the shard is shorter."""
     shard = os.open(path, os.O_RDONLY)
     try:
-        content = os.pread(shard, size, offset)
+        contents = []
+        for offset, size in extents:
+            contents.append(os.pread(shard, size, offset))
+            if len(contents[-1]) != size:
+                raise OSError(f"{path}: expected {size} bytes at {offset}, the file is shorter")
+        return contents
     finally:
         os.close(shard)
-    if len(content) != size:
-        raise OSError(f"{path}: expected {size} bytes at {offset}, the file is shorter")
-    return content

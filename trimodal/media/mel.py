@@ -6,10 +6,12 @@ is one byte, in steps below the maximum of its column. A value 80 dB below that 
 floor of every window that contains the column.
 """
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Float16, UInt8
 from pydantic import PositiveInt
 from pydantic.dataclasses import dataclass as section_dataclass
 
@@ -40,26 +42,57 @@ class MelConfig:
         """Time from one mel column to the next."""
         return self.hop_samples / self.sample_rate_hz
 
-    @property
-    def column_type(self) -> np.dtype[np.void]:
-        """A stored column: its maximum ``top_db`` (dB of power) and a code c per mel, which stands
-        for ``top_db - (255 - c) * STEP_DB``.
-        """
-        return np.dtype([("top_db", "<f2"), ("codes", "u1", (self.mels,))])
+    def description(self) -> dict[str, Any]:
+        """What the stored values mean, as JSON: this section, and how to decode them."""
+        return {
+            **asdict(self),
+            "scale": "slaney",
+            "norm": "slaney",
+            "step_db": STEP_DB,
+            "depth_db": DEPTH_DB,
+            "floor_db": FLOOR_DB,
+        }
 
     def front_end_fingerprint(self) -> str:
         """Identifies the stored form: this section and the step of the codes."""
         return fingerprint({**asdict(self), "step_db": STEP_DB})
 
 
-def store_decibels(
-    decibels: Float[np.ndarray, "columns mels"], config: MelConfig
-) -> Shaped[np.ndarray, " columns"]:
-    """The stored form, (columns,) of ``config.column_type``. The error is at most 0.16 dB within
-    80 dB of a column's maximum, and 0.031 dB for the maximum itself (half precision).
+@dataclass(frozen=True)
+class StoredMel:
+    """A log-mel in stored form, or some consecutive columns of one: the maximum of each column in
+    dB of power, and a code c for each value, which stands for ``top_db - (255 - c) * STEP_DB``.
     """
-    columns = np.empty(len(decibels), config.column_type)
-    columns["top_db"] = decibels.max(axis=1)
-    relative = decibels - columns["top_db"].astype(np.float32)[:, None]
-    columns["codes"] = np.clip(np.rint(relative / np.float32(STEP_DB)) + 255, 0, 255)
-    return columns
+
+    codes: UInt8[np.ndarray, "columns mels"]
+    top_db: Float16[np.ndarray, " columns"]
+
+    def __len__(self) -> int:
+        """The number of columns."""
+        return len(self.top_db)
+
+    def __getitem__(self, columns: slice) -> "StoredMel":
+        return StoredMel(self.codes[columns], self.top_db[columns])
+
+
+def empty_mel(config: MelConfig) -> StoredMel:
+    """The stored form of no audio: no columns."""
+    return StoredMel(np.empty((0, config.mels), np.uint8), np.empty(0, "<f2"))
+
+
+def store_decibels(decibels: Float[np.ndarray, "columns mels"]) -> StoredMel:
+    """The stored form. The error is at most 0.16 dB within 80 dB of a column's maximum, and
+    0.031 dB for the maximum itself (half precision).
+    """
+    top_db = decibels.max(axis=1).astype("<f2")
+    relative = decibels - top_db.astype(np.float32)[:, None]
+    codes = np.clip(np.rint(relative / np.float32(STEP_DB)) + 255, 0, 255)
+    return StoredMel(codes.astype(np.uint8), top_db)
+
+
+def concatenated(parts: Sequence[StoredMel]) -> StoredMel:
+    """Parts of one log-mel, joined; at least one."""
+    return StoredMel(
+        np.concatenate([part.codes for part in parts]),
+        np.concatenate([part.top_db for part in parts]),
+    )

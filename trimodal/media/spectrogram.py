@@ -11,22 +11,20 @@ import numpy as np
 import numpy.typing as npt
 import scipy.fft
 import scipy.sparse
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from librosa.filters import mel as mel_filters
 
-from trimodal.media.mel import FLOOR_DB, MelConfig, store_decibels
+from trimodal.media.mel import FLOOR_DB, MelConfig, StoredMel, concatenated, store_decibels
 
 _BLOCK_COLUMNS = 256  # so that intermediate results fit into the processor's cache
 
 
-def log_mel(
-    blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig
-) -> Shaped[np.ndarray, " columns"]:
-    """The stored log-mel of an audio track in blocks of float32 samples: (1 + samples // hop,) of
-    ``config.column_type``. Needs little more memory than its result.
+def log_mel(blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig) -> StoredMel:
+    """The stored log-mel of an audio track in blocks of float32 samples: 1 + samples // hop
+    columns. Needs little more memory than its result.
     """
     segments = _segments(blocks, config)
-    return np.concatenate([store_decibels(_decibels(part, config), config) for part in segments])
+    return concatenated([store_decibels(_decibels(part, config)) for part in segments])
 
 
 def _segments(

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.config import SECTION
 from trimodal.core.timing import first_column, window_columns
-from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig
+from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig, StoredMel
 
 _AMPLITUDE_FLOOR_DB = -50.0  # amplitude_to_db's amin, 1e-5, applied to a *power* mel
 MASK_FIELDS = np.dtype(
@@ -45,7 +45,7 @@ class AudioFrontEnd:
 
 
 def window_decibels(
-    part: Shaped[np.ndarray, " stored"], first: int, front_end: AudioFrontEnd
+    part: StoredMel, first: int, front_end: AudioFrontEnd
 ) -> Float[np.ndarray, "columns mels"]:
     """The decibels, float32, of the window that begins at column ``first``, given ``part``, its
     stored columns; silence where it reaches beyond the clip.
@@ -54,8 +54,8 @@ def window_decibels(
     before = min(max(0, -first), front_end.columns)
     end = before + len(part)
     window[:before] = window[end:] = FLOOR_DB
-    inside = np.multiply(part["codes"], np.float32(STEP_DB), out=window[before:end])
-    inside += (part["top_db"].astype(np.float32) - np.float32(DEPTH_DB))[:, None]
+    inside = np.multiply(part.codes, np.float32(STEP_DB), out=window[before:end])
+    inside += (part.top_db.astype(np.float32) - np.float32(DEPTH_DB))[:, None]
     return window
 
 

@@ -22,16 +22,20 @@ from trimodal.core.config import SECTION, JpegQuality, Share
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Clip, Split
-from trimodal.core.shards import Extent, Sample, ShardResult, write_shard
+from trimodal.core.shard_writer import Sample, write_shard
+from trimodal.core.shards import Extent, ShardResult
 from trimodal.core.storage import file_state
+from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits, LimitError, MediaError
 from trimodal.media.image import image_fingerprint
-from trimodal.media.mel import MelConfig
+from trimodal.media.mel import MelConfig, StoredMel, empty_mel
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.parallel.watchdog import ending_if_hung
 
+FORMAT = "trimodal clip"
+FORMAT_VERSION = 2
 _HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
 
 
@@ -77,6 +81,7 @@ class IndexRow:
     frame_offsets: list[int]
     frame_sizes: list[int]
     mel_offset: int
+    top_db_offset: int
     mel_columns: int
     youtube_id: str
     picture_fingerprints: list[int]
@@ -90,15 +95,18 @@ class ClipSample:
     duration_s: float
     frames: list[bytes]
     frame_fingerprints: list[int]
-    audio: "_Audio | None"
+    audio_s: float
+    mel: StoredMel
     metadata: dict[str, Any]
 
     def sample(self) -> Sample:
-        """The WebDataset sample: frames from 01.jpg on, mel.npy if there is audio, json."""
+        """The WebDataset sample: frames from 01.jpg on; json; mel.npy, uint8 (columns, mels), and
+        mel_top_db.npy, float16 (columns,), without columns if there is no audio.
+        """
         members = {f"{number:02d}.jpg": jpeg for number, jpeg in enumerate(self.frames, start=1)}
-        if self.audio is not None:
-            members["mel.npy"] = _npy(self.audio.columns)
         members["json"] = json.dumps(self.metadata, sort_keys=True).encode()
+        members["mel.npy"] = _npy(self.mel.codes)
+        members["mel_top_db.npy"] = _npy(self.mel.top_db)
         return Sample(key=self.clip.clip_id, members=members)
 
     def index_row(
@@ -106,10 +114,7 @@ class ClipSample:
     ) -> IndexRow:
         """The clip's row in the index of a written shard, with its members at ``extents``."""
         frames = [extents[f"{number:02d}.jpg"] for number in range(1, len(self.frames) + 1)]
-        mel_offset = 0
-        if self.audio is not None:  # of the array data, after the .npy header
-            mel = extents["mel.npy"]
-            mel_offset = mel.offset + mel.size - self.audio.columns.nbytes
+        codes, top_db = extents["mel.npy"], extents["mel_top_db.npy"]
         return IndexRow(
             split=job.split,
             shard=job.path.name,
@@ -117,11 +122,12 @@ class ClipSample:
             clip_id=self.clip.clip_id,
             label=self.clip.label,
             duration_s=self.duration_s,
-            sound_s=self.audio.seconds if self.audio else 0.0,
+            sound_s=self.audio_s,
             frame_offsets=[extent.offset for extent in frames],
             frame_sizes=[extent.size for extent in frames],
-            mel_offset=mel_offset,
-            mel_columns=len(self.audio.columns) if self.audio else 0,
+            mel_offset=codes.offset + codes.size - self.mel.codes.nbytes,
+            top_db_offset=top_db.offset + top_db.size - self.mel.top_db.nbytes,
+            mel_columns=len(self.mel),
             youtube_id=self.clip.youtube_id,
             picture_fingerprints=self.frame_fingerprints,
         )
@@ -198,7 +204,9 @@ def clip_sample(
             as_path(outcome.file) as path,
         ):
             # Audio first: a training clip without audio is left out before its frames are decoded.
-            audio = _audio(path, job.split, limits, mel) if outcome.has_audio else None
+            stored, audio_s = empty_mel(mel), 0.0
+            if outcome.has_audio:
+                stored, audio_s = _audio(path, job.split, limits, mel)
             frames, fingerprints = [], []
             for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
                 frames.append(simplejpeg.encode_jpeg(frame, config.jpeg_quality, "RGB", "420"))
@@ -210,28 +218,26 @@ def clip_sample(
         duration_s=outcome.duration_s,
         frames=frames,
         frame_fingerprints=fingerprints,
-        audio=audio,
+        audio_s=audio_s,
+        mel=stored,
         metadata={
-            "duration_s": outcome.duration_s,
-            "fps": 1,
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
             "label": outcome.clip.label,
-            "missing_audio": audio is None,
-            "front_end": mel.front_end_fingerprint(),
+            "duration_s": outcome.duration_s,
+            "frame_times_s": [frame_centre_seconds(n) for n in range(1, len(frames) + 1)],
+            "has_audio": len(stored) > 0,
+            "audio_s": audio_s,
+            "mel": mel.description(),
         },
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Audio:
-    """A clip's audio: its length, and the stored columns of its log-mel."""
-
-    seconds: float
-    columns: npt.NDArray[np.void]
-
-
-def _audio(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> _Audio | None:
-    """The clip's mel. A test video whose track cannot be decoded counts as silent, so that its
-    frames stay in the gallery.
+def _audio(
+    path: Path, split: Split, limits: DecodingLimits, mel: MelConfig
+) -> tuple[StoredMel, float]:
+    """The clip's log-mel and the length of its audio in seconds. A test video whose track cannot be
+    decoded counts as silent, so that its frames stay in the gallery.
     """
     samples = 0
 
@@ -242,15 +248,15 @@ def _audio(path: Path, split: Split, limits: DecodingLimits, mel: MelConfig) -> 
             yield block
 
     try:
-        columns = log_mel(counted_blocks(), mel)
+        stored = log_mel(counted_blocks(), mel)
     except MediaError:
         if split == "test":
-            return None
+            return empty_mel(mel), 0.0
         raise
-    return _Audio(seconds=samples / mel.sample_rate_hz, columns=columns)
+    return stored, samples / mel.sample_rate_hz
 
 
-def _npy(array: npt.NDArray[np.void]) -> bytes:
+def _npy(array: npt.NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     return buffer.getvalue()

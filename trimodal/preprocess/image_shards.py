@@ -16,7 +16,8 @@ from PIL import Image
 from trimodal.core.archives import StoredFile, read_file
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import Split
-from trimodal.core.shards import Sample, ShardResult, write_shard
+from trimodal.core.shard_writer import Sample, write_shard
+from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state
 from trimodal.media.image import BOMBS, image_fingerprint, square
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -12,7 +11,7 @@ from torch import Tensor
 from trimodal.core.timing import frame_centre_seconds, frame_count, window_fits
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits
-from trimodal.media.mel import MelConfig
+from trimodal.media.mel import MelConfig, StoredMel
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.windows import (
     AudioFrontEnd,
@@ -53,13 +52,13 @@ def moment_centre(
     return min(max(centre_seconds, half), audio_seconds - half)
 
 
-def duration_seconds(columns: npt.NDArray[np.void], mel: MelConfig) -> float:
+def duration_seconds(columns: StoredMel, mel: MelConfig) -> float:
     """The length of audio whose columns are all stored."""
     return (len(columns) - 1) * mel.hop_seconds
 
 
 def cut_windows(
-    columns: npt.NDArray[np.void], centres_seconds: Sequence[float], front_end: AudioFrontEnd
+    columns: StoredMel, centres_seconds: Sequence[float], front_end: AudioFrontEnd
 ) -> Float[Tensor, "windows 1 mels columns"]:
     """The network's inputs, float32: the windows centred on these seconds, cut from the stored
     columns of an audio track, with silence where they reach beyond it.

@@ -18,7 +18,7 @@ from trimodal.media.container import (
     probe,
 )
 from trimodal.media.container import video_stream as first_video_stream
-from trimodal.media.mel import MelConfig
+from trimodal.media.mel import MelConfig, StoredMel
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.parallel.pool import WorkerError, map_in_order
@@ -46,7 +46,7 @@ class Footage:
     video: VideoFile
     moments: int
     side: int
-    mel: npt.NDArray[np.void] | None
+    mel: StoredMel | None
     aspect: float
     problem: str
 
@@ -98,9 +98,7 @@ def _aspect(path: Path) -> float:
         )
 
 
-def _mel(
-    path: Path, config: MelConfig, limits: DecodingLimits
-) -> tuple[npt.NDArray[np.void] | None, str]:
+def _mel(path: Path, config: MelConfig, limits: DecodingLimits) -> tuple[StoredMel | None, str]:
     """The log-mel of the audio; None without audio, or with the problem if it cannot be decoded."""
     if not probe(path).has_audio:
         return None, ""
