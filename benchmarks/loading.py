@@ -36,6 +36,8 @@ from benchmarks.measuring import (
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import write_manifest
+from trimodal.data.clip_index import read_index
+from trimodal.data.readers import Pair
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.preprocessing import AugmentConfig, decode_jpeg, normalise
@@ -43,12 +45,11 @@ from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.clip_shards import ExtractConfig
 from trimodal.preprocess.extract import extract
 from trimodal.preprocess.image_shards import stored_jpeg
-from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs
 from trimodal.training.image_text import ImageTextPairs
 from trimodal.training.random_streams import RandomStream, SampleIndex
-from trimodal.training.readers import Pair
+from trimodal.training.rounds import ShuffledRounds
 from trimodal.training.sampler import EndlessBatches
 
 IMAGES = 120
@@ -228,7 +229,7 @@ def bytes_read(
     """
     used = 0
     if front_end:
-        used = len(samples) * front_end.columns * front_end.mel.column_type.itemsize
+        used = len(samples) * front_end.columns * (front_end.mel.mels + 2)
 
     def counting(content: bytes) -> Tensor:
         nonlocal used
@@ -239,7 +240,7 @@ def bytes_read(
     for shard in shards.glob("*.tar"):
         drop_from_cache(shard)
     before = io_counters()
-    with patch("trimodal.training.readers.decode_jpeg", counting):
+    with patch("trimodal.data.readers.decode_jpeg", counting):
         for sample in range(len(samples)):
             samples[SampleIndex(0, sample)]
     after = io_counters()
@@ -259,11 +260,11 @@ def io_counters() -> dict[str, int]:
 
 def mixing(training: TrainConfig) -> None:
     """Prints how many different clips a batch has, and how widely they are spread."""
-    batches = EndlessBatches(
+    rounds = ShuffledRounds(
         VGGSOUND_CLIPS, training.batch_size, training.seed, RandomStream.CLIP_ORDER
     )
     distinct, spread = [], []
-    for batch, _ in zip(batches, range(batches.batches_per_round), strict=False):
+    for batch, _ in zip(EndlessBatches(rounds), range(rounds.batches), strict=False):
         chosen: npt.NDArray[np.int64] = np.array([index.sample for index in batch])
         distinct.append(len(np.unique(chosen)))
         spread.append(chosen.std() / VGGSOUND_CLIPS)

@@ -27,6 +27,7 @@ from benchmarks.measuring import ROOT, describe_machine, params_at, ratio, say
 from trimodal.core.config import load_section
 from trimodal.core.manifest import write_manifest
 from trimodal.core.schemas import VECTOR_DIM, WORDS
+from trimodal.data.readers import Pair
 from trimodal.doctor import read_sections
 from trimodal.download.demo.world import DemoConfig
 from trimodal.download.demo_clips import render_world
@@ -37,7 +38,6 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.extract import extract
 from trimodal.training.distributed import World
-from trimodal.training.readers import Pair
 from trimodal.training.streams import Streams, open_streams, paired_batches
 from trimodal.training.trainer import Trainer
 
@@ -119,7 +119,7 @@ def rendered_streams(sections: Sections, folder: Path) -> Streams:
     prepare_captions(captions, folder / "captions", folder / "images", machine)
     return open_streams(
         folder / "av", folder / "captions", folder / "images",
-        sections.train, front_end_of(sections), sections.augment,
+        sections.train, front_end_of(sections), sections.augment, machine.shard_cache,
     )  # fmt: skip
 
 

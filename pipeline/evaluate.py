@@ -9,9 +9,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint")
-    parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
+    parser.add_argument("--av", type=str, required=True, help="in: clip shards, a folder or URL")
     parser.add_argument("--captions", type=Path, required=True, help="in: the vocabulary")
-    parser.add_argument("--images", type=Path, required=True, help="in: the image index")
+    parser.add_argument("--images", type=str, required=True, help="in: the image index, as --av")
     parser.add_argument(
         "--world", type=Path, required=True, help="in: the demo's ground truth, if any"
     )
@@ -25,6 +25,7 @@ def main() -> None:
     from trimodal.core.config import load_section
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
+    from trimodal.core.storage import storage_path
     from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
     from trimodal.training.distributed import process_group
     from trimodal.training.launch import run_on_devices
@@ -37,9 +38,9 @@ def main() -> None:
         with process_group(machine.device) as world:
             evaluate(
                 args.model,
-                args.av,
+                storage_path(args.av),
                 args.captions,
-                args.images,
+                storage_path(args.images),
                 args.world,
                 Outputs(
                     embeddings=args.embeddings,

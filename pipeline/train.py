@@ -8,9 +8,9 @@ def main() -> None:
     """Reads the command line and its sections of params.yaml."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--av", type=Path, required=True, help="in: clip shards")
+    parser.add_argument("--av", type=str, required=True, help="in: clip shards, a folder or URL")
     parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
-    parser.add_argument("--images", type=Path, required=True, help="in: image shards")
+    parser.add_argument("--images", type=str, required=True, help="in: image shards, as --av")
     parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
     parser.add_argument("--resume", type=Path, required=True, help="in and out: the run's state")
     parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
@@ -19,6 +19,7 @@ def main() -> None:
     from trimodal.core.config import load_section
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
+    from trimodal.core.storage import storage_path
     from trimodal.losses.config import LossConfig
     from trimodal.media.mel import MelConfig
     from trimodal.media.windows import AudioFrontEnd, WindowConfig
@@ -36,9 +37,9 @@ def main() -> None:
             return
         with process_group(machine.device) as world:
             train(
-                args.av,
+                storage_path(args.av),
                 args.captions,
-                args.images,
+                storage_path(args.images),
                 args.model,
                 args.curves,
                 args.resume,

@@ -9,9 +9,9 @@ import pytest
 from configs import config_for_tests
 
 from trimodal.core.records import Query
+from trimodal.data.clip_index import IndexedClip
 from trimodal.evaluation.embedding import Embeddings
 from trimodal.evaluation.evaluate import EvaluateConfig
-from trimodal.training.clip_index import IndexedClip
 
 KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
 
@@ -93,5 +93,6 @@ def close(summary: dict[str, float]) -> Any:
 def clip_of(name: str, *, audio: bool = True) -> IndexedClip:
     return IndexedClip(
         shard=Path("test.tar"), clip_id=name, label="", duration_s=4.0, sound_s=4.0 * audio,
-        frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, mel_columns=int(audio),
+        frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, top_db_offset=0,
+        mel_columns=int(audio),
     )  # fmt: skip

@@ -11,13 +11,13 @@ from PIL import Image
 from torch import Tensor
 from training_fixtures import TinyData
 
+from trimodal.data.clip_index import IndexedClip, read_index
+from trimodal.data.readers import read_windows
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.preprocessing import AugmentConfig
-from trimodal.training.clip_index import IndexedClip, read_index
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, ImageAudioValidation
 from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
 from trimodal.training.random_streams import RandomStream
-from trimodal.training.readers import read_windows
 
 SAMPLING = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)
 ORDER = RandomStream.CLIP_ORDER
@@ -57,9 +57,11 @@ def member(shard: Path, name: str) -> bytes:
 
 def stored_mel(clip: IndexedClip) -> np.ndarray:
     """The stored mel in decibels: codes are 255ths of the 80 dB below a column's maximum."""
-    columns = np.load(io.BytesIO(member(clip.shard, f"{clip.clip_id}.mel.npy")))
-    column_max = columns["top_db"].astype(np.float32) - np.float32(80.0)
-    return columns["codes"] * np.float32(80 / 255) + column_max[:, None]
+    codes, top_db = (
+        np.load(io.BytesIO(member(clip.shard, f"{clip.clip_id}.{name}.npy")))
+        for name in ("mel", "mel_top_db")
+    )
+    return codes * np.float32(80 / 255) + (top_db.astype(np.float32) - np.float32(80.0))[:, None]
 
 
 def pixels(jpeg: bytes) -> Tensor:

@@ -15,15 +15,15 @@ from training_fixtures import RATE_HZ, TinyData
 
 from trimodal.core.records import DataError, Query
 from trimodal.core.text import read_vocabulary
+from trimodal.data.clip_index import IndexedClip, read_index
+from trimodal.data.readers import read_frame, read_windows
 from trimodal.evaluation.embedding import embed_test_set
 from trimodal.media.container import LimitError, MediaError
 from trimodal.models.preprocessing import centre_views, normalise
 from trimodal.search.api import Trimodal
 from trimodal.search.audio_windows import audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
-from trimodal.training.clip_index import IndexedClip, read_index
 from trimodal.training.distributed import SINGLE_PROCESS
-from trimodal.training.readers import read_frame, read_windows
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -22,6 +22,7 @@ from evaluation_fixtures import (
 
 from trimodal.core.records import DataError
 from trimodal.core.text import build_vocabulary
+from trimodal.data.clip_index import IndexedClip
 from trimodal.evaluation import evaluate as module
 from trimodal.evaluation.embedding import Embeddings
 from trimodal.evaluation.evaluate import Outputs, evaluate
@@ -38,6 +39,12 @@ A_LEAK = Leaks(
     | {"same_clip": {"video3": "video3"}, "same_picture": {"video3": "b", "video5": "c"}},
     unknown_origin=frozenset(["video0", "video1"]),
 )
+
+
+class Clips(list[IndexedClip]):
+    """In place of a ClipTable."""
+
+    fingerprints: ClassVar[dict[Path, str]] = {}
 
 
 @pytest.fixture
@@ -83,12 +90,13 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         silent = {
             q.video_id for q, v in zip(e.queries, e.true_video, strict=True) if not e.has_audio[v]
         }
-        clips = [
+        clips = Clips(
             clip_of(name, audio=name not in silent) for name in {q.video_id for q in e.queries}
-        ]
+        )
         monkeypatch.setattr(
             module, "read_index", lambda _, split, __: clips if split == "test" else []
         )
+        monkeypatch.setattr(module, "open_shards", lambda *_: None)
         out = Outputs(
             embeddings=tmp_path / "e.parquet", ranks=tmp_path / "r.parquet",
             metrics=tmp_path / "m.json", audit=tmp_path / "a.json", curve=tmp_path / "c.csv",

@@ -118,17 +118,28 @@ def test_shards_are_named_by_split_and_hold_that_number_of_clips(
 def test_sample_has_its_frames_mel_and_metadata(manifest: Path, tmp_path: Path) -> None:
     extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     own = {name: content for name, content in members(out).items() if name.startswith("clip3.")}
-    assert sorted(own) == [f"clip3.0{n}.jpg" for n in (1, 2, 3)] + ["clip3.json", "clip3.mel.npy"]
+    assert sorted(own) == [f"clip3.0{n}.jpg" for n in (1, 2, 3)] + [
+        "clip3.json", "clip3.mel.npy", "clip3.mel_top_db.npy"
+    ]  # fmt: skip
     metadata = json.loads(own["clip3.json"])
     assert metadata.pop("duration_s") == pytest.approx(3.5, abs=0.2)
+    assert metadata.pop("audio_s") == pytest.approx(3.5, abs=0.2)
+    assert metadata.pop("mel")["mels"] == MEL.mels
     assert metadata == {
-        "fps": 1, "label": "a clip3", "missing_audio": False,
-        "front_end": MEL.front_end_fingerprint(),
+        "format": "trimodal clip", "format_version": 2, "label": "a clip3",
+        "frame_times_s": [0.5, 1.5, 2.5], "has_audio": True,
     }  # fmt: skip
-    mel = np.load(io.BytesIO(own["clip3.mel.npy"]), allow_pickle=False)
-    assert mel.dtype == MEL.column_type
     samples = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits(TIMEOUT_SECONDS))
-    np.testing.assert_array_equal(mel, log_mel(samples, MEL))
+    expected = log_mel(samples, MEL)
+    codes, top_db = (array(own[f"clip3.{name}.npy"]) for name in ("mel", "mel_top_db"))
+    assert (codes.dtype, top_db.dtype) == (np.uint8, np.float16)
+    np.testing.assert_array_equal(codes, expected.codes)
+    np.testing.assert_array_equal(top_db, expected.top_db)
+
+
+def array(content: bytes) -> np.ndarray:
+    loaded: np.ndarray = np.load(io.BytesIO(content), allow_pickle=False)
+    return loaded
 
 
 def manifest_path(manifest: Path, name: str) -> Path:
@@ -152,11 +163,10 @@ def test_index_has_the_extent_of_each_member(manifest: Path, tmp_path: Path) -> 
         extents = zip(row["frame_offsets"], row["frame_sizes"], strict=True)
         for number, (offset, size) in enumerate(extents, start=1):
             assert content[offset : offset + size] == stored_members[f"{name}.{number:02d}.jpg"]
-        mel = content[row["mel_offset"] :][: row["mel_columns"] * (2 + MEL.mels)]
-        assert stored_members.get(f"{name}.mel.npy", b"").endswith(mel)
-        if name != "test0":
-            stored = np.load(io.BytesIO(stored_members[f"{name}.mel.npy"]), allow_pickle=False)
-            assert np.array_equal(np.frombuffer(mel, MEL.column_type), stored)
+        codes = content[row["mel_offset"] :][: row["mel_columns"] * MEL.mels]
+        top_db = content[row["top_db_offset"] :][: row["mel_columns"] * 2]
+        assert codes == array(stored_members[f"{name}.mel.npy"]).tobytes()
+        assert top_db == array(stored_members[f"{name}.mel_top_db.npy"]).tobytes()
         assert bool(row["sound_s"]) == bool(row["mel_columns"]) == (name != "test0")
 
 
@@ -178,8 +188,9 @@ def test_silent_clips_are_left_out_of_training_but_tested(manifest: Path, tmp_pa
     extract(manifest, out := tmp_path / "av", CONFIG, MEL, MACHINE)
     assert "mute" not in index(out)
     assert index(out)["test0"]["mel_columns"] == 0
-    assert json.loads(members(out)["test0.json"])["missing_audio"] is True
-    assert "test0.mel.npy" not in members(out)
+    assert json.loads(members(out)["test0.json"])["has_audio"] is False
+    assert array(members(out)["test0.mel.npy"]).shape == (0, MEL.mels)
+    assert array(members(out)["test0.mel_top_db.npy"]).shape == (0,)
     assert not any(name.startswith("mute.") for name in members(out))
 
 
@@ -241,7 +252,6 @@ def test_stats_count_what_went_in_and_what_was_left_out(
     assert clips["test"] == 2
     assert clips["train"] + clips["val"] == 6
     assert written == {
-        "front_end": MEL.front_end_fingerprint(),
         "frames": sum(name.endswith(".jpg") for name in members(out)),
         "test_clips_without_sound": 1,
         "left_out": {"download: unavailable": 1, "no_audio": 1, "corrupt": 1},

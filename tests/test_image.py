@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from data_fixtures import write_clip
 from PIL import Image
+from test_image_shards import image_file
 from training_fixtures import TinyData, extract_config
 
 from trimodal.core.archives import StoredFile
@@ -84,7 +85,9 @@ def test_stored_images_of_one_colour_are_uniform(tiny_data: TinyData, tmp_path: 
         pixels = np.zeros((30, 40, 3), np.uint8)
         pixels[10:20] = high
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    files = tuple((name, StoredFile(path=tmp_path / f"{name}.png")) for name in ("black", "bar"))
+    files = tuple(
+        image_file(name, StoredFile(path=tmp_path / f"{name}.png")) for name in ("black", "bar")
+    )
     images = ImageShard(path=tmp_path / "train-000001.tar", split="train", images=files)
     image_format = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)
     black, bar = (

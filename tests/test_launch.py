@@ -28,6 +28,7 @@ from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.random_streams import RandomStream
+from trimodal.training.rounds import ShuffledRounds
 from trimodal.training.sampler import EndlessBatches
 from trimodal.training.train import train
 
@@ -212,15 +213,14 @@ def test_an_evaluation_on_ranks_writes_the_same_bytes(tiny_data: TinyData, tmp_p
 @pytest.mark.parametrize(("samples", "batch", "ranks"), [(100, 10, 3), (9, 32, 2), (100, 4, 4)])
 def test_a_batch_that_cannot_be_split_is_refused(samples: int, batch: int, ranks: int) -> None:
     with pytest.raises(DataError, match=r"train\.batch_size"):
-        EndlessBatches(
-            samples, batch, seed=1, stream=RandomStream.CLIP_ORDER, rank=0, world_size=ranks
-        )
+        ShuffledRounds(samples, batch, 1, RandomStream.CLIP_ORDER, world_size=ranks)
 
 
 @pytest.mark.parametrize("ranks", [2, 3, 6])
 def test_parts_of_ranks_make_the_batches_of_one_process(ranks: int) -> None:
     def first_batches(**part: int) -> list[Any]:
-        batches = iter(EndlessBatches(40, 12, 1, RandomStream.CLIP_ORDER, first=2, **part))
+        rounds = ShuffledRounds(40, 12, 1, RandomStream.CLIP_ORDER)
+        batches = iter(EndlessBatches(rounds, first=2, **part))
         return [next(batches) for _ in range(7)]
 
     parts = [first_batches(rank=rank, world_size=ranks) for rank in range(ranks)]

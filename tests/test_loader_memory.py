@@ -15,13 +15,14 @@ from training_fixtures import RATE_HZ
 
 from trimodal.core.files import write_table
 from trimodal.core.schemas import AV_SCHEMA, CAPTION_SCHEMA, IMAGE_SCHEMA
-from trimodal.core.shards import Sample, write_shard
+from trimodal.core.shard_writer import Sample, write_shard
+from trimodal.data.clip_index import ClipTable
+from trimodal.data.readers import Pair
 from trimodal.models.preprocessing import AugmentConfig
-from trimodal.training.clip_index import ClipTable
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs
 from trimodal.training.image_text import ImageTextPairs
 from trimodal.training.random_streams import RandomStream
-from trimodal.training.readers import Pair
+from trimodal.training.rounds import ShuffledRounds
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 SAMPLES = 20_000
@@ -35,7 +36,7 @@ AUGMENT = config_for_tests(AugmentConfig, crop_px=8)
 
 def write_shard_of_one(path: Path) -> int:
     """Writes an image and then the mel of a clip of 10 s; returns the image's size in bytes."""
-    path.write_bytes(jpeg() + bytes(501 * FRONT_END.mel.column_type.itemsize))
+    path.write_bytes(jpeg() + bytes(501 * (FRONT_END.mel.mels + 2)))
     return len(jpeg())
 
 
@@ -55,6 +56,7 @@ def pairs(folder: Path) -> ImageAudioPairs:
         "label": [f"label {n % 300}" for n in range(SAMPLES)], "duration_s": [10.0] * SAMPLES,
         "sound_s": [10.0] * SAMPLES, "frame_offsets": frames,
         "frame_sizes": pa.array([np.full(10, size)] * SAMPLES), "mel_offset": [size] * SAMPLES,
+        "top_db_offset": [size + 501 * FRONT_END.mel.mels] * SAMPLES,
         "mel_columns": [501] * SAMPLES, "youtube_id": [""] * SAMPLES,
         "picture_fingerprints": frames,
     }  # fmt: skip
@@ -99,13 +101,13 @@ def test_worker_does_not_grow_over_an_epoch(
     open_set: Callable[[Path], Dataset[Pair]], tmp_path: Path
 ) -> None:
     samples = open_set(tmp_path)
-    batches = EndlessBatches(SAMPLES, BATCH, 1, RandomStream.CLIP_ORDER)
+    rounds = ShuffledRounds(SAMPLES, BATCH, 1, RandomStream.CLIP_ORDER)
     others = set(psutil.Process().children())
-    loader = iter(training_loader(samples, batches, workers=1))
+    loader = iter(training_loader(samples, EndlessBatches(rounds), workers=1))
     (worker,) = set(psutil.Process().children()) - others
     sizes = []
-    last_number = batches.batches_per_round - 1
-    for number in range(batches.batches_per_round):
+    last_number = rounds.batches - 1
+    for number in range(rounds.batches):
         next(loader)
         if number in (last_number // 10, last_number):  # the first tenth fills its own pools
             sizes.append(unshared_bytes(worker))

@@ -70,7 +70,13 @@ def run_scripted(
 ) -> tuple[ScriptedTrainer, tuple[int, float], list[tuple[int, float]]]:
     config = replace(CONFIG, epochs=len(losses), **changes)
     streams = open_streams(
-        data.av_dir, data.captions_dir, data.images_dir, config, data.front_end, data.augment
+        data.av_dir,
+        data.captions_dir,
+        data.images_dir,
+        config,
+        data.front_end,
+        data.augment,
+        MACHINE.shard_cache,
     )
     trainer, run = ScriptedTrainer(losses), RecordedRun()
     run_epochs(

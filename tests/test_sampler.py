@@ -18,13 +18,14 @@ from training_fixtures import TinyData
 from trimodal.core.records import DataError
 from trimodal.training.image_audio import ImageAudioValidation
 from trimodal.training.random_streams import RandomStream, SampleIndex
+from trimodal.training.rounds import Rounds, ShuffledRounds
 from trimodal.training.sampler import EndlessBatches, training_loader, validation_batches
 
 
 def test_number_of_workers_does_not_change_the_batches(tiny_data: TinyData) -> None:
     def first_batches(workers: int) -> list[tuple[Tensor, Tensor]]:
         pairs = pairs_of(tiny_data)
-        batches = EndlessBatches(len(pairs), 3, 5, ORDER)
+        batches = EndlessBatches(ShuffledRounds(len(pairs), 3, 5, ORDER))
         return list(islice(training_loader(pairs, batches, workers), 5))
 
     without_workers = first_batches(0)
@@ -34,35 +35,34 @@ def test_number_of_workers_does_not_change_the_batches(tiny_data: TinyData) -> N
             assert same((batch[0], batch[1]), (expected[0], expected[1]))
 
 
-def first_rounds(batches: EndlessBatches, rounds: int) -> list[list[list[SampleIndex]]]:
-    size = batches.batches_per_round
-    drawn = list(islice(batches, rounds * size))
-    return [drawn[k * size : (k + 1) * size] for k in range(rounds)]
+def first_rounds(rounds: Rounds, number: int) -> list[list[list[SampleIndex]]]:
+    drawn = list(islice(EndlessBatches(rounds), number * rounds.batches))
+    return [drawn[k * rounds.batches : (k + 1) * rounds.batches] for k in range(number)]
 
 
 @pytest.mark.parametrize(("samples", "size"), [(12, 4), (13, 4), (2, 2), (7, 7), (5, 512)])
 def test_rounds_are_shuffled_and_no_sample_comes_twice(samples: int, size: int) -> None:
-    batches = EndlessBatches(samples, size, 1, ORDER)
-    assert batches.batch_size == min(samples, size)
-    assert batches.batches_per_round == samples // batches.batch_size
-    for number, drawn in enumerate(first_rounds(batches, 4)):
-        assert all(len(batch) == batches.batch_size for batch in drawn)
+    rounds = ShuffledRounds(samples, size, 1, ORDER)
+    assert rounds.batch_size == min(samples, size)
+    assert rounds.batches == samples // rounds.batch_size
+    for number, drawn in enumerate(first_rounds(rounds, 4)):
+        assert all(len(batch) == rounds.batch_size for batch in drawn)
         flat = [index for batch in drawn for index in batch]
         assert {index.round for index in flat} == {number}
         samples_seen = {index.sample for index in flat}
-        assert len(samples_seen) == len(flat) == samples // batches.batch_size * batches.batch_size
+        assert len(samples_seen) == len(flat) == rounds.batches * rounds.batch_size
         assert samples_seen <= set(range(samples))
 
 
 def test_samples_left_over_come_in_later_rounds() -> None:
-    rounds = first_rounds(EndlessBatches(13, 4, 1, ORDER), 12)
+    rounds = first_rounds(ShuffledRounds(13, 4, 1, ORDER), 12)
     seen = {index.sample for batches in rounds for batch in batches for index in batch}
     assert seen == set(range(13))
 
 
 def test_order_depends_on_round_seed_and_stream() -> None:
     def order(seed: int, stream: RandomStream, number: int) -> list[int]:
-        rounds = first_rounds(EndlessBatches(40, 40, seed=seed, stream=stream), number + 1)
+        rounds = first_rounds(ShuffledRounds(40, 40, seed=seed, stream=stream), number + 1)
         return [index.sample for index in rounds[number][0]]
 
     other = RandomStream.IMAGE_ORDER
@@ -77,7 +77,7 @@ def test_order_depends_on_round_seed_and_stream() -> None:
 @pytest.mark.parametrize("samples", [0, 1])
 def test_streams_without_a_negative_are_refused(samples: int) -> None:
     with pytest.raises(DataError, match="two training samples"):
-        EndlessBatches(samples, 4, 1, ORDER)
+        ShuffledRounds(samples, 4, 1, ORDER)
 
 
 def test_validation_batches_hold_every_sample_once_in_order(tiny_data: TinyData) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from configs import MACHINE
 from torch import Tensor
 from trainer_fixtures import CONFIG, LOSS, adam, batches, network, seven_validation_clips
 from training_fixtures import TinyData
@@ -212,7 +213,7 @@ def test_validation_is_the_mean_loss_of_all_samples(tiny_data: TinyData) -> None
     net = network()
     streams = open_streams(
         tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, CONFIG,
-        tiny_data.front_end, tiny_data.augment,
+        tiny_data.front_end, tiny_data.augment, MACHINE.shard_cache,
     )  # fmt: skip
     streams = replace(streams, image_audio_validation=seven_validation_clips(tiny_data))
     scores = Trainer(net, CONFIG, LOSS, SINGLE_PROCESS).validate(streams)

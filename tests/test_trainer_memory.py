@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from configs import MACHINE
 from model_fixtures import MODEL
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
@@ -264,7 +265,7 @@ def test_validation_goes_in_chunks_too(tiny_data: TinyData) -> None:
     config = replace(CONFIG, batch_size=7)
     streams = open_streams(
         tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, config,
-        tiny_data.front_end, tiny_data.augment,
+        tiny_data.front_end, tiny_data.augment, MACHINE.shard_cache,
     )  # fmt: skip
     streams = replace(
         streams,
@@ -311,7 +312,7 @@ def test_bfloat16_stays_inside_the_encoders(chunk_size: int | None, tiny_data: T
     assert {parameter.grad.dtype for parameter in net.parameters()} == {torch.float32}
     streams = open_streams(
         tiny_data.av_dir, tiny_data.captions_dir, tiny_data.images_dir, CONFIG,
-        tiny_data.front_end, tiny_data.augment,
+        tiny_data.front_end, tiny_data.augment, MACHINE.shard_cache,
     )  # fmt: skip
     trainer.validate(streams)
     assert seen == {torch.bfloat16}

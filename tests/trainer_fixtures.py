@@ -11,8 +11,8 @@ from torch import Tensor
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.core.machine import MachineConfig
+from trimodal.data.clip_index import read_index
 from trimodal.models.networks import TrimodalNet
-from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
 from trimodal.training.image_audio import FrameSampling, ImageAudioValidation
 from trimodal.training.leaks import LeaksConfig

@@ -28,10 +28,10 @@ from experiments.real.recipes import (
 )
 from trimodal.core.text import Vocabulary, tokenise
 from trimodal.core.timing import evenly_spaced_positions
+from trimodal.data.readers import read_windows
 from trimodal.evaluation.retrieval import mix, ranks, similarity
 from trimodal.models.networks import TrimodalNet
 from trimodal.report.significance import PER_QUERY, paired_over_queries
-from trimodal.training.readers import read_windows
 
 Values = npt.NDArray[np.float64]  # (clips,)
 Embeddings = npt.NDArray[np.float32]

@@ -25,6 +25,8 @@ from trimodal.core.progress import bar
 from trimodal.core.records import Query, Split
 from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.core.text import Vocabulary, read_vocabulary
+from trimodal.data.clip_index import IndexedClip, read_index
+from trimodal.data.readers import read_frame, read_image
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.backbones import Backbone, build_image_backbone
@@ -32,8 +34,6 @@ from trimodal.models.preprocessing import normalise
 from trimodal.overlay import apply_overlay
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.msrvtt import read_queries
-from trimodal.training.clip_index import IndexedClip, read_index
-from trimodal.training.readers import read_frame, read_image
 
 BACKBONE: Backbone = "efficientnet_lite0"
 IMAGE_PX = 224

@@ -14,11 +14,11 @@ from torch.optim.lr_scheduler import StepLR
 
 from experiments.real.prepared import BACKBONE, Captioned, CaptionedClip
 from trimodal.core.timing import training_positions
+from trimodal.data.readers import read_windows
 from trimodal.losses.config import LossConfig, configured_loss
 from trimodal.losses.info_nce import LogitScale
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.networks import ModelConfig, TrimodalNet
-from trimodal.training.readers import read_windows
 
 _BATCH = 512  # the paper's
 _RATE = 0.001  # the paper trains the whole networks at a tenth of it

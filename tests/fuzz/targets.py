@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import yaml
 from configs import config_for_tests
 from data_fixtures import write_vectors
@@ -18,15 +19,17 @@ from test_checkpoint import CHECKPOINT, FRONT_END
 from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.core.config import ConfigError, load_section
-from trimodal.core.files import write_json, write_table
+from trimodal.core.files import write_table
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import DataError
 from trimodal.core.schemas import AV_SCHEMA
-from trimodal.core.shards import Sample, write_shard
+from trimodal.core.shard_writer import Sample, write_shard
+from trimodal.data.clip_index import read_index
 from trimodal.download.demo.annotations import write_annotations
 from trimodal.download.demo.world import DemoConfig, sample_world
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
+from trimodal.media.shard_format import index_metadata
 from trimodal.models.checkpoint import FORMAT, read_checkpoint
 from trimodal.overlay import apply_overlay
 from trimodal.sources.coco import read_coco
@@ -35,7 +38,6 @@ from trimodal.sources.karpathy import read_karpathy
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.sources.word2vec import read_vectors
-from trimodal.training.clip_index import read_index
 
 CLEAR = (DataError, ConfigError)
 _WIDTH = 3
@@ -197,23 +199,19 @@ def _write_weights(folder: Path) -> None:
     (folder / "model.safetensors").write_bytes(b"weights")
 
 
-def _stats_seed(_: Path) -> list[bytes]:
-    return _json({"front_end": _MEL.front_end_fingerprint(), "clips": {"train": 1}, "frames": 1})
-
-
 def _write_av(folder: Path) -> None:
     """A shard of one clip, its index and its stats."""
-    facts = json.dumps({"front_end": _MEL.front_end_fingerprint()}).encode()
-    sample = Sample(key="clip", members={"01.jpg": b"jpeg", "json": facts})
+    sample = Sample(key="clip", members={"01.jpg": b"jpeg"})
     picture = write_shard(folder / "train-000000.tar", [sample])["clip"]["01.jpg"]
     row = {
         "split": "train", "shard": "train-000000.tar", "shard_fingerprint": "f", "clip_id": "clip",
         "label": "", "duration_s": 1.0, "sound_s": 0.0, "frame_offsets": [picture.offset],
-        "frame_sizes": [picture.size], "mel_offset": 0, "mel_columns": 0,
+        "frame_sizes": [picture.size], "mel_offset": 0,
+        "top_db_offset": 0, "mel_columns": 0,
         "youtube_id": "", "picture_fingerprints": [0],
     }  # fmt: skip
-    write_table(folder / "index.parquet", AV_SCHEMA.empty_table().from_pylist([row], AV_SCHEMA))
-    write_json(folder / "stats.json", {"front_end": _MEL.front_end_fingerprint()})
+    schema = AV_SCHEMA.with_metadata(index_metadata(_MEL))
+    write_table(folder / "index.parquet", pa.Table.from_pylist([row], schema))
 
 
 def _index(folder: Path) -> None:
@@ -285,9 +283,6 @@ TARGETS: dict[str, Target] = {
     "checkpoint_json": Target(
         file="model.json", words=_JSON, seeds=_checkpoint_seed, prepare=_write_weights,
         read=lambda folder: read_checkpoint(folder / "model.safetensors") and None,
-    ),
-    "av_stats_json": Target(
-        file="stats.json", words=_JSON, seeds=_stats_seed, prepare=_write_av, read=_index,
     ),
     "av_index_parquet": Target(
         file="index.parquet", seeds=_index_seed, prepare=_write_av, read=_index,

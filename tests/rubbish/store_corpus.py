@@ -12,13 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from configs import MACHINE
 from test_checkpoint import CHECKPOINT
 from training_fixtures import TinyData
 
 from trimodal.core.manifest import read_manifest
 from trimodal.core.text import read_vocabulary
+from trimodal.data.clip_index import read_index
+from trimodal.data.shard_files import image_fingerprints, open_shards
 from trimodal.models.checkpoint import read_checkpoint, save_checkpoint
-from trimodal.training.clip_index import read_index
 from trimodal.training.image_text import ImageTextPairs
 
 
@@ -48,11 +50,15 @@ def copied(data: TinyData, folder: Path) -> TinyData:
 
 
 def _read_av(data: TinyData) -> object:
-    return [read_index(data.av_dir, split, data.mel) for split in ("train", "val", "test")]
+    return [
+        open_shards(read_index(data.av_dir, split, data.mel).fingerprints, MACHINE.shard_cache)
+        for split in ("train", "val", "test")
+    ]
 
 
 def _read_images(data: TinyData) -> object:
-    return ImageTextPairs(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
+    pairs = ImageTextPairs(data.captions_dir, data.images_dir, "train", data.augment, seed=1)
+    return pairs, open_shards(image_fingerprints(data.images_dir), MACHINE.shard_cache)
 
 
 READERS: dict[str, Callable[[TinyData], object]] = {
@@ -132,13 +138,16 @@ def _swapped(one: str, other: str) -> Damage:
     return damage
 
 
-def _of_another_front_end(data: TinyData) -> None:
-    """Only one shard, as its metadata states; its members have the offsets of the right one."""
-    path = data.av_dir / "train-000000.tar"
-    own = data.mel.front_end_fingerprint().encode()
-    content = path.read_bytes()
-    assert own in content
-    path.write_bytes(content.replace(own, b"0123456789abcdef"))
+def _metadata(**changed: Any) -> Damage:
+    """Changes what the index says of the mels."""
+
+    def damage(data: TinyData) -> None:
+        path = data.av_dir / "index.parquet"
+        table = pq.read_table(path)
+        stored = json.loads(table.schema.metadata[b"trimodal"]) | changed
+        pq.write_table(table.replace_schema_metadata({"trimodal": json.dumps(stored)}), path)
+
+    return damage
 
 
 _AV, _INDEX = "av/train-000000.tar", "av/index.parquet"
@@ -146,21 +155,17 @@ _IMAGES = "images/index.parquet"
 _WORDS = "captions/vocabulary.parquet"
 
 STORES = [
-    BadStore(name="stats.json truncated", read="clips", damage=_truncated("av/stats.json", 0.5),
-             file="stats.json", refused="not valid JSON"),
-    BadStore(name="stats.json empty", read="clips", damage=_write("av/stats.json", b""),
-             file="stats.json", refused="not valid JSON"),
-    BadStore(name="stats.json that is a list", read="clips", damage=_write("av/stats.json", b"[]"),
-             file="stats.json", refused="has no front_end"),
-    BadStore(name="stats.json in Latin-1", read="clips", file="stats.json", refused="not UTF-8",
-             damage=_write("av/stats.json", '{"front_end": "é"}'.encode("latin-1"))),
-    BadStore(name="stats.json without a front-end", read="clips", file="stats.json",
-             damage=_json("av/stats.json", front_end=None), refused="has no front_end"),
-    BadStore(name="shards of another front-end", read="clips", file="av",
-             damage=_json("av/stats.json", front_end="0123456789abcdef"),
-             refused="made with mel front-end 0123456789abcdef"),
-    BadStore(name="one shard of another front-end", read="clips", file=_AV,
-             damage=_of_another_front_end, refused="made with mel front-end 0123456789abcdef"),
+    BadStore(name="index without metadata", read="clips", file=_INDEX,
+             damage=lambda data: pq.write_table(
+                 pq.read_table(data.av_dir / "index.parquet").replace_schema_metadata(None),
+                 data.av_dir / "index.parquet"),
+             refused="format is None"),
+    BadStore(name="index of another format version", read="clips", file=_INDEX,
+             damage=_metadata(format_version=1), refused="format_version is 1"),
+    BadStore(name="index of another mel", read="clips", file=_INDEX,
+             damage=_metadata(hop_samples=161), refused="hop_samples is 161"),
+    BadStore(name="index of another step", read="clips", file=_INDEX,
+             damage=_metadata(step_db=0.5), refused="step_db is 0.5"),
     BadStore(name="index empty", read="clips", damage=_write(_INDEX, b""), file=_INDEX),
     BadStore(name="index that is text", read="clips", damage=_write(_INDEX, b"clip_id,shard\n"),
              file=_INDEX),
@@ -183,16 +188,16 @@ STORES = [
                                   _column(_INDEX, "frame_offsets", _first([]))(data)),
              refused="a clip without frames"),
     BadStore(name="shard swapped for another one", read="clips", file=_AV,
-             damage=_swapped(_AV, "av/train-000001.tar"), refused="not the shard"),
+             damage=_swapped(_AV, "av/train-000001.tar"), refused="not the file that index"),
     BadStore(name="shard truncated", read="clips", damage=_truncated(_AV, 0.5), file=_AV,
-             refused="not the shard"),
+             refused="not the file that index"),
     BadStore(name="shard empty", read="clips", damage=_write(_AV, b""), file=_AV,
-             refused="not the shard"),
-    BadStore(name="shard gone", read="clips", file=_AV, refused="not the shard",
+             refused="not the file that index"),
+    BadStore(name="shard gone", read="clips", file=_AV, refused="not the file that index",
              damage=lambda data: (data.av_dir.parent / _AV).unlink()),
     BadStore(name="image shards swapped", read="images", file="images/train-000000.tar",
              damage=_swapped("images/train-000000.tar", "images/train-000001.tar"),
-             refused="not the shard"),
+             refused="not the file that index"),
     BadStore(name="image index of the clips", read="images", file=_IMAGES,
              damage=_swapped(_INDEX, _IMAGES), refused="a different table"),
     BadStore(name="captions truncated", read="images", file="captions.parquet",

@@ -34,6 +34,16 @@ class YoutubeAccess:
 
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
+class ShardCacheConfig:
+    """Section ``machine.shard_cache``: where shards at URLs are kept for training and evaluation
+    (:class:`trimodal.data.shard_files.ShardCache`), at most ``max_gb`` (10^9 bytes) of them.
+    """
+
+    folder: str
+    max_gb: PositiveFloat
+
+
+@dataclass(frozen=True, kw_only=True, config=SECTION)
 class MachineConfig:
     """Section ``machine``, which no stage tracks.
 
@@ -59,4 +69,5 @@ class MachineConfig:
     devices: Devices
     loader_workers: NonNegativeInt
     checkpoint_every_steps: PositiveInt
+    shard_cache: ShardCacheConfig
     youtube: YoutubeAccess

@@ -33,7 +33,9 @@ def write_shard(path: Path, samples: Iterable[Sample]) -> dict[str, dict[str, Ex
     with (
         atomic_path(path) as temporary,
         temporary.open("wb") as file,
-        TarWriter(file, user="trimodal", group="trimodal", mtime=0, encoder=False) as writer,
+        TarWriter(
+            file, user="trimodal", group="trimodal", mtime=0, encoder=False, keep_meta=True
+        ) as writer,
     ):
         for sample in samples:
             if sample.key in extents:

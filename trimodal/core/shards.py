@@ -5,17 +5,11 @@ one frame and three seconds of a clip without touching the rest.
 """
 
 import os
-import tarfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
-
-from trimodal.core.records import DataError
-
-_SHORT_NAME = 100
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,44 +31,6 @@ class ShardResult:
     examples: dict[str, str]
     bytes: int
     reused: bool = False
-
-
-@contextmanager
-def members_from(path: Path, name: str, extent: Extent) -> Iterator[tarfile.TarFile]:
-    """Checks that a shard has the member ``name`` where its index says, and yields the shard opened
-    at the member that follows it.
-
-    Raises DataError, naming the shard, if it is missing, damaged or a different one, also for what
-    the block finds (OSError, ValueError, tarfile.TarError). Costs one read of a few hundred bytes.
-    """
-    try:
-        with path.open("rb") as file:
-            file.seek(extent.offset - tarfile.BLOCKSIZE)
-            header = tarfile.TarInfo.frombuf(file.read(tarfile.BLOCKSIZE), "utf-8", "replace")
-            # A name of over 100 characters is in full in an extra header before this one.
-            if header.name != name[:_SHORT_NAME] or header.size != extent.size:
-                raise tarfile.ReadError(f"{header.name}, {header.size} bytes, found instead")
-            file.seek(extent.offset + -(-extent.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
-            with tarfile.open(fileobj=file, mode="r:") as rest:
-                yield rest
-    except (OSError, ValueError, tarfile.TarError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{path}: not the shard that the index describes: no {name} of {extent.size} bytes at "
-            f"{extent.offset}: {error}"
-        ) from error
-
-
-def next_member(rest: tarfile.TarFile, name: str) -> IO[bytes]:
-    """The content of the next member; raises tarfile.ReadError if it is not called ``name``."""
-    member = rest.next()
-    if member is None or member.name != name:
-        raise tarfile.ReadError(f"no {name} after it")
-    content = rest.extractfile(member)
-    if content is None:
-        raise tarfile.ReadError(f"{name} is not a file")
-    return content
 
 
 def read_extent(path: Path, offset: int, size: int) -> bytes:

@@ -17,15 +17,17 @@ from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_table
 from trimodal.core.progress import bar
 from trimodal.core.records import DataError, Query
+from trimodal.core.shards import read_extents
 from trimodal.core.text import Vocabulary, tokenise
 from trimodal.core.timing import evenly_spaced_positions
+from trimodal.data.clip_index import IndexedClip
+from trimodal.data.readers import read_frame, read_windows
+from trimodal.data.shard_files import ReadShard
 from trimodal.evaluation.retrieval import mix, similarity
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig, centre_views, normalise
-from trimodal.training.clip_index import IndexedClip
 from trimodal.training.distributed import World
-from trimodal.training.readers import read_frame, read_windows
 
 Matrix = npt.NDArray[np.float32]
 
@@ -165,18 +167,24 @@ class VideoViews:
 
 
 def video_views(
-    clip: IndexedClip, frames_per_video: int, front_end: AudioFrontEnd, augment: AugmentConfig
+    clip: IndexedClip,
+    frames_per_video: int,
+    front_end: AudioFrontEnd,
+    augment: AugmentConfig,
+    read: ReadShard = read_extents,
 ) -> VideoViews:
     """``frames_per_video`` evenly spaced frames of a video, and the audio windows around them."""
     duration = min(clip.sound_s, clip.duration_s) if clip.has_audio else clip.duration_s
     positions = evenly_spaced_positions(
         clip.frames, duration, front_end.window.seconds, frames_per_video
     )
-    frames = centre_views([read_frame(clip, position.frame) for position in positions], augment)
+    frames = centre_views(
+        [read_frame(clip, position.frame, read) for position in positions], augment
+    )
     if not clip.has_audio:
         return VideoViews(frames=frames, windows=None, padded_windows=0)
     centres = [position.centre_seconds for position in positions]
-    windows, missing = read_windows([clip] * frames_per_video, centres, front_end)
+    windows, missing = read_windows([clip] * frames_per_video, centres, front_end, read)
     padded_windows = sum(columns > 0 for columns in missing)
     return VideoViews(frames=frames, windows=windows, padded_windows=padded_windows)
 
@@ -193,6 +201,7 @@ def embed_test_set(
     front_end: AudioFrontEnd,
     augment: AugmentConfig,
     world: World,
+    read: ReadShard = read_extents,
 ) -> Embeddings:
     """Embeds sentences and videos: the means over ``frames_per_video`` frames and audio windows,
     normalised to unit vectors with ``renormalise``. ``clips`` are those of the queries, each once,
@@ -205,7 +214,7 @@ def embed_test_set(
     padded = torch.zeros(1, dtype=torch.int64, device=device)
     own_rows = range(world.rank, len(clips), world.size)
     for row in bar(own_rows, task="embedding", unit="videos", total=len(own_rows)):
-        views = video_views(clips[row], frames_per_video, front_end, augment)
+        views = video_views(clips[row], frames_per_video, front_end, augment, read)
         sums[0, row] = network.image(normalise(views.frames.to(device))).mean(dim=0)
         if views.windows is not None:
             sums[1, row] = network.audio(views.windows.to(device)).mean(dim=0)

@@ -18,6 +18,8 @@ from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log, summary_line
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, read_vocabulary
+from trimodal.data.clip_index import ClipTable, read_index
+from trimodal.data.shard_files import open_shards
 from trimodal.evaluation.audit import audit_counts, check_collapse, check_rows, geometry_of
 from trimodal.evaluation.embedding import (
     Embeddings,
@@ -38,7 +40,6 @@ from trimodal.evaluation.oracle import read_ground_truth
 from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint
 from trimodal.models.devices import pick_device
 from trimodal.sources.msrvtt import read_queries
-from trimodal.training.clip_index import read_index
 from trimodal.training.distributed import World
 from trimodal.training.leaks import Leaks, LeaksConfig, check_leaks, find_leaks
 
@@ -99,8 +100,8 @@ def evaluate(
 
     Raises EmbeddingError for embeddings that are not finite or have collapsed (only the audit is
     written then; an earlier run's outputs are removed first), and DataError for test videos that
-    are in the training data, missing or repeated. All ranks of ``world`` call this and rank 0
-    writes; None is this process alone.
+    are in the training data, missing or repeated, and for shards that are not those of the index.
+    All ranks of ``world`` call this and rank 0 writes; None is this process alone.
     """
     world = world or World(device=pick_device(machine.device))
     if world.is_main:
@@ -108,7 +109,8 @@ def evaluate(
             getattr(outputs, field.name).unlink(missing_ok=True)
     checkpoint = read_checkpoint(model_path)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
-    test_set = _read_test_set(av_dir, images_dir, checkpoint, config, leaks)
+    clips = read_index(av_dir, "test", checkpoint.mel)
+    test_set = _read_test_set(clips, av_dir, images_dir, config, leaks)
     embeddings = embed_test_set(
         load_model(model_path, checkpoint, vocabulary),
         vocabulary,
@@ -119,6 +121,7 @@ def evaluate(
         front_end=checkpoint.audio_front_end,
         augment=checkpoint.augment,
         world=world,
+        read=open_shards(clips.fingerprints, machine.shard_cache),
     )
     if world.is_main:
         check_rows(embeddings)
@@ -137,9 +140,9 @@ class _TestSet:
 
 
 def _read_test_set(
+    clips: ClipTable,
     av_dir: Path,
     images_dir: Path,
-    checkpoint: Checkpoint,
     config: EvaluateConfig,
     leaks: LeaksConfig,
 ) -> _TestSet:
@@ -148,7 +151,7 @@ def _read_test_set(
     check_leaks("evaluate", leaked, leaks)
     matched = match_videos(
         queries,
-        read_index(av_dir, "test", checkpoint.mel),
+        clips,
         leaked.videos if leaks.test_in_training == "leave_out" else (),
         config.min_coverage,
     )

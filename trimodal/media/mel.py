@@ -8,7 +8,6 @@ floor of every window that contains the column.
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float16, UInt8
@@ -41,17 +40,6 @@ class MelConfig:
     def hop_seconds(self) -> float:
         """Time from one mel column to the next."""
         return self.hop_samples / self.sample_rate_hz
-
-    def description(self) -> dict[str, Any]:
-        """What the stored values mean, as JSON: this section, and how to decode them."""
-        return {
-            **asdict(self),
-            "scale": "slaney",
-            "norm": "slaney",
-            "step_db": STEP_DB,
-            "depth_db": DEPTH_DB,
-            "floor_db": FLOOR_DB,
-        }
 
     def front_end_fingerprint(self) -> str:
         """Identifies the stored form: this section and the step of the codes."""
@@ -87,7 +75,7 @@ def store_decibels(decibels: Float[np.ndarray, "columns mels"]) -> StoredMel:
     top_db = decibels.max(axis=1).astype("<f2")
     relative = decibels - top_db.astype(np.float32)[:, None]
     codes = np.clip(np.rint(relative / np.float32(STEP_DB)) + 255, 0, 255)
-    return StoredMel(codes.astype(np.uint8), top_db)
+    return StoredMel(codes.astype(np.uint8, order="C"), top_db)
 
 
 def concatenated(parts: Sequence[StoredMel]) -> StoredMel:

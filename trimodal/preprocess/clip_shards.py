@@ -25,17 +25,15 @@ from trimodal.core.records import Clip, Split
 from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.core.shards import Extent, ShardResult
 from trimodal.core.storage import file_state
-from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits, LimitError, MediaError
 from trimodal.media.image import image_fingerprint
 from trimodal.media.mel import MelConfig, StoredMel, empty_mel
+from trimodal.media.shard_format import describe_clip
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.parallel.watchdog import ending_if_hung
 
-FORMAT = "trimodal clip"
-FORMAT_VERSION = 2
 _HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
 
 
@@ -97,14 +95,14 @@ class ClipSample:
     frame_fingerprints: list[int]
     audio_s: float
     mel: StoredMel
-    metadata: dict[str, Any]
+    description: dict[str, Any]
 
     def sample(self) -> Sample:
         """The WebDataset sample: frames from 01.jpg on; json; mel.npy, uint8 (columns, mels), and
         mel_top_db.npy, float16 (columns,), without columns if there is no audio.
         """
         members = {f"{number:02d}.jpg": jpeg for number, jpeg in enumerate(self.frames, start=1)}
-        members["json"] = json.dumps(self.metadata, sort_keys=True).encode()
+        members["json"] = json.dumps(self.description, sort_keys=True).encode()
         members["mel.npy"] = _npy(self.mel.codes)
         members["mel_top_db.npy"] = _npy(self.mel.top_db)
         return Sample(key=self.clip.clip_id, members=members)
@@ -220,16 +218,9 @@ def clip_sample(
         frame_fingerprints=fingerprints,
         audio_s=audio_s,
         mel=stored,
-        metadata={
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "label": outcome.clip.label,
-            "duration_s": outcome.duration_s,
-            "frame_times_s": [frame_centre_seconds(n) for n in range(1, len(frames) + 1)],
-            "has_audio": len(stored) > 0,
-            "audio_s": audio_s,
-            "mel": mel.description(),
-        },
+        description=describe_clip(
+            outcome.clip.label, outcome.duration_s, len(frames), audio_s, mel, len(stored)
+        ),
     )
 
 

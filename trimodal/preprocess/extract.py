@@ -24,6 +24,7 @@ from trimodal.core.schemas import AV_SCHEMA
 from trimodal.core.shards import ShardResult
 from trimodal.media.container import LimitError, MediaError, missing_media_tools
 from trimodal.media.mel import MelConfig
+from trimodal.media.shard_format import index_metadata
 from trimodal.parallel.journal import make_shards
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, clip_sample, extract_shard
@@ -68,11 +69,10 @@ def extract(
     left_out += skipped
     _check_splits(set(splits), left_out)
     frames = pc.sum(pc.list_value_length(rows["frame_offsets"])).as_py()
-    write_table(out_dir / "index.parquet", rows)
+    write_table(out_dir / "index.parquet", rows.replace_schema_metadata(index_metadata(mel)))
     write_json(
         out_dir / "stats.json",
         {
-            "front_end": mel.front_end_fingerprint(),
             "clips": dict(splits),
             "frames": frames,
             "test_clips_without_sound": pc.sum(pc.equal(rows["mel_columns"], 0)).as_py(),

@@ -4,6 +4,7 @@ The bytes of a shard are decided here and in what this imports; changing that co
 """
 
 import io
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trimodal.core.archives import StoredFile, read_file
+from trimodal.core.archives import read_file
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import Split
 from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state
 from trimodal.media.image import BOMBS, image_fingerprint, square
+from trimodal.media.shard_format import describe_image
+from trimodal.sources.image_files import ImageFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,16 +36,19 @@ class ImageFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageShard:
-    """The unit of work: the images of one shard, each (id, file)."""
+    """The unit of work: the images of one shard."""
 
     path: Path
     split: Split
-    images: tuple[tuple[str, StoredFile | None], ...]
+    images: tuple[ImageFile, ...]
 
     def inputs(self) -> Any:
         """What it depends on besides params and code: its images, their files as they are now."""
-        files = [file for _, file in self.images if file]
-        facts = [[name, file and [str(file.path), file.member]] for name, file in self.images]
+        files = [image.file for image in self.images if image.file]
+        facts = [
+            [describe_image(i.image), i.file and [str(i.file.path), i.file.member]]
+            for i in self.images
+        ]
         return [self.split, facts, {str(file.path): file_state(file.path) for file in files}]
 
 
@@ -95,7 +101,8 @@ def _samples(
         left_out[reason] += 1
         examples.setdefault(reason, f"{image_id}: {detail}")
 
-    for image_id, file in job.images:
+    for image_file in job.images:
+        file, image_id = image_file.file, image_file.image.image_id
         if file is None:
             leave_out("image file missing", "not among the image files")
             continue
@@ -108,4 +115,5 @@ def _samples(
             leave_out("image file broken", f"{file.name}: {error}")
         else:
             fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))
-            yield Sample(key=image_id, members={"jpg": jpeg})
+            description = json.dumps(describe_image(image_file.image), sort_keys=True).encode()
+            yield Sample(key=image_id, members={"jpg": jpeg, "json": description})

@@ -26,6 +26,11 @@ class TrainConfig:
     have a gradient of zero, so that momentum and weight decay still act, as in the authors' runs,
     whose PyTorch zeroed gradients instead of dropping them. (No effect on ``joint`` updates.)
 
+    ``reader`` ``indexed`` draws each batch from all rows, which suits local disks. ``stream`` reads
+    shard by shard, mixing the rows of ``shuffle_shards`` of them, so that a cache of a few shards
+    suffices (:class:`~trimodal.training.rounds.ShardRounds`), and makes ``frames_per_clip`` pairs
+    of each clip meanwhile. Both read every clip once a round.
+
     With several processes (``machine.devices``) the negatives of each row are still those of the
     full batch. ``batch_norm`` is then over each process's own rows (``local``, as in the authors'
     data parallel code) or over all rows (``synchronised``, as in one process).
@@ -49,9 +54,14 @@ class TrainConfig:
     first_frame: PositiveInt
     last_frame: PositiveInt
     validation_frame: PositiveInt
+    reader: Literal["indexed", "stream"]
+    shuffle_shards: PositiveInt
+    frames_per_clip: PositiveInt
     batch_norm: Literal["local", "synchronised"]
     precision: Precision
 
     def __post_init__(self) -> None:
         if not self.first_frame <= self.validation_frame <= self.last_frame:
             raise ValueError("need first_frame <= validation_frame <= last_frame")
+        if self.reader == "indexed" and self.frames_per_clip != 1:
+            raise ValueError("frames_per_clip is for reader: stream")

@@ -3,21 +3,25 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from trimodal.core.shards import read_extents
 from trimodal.core.timing import FramePosition, training_positions
+from trimodal.data.clip_index import ClipTable, IndexedClip
+from trimodal.data.readers import Pair, read_frame, read_windows
+from trimodal.data.shard_files import ReadShard
 from trimodal.media.windows import MASK_FIELDS, AudioFrontEnd, mask_windows
 from trimodal.models.preprocessing import AugmentConfig, centre_views
 from trimodal.training.augment import VIEW_FIELDS, training_views
-from trimodal.training.clip_index import IndexedClip
 from trimodal.training.random_streams import (
     RandomFields,
     RandomStream,
     SampleIndex,
     random_fields,
 )
-from trimodal.training.readers import Pair, read_frame, read_windows
 
 _FIELDS = random_fields("frame", *VIEW_FIELDS)
 
@@ -37,12 +41,27 @@ class _Clips:
     """Clips, the positions at which they may be sampled, and their frames and windows."""
 
     def __init__(
-        self, clips: Sequence[IndexedClip], sampling: FrameSampling, front_end: AudioFrontEnd
+        self,
+        clips: ClipTable,
+        sampling: FrameSampling,
+        front_end: AudioFrontEnd,
+        read: ReadShard,
     ) -> None:
         self._clips, self._sampling, self._front_end = clips, sampling, front_end
+        self._read_shard = read
 
     def __len__(self) -> int:
         return len(self._clips)
+
+    @property
+    def shard_of(self) -> npt.NDArray[np.int32]:
+        """The number of each clip's shard, (clips,)."""
+        return self._clips.shard_of
+
+    @property
+    def frame_px(self) -> int:
+        """The side of the stored frames."""
+        return read_frame(self._clips[0], 1, self._read_shard).shape[-1]
 
     def positions(self, clip: IndexedClip) -> tuple[FramePosition, ...]:
         """The frames of a clip that may be sampled, each with the centre of its window."""
@@ -62,11 +81,11 @@ class _Clips:
         self, clips: Sequence[IndexedClip], positions: Sequence[FramePosition]
     ) -> tuple[list[Tensor], Tensor]:
         frames = [
-            read_frame(clip, position.frame)
+            read_frame(clip, position.frame, self._read_shard)
             for clip, position in zip(clips, positions, strict=True)
         ]
         centres = [position.centre_seconds for position in positions]
-        return frames, read_windows(clips, centres, self._front_end)[0]
+        return frames, read_windows(clips, centres, self._front_end, self._read_shard)[0]
 
 
 class ImageAudioPairs(_Clips, Dataset[Pair]):
@@ -79,15 +98,23 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
 
     def __init__(
         self,
-        clips: Sequence[IndexedClip],
+        clips: ClipTable,
         sampling: FrameSampling,
         front_end: AudioFrontEnd,
         augment: AugmentConfig,
         seed: int,
+        *,
+        frames_per_clip: int = 1,
+        read: ReadShard = read_extents,
     ) -> None:
-        super().__init__(clips, sampling, front_end)
+        """``frames_per_clip`` successive rounds take different frames of a clip, evenly spaced from
+        one drawn at random, as far as it has so many.
+        """
+        super().__init__(clips, sampling, front_end, read)
+        self._frames_per_clip = frames_per_clip
         self._augment = augment
         self._views = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
+        self._frames = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
         self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), MASK_FIELDS)
 
     def __getitem__(self, index: SampleIndex) -> Pair:
@@ -98,11 +125,19 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
         """Samples of one round: uint8 (indices, 3, crop, crop), (indices, 1, mels, columns)."""
         clips = [self._clips[index.sample] for index in indices]
         random = self._views.of(indices)
-        candidates = zip(random["frame"].tolist(), map(self.positions, clips), strict=True)
+        candidates = zip(self._fractions(indices), map(self.positions, clips), strict=True)
         chosen = [positions[int(fraction * len(positions))] for fraction, positions in candidates]
         frames, windows = self._read(clips, chosen)
         self._mask(windows, indices)
         return training_views(frames, self._augment, random), windows
+
+    def _fractions(self, indices: Sequence[SampleIndex]) -> list[float]:
+        """Where in the list of its positions each clip is sampled, in [0, 1)."""
+        passed = indices[0].round % self._frames_per_clip
+        first = [SampleIndex(index.round - passed, index.sample) for index in indices]
+        drawn: npt.NDArray[np.float32] = self._frames.of(first)["frame"]
+        fractions: list[float] = ((drawn + passed / self._frames_per_clip) % 1).tolist()
+        return fractions
 
     def _mask(self, windows: Tensor, indices: Sequence[SampleIndex]) -> None:
         columns = round(self._augment.mask_seconds / self._front_end.mel.hop_seconds)
@@ -122,12 +157,14 @@ class ImageAudioValidation(_Clips, Dataset[Pair]):
 
     def __init__(
         self,
-        clips: Sequence[IndexedClip],
+        clips: ClipTable,
         sampling: FrameSampling,
         front_end: AudioFrontEnd,
         augment: AugmentConfig,
+        *,
+        read: ReadShard = read_extents,
     ) -> None:
-        super().__init__(clips, sampling, front_end)
+        super().__init__(clips, sampling, front_end, read)
         self._augment = augment
 
     def __getitem__(self, row: int) -> Pair:

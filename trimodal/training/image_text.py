@@ -15,7 +15,9 @@ from torch.utils.data import Dataset
 from trimodal.core.files import read_table
 from trimodal.core.records import DataError, Split, check_file_name
 from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA, WORDS
-from trimodal.core.shards import Extent, check_member
+from trimodal.core.shards import read_extents
+from trimodal.data.readers import Pair, read_image
+from trimodal.data.shard_files import ReadShard
 from trimodal.models.preprocessing import AugmentConfig, centre_views
 from trimodal.training.augment import VIEW_FIELDS, training_views
 from trimodal.training.random_streams import (
@@ -24,7 +26,6 @@ from trimodal.training.random_streams import (
     SampleIndex,
     random_fields,
 )
-from trimodal.training.readers import Pair, read_image
 
 _FIELDS = random_fields("caption", *VIEW_FIELDS)
 
@@ -35,12 +36,15 @@ class _CaptionedImages:
     if the files of ``captions_dir`` and ``images_dir`` do not belong together.
     """
 
-    def __init__(self, captions_dir: Path, images_dir: Path, split: Split) -> None:
+    def __init__(self, captions_dir: Path, images_dir: Path, split: Split, read: ReadShard) -> None:
         self._ids_path = captions_dir / "token_ids.npy"
         self._token_ids = _memory_map(self._ids_path)
         in_split = pc.field("split") == split
-        images = read_table(images_dir / "index.parquet", IMAGE_SCHEMA, filters=in_split)
-        _check_image_shards(images_dir, images)
+        path = images_dir / "index.parquet"
+        images = read_table(path, IMAGE_SCHEMA, filters=in_split)
+        for name in images["shard"].unique().to_pylist():
+            check_file_name(name, str(path))
+        self._read_shard = read
         captioned = _captioned_images(captions_dir, len(self._token_ids))
         rows = pc.index_in(images["image_id"], captioned.values)
         images = images.filter(pc.is_valid(rows)).combine_chunks()
@@ -50,12 +54,17 @@ class _CaptionedImages:
         self._first_caption = np.concatenate([np.zeros(1, np.int32), ends])[rows]
         shards = images["shard"].combine_chunks().dictionary_encode()
         self._shards = [images_dir / name for name in shards.dictionary.to_pylist()]
-        self._shard_of = shards.indices.to_numpy()
+        self._shard_of: npt.NDArray[np.int32] = shards.indices.to_numpy()
         self._offsets = images["offset"].to_numpy()
         self._sizes = images["size"].to_numpy()
 
     def __len__(self) -> int:
         return len(self._first_caption)
+
+    @property
+    def shard_of(self) -> npt.NDArray[np.int32]:
+        """The number of each image's shard, (images,)."""
+        return self._shard_of
 
     def _images(self, samples: npt.NDArray[np.int64]) -> list[Tensor]:
         extents = zip(
@@ -64,7 +73,10 @@ class _CaptionedImages:
             self._sizes[samples].tolist(),
             strict=True,
         )
-        return [read_image(self._shards[shard], start, size) for shard, start, size in extents]
+        return [
+            read_image(self._shards[shard], start, size, self._read_shard)
+            for shard, start, size in extents
+        ]
 
     def _captions(self, rows: npt.NDArray[np.int64]) -> Tensor:
         return torch.from_numpy(self._token_ids[rows].astype(np.int64))
@@ -84,9 +96,16 @@ class ImageTextPairs(_CaptionedImages, Dataset[Pair]):
     """
 
     def __init__(
-        self, captions_dir: Path, images_dir: Path, split: Split, augment: AugmentConfig, seed: int
+        self,
+        captions_dir: Path,
+        images_dir: Path,
+        split: Split,
+        augment: AugmentConfig,
+        seed: int,
+        *,
+        read: ReadShard = read_extents,
     ) -> None:
-        super().__init__(captions_dir, images_dir, split)
+        super().__init__(captions_dir, images_dir, split, read)
         self._augment = augment
         self._views = RandomFields(RandomStream.IMAGE_VIEWS, seed, len(self), _FIELDS)
 
@@ -111,9 +130,15 @@ class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
     """
 
     def __init__(
-        self, captions_dir: Path, images_dir: Path, split: Split, augment: AugmentConfig
+        self,
+        captions_dir: Path,
+        images_dir: Path,
+        split: Split,
+        augment: AugmentConfig,
+        *,
+        read: ReadShard = read_extents,
     ) -> None:
-        super().__init__(captions_dir, images_dir, split)
+        super().__init__(captions_dir, images_dir, split, read)
         self._augment = augment
 
     def __getitem__(self, row: int) -> Pair:
@@ -125,23 +150,6 @@ class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
         samples = np.array(rows)
         views = centre_views(self._images(samples), self._augment)
         return views, self._captions(self._first_caption[samples])
-
-
-def _check_image_shards(images_dir: Path, images: pa.Table) -> None:
-    """Checks that each shard contains its first and its last image; raises DataError, naming the
-    file, if not.
-    """
-    path = images_dir / "index.parquet"
-    first_and_last: dict[str, list[int]] = {}
-    for row, name in enumerate(images["shard"].to_pylist()):
-        first_and_last.setdefault(name, [row, row])[1] = row
-    for name, rows in first_and_last.items():
-        for row in rows:
-            image_id, offset, size = (
-                images[c][row].as_py() for c in ("image_id", "offset", "size")
-            )
-            shard = images_dir / check_file_name(name, str(path))
-            check_member(shard, f"{image_id}.jpg", Extent(offset=offset, size=size))
 
 
 def _memory_map(path: Path) -> npt.NDArray[np.int32]:

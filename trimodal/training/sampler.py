@@ -8,55 +8,33 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from trimodal.core.records import DataError
+from trimodal.data.readers import Pair
 from trimodal.training.image_audio import ImageAudioValidation
 from trimodal.training.image_text import ImageTextValidation
-from trimodal.training.random_streams import RandomStream, SampleIndex
-from trimodal.training.readers import Pair
+from trimodal.training.random_streams import SampleIndex
+from trimodal.training.rounds import Rounds
 
 
 class EndlessBatches(Sampler[list[SampleIndex]]):
-    """Endless batches, starting with batch ``first`` (from 0): rounds of shuffled samples, no
-    sample twice in a round. Samples left over at the end of a round, too few for a batch, are
-    skipped in that round.
+    """Endless batches, starting with batch ``first`` (from 0), in the order of ``rounds``.
 
     Process ``rank`` of ``world_size`` gets its own equal part of each batch, in the batch's order.
-    Raises DataError if a batch cannot be split evenly with at least two samples for each process.
     """
 
     def __init__(
-        self,
-        samples: int,
-        batch_size: int,
-        seed: int,
-        stream: RandomStream,
-        first: int = 0,
-        *,
-        rank: int = 0,
-        world_size: int = 1,
+        self, rounds: Rounds, first: int = 0, *, rank: int = 0, world_size: int = 1
     ) -> None:
-        if samples < 2:
-            raise DataError(f"a ranking loss needs at least two training samples, not {samples}")
-        self.batch_size = min(batch_size, samples)
-        if world_size > 1 and (self.batch_size % world_size or self.batch_size < 2 * world_size):
-            raise DataError(
-                f"a batch of {self.batch_size} samples cannot be split evenly over {world_size} "
-                "processes, at least two samples each: change train.batch_size or machine.devices"
-            )
-        rows = self.batch_size // world_size
+        rows = rounds.batch_size // world_size
         self._part = slice(rank * rows, (rank + 1) * rows)
-        self.batches_per_round = samples // self.batch_size
-        self._samples = samples
-        self._seed, self._stream = seed, stream
-        self._first = first
+        self._rounds, self._first = rounds, first
 
     def __iter__(self) -> Iterator[list[SampleIndex]]:
-        first_round, first_batch = divmod(self._first, self.batches_per_round)
-        for round_number in count(first_round):
-            order = self._stream.generator(self._seed, round_number).permutation(self._samples)
-            start = first_batch if round_number == first_round else 0
-            for batch in range(start, self.batches_per_round):
-                chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [SampleIndex(round_number, sample) for sample in chosen[self._part].tolist()]
+        first_round, first_batch = divmod(self._first, self._rounds.batches)
+        for number in count(first_round):
+            passes, batches = self._rounds.order(number)
+            start = first_batch if number == first_round else 0
+            for round_number, batch in zip(passes[start:], batches[start:], strict=True):
+                yield [SampleIndex(round_number, sample) for sample in batch[self._part].tolist()]
 
 
 def training_loader(

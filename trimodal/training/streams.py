@@ -4,9 +4,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+from torch.utils.data import DataLoader, Dataset
+
+from trimodal.core.machine import ShardCacheConfig
+from trimodal.data.clip_index import read_index
+from trimodal.data.readers import Pair
+from trimodal.data.shard_files import image_fingerprints, open_shards
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.preprocessing import AugmentConfig
-from trimodal.training.clip_index import read_index
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import SINGLE_PROCESS, World
 from trimodal.training.image_audio import (
@@ -16,7 +23,7 @@ from trimodal.training.image_audio import (
 )
 from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
 from trimodal.training.random_streams import RandomStream
-from trimodal.training.readers import Pair
+from trimodal.training.rounds import Rounds, ShardRounds, ShuffledRounds
 from trimodal.training.sampler import EndlessBatches, training_loader
 
 
@@ -37,20 +44,32 @@ def open_streams(
     config: TrainConfig,
     front_end: AudioFrontEnd,
     augment: AugmentConfig,
+    shard_cache: ShardCacheConfig,
 ) -> Streams:
-    """Opens the training and validation sets of both streams."""
+    """Opens the training and validation sets of both streams. The folders of shards may be URLs.
+    Raises DataError, naming the file, if a shard is not the one that its index describes.
+    """
     sampling = FrameSampling(
         first_frame=config.first_frame,
         last_frame=config.last_frame,
         validation_frame=config.validation_frame,
     )
     train, val = (read_index(av_dir, split, front_end.mel) for split in ("train", "val"))
+    read = open_shards(train.fingerprints | val.fingerprints, shard_cache)
+    read_images = open_shards(image_fingerprints(images_dir), shard_cache)
     return Streams(
-        image_audio=ImageAudioPairs(train, sampling, front_end, augment, config.seed),
-        image_text=ImageTextPairs(captions_dir, images_dir, "train", augment, config.seed),
-        image_audio_validation=ImageAudioValidation(val, sampling, front_end, augment),
-        image_text_validation=ImageTextValidation(captions_dir, images_dir, "val", augment),
-    )
+        image_audio=ImageAudioPairs(
+            train, sampling, front_end, augment, config.seed,
+            frames_per_clip=config.frames_per_clip, read=read,
+        ),
+        image_text=ImageTextPairs(
+            captions_dir, images_dir, "train", augment, config.seed, read=read_images
+        ),
+        image_audio_validation=ImageAudioValidation(val, sampling, front_end, augment, read=read),
+        image_text_validation=ImageTextValidation(
+            captions_dir, images_dir, "val", augment, read=read_images
+        ),
+    )  # fmt: skip
 
 
 def paired_batches(
@@ -65,17 +84,21 @@ def paired_batches(
     stream is prefetched by ``loader_workers`` processes.
     """
 
-    def batches(samples: int, stream: RandomStream) -> EndlessBatches:
-        return EndlessBatches(
-            samples, config.batch_size, config.seed, stream, first_step,
-            rank=world.rank, world_size=world.size,
+    def rounds(shard_of: npt.NDArray[np.int32], stream: RandomStream, passes: int) -> Rounds:
+        if config.reader == "indexed":
+            return ShuffledRounds(len(shard_of), config.batch_size, config.seed, stream, world.size)
+        return ShardRounds(
+            shard_of, config.batch_size, config.seed, stream,
+            shuffle_shards=config.shuffle_shards, passes=passes,
+            workers=max(1, loader_workers), world_size=world.size,
         )  # fmt: skip
 
-    audio = batches(len(streams.image_audio), RandomStream.CLIP_ORDER)
-    text = batches(len(streams.image_text), RandomStream.IMAGE_ORDER)
-    pairs = zip(
-        training_loader(streams.image_audio, audio, loader_workers),
-        training_loader(streams.image_text, text, loader_workers),
-        strict=True,
-    )
-    return pairs, config.steps_per_epoch or min(audio.batches_per_round, text.batches_per_round)
+    def loader(dataset: Dataset[Pair], order: Rounds) -> DataLoader[Pair]:
+        batches = EndlessBatches(order, first_step, rank=world.rank, world_size=world.size)
+        return training_loader(dataset, batches, loader_workers)
+
+    clips, images = streams.image_audio, streams.image_text
+    audio = rounds(clips.shard_of, RandomStream.CLIP_ORDER, config.frames_per_clip)
+    text = rounds(images.shard_of, RandomStream.IMAGE_ORDER, 1)
+    pairs = zip(loader(clips, audio), loader(images, text), strict=True)
+    return pairs, config.steps_per_epoch or min(audio.batches, text.batches)

@@ -21,7 +21,6 @@ from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loop import TrainingError, run_epochs
-from trimodal.training.readers import read_frame
 from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
 from trimodal.training.streams import Streams, open_streams
 from trimodal.training.trainer import Trainer
@@ -57,7 +56,9 @@ def train(
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
-    streams = open_streams(av_dir, captions_dir, images_dir, config, front_end, augment)
+    streams = open_streams(
+        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache
+    )
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, world)
     if not world.is_main:  # weights are rank 0's, random numbers each rank's own
@@ -85,7 +86,7 @@ def train(
         mel=front_end.mel,
         window=front_end.window,
         augment=augment,
-        frame_px=read_frame(next(streams.image_audio.first_positions())[0], 1).shape[-1],
+        frame_px=streams.image_audio.frame_px,
         vocabulary=vocabulary.fingerprint,
         front_end=front_end.mel.front_end_fingerprint(),
         data=data,

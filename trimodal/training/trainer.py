@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR, StepLR
 
+from trimodal.data.readers import Pair
 from trimodal.losses.config import LossConfig, configured_loss
 from trimodal.losses.info_nce import LogitScale
 from trimodal.losses.ranking import FullBatch
@@ -20,7 +21,6 @@ from trimodal.training.distributed import World
 from trimodal.training.grad_cache import embed_in_chunks
 from trimodal.training.image_audio import ImageAudioValidation
 from trimodal.training.image_text import ImageTextValidation
-from trimodal.training.readers import Pair
 from trimodal.training.sampler import validation_batches
 from trimodal.training.streams import Streams
 

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from trimodal.core.records import DataError
-from trimodal.core.shards import read_extent
+from trimodal.core.shards import read_extents
+from trimodal.data.clip_index import IndexedClip
+from trimodal.data.shard_files import ReadShard
+from trimodal.media.mel import StoredMel
 from trimodal.media.windows import (
     AudioFrontEnd,
     missing_columns,
@@ -17,43 +20,59 @@ from trimodal.media.windows import (
     window_first_column,
 )
 from trimodal.models.preprocessing import decode_jpeg
-from trimodal.training.clip_index import IndexedClip
 
 Pair = tuple[Tensor, Tensor]  # images and their partners, of one sample or stacked to a batch
+_TOP_DB = np.dtype("<f2")
 
 
 def read_windows(
-    clips: Sequence[IndexedClip], centres_seconds: Sequence[float], front_end: AudioFrontEnd
+    clips: Sequence[IndexedClip],
+    centres_seconds: Sequence[float],
+    front_end: AudioFrontEnd,
+    read: ReadShard = read_extents,
 ) -> tuple[Tensor, list[int]]:
     """The audio windows of clips centred on the given seconds, float32 (windows, 1, mels, columns);
     and the number of columns of each that are outside the clip's audio and filled with silence.
     """
-    mel = front_end.mel
-    decibels = np.empty((len(clips), front_end.columns, mel.mels), np.float32)
+    mels = front_end.mel.mels
+    decibels = np.empty((len(clips), front_end.columns, mels), np.float32)
     missing = []
-    size = mel.column_type.itemsize
     for window, clip, centre_seconds in zip(decibels, clips, centres_seconds, strict=True):
         first = window_first_column(centre_seconds, front_end)
         start = min(max(first, 0), clip.mel_columns)
         stop = max(start, min(first + front_end.columns, clip.mel_columns))
-        content = read_extent(clip.shard, clip.mel_offset + start * size, (stop - start) * size)
-        window[...] = window_decibels(np.frombuffer(content, mel.column_type), first, front_end)
+        codes, top_db = read(
+            clip.shard,
+            [
+                (clip.mel_offset + start * mels, (stop - start) * mels),
+                (
+                    clip.top_db_offset + start * _TOP_DB.itemsize,
+                    (stop - start) * _TOP_DB.itemsize,
+                ),
+            ],
+        )
+        part = StoredMel(
+            np.frombuffer(codes, np.uint8).reshape(-1, mels), np.frombuffer(top_db, _TOP_DB)
+        )
+        window[...] = window_decibels(part, first, front_end)
         missing.append(missing_columns(first, clip.mel_columns, front_end))
     return torch.from_numpy(scale_windows(decibels, front_end))[:, None], missing
 
 
-def read_frame(clip: IndexedClip, frame: int) -> Tensor:
+def read_frame(clip: IndexedClip, frame: int, read: ReadShard = read_extents) -> Tensor:
     """Frame ``frame`` (numbered from 1), uint8 (3, height, width)."""
-    return read_image(clip.shard, clip.frame_offsets[frame - 1], clip.frame_sizes[frame - 1])
+    return read_image(clip.shard, clip.frame_offsets[frame - 1], clip.frame_sizes[frame - 1], read)
 
 
-def read_image(shard: Path, offset: int, size: int) -> Tensor:
+def read_image(shard: Path, offset: int, size: int, read: ReadShard = read_extents) -> Tensor:
     """The JPEG at an offset of a shard, uint8 (3, height, width); raises DataError if it is
     not one.
     """
     try:
-        return decode_jpeg(read_extent(shard, offset, size))
+        return decode_jpeg(read(shard, [(offset, size)])[0])
     except ValueError as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(
             f"{shard}: the {size} bytes at {offset} are not a JPEG ({error}); the shard is damaged "
             "or not the one that the index describes"

@@ -3,23 +3,24 @@
 It has the offsets of every frame and mel, so that a training sample costs two small reads.
 """
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from trimodal.core.files import read_json, read_table
+from trimodal.core.files import read_table
 from trimodal.core.records import DataError, Split, check_file_name, check_name
 from trimodal.core.schemas import AV_SCHEMA
-from trimodal.core.shards import Extent, check_member
+from trimodal.data.shard_files import shard_fingerprints
 from trimodal.media.mel import MelConfig
+from trimodal.media.shard_format import check_index_metadata
 
-_NUMBER_COLUMNS = ("duration_s", "sound_s", "mel_offset", "mel_columns")
+_NUMBER_COLUMNS = ("duration_s", "sound_s", "mel_offset", "top_db_offset", "mel_columns")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class IndexedClip:
     frame_offsets: tuple[int, ...]
     frame_sizes: tuple[int, ...]
     mel_offset: int
+    top_db_offset: int
     mel_columns: int
 
     @property
@@ -64,7 +66,9 @@ class ClipTable(Sequence[IndexedClip]):
         self._number_columns = [(name, _column(rows, name).to_numpy()) for name in _NUMBER_COLUMNS]
         shards = _column(rows, "shard").dictionary_encode()
         self._shards = [av_dir / name for name in shards.dictionary.to_pylist()]
-        self._shard_of = shards.indices.to_numpy()
+        self._shard_of: npt.NDArray[np.int32] = shards.indices.to_numpy()
+        #: The fingerprint of each shard's content.
+        self.fingerprints = shard_fingerprints(av_dir, rows)
         offsets, sizes = _column(rows, "frame_offsets"), _column(rows, "frame_sizes")
         self._frame_bounds = offsets.offsets.to_numpy()
         self._frame_offsets = offsets.values.to_numpy()
@@ -77,11 +81,10 @@ class ClipTable(Sequence[IndexedClip]):
     def __len__(self) -> int:
         return self._length
 
-    def first_and_last_of_shards(self) -> Iterator[tuple[IndexedClip, IndexedClip]]:
-        """The first and the last clip of each shard."""
-        for shard in range(len(self._shards)):
-            rows = np.flatnonzero(self._shard_of == shard)
-            yield self[int(rows[0])], self[int(rows[-1])]
+    @property
+    def shard_of(self) -> npt.NDArray[np.int32]:
+        """The number of each clip's shard, (clips,)."""
+        return self._shard_of
 
     @overload
     def __getitem__(self, index: int) -> IndexedClip: ...
@@ -112,31 +115,14 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
 def read_index(av_dir: Path, split: Split, mel: MelConfig) -> ClipTable:
     """The clips of one split, in shard order.
 
-    Raises DataError, naming the file, if the shards were made with another mel front-end than
-    ``mel``, and if files are damaged or do not belong together: it is checked that each shard
-    contains its first and its last clip.
+    Raises DataError, naming file and key, if the shards were made with other settings than ``mel``
+    or by another version, and for values that no clip can have.
     """
-    stats = read_json(av_dir / "stats.json")
-    if not isinstance(stats, dict) or not isinstance(stats.get("front_end"), str):
-        raise DataError(f"{av_dir / 'stats.json'}: has no front_end; run the extract stage")
-    _check_front_end(av_dir, stats["front_end"], mel)
     path = av_dir / "index.parquet"
     table = read_table(path, AV_SCHEMA).filter(pc.field("split") == split)
+    check_index_metadata(path, table.schema.metadata or {}, mel)
     _check_rows(path, table)
-    clips = ClipTable(av_dir, table)
-    for first, last in clips.first_and_last_of_shards():
-        metadata = _check_clip(first)
-        _check_clip(last)
-        _check_front_end(first.shard, metadata.get("front_end", "unknown"), mel)
-    return clips
-
-
-def _check_front_end(path: Path, made_by: str, mel: MelConfig) -> None:
-    if made_by != mel.front_end_fingerprint():
-        raise DataError(
-            f"{path}: made with mel front-end {made_by}, but that of the params is "
-            f"{mel.front_end_fingerprint()}; run the extract stage again"
-        )
+    return ClipTable(av_dir, table)
 
 
 def _check_rows(path: Path, rows: pa.Table) -> None:
@@ -152,17 +138,3 @@ def _check_rows(path: Path, rows: pa.Table) -> None:
             raise DataError(f"{path}: a value of {name} is negative or not finite")
     if pc.any(pc.equal(pc.list_value_length(rows["frame_offsets"]), 0)).as_py():
         raise DataError(f"{path}: a clip without frames")
-
-
-def _check_clip(clip: IndexedClip) -> dict[str, Any]:
-    """Checks that the clip's last frame is in its shard; returns the clip's metadata from there."""
-    name = f"{clip.clip_id}.{clip.frames:02d}.jpg"
-    last = Extent(offset=clip.frame_offsets[-1], size=clip.frame_sizes[-1])
-    content = check_member(clip.shard, name, last, next_name=f"{clip.clip_id}.json")
-    try:
-        metadata = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{clip.shard}: {clip.clip_id}.json: not valid JSON: {error}") from error
-    if not isinstance(metadata, dict):
-        raise DataError(f"{clip.shard}: {clip.clip_id}.json: not a JSON object")
-    return metadata
