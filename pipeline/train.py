@@ -35,14 +35,10 @@ def main() -> None:
         machine = load_section(args.params, "machine", MachineConfig)
         if run_on_devices(machine.devices, machine.device):
             return
+        av, images = storage_path(args.av), storage_path(args.images)
         with process_group(machine.device) as world:
             train(
-                storage_path(args.av),
-                args.captions,
-                storage_path(args.images),
-                args.model,
-                args.curves,
-                args.resume,
+                av, args.captions, images, args.model, args.curves, args.resume,
                 config=load_section(args.params, "train", TrainConfig),
                 loss=load_section(args.params, "loss", LossConfig),
                 model=load_section(args.params, "model", ModelConfig),
@@ -54,7 +50,7 @@ def main() -> None:
                 leaks=load_section(args.params, "leaks", LeaksConfig),
                 machine=machine,
                 world=world,
-            )
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

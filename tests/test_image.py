@@ -86,7 +86,8 @@ def test_stored_images_of_one_colour_are_uniform(tiny_data: TinyData, tmp_path: 
         pixels[10:20] = high
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     files = tuple(
-        image_file(name, StoredFile(path=tmp_path / f"{name}.png")) for name in ("black", "bar")
+        (image_file(name, None).image, StoredFile(path=tmp_path / f"{name}.png"))
+        for name in ("black", "bar")
     )
     images = ImageShard(path=tmp_path / "train-000001.tar", split="train", images=files)
     image_format = ImageFormat(px=16, jpeg_quality=90, images_per_shard=2)

@@ -80,7 +80,7 @@ def test_missing_vanished_and_damaged_files_are_counted(tmp_path: Path) -> None:
     by_name, _ = files_by_name(packed, (".jpg",))
     plain = {name: StoredFile(path=tmp_path / f"{name}.jpg") for name in "ab"}
     files = {**plain, "c": by_name["c.jpg"], "d": by_name["d.jpg"], "e": None}
-    images = tuple(image_file(name, file) for name, file in files.items())
+    images = tuple((image_file(name, None).image, file) for name, file in files.items())
     (tmp_path / "b.jpg").unlink()
     overwrite(packed, jpeg(0)[-40:], bytes(40))  # its checksum is now wrong
     job = ImageShard(path=tmp_path / "train-000000.tar", split="train", images=images)
@@ -94,7 +94,8 @@ def left_out(content: bytes, folder: Path) -> dict[str, int]:
     (folder / "x.jpg").write_bytes(content)
     (folder / "good.jpg").write_bytes(jpeg(0))
     images = tuple(
-        image_file(name, StoredFile(path=folder / f"{name}.jpg")) for name in ("x", "good")
+        (image_file(name, None).image, StoredFile(path=folder / f"{name}.jpg"))
+        for name in ("x", "good")
     )
     job = ImageShard(path=folder / "train-000000.tar", split="train", images=images)
     done = write_image_shard(IMAGE_FORMAT, job)
@@ -134,7 +135,9 @@ def test_one_image_is_in_memory_at_a_time(tmp_path: Path, monkeypatch: pytest.Mo
         return jpeg(int(file.path.stem), (400, 300))
 
     monkeypatch.setattr(trimodal.preprocess.image_shards, "read_file", read)
-    images = tuple(image_file(f"i{n}", StoredFile(path=Path(f"{n}.jpg"))) for n in range(40))
+    images = tuple(
+        (image_file(f"i{n}", None).image, StoredFile(path=Path(f"{n}.jpg"))) for n in range(40)
+    )
     image_format = ImageFormat(px=256, jpeg_quality=95, images_per_shard=40)
     write_image_shard(image_format, ImageShard(path=path, split="train", images=images))
     assert sizes[20] > sizes[10] > sizes[1]

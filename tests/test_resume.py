@@ -265,3 +265,16 @@ def test_a_file_that_is_not_a_run_is_not_resumed(
         "run.safetensors: " in text and "starting a new run" in text for text in caplog.messages
     )
     assert results(tmp_path / "run") == uninterrupted
+
+
+def test_a_stream_resumes_in_its_order(tiny_data: TinyData, tmp_path: Path, killer: Killer) -> None:
+    """Several frames of each clip; another number of loaders is another order, so a new run."""
+    config = replace(CONFIG, reader="stream", shuffle_shards=1, frames_per_clip=3)
+    run(tiny_data, tmp_path / "whole", config)
+    taken = killed_and_resumed(tiny_data, tmp_path / "killed", killer, 7, config)
+    assert taken == 1
+    assert results(tmp_path / "killed") == results(tmp_path / "whole")
+    killer.steps = 0
+    two = replace(EVERY_SECOND, loader_workers=2)
+    run(tiny_data, tmp_path / "killed", config, machine=two)
+    assert killer.steps == STEPS

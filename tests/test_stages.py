@@ -56,7 +56,9 @@ def test_deps_are_the_rooms_of_the_import_closure(stage: str) -> None:
 
 
 def test_packages_hold_only_docstrings() -> None:
-    for path in [*ROOT.glob("trimodal/*/**/__init__.py"), ROOT / "pipeline" / "__init__.py"]:
+    """Except data's, whose functions are for other programs."""
+    packages = {*ROOT.glob("trimodal/*/**/__init__.py"), ROOT / "pipeline" / "__init__.py"}
+    for path in packages - {ROOT / "trimodal/data/__init__.py"}:
         assert len(ast.parse(path.read_text()).body) <= 1, path
 
 

@@ -7,6 +7,7 @@ A section's class is next to the code that it configures, declared as
 
 import json
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -72,12 +73,18 @@ def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Se
     """Validates a mapping against the dataclass ``cls``; see :func:`load_section`."""
     try:
         content = json.dumps(section, default=str)
-        return TypeAdapter(cls).validate_json(content, strict=True)
+        section_of: TypeAdapter[Section] = _adapter(cls)
+        return section_of.validate_json(content, strict=True)
     except (TypeError, RecursionError, UnicodeEncodeError) as error:
         raise ConfigError(f"{where}: not plain keys and values: {error}") from error
     except ValidationError as error:
         problems = error.errors(include_url=False)
         raise ConfigError(_message(where, problems, json.loads(content), cls)) from error
+
+
+@cache
+def _adapter(cls: type[Section]) -> TypeAdapter[Section]:
+    return TypeAdapter(cls)
 
 
 def _message(

@@ -150,7 +150,12 @@ def read_table(
         source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
         stored = pq.read_schema(source)
         if not stored.equals(schema):
-            raise DataError(f"{path}: a different table, with columns {', '.join(stored.names)}")
+            missing = [name for name in schema.names if name not in stored.names]
+            lacks = f", without {', '.join(missing)}" if missing else ""
+            raise DataError(
+                f"{path}: a different table{lacks}, with columns {', '.join(stored.names)}; if an "
+                "earlier version wrote it, run its stage again"
+            )
         table = pq.read_table(source, columns=columns, filters=filters, memory_map=memory_map)
         table.validate(full=True)
     except FileNotFoundError:

@@ -66,14 +66,15 @@ def pairs(
     which a shell runs: only your own), with braces for ranges. They are split over the nodes and
     workers of a DataLoader. Every clip with audio gives ``frames_per_clip`` pairs, of frames drawn
     from those whose window fits; shards and, in a buffer of ``shuffle`` pairs, pairs are shuffled
-    (0: in stored order). With ``seed`` the order is the same for each number of workers.
+    (0: in stored order). With ``seed`` the order depends on nothing else but the number of nodes
+    and workers; it changes from epoch to epoch if the DataLoader has ``persistent_workers``.
 
     Raises DataError, naming shard and member, for a sample that is not a clip, of another format
     version, or whose arrays do not fit its description; and what webdataset raises for a shard that
     cannot be read.
     """
     window = WindowConfig(seconds=window_seconds, decibel=decibel)
-    make = partial(_clip_pairs, window=window, frames_per_clip=frames_per_clip, seed=seed)
+    make = partial(_clip_pairs, window=window, frames_per_clip=frames_per_clip)
     return _dataset(urls, make, shuffle, seed)
 
 
@@ -83,16 +84,15 @@ def captioned(
     """Images, uint8 (3, height, width), and one of their captions, drawn at random, from shards of
     the captions stage. Otherwise as :func:`pairs`.
     """
-    return _dataset(urls, partial(_captioned_images, seed=seed), shuffle, seed)
+    return _dataset(urls, _captioned_images, shuffle, seed)
 
 
 def _dataset(
     urls: str | Sequence[str],
-    make: Callable[[Iterable[Sample]], Iterator[tuple[Any, ...]]],
+    make: Callable[[Iterable[Sample], Random], Iterator[tuple[Any, ...]]],
     shuffle: int,
     seed: int | None,
 ) -> wds.WebDataset:
-    """The pipeline, with an order that is drawn anew in each epoch."""
     dataset = wds.WebDataset(
         urls,
         shardshuffle=_SHARDS_SHUFFLED if shuffle else False,
@@ -100,7 +100,7 @@ def _dataset(
         nodesplitter=wds.split_by_node,
         empty_check=False,
         seed=seed,
-    ).compose(make)
+    ).compose(_RandomStage(make, seed))
     if not shuffle:
         return dataset
     if seed is None:
@@ -108,10 +108,27 @@ def _dataset(
     return dataset.compose(wds.detshuffle(bufsize=shuffle, seed=seed))
 
 
+class _RandomStage(wds.PipelineStage):  # type: ignore[misc]
+    """Makes samples with random numbers that each epoch and each worker draws anew."""
+
+    def __init__(
+        self,
+        make: Callable[[Iterable[Sample], Random], Iterator[tuple[Any, ...]]],
+        seed: int | None,
+    ) -> None:
+        self._make, self._seed, self._epoch = make, seed, -1
+
+    def run(self, samples: Iterable[Sample]) -> Iterator[tuple[Any, ...]]:
+        """Called by webdataset at the start of each epoch."""
+        self._epoch += 1
+        worker = get_worker_info()
+        own = f"{self._seed} {self._epoch} {worker.id if worker else 0}"
+        return self._make(samples, Random(None if self._seed is None else own))  # noqa: S311
+
+
 def _clip_pairs(
-    samples: Iterable[Sample], *, window: WindowConfig, frames_per_clip: int, seed: int | None
+    samples: Iterable[Sample], random: Random, *, window: WindowConfig, frames_per_clip: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    random = _random(seed)
     for sample in samples:
         clip, mel = decode_clip(sample)
         if not clip.has_audio:
@@ -125,10 +142,7 @@ def _clip_pairs(
             yield frame, _window(mel, position, front_end)
 
 
-def _captioned_images(
-    samples: Iterable[Sample], *, seed: int | None
-) -> Iterator[tuple[Tensor, str]]:
-    random = _random(seed)
+def _captioned_images(samples: Iterable[Sample], random: Random) -> Iterator[tuple[Tensor, str]]:
     for sample in samples:
         captions = parse_image(_json(sample), f"{_where(sample)}.json")
         yield _jpeg(sample, "jpg"), random.choice(captions)
@@ -146,11 +160,6 @@ def _window(mel: StoredMel, position: FramePosition, front_end: AudioFrontEnd) -
     first = window_first_column(position.centre_seconds, front_end)
     part = mel[max(first, 0) : max(0, first + front_end.columns)]
     return torch.from_numpy(scale_windows(window_decibels(part, first, front_end)[None], front_end))
-
-
-def _random(seed: int | None) -> Random:
-    worker = get_worker_info()
-    return Random(None if seed is None else f"{seed} {worker.id if worker else 0}")  # noqa: S311
 
 
 def _where(sample: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pydantic import Field, NonNegativeFloat
 from pydantic.dataclasses import dataclass
 
-from trimodal.core.config import SECTION, parse_section
+from trimodal.core.config import SECTION, ConfigError, parse_section
 from trimodal.core.records import CaptionedImage, DataError
 from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig, StoredMel
@@ -140,11 +140,14 @@ def describe_image(image: CaptionedImage) -> dict[str, Any]:
 
 
 def parse_clip(description: Any, where: str) -> ClipDescription:
-    """A clip's JSON, checked. Raises ConfigError, with ``where`` and the key, for another format
+    """A clip's JSON, checked. Raises DataError, with ``where`` and the key, for another format
     version, another meaning of the mel's values, and for what is not a clip of ours.
     """
     _check_format(description, where, CLIP_FORMAT, CLIP_FORMAT_VERSION, "extract")
-    return parse_section(description, where, ClipDescription)
+    try:
+        return parse_section(description, where, ClipDescription)
+    except ConfigError as error:
+        raise DataError(str(error)) from error
 
 
 def parse_mel(

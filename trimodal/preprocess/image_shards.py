@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from trimodal.core.archives import read_file
+from trimodal.core.archives import StoredFile, read_file
 from trimodal.core.fingerprint import file_fingerprint
-from trimodal.core.records import Split
+from trimodal.core.records import CaptionedImage, Split
 from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state
 from trimodal.media.image import BOMBS, image_fingerprint, square
 from trimodal.media.shard_format import describe_image
-from trimodal.sources.image_files import ImageFile
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,18 +35,18 @@ class ImageFormat:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageShard:
-    """The unit of work: the images of one shard."""
+    """The unit of work: the images of one shard, each with its file."""
 
     path: Path
     split: Split
-    images: tuple[ImageFile, ...]
+    images: tuple[tuple[CaptionedImage, StoredFile | None], ...]
 
     def inputs(self) -> Any:
         """What it depends on besides params and code: its images, their files as they are now."""
-        files = [image.file for image in self.images if image.file]
+        files = [file for _, file in self.images if file]
         facts = [
-            [describe_image(i.image), i.file and [str(i.file.path), i.file.member]]
-            for i in self.images
+            [image.image_id, describe_image(image), file and [str(file.path), file.member]]
+            for image, file in self.images
         ]
         return [self.split, facts, {str(file.path): file_state(file.path) for file in files}]
 
@@ -101,8 +100,8 @@ def _samples(
         left_out[reason] += 1
         examples.setdefault(reason, f"{image_id}: {detail}")
 
-    for image_file in job.images:
-        file, image_id = image_file.file, image_file.image.image_id
+    for image, file in job.images:
+        image_id = image.image_id
         if file is None:
             leave_out("image file missing", "not among the image files")
             continue
@@ -115,5 +114,5 @@ def _samples(
             leave_out("image file broken", f"{file.name}: {error}")
         else:
             fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))
-            description = json.dumps(describe_image(image_file.image), sort_keys=True).encode()
+            description = json.dumps(describe_image(image), sort_keys=True).encode()
             yield Sample(key=image_id, members={"jpg": jpeg, "json": description})

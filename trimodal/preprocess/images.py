@@ -65,7 +65,7 @@ def _plan(files: Sequence[ImageFile], images_dir: Path, step: int) -> list[Image
             ImageShard(
                 path=images_dir / f"{split}-{start // step:06d}.tar",
                 split=split,
-                images=tuple(chosen[start : start + step]),
+                images=tuple((f.image, f.file) for f in chosen[start : start + step]),
             )
             for start in range(0, len(chosen), step)
         ]

@@ -12,12 +12,13 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.config import SECTION
+from trimodal.core.files import read_table
 from trimodal.core.progress import log
 from trimodal.core.records import DataError
+from trimodal.core.schemas import AV_SCHEMA, IMAGE_SCHEMA
 from trimodal.media.image import UNIFORM_IMAGE
 
 Policy = Literal["fail", "leave_out", "keep"]
@@ -67,8 +68,13 @@ def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
 
     Raises DataError for an index without the columns to compare.
     """
-    clips = _read(av_dir, ("split", "clip_id", "youtube_id", "picture_fingerprints"), "extract")
-    images = _read(images_dir, ("image_id", "picture_fingerprint"), "captions")
+    clips = read_table(
+        av_dir / "index.parquet", AV_SCHEMA,
+        columns=["split", "clip_id", "youtube_id", "picture_fingerprints"],
+    ).combine_chunks()  # fmt: skip
+    images = read_table(
+        images_dir / "index.parquet", IMAGE_SCHEMA, columns=["image_id", "picture_fingerprint"]
+    ).combine_chunks()
     is_test = pc.equal(clips["split"], "test")
     test, training = clips.filter(is_test), clips.filter(pc.invert(is_test))
     training_images = pa.concat_tables([_frames(training), _images(images)])
@@ -123,13 +129,6 @@ def _line(reason: Reason, pairs: Mapping[str, str]) -> str:
     shown = ", ".join(f"{video} <-> {other}" for video, other in islice(pairs.items(), _EXAMPLES))
     more = ", ..." if len(pairs) > _EXAMPLES else ""
     return f"  {reason.replace('_', ' ')}: {len(pairs)}, {shown}{more}"
-
-
-def _read(folder: Path, columns: tuple[str, ...], stage: str) -> pa.Table:
-    path = folder / "index.parquet"
-    if missing := set(columns) - set(pq.read_schema(path).names):
-        raise DataError(f"{path} has no {', '.join(sorted(missing))}; run the {stage} stage again")
-    return pq.read_table(path, columns=list(columns)).combine_chunks()
 
 
 def _frames(clips: pa.Table) -> pa.Table:

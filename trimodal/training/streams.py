@@ -72,6 +72,11 @@ def open_streams(
     )  # fmt: skip
 
 
+def reading_workers(loader_workers: int) -> int:
+    """The processes that read a training stream: its loaders, or without any, this one."""
+    return max(1, loader_workers)
+
+
 def paired_batches(
     streams: Streams,
     config: TrainConfig,
@@ -90,7 +95,7 @@ def paired_batches(
         return ShardRounds(
             shard_of, config.batch_size, config.seed, stream,
             shuffle_shards=config.shuffle_shards, passes=passes,
-            workers=max(1, loader_workers), world_size=world.size,
+            workers=reading_workers(loader_workers), world_size=world.size,
         )  # fmt: skip
 
     def loader(dataset: Dataset[Pair], order: Rounds) -> DataLoader[Pair]:

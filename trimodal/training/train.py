@@ -22,7 +22,7 @@ from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
-from trimodal.training.streams import Streams, open_streams
+from trimodal.training.streams import Streams, open_streams, reading_workers
 from trimodal.training.trainer import Trainer
 
 
@@ -67,7 +67,7 @@ def train(
     data = _data_fingerprints(av_dir, captions_dir, images_dir)
     sections = [asdict(section) for section in (config, loss, model, front_end, augment)]
     identity = RunIdentity(
-        params=fingerprint([world.size, *sections]),
+        params=fingerprint([world.size, _readers(config, machine), *sections]),
         data=fingerprint([data, vocabulary.fingerprint]),
         code=code_fingerprint("trimodal.training.loop", "trimodal.training.streams"),
     )
@@ -96,6 +96,11 @@ def train(
     )
     save_checkpoint(checkpoint_path, run.best_weights, checkpoint)
     _log_summary(run, streams, config, front_end, world)
+
+
+def _readers(config: TrainConfig, machine: MachineConfig) -> int:
+    """The number of loader workers, if the order of the samples depends on it."""
+    return reading_workers(machine.loader_workers) if config.reader == "stream" else 0
 
 
 def _data_fingerprints(av_dir: Path, captions_dir: Path, images_dir: Path) -> dict[str, str]:
