@@ -56,6 +56,7 @@ bench: $(VENV)/.installed
 	python -m benchmarks.margin_loss
 	python -m benchmarks.training_step
 	python -m benchmarks.loading
+	python -m benchmarks.streaming
 	python -m benchmarks.extraction
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.captions_stage

@@ -56,6 +56,7 @@ CHOICES: dict[str, Choice] = {
     "hardest negatives": Choice(against=DEFAULT, changes={"loss": {"kind": "hardest"}}),
     "semi-hard negatives": Choice(against=DEFAULT, changes={"loss": {"kind": "semi_hard"}}),
     "alternating updates": Choice(against=DEFAULT, changes={"train": {"update": "alternating"}}),
+    "read shard by shard": Choice(against=DEFAULT, changes={"train": {"reader": "stream"}}),
     "warm-up, 60 steps": Choice(against=DEFAULT, changes={"train": {"warmup_steps": 60}}),
     "SpecAugment, 1 s and 12 mels": Choice(
         against=DEFAULT, changes={"augment": {"mask_seconds": 1.0, "mask_mels": 12}}
