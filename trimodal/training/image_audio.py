@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from trimodal.core.timing import FramePosition, training_positions
-from trimodal.media.windows import MASK_FIELDS, AudioFrontEnd, mask_windows
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.preprocessing import AugmentConfig, centre_views
-from trimodal.training.augment import VIEW_FIELDS, training_views
+from trimodal.training.augment import VIEW_FIELDS, mask_windows, training_views
 from trimodal.training.clip_index import IndexedClip
 from trimodal.training.random_streams import (
     RandomFields,
@@ -20,6 +20,8 @@ from trimodal.training.random_streams import (
 from trimodal.training.readers import Pair, read_frame, read_windows
 
 _FIELDS = random_fields("frame", *VIEW_FIELDS)
+_MASK_FIELDS = random_fields("seed")
+_MASK_SEEDS = 2**24  # as many as there are float32 numbers of a field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
         super().__init__(clips, sampling, front_end)
         self._augment = augment
         self._views = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
-        self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), MASK_FIELDS)
+        self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), _MASK_FIELDS)
 
     def __getitem__(self, index: SampleIndex) -> Pair:
         views, windows = self.__getitems__([index])
@@ -107,12 +109,8 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
     def _mask(self, windows: Tensor, indices: Sequence[SampleIndex]) -> None:
         columns = round(self._augment.mask_seconds / self._front_end.mel.hop_seconds)
         if columns or self._augment.mask_mels:
-            mask_windows(
-                windows[:, 0].numpy(),
-                self._masks.of(indices),
-                max_columns=columns,
-                max_mels=self._augment.mask_mels,
-            )
+            seeds = (_MASK_SEEDS * self._masks.of(indices)["seed"]).astype(int).tolist()
+            mask_windows(windows, seeds, max_columns=columns, max_mels=self._augment.mask_mels)
 
 
 class ImageAudioValidation(_Clips, Dataset[Pair]):
