@@ -14,6 +14,8 @@ from tempfile import TemporaryDirectory
 
 import librosa
 import numpy as np
+import numpy.typing as npt
+import torch
 
 from benchmarks.authors import authors_extraction, power_mel
 from benchmarks.measuring import (
@@ -52,6 +54,7 @@ STANDARD = "10 s, 454 x 340, 25 fps"
 STANDARD_CLIPS = 20
 
 Corpora = dict[str, list[Path]]
+Samples = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +85,7 @@ def main() -> None:
         "--copies", type=int, default=15, help="of each clip, for timing two workers"
     )
     args = parser.parse_args()
+    torch.set_num_threads(1)  # as workers do
     with TemporaryDirectory(prefix="extraction-", dir=args.folder) as name:
         folder = Path(name)
         corpora = {STANDARD: standard_clips(folder / "standard")}
@@ -90,6 +94,7 @@ def main() -> None:
         say(f"{describe_machine()}; frames and mels as in params/paper.yaml.\n")
         sections = paper_sections(folder)
         cpu_time(corpora, sections, folder, args.rounds)
+        mel_time(corpora, sections, args.rounds)
         second_worker(corpora[STANDARD], sections, folder, args.copies, args.rounds)
         bytes_and_error(corpora, sections, folder)
         peak_memory(corpora[STANDARD], sections, folder)
@@ -145,6 +150,29 @@ def methods(
     }
 
 
+def mel_time(corpora: Corpora, sections: Sections, rounds: int) -> None:
+    """Prints the CPU time per clip of the stored log-mel beside librosa's, from decoded samples."""
+    say("\n| clips | mel | CPU ms per clip | times librosa's |\n| --- | --- | ---: | ---: |")
+    mel = sections.mel
+    for name, clips in corpora.items():
+        tracks = [decoded_audio(clip, sections) for clip in clips]
+
+        def ours(tracks: Sequence[Samples] = tracks) -> None:
+            for samples in tracks:
+                log_mel([samples], mel)
+
+        def librosas(tracks: Sequence[Samples] = tracks) -> None:
+            for samples in tracks:
+                librosa.power_to_db(power_mel(samples, mel), top_db=None)
+
+        by_method = side_by_side({"librosa": librosas, "ours: torchaudio, stored": ours}, rounds)
+        for method, timings in by_method.items():
+            say(
+                f"| {name} | {method} | {1000 * timings.cpu / len(clips):.1f} | "
+                f"{ratio(timings.cpu_s, by_method['librosa'].cpu_s):.2f} |"
+            )
+
+
 def second_worker(
     clips: Sequence[Path], sections: Sections, folder: Path, copies: int, rounds: int
 ) -> None:
@@ -190,8 +218,7 @@ def window_error_db(clip: Path, sections: Sections) -> float:
     mel and the same window of librosa's mel, where the latter is within 60 dB of its maximum.
     """
     front_end, mel = sections.front_end, sections.mel
-    limits = sections.extraction.limits(sections.machine.clip_timeout_seconds)
-    samples = np.concatenate(list(decode_audio(clip, mel.sample_rate_hz, limits)))
+    samples = decoded_audio(clip, sections)
     stored, power = log_mel([samples], mel), power_mel(samples, mel)
     worst = 0.0
     for frame in range(2, frame_count(len(samples) / mel.sample_rate_hz) - 1):
@@ -203,6 +230,12 @@ def window_error_db(clip: Path, sections: Sections) -> float:
         exact = librosa.power_to_db(power[:, columns], ref=np.max, top_db=80)
         worst = max(worst, float(np.abs(ours - exact)[exact > -60].max()))
     return worst
+
+
+def decoded_audio(clip: Path, sections: Sections) -> Samples:
+    """All samples of a clip."""
+    limits = sections.extraction.limits(sections.machine.clip_timeout_seconds)
+    return np.concatenate(list(decode_audio(clip, sections.mel.sample_rate_hz, limits)))
 
 
 def peak_memory(clips: Sequence[Path], sections: Sections, folder: Path) -> None:

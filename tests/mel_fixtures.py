@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pytest
 from configs import front_end_for_tests
 
-from trimodal.media.mel import MelConfig
+from trimodal.media.mel import MelConfig, StoredMel
 from trimodal.media.windows import AudioFrontEnd, scale_windows, window_decibels
 
 Samples = npt.NDArray[np.float32]
@@ -36,13 +36,19 @@ def scaled(decibels: Decibels, config: AudioFrontEnd) -> Decibels:
     return scale_windows(both, config)[0]
 
 
-def decibels_of(stored: npt.NDArray[np.void], config: AudioFrontEnd) -> Decibels:
+def decibels_of(stored: StoredMel, config: AudioFrontEnd) -> Decibels:
     """All stored columns' decibels, (columns, mels)."""
     parts = [
         window_decibels(stored[first : first + config.columns], 0, config)
         for first in range(0, len(stored), config.columns)
     ]
     return np.concatenate(parts)[: len(stored)]
+
+
+def assert_same(first: StoredMel, second: StoredMel) -> None:
+    """Bit by bit."""
+    np.testing.assert_array_equal(first.codes, second.codes)
+    np.testing.assert_array_equal(first.top_db, second.top_db)
 
 
 def librosa_power_mel(samples: Samples, config: MelConfig) -> npt.NDArray[np.float32]:

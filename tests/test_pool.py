@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import torch
 
 from trimodal.media.container import MediaError
 from trimodal.parallel.pool import WorkerError, map_in_order
@@ -51,6 +52,26 @@ def start(folder: Path, seconds: Sequence[float], pause: float = 0) -> "subproce
         [sys.executable, str(folder / "run.py")],
         stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": path},
     )  # fmt: skip
+
+
+class ThreadsOfAWorker:
+    """Work that finds its worker as a machine of three cores leaves it; returns what is left."""
+
+    def __getstate__(self) -> dict[str, bool]:
+        return {"in_worker": True}
+
+    def __setstate__(self, state: dict[str, bool]) -> None:
+        torch.set_num_threads(3)
+        os.environ["OMP_NUM_THREADS"] = "3"
+
+    def __call__(self, _: int) -> tuple[int, int, str]:
+        return os.getpid(), torch.get_num_threads(), os.environ["OMP_NUM_THREADS"]
+
+
+def test_a_worker_computes_in_one_thread() -> None:
+    for worker, *threads in map_in_order(ThreadsOfAWorker(), range(2), 2):
+        assert worker != os.getpid()
+        assert threads == [1, "1"]
 
 
 def test_the_module_of_a_partial_is_imported_once(tmp_path: Path) -> None:

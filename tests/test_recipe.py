@@ -2,9 +2,11 @@
 temperature, renormalised means.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from evaluation_fixtures import queries_of
@@ -17,8 +19,8 @@ from trimodal.data.clip_index import read_index
 from trimodal.evaluation.embedding import Embeddings, embed_test_set
 from trimodal.losses.mined import mined_loss
 from trimodal.losses.ranking import pair_loss, variable_margins_of
-from trimodal.media.windows import MASK_FIELDS, mask_windows
 from trimodal.models.networks import TextCnn, TrimodalNet, WordMean
+from trimodal.training.augment import mask_windows
 from trimodal.training.distributed import SINGLE_PROCESS
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, ImageAudioValidation
 from trimodal.training.random_streams import SampleIndex
@@ -111,31 +113,55 @@ def test_a_linear_head_is_one_layer() -> None:
         }  # fmt: skip
 
 
-def test_masks_are_where_the_random_fields_say_and_filled_with_the_mean() -> None:
-    windows = np.random.default_rng(0).random((3, 8, 20)).astype(np.float32)
-    before = windows.copy()
-    fields = [(0.99, 0.0, 0.0, 0.0), (0.0, 0.5, 0.99, 0.99), (0.0, 0.9, 0.0, 0.9)]
-    assert MASK_FIELDS.names == ("time_width", "time_start", "mel_width", "mel_start")
-    mask_windows(windows, np.array(fields, MASK_FIELDS), max_columns=5, max_mels=2)
-    np.testing.assert_allclose(windows[0, :, :5], before[0].mean(), rtol=1e-6)
-    np.testing.assert_array_equal(windows[0, :, 5:], before[0, :, 5:])
-    np.testing.assert_allclose(windows[1, 6:], before[1].mean(), rtol=1e-6)
-    np.testing.assert_array_equal(windows[1, :6], before[1, :6])
-    np.testing.assert_array_equal(windows[2], before[2])
+def hidden_by_masks(
+    seeds: Sequence[int], mels: int, columns: int, **limits: int
+) -> npt.NDArray[np.bool_]:
+    """Which values of windows the masks of these seeds change; the others must stay as they are."""
+    windows = torch.arange(len(seeds) * mels * columns).float().view(-1, 1, mels, columns) + 0.25
+    masked = windows.clone()
+    mask_windows(masked, seeds, **limits)
+    hidden: npt.NDArray[np.bool_] = (masked != windows)[:, 0].numpy()
+    return hidden
+
+
+def test_a_mask_is_one_block_of_columns_and_one_of_mels_filled_with_the_windows_mean() -> None:
+    windows = torch.rand(200, 1, 8, 20, generator=torch.Generator().manual_seed(0))
+    masked = windows.clone()
+    mask_windows(masked, range(200), max_columns=5, max_mels=3)
+    both = 0
+    for before, after in zip(windows[:, 0], masked[:, 0], strict=True):
+        hidden = before != after
+        columns, mels = hidden.all(0), hidden.all(1)
+        assert torch.equal(hidden, columns[None, :] | mels[:, None])
+        for lines, most in ((columns, 5), (mels, 3)):
+            assert lines.sum() <= most
+            assert (lines.int().diff() == 1).sum() + lines[0] <= 1
+        torch.testing.assert_close(after[hidden], before.mean().expand(int(hidden.sum())))
+        both += bool(columns.any() and mels.any())
+    assert both > 100
 
 
 def test_masks_have_every_width_and_position() -> None:
-    windows = np.arange(2000 * 6 * 10, dtype=np.float32).reshape(2000, 6, 10)
-    before = windows.copy()
-    numbers = np.random.default_rng(1).random((2000, 4), np.float32)
-    mask_windows(windows, numbers.view(MASK_FIELDS)[:, 0], max_columns=3, max_mels=99)
-    columns = (windows != before).all(axis=1)
-    fully_masked = (windows != before).all(axis=(1, 2))
+    hidden = hidden_by_masks(range(2000), 6, 10, max_columns=3, max_mels=99)
+    fully_masked = hidden.all(axis=(1, 2))
     assert 200 < fully_masked.sum() < 400  # a seventh: all six mels
-    widths = columns[~fully_masked].sum(axis=1)
+    columns = hidden.all(axis=1)[~fully_masked]
+    widths = columns.sum(axis=1)
     assert set(widths) == {0, 1, 2, 3}
     assert (np.bincount(widths) > 300).all()
-    assert columns[~fully_masked].any(axis=0).all()
+    assert columns.any(axis=0).tolist() == [True] * 9 + [False]
+    assert not hidden_by_masks(range(50), 6, 10, max_columns=0, max_mels=0).any()
+
+
+def test_a_windows_masks_depend_on_its_seed_alone() -> None:
+    """Not on the other windows of its batch, nor on PyTorch's generator, whose state they keep."""
+    limits = {"max_columns": 5, "max_mels": 3}
+    together = hidden_by_masks([3, 1, 4, 1], 8, 20, **limits)
+    state = torch.get_rng_state()
+    for seed, hidden in zip([3, 1, 4, 1], together, strict=True):
+        assert np.array_equal(hidden_by_masks([seed], 8, 20, **limits)[0], hidden)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not np.array_equal(together[0], together[1])
 
 
 SAMPLING = FrameSampling(first_frame=2, last_frame=8, validation_frame=4)

@@ -28,7 +28,6 @@ LIBRARIES_START = {
     "matplotlib/font_manager.py": "asks fc-list for fonts, the first time",
 }
 LIBRARIES_WRITE = {
-    "numba/core/caching.py": "tries whether compiled code can be kept beside librosa's",
     "matplotlib/__init__.py": "its folders in the home directory",
     "matplotlib/cbook.py": "the lock of its list of fonts",
     "matplotlib/font_manager.py": "its list of fonts, in the home directory",

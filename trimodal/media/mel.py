@@ -24,7 +24,9 @@ STEP_DB = DEPTH_DB / 255
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class MelConfig:
-    """Section ``mel``: the stored log-mel of a whole clip."""
+    """Section ``mel``: the stored log-mel of a whole clip. torchaudio rounds half an odd
+    ``sample_rate_hz`` or ``n_fft``, which moves its filters; both are even.
+    """
 
     sample_rate_hz: PositiveInt
     n_fft: PositiveInt
@@ -35,6 +37,8 @@ class MelConfig:
     def __post_init__(self) -> None:
         if not self.hop_samples <= self.window_samples <= self.n_fft:
             raise ValueError("need hop_samples <= window_samples <= n_fft")
+        if self.sample_rate_hz % 2 or self.n_fft % 2:
+            raise ValueError("sample_rate_hz and n_fft must be even")
 
     @property
     def hop_seconds(self) -> float:

@@ -1,27 +1,28 @@
-"""A clip's log-mel from its audio, block by block (docs/method.md, Data).
-
-Periodic Hann windows, centred, with zeros beyond both ends; Slaney's mel scale and norm, librosa's
-defaults.
+"""A clip's log-mel from its audio, block by block (docs/method.md, Data): torchaudio's transform
+with librosa's defaults, which are periodic Hann windows, centred, zeros beyond both ends, and
+Slaney's mel scale and norm.
 """
 
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
-import scipy.fft
-import scipy.sparse
+import torch
 from jaxtyping import Float
-from librosa.filters import mel as mel_filters
+from torchaudio.functional import amplitude_to_DB
+from torchaudio.transforms import MelSpectrogram
 
 from trimodal.media.mel import FLOOR_DB, MelConfig, StoredMel, concatenated, store_decibels
 
-_BLOCK_COLUMNS = 256  # so that intermediate results fit into the processor's cache
+_SEGMENT_COLUMNS = 256  # so that intermediate results fit into the processor's cache
 
 
 def log_mel(blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig) -> StoredMel:
     """The stored log-mel of an audio track in blocks of float32 samples: 1 + samples // hop
-    columns. Needs little more memory than its result.
+    columns. Needs little more memory than its result, which does not depend on how long the blocks
+    are.
     """
     segments = _segments(blocks, config)
     return concatenated([store_decibels(_decibels(part, config)) for part in segments])
@@ -30,48 +31,50 @@ def log_mel(blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig) -> Sto
 def _segments(
     blocks: Iterable[Float[np.ndarray, " _"]], config: MelConfig
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """The zero-padded audio in overlapping segments of whole columns."""
-    edge = np.zeros(config.n_fft // 2, np.float32)
+    """The zero-padded audio in overlapping segments of _SEGMENT_COLUMNS columns, the last of fewer.
+    The next one is written over the last one's samples.
+    """
     overlap = config.n_fft - config.hop_samples
-    buffered, size = [edge], len(edge)
-    for block in blocks:
-        buffered.append(block)
-        size += len(block)
-        columns = (size - overlap) // config.hop_samples
-        if columns >= _BLOCK_COLUMNS:
-            samples = np.concatenate(buffered)
-            yield samples[: overlap + columns * config.hop_samples]
-            buffered = [samples[columns * config.hop_samples :]]
-            size = len(buffered[0])
-    samples = np.concatenate([*buffered, edge])
-    if len(samples) >= config.n_fft:
-        yield samples
+    buffer = np.zeros(overlap + _SEGMENT_COLUMNS * config.hop_samples, np.float32)
+    filled = config.n_fft // 2
+    for block in chain(blocks, [np.zeros(filled, np.float32)]):
+        rest = block
+        while len(rest):
+            part, rest = np.split(rest, [len(buffer) - filled])
+            buffer[filled : filled + len(part)] = part
+            filled += len(part)
+            if filled == len(buffer):
+                yield buffer
+                buffer[:overlap] = buffer[len(buffer) - overlap :]
+                filled = overlap
+    if filled >= config.n_fft:
+        yield buffer[:filled]
 
 
 def _decibels(
     samples: npt.NDArray[np.float32], config: MelConfig
 ) -> Float[np.ndarray, "columns mels"]:
     """The decibels of power, float32, of all whole columns in the samples."""
-    frames = np.lib.stride_tricks.sliding_window_view(samples, config.n_fft)
-    spectrum = scipy.fft.rfft(frames[:: config.hop_samples] * _window(config), workers=1)
-    power = spectrum.real**2 + spectrum.imag**2
-    mels = (_filters(config) @ power.T).T
-    floor = np.float32(10 ** (FLOOR_DB / 10))
-    decibels: npt.NDArray[np.float32] = 10 * np.log10(np.maximum(mels, floor))
-    return decibels
+    transform = _transform(config)
+    with torch.inference_mode():
+        spectrum = transform.spectrogram(torch.from_numpy(samples))
+        power = (spectrum * spectrum.conj()).real  # takes half the time of torchaudio's
+        mels = transform.mel_scale(power)
+        decibels = amplitude_to_DB(mels, 10.0, 10 ** (FLOOR_DB / 10), db_multiplier=0.0)
+        result: npt.NDArray[np.float32] = decibels.T.numpy()
+        return result
 
 
 @lru_cache(maxsize=4)
-def _window(config: MelConfig) -> npt.NDArray[np.float32]:
-    window = np.zeros(config.n_fft, np.float32)
-    first = (config.n_fft - config.window_samples) // 2
-    window[first : first + config.window_samples] = np.hanning(config.window_samples + 1)[:-1]
-    return window
-
-
-@lru_cache(maxsize=4)
-def _filters(config: MelConfig) -> scipy.sparse.csr_matrix:
-    """Slaney's triangular filters, (mels, n_fft // 2 + 1); rows are mostly zeros."""
-    return scipy.sparse.csr_matrix(
-        mel_filters(sr=config.sample_rate_hz, n_fft=config.n_fft, n_mels=config.mels)
+def _transform(config: MelConfig) -> MelSpectrogram:
+    return MelSpectrogram(
+        sample_rate=config.sample_rate_hz,
+        n_fft=config.n_fft,
+        win_length=config.window_samples,
+        hop_length=config.hop_samples,
+        n_mels=config.mels,
+        power=None,
+        center=False,  # the segments are padded
+        norm="slaney",
+        mel_scale="slaney",
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass as section_dataclass
 
@@ -16,9 +16,6 @@ from trimodal.core.timing import first_column, window_columns
 from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig, StoredMel
 
 _AMPLITUDE_FLOOR_DB = -50.0  # amplitude_to_db's amin, 1e-5, applied to a *power* mel
-MASK_FIELDS = np.dtype(
-    [(name, np.float32) for name in ("time_width", "time_start", "mel_width", "mel_start")]
-)
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
@@ -85,28 +82,3 @@ def scale_windows(
     decibels += np.float32(DEPTH_DB / 2)
     decibels /= np.float32(DEPTH_DB / 2)
     return decibels.swapaxes(1, 2)
-
-
-def mask_windows(
-    windows: Float[np.ndarray, "windows mels columns"],
-    random: Shaped[np.ndarray, " windows"],
-    *,
-    max_columns: int,
-    max_mels: int,
-) -> None:
-    """Sets up to ``max_columns`` consecutive columns and ``max_mels`` consecutive mels of each
-    window, in place, to the window's mean (Park et al. 2019, SpecAugment, section 2: one time mask
-    and one frequency mask, no warping). ``random``, (windows,) of MASK_FIELDS in [0, 1), decides
-    widths and positions.
-    """
-    mels, columns = windows.shape[1:]
-    for window, (time_width, time_start, mel_width, mel_start) in zip(
-        windows, random.tolist(), strict=True
-    ):
-        mean = window.mean()
-        width = int(time_width * (min(max_columns, columns) + 1))
-        first = int(time_start * (columns - width + 1))
-        window[:, first : first + width] = mean
-        height = int(mel_width * (min(max_mels, mels) + 1))
-        lowest = int(mel_start * (mels - height + 1))
-        window[lowest : lowest + height] = mean

@@ -196,6 +196,7 @@ def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     _end_with_parent()
+    _use_one_thread()
     with suppress(*_PIPE_CLOSED):
         pipe.send("started")
     while True:
@@ -211,6 +212,15 @@ def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:
             outcome = False, error
         with suppress(*_PIPE_CLOSED):
             pipe.send(outcome)
+
+
+def _use_one_thread() -> None:
+    """Keeps PyTorch and other libraries with OpenMP, imported already or later, from starting a
+    thread a core in every worker.
+    """
+    os.environ["OMP_NUM_THREADS"] = "1"
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 def modules_of(work: Callable[..., object]) -> list[str]:

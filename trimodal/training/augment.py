@@ -1,11 +1,15 @@
-"""Random crop, flip and colour jitter of stored images (docs/method.md, Model)."""
+"""Random changes of training inputs: crop, flip and colour jitter of stored images (docs/method.md,
+Model), SpecAugment of audio windows.
+"""
 
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
 from torch import Tensor
+from torchaudio.functional import mask_along_axis
 
 from trimodal.models.preprocessing import AugmentConfig, checked_size
 from trimodal.training.random_streams import Fields
@@ -70,3 +74,25 @@ def jitter(
 
 def _per_image(factors: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     return factors.astype(np.float32).reshape(-1, 1, 1, 1)
+
+
+def mask_windows(
+    windows: Float[Tensor, "windows 1 mels columns"],
+    seeds: Sequence[int],
+    *,
+    max_columns: int,
+    max_mels: int,
+) -> None:
+    """Sets up to ``max_columns`` consecutive columns and ``max_mels`` consecutive mels of each
+    window, in place, to the window's mean (Park et al. 2019, SpecAugment, section 2: one time mask
+    and one frequency mask, no warping). Widths and positions depend on the window's own seed alone;
+    as in the paper, a mask reaches the last column or mel only if it covers all of them.
+    """
+    mels, columns = windows.shape[2:]
+    with torch.random.fork_rng(devices=[]):
+        for window, seed in zip(windows[:, 0], seeds, strict=True):
+            torch.default_generator.manual_seed(seed)
+            mean = float(window.mean())
+            # torchaudio's widths are below ``mask_param``.
+            shown = mask_along_axis(window, min(max_columns, columns) + 1, mean, axis=1)
+            window.copy_(mask_along_axis(shown, min(max_mels, mels) + 1, mean, axis=0))

@@ -13,9 +13,9 @@ from trimodal.core.timing import FramePosition, training_positions
 from trimodal.data.clip_index import ClipTable, IndexedClip
 from trimodal.data.readers import Pair, read_frame, read_windows
 from trimodal.data.shard_files import ReadShard
-from trimodal.media.windows import MASK_FIELDS, AudioFrontEnd, mask_windows
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.preprocessing import AugmentConfig, centre_views
-from trimodal.training.augment import VIEW_FIELDS, training_views
+from trimodal.training.augment import VIEW_FIELDS, mask_windows, training_views
 from trimodal.training.random_streams import (
     RandomFields,
     RandomStream,
@@ -24,6 +24,8 @@ from trimodal.training.random_streams import (
 )
 
 _FIELDS = random_fields("frame", *VIEW_FIELDS)
+_MASK_FIELDS = random_fields("seed")
+_MASK_SEEDS = 2**24  # as many as there are float32 numbers of a field
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +117,7 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
         self._augment = augment
         self._views = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
         self._frames = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
-        self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), MASK_FIELDS)
+        self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), _MASK_FIELDS)
 
     def __getitem__(self, index: SampleIndex) -> Pair:
         views, windows = self.__getitems__([index])
@@ -142,12 +144,8 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
     def _mask(self, windows: Tensor, indices: Sequence[SampleIndex]) -> None:
         columns = round(self._augment.mask_seconds / self._front_end.mel.hop_seconds)
         if columns or self._augment.mask_mels:
-            mask_windows(
-                windows[:, 0].numpy(),
-                self._masks.of(indices),
-                max_columns=columns,
-                max_mels=self._augment.mask_mels,
-            )
+            seeds = (_MASK_SEEDS * self._masks.of(indices)["seed"]).astype(int).tolist()
+            mask_windows(windows, seeds, max_columns=columns, max_mels=self._augment.mask_mels)
 
 
 class ImageAudioValidation(_Clips, Dataset[Pair]):
