@@ -156,8 +156,8 @@ def test_masks_have_every_width_and_position() -> None:
 def test_a_windows_masks_depend_on_its_seed_alone() -> None:
     """Not on the other windows of its batch, nor on PyTorch's generator, whose state they keep."""
     limits = {"max_columns": 5, "max_mels": 3}
-    together = hidden_by_masks([3, 1, 4, 1], 8, 20, **limits)
     state = torch.get_rng_state()
+    together = hidden_by_masks([3, 1, 4, 1], 8, 20, **limits)
     for seed, hidden in zip([3, 1, 4, 1], together, strict=True):
         assert np.array_equal(hidden_by_masks([seed], 8, 20, **limits)[0], hidden)
     assert torch.equal(torch.get_rng_state(), state)
