@@ -7,6 +7,7 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+from trimodal.core.arguments import Distinct, seed_number
 from trimodal.core.console import show, show_traceback
 from trimodal.core.errors import UserError
 
@@ -27,7 +28,9 @@ def main() -> None:
         compare.add_argument(name, help="a commit, a DVC experiment, or workspace")
     experiments = commands.add_parser("experiments", help="a series of DVC experiments")
     experiments.add_argument("series", choices=["table1"], help="table1: the paper's comparison")
-    experiments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    experiments.add_argument(
+        "--seeds", type=seed_number, nargs="+", action=Distinct, default=[1, 2, 3]
+    )
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
     args = parser.parse_args()
@@ -52,6 +55,9 @@ def main() -> None:
     except (UserError, OSError) as error:
         show(f"trimodal: {error}", error=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        show("trimodal: interrupted", error=True)
+        sys.exit(130)
 
 
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

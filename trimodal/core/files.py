@@ -1,5 +1,6 @@
 """Atomic file writes: write to a temporary name, then rename."""
 
+import errno
 import io
 import json
 import os
@@ -53,6 +54,18 @@ def atomic_path(path: Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path]:
         raise
     finally:
         remove(temporary)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError, naming the path, if a file cannot be written there; makes its folder. For
+    results of long work, before it begins.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    probe = path.with_name(f".{path.name}.probe.tmp")
+    probe.touch()
+    probe.unlink()
 
 
 def _set_modes(path: Path, mode: int) -> None:
