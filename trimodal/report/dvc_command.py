@@ -158,20 +158,22 @@ def _clear_dvc(names: "re.Pattern[str]") -> None:
         if not (_TEMPORARY / "exps/celery/broker").exists():
             return
         queue = repo.experiments.celery_queue
-        running = None
-        ours = []
-        for message, entry in chain(queue._iter_queued(), queue._iter_processed()):
-            if not names.fullmatch(entry.name or ""):
-                continue
-            running = queue._get_running_task_ids() if running is None else running
-            if message.headers["id"] in running:
+        tasks = [
+            (message.headers["id"], entry)
+            for message, entry in chain(queue._iter_queued(), queue._iter_processed())
+            if names.fullmatch(entry.name or "")
+        ]
+        running = queue._get_running_task_ids() if tasks else set()
+        for task, entry in tasks:
+            if task in running:
                 raise ExperimentError(
                     f"a worker of DVC's queue is running {entry.name}: wait for it, or end it with "
                     f"dvc queue kill {entry.name}"
                 )
-            ours.append(entry)
-        if ours:
-            remove_tasks(queue, ours)
+            queue.celery.backend.mark_as_failure(task, None)  # one without an end is not removed
+        # Twice: of a task that is still in the stash, the first call removes only that entry.
+        for _ in range(2 if tasks else 0):
+            remove_tasks(queue, [entry for _, entry in tasks])
 
 
 def last_line(log_file: Path) -> str:
