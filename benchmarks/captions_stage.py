@@ -25,6 +25,7 @@ import psutil
 
 from benchmarks.caption_corpus import make_corpus, photographs, thumbnails
 from benchmarks.measuring import ROOT, in_child, say
+from trimodal.core.arguments import positive, writable_folder
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
 from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
@@ -56,12 +57,14 @@ class Usage:
 def main() -> None:
     """Writes each corpus, runs the stage on it, prints the table, deletes the files."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--images", type=int, default=150_000, help="number of thumbnails")
+    parser.add_argument("--images", type=positive, default=150_000, help="number of thumbnails")
     parser.add_argument(
-        "--photographs", type=int, default=PHOTOGRAPHS, help="number of images of COCO's size"
+        "--photographs", type=positive, default=PHOTOGRAPHS, help="number of images of COCO's size"
     )
-    parser.add_argument("--folder", type=Path, help="where to write the files (default: temporary)")
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--folder", type=writable_folder, help="where to write the files (default: temporary)"
+    )
+    parser.add_argument("--workers", type=positive, default=2)
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="captions-stage-", dir=args.folder))
     try:

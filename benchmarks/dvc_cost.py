@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measuring import TIMEOUT_SECONDS, describe_machine, say
+from trimodal.core.arguments import Distinct, positive
 
 COMMANDS = ("add", "status", "push", "checkout", "add again", "push again")
 CLIPS = 190_000  # of VGGSound
@@ -40,8 +41,10 @@ class Folder:
 def main() -> None:
     """Prints both tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--mb", type=int, default=1024)
-    parser.add_argument("--files", type=int, nargs="+", default=[8, 64, 512, 4096])
+    parser.add_argument("--mb", type=positive, default=1024)
+    parser.add_argument(
+        "--files", type=positive, nargs="+", action=Distinct, default=[8, 64, 512, 4096]
+    )
     args = parser.parse_args()
     say(f"{describe_machine()}\n")
     say(f"| files | MB | {' | '.join(f'{name}, s' for name in COMMANDS)} |")

@@ -29,6 +29,7 @@ from benchmarks.measuring import (
     side_by_side,
 )
 from trimodal.core.archives import StoredFile
+from trimodal.core.arguments import positive, writable_folder
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import ClipOutcome, write_manifest
@@ -79,10 +80,12 @@ class Sections:
 def main() -> None:
     """Encodes the clips, measures, prints the tables, deletes the files."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where to write the files (default: temporary)")
-    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--copies", type=int, default=15, help="of each clip, for timing two workers"
+        "--folder", type=writable_folder, help="where to write the files (default: temporary)"
+    )
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument(
+        "--copies", type=positive, default=15, help="of each clip, for timing two workers"
     )
     args = parser.parse_args()
     torch.set_num_threads(1)  # as workers do

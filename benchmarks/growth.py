@@ -25,6 +25,7 @@ import torch
 import yaml
 
 from benchmarks.measuring import ROOT, describe_machine, say
+from trimodal.core.arguments import Distinct, positive
 from trimodal.core.config import load_section
 from trimodal.core.text import read_vocabulary
 from trimodal.losses.config import LossConfig
@@ -72,8 +73,12 @@ class Cost:
 def main() -> None:
     """Runs every size and prints the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--clips", type=int, nargs="+", default=[1000, 10_000])
-    parser.add_argument("--stages", nargs="+", choices=list(FILES), default=list(FILES))
+    parser.add_argument(
+        "--clips", type=positive, nargs="+", action=Distinct, default=[1000, 10_000]
+    )
+    parser.add_argument(
+        "--stages", nargs="+", action=Distinct, choices=list(FILES), default=list(FILES)
+    )
     parser.add_argument(
         "--work", type=Path, help="a folder that is kept (default: a temporary one)"
     )

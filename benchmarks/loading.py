@@ -33,6 +33,7 @@ from benchmarks.measuring import (
     say,
     side_by_side,
 )
+from trimodal.core.arguments import positive, writable_folder
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
 from trimodal.core.manifest import write_manifest
@@ -76,8 +77,10 @@ class Scale:
 def main() -> None:
     """Writes the files, measures, prints the tables, deletes the files."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where to write the files (default: temporary)")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--folder", type=writable_folder, help="where to write the files (default: temporary)"
+    )
+    parser.add_argument("--rounds", type=positive, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
     with TemporaryDirectory(prefix="loading-", dir=args.folder) as name:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.measuring import describe_machine, in_child, peak_bytes, ratio, say, side_by_side
+from trimodal.core.arguments import Distinct, positive
 from trimodal.losses.ranking import pair_loss
 from trimodal.models.networks import EMBEDDING_DIM
 
@@ -24,8 +25,8 @@ VARIABLE_MARGINS = {"fixed": None, "variable": 2 * MARGIN}
 def main() -> None:
     """Measures every batch size and prints the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--batches", type=int, nargs="+", default=[512, 4096])
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--batches", type=positive, nargs="+", action=Distinct, default=[512, 4096])
+    parser.add_argument("--rounds", type=positive, default=15)
     args = parser.parse_args()
     say(f"{describe_machine()}, PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
     say("| batch | computation | ms | times the product | peak memory, batch x batch |")

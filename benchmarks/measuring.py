@@ -7,7 +7,6 @@ import resource
 import shutil
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -15,10 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
+from trimodal.core.console import show
 from trimodal.media.container import ffmpeg_executable
 from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
+SCALES = ("demo", *sorted(path.stem for path in (ROOT / "params").glob("*.yaml")))
 TIMEOUT_SECONDS = 1800  # for a command that a benchmark runs
 
 Arguments = ParamSpec("Arguments")
@@ -118,6 +119,5 @@ def describe_machine() -> str:
 
 
 def say(line: str) -> None:
-    """Prints a line and flushes it."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
+    """Prints a line, escaped, and flushes it."""
+    show(line)

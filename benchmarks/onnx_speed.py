@@ -16,7 +16,15 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from benchmarks.measuring import describe_machine, params_at, ratio, say, side_by_side
+from benchmarks.measuring import (
+    SCALES,
+    describe_machine,
+    params_at,
+    ratio,
+    say,
+    side_by_side,
+)
+from trimodal.core.arguments import positive
 from trimodal.core.config import load_section
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.core.text import Vocabulary, write_vocabulary
@@ -35,8 +43,8 @@ WORDS = 1000
 def main() -> None:
     """Exports the encoders, times both runtimes in turn, prints the table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--scale", default="paper")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--scale", choices=SCALES, default="paper")
+    parser.add_argument("--rounds", type=positive, default=11)
     args = parser.parse_args()
     with TemporaryDirectory(prefix="onnx-") as name:
         folder = Path(name)

@@ -19,6 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.measuring import describe_machine, in_child, say
+from trimodal.core.arguments import Distinct, positive, seed_number
 
 DATA = ("av", "captions", "images", "world")
 METRICS = ("R@1", "R@10", "MeanR")
@@ -66,12 +67,22 @@ class Outcome:
 def main() -> None:
     """Trains with every setting and with other seeds, prints both tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--epochs", type=int, default=4, help="of each training run")
+    parser.add_argument("--epochs", type=positive, default=4, help="of each training run")
     parser.add_argument(
-        "--steps", type=int, nargs="*", default=[1, 30], help="also compare after this many"
+        "--steps",
+        type=positive,
+        nargs="*",
+        action=Distinct,
+        default=[1, 30],
+        help="also compare after this many",
     )
     parser.add_argument(
-        "--seeds", type=int, nargs="+", default=[1, 2, 3], help="the first one is for all settings"
+        "--seeds",
+        type=seed_number,
+        nargs="+",
+        action=Distinct,
+        default=[1, 2, 3],
+        help="the first one is for all settings",
     )
     parser.add_argument(
         "--settings",

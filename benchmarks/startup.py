@@ -27,6 +27,7 @@ from benchmarks.measuring import (
     say,
     side_by_side,
 )
+from trimodal.core.arguments import positive
 
 CODE = (
     "dvc.yaml",
@@ -51,7 +52,7 @@ VIDEOS = 40  # in the index
 def main() -> None:
     """Creates the projects, times the commands in turn, prints the table, deletes the projects."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=positive, default=11)
     rounds = parser.parse_args().rounds
     with TemporaryDirectory(prefix="startup-") as name:
         folder = Path(name)

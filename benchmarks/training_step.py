@@ -23,7 +23,8 @@ from tempfile import TemporaryDirectory
 import psutil
 import torch
 
-from benchmarks.measuring import ROOT, describe_machine, params_at, ratio, say
+from benchmarks.measuring import ROOT, SCALES, describe_machine, params_at, ratio, say
+from trimodal.core.arguments import Distinct, positive
 from trimodal.core.config import load_section
 from trimodal.core.manifest import write_manifest
 from trimodal.core.schemas import VECTOR_DIM, WORDS
@@ -59,11 +60,13 @@ class Block:
 def main() -> None:
     """Runs the benchmark that the arguments select and prints its table."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--scales", nargs="+", default=["demo", "paper"])
-    parser.add_argument("--paper-batch", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=1, help="of the loader of each stream")
-    parser.add_argument("--steps", type=int, default=8, help="in a block")
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument(
+        "--scales", nargs="+", action=Distinct, choices=SCALES, default=["demo", "paper"]
+    )
+    parser.add_argument("--paper-batch", type=positive, default=16)
+    parser.add_argument("--workers", type=positive, default=1, help="of the loader of each stream")
+    parser.add_argument("--steps", type=positive, default=8, help="in a block")
+    parser.add_argument("--rounds", type=positive, default=9)
     parser.add_argument("--device", choices=("cpu", "cuda"), help="time the step alone")
     parser.add_argument("--compile", action="store_true")
     args = parser.parse_args()

@@ -30,6 +30,7 @@ from benchmarks.measuring import (
     say,
     side_by_side,
 )
+from trimodal.core.arguments import positive
 from trimodal.models.networks import EMBEDDING_DIM
 from trimodal.search.store import (
     FRAME_BITS,
@@ -55,7 +56,7 @@ Search = Callable[[Embeddings], npt.NDArray[np.int64]]
 def main() -> None:
     """Makes the embeddings, builds both indexes, times the queries, prints the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows", type=positive, default=1_000_000)
     rows = parser.parse_args().rows
     with TemporaryDirectory(prefix="vectors-") as name:
         folder = Path(name)

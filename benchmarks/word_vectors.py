@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.measuring import drop_from_cache, in_child, peak_bytes, say
+from trimodal.core.arguments import positive, writable_folder
 from trimodal.core.progress import bar
 from trimodal.sources.word2vec import read_vectors
 
@@ -48,8 +49,10 @@ class Reading:
 def main() -> None:
     """Writes the files, reads them with each reader, prints the table, deletes the files."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="where to write the files (default: temporary)")
-    parser.add_argument("--rows", type=int, default=3_000_000)
+    parser.add_argument(
+        "--folder", type=writable_folder, help="where to write the files (default: temporary)"
+    )
+    parser.add_argument("--rows", type=positive, default=3_000_000)
     parser.add_argument("--gz", action="store_true", help="also read a gzipped copy")
     args = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="word-vectors-", dir=args.folder))

@@ -21,9 +21,11 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from benchmarks.measuring import describe_machine, say
-from trimodal.core.files import write_json
+from benchmarks.spread import DATA
+from trimodal.core.arguments import Distinct, positive, seed_number
+from trimodal.core.files import check_writable, write_json
 from trimodal.core.fingerprint import fingerprint
-from trimodal.report.significance import PER_QUERY, both_tests
+from trimodal.report.significance import PER_QUERY, difference_in_words
 
 Changes = Mapping[str, Mapping[str, Any]]
 _PARAMS = Path("params.yaml")
@@ -78,15 +80,24 @@ CHOICES: dict[str, Choice] = {
 def main() -> None:
     """Trains what is not trained yet, evaluates, prints the table and writes the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--seeds", type=seed_number, nargs="+", action=Distinct, default=[1, 2, 3])
+    parser.add_argument("--processes", type=positive, default=2)
     parser.add_argument(
         "--folder", type=Path, default=Path("data/choices"), help="where trained models are kept"
     )
     parser.add_argument("--leave-out", nargs="*", choices=CHOICES, default=[])
     args = parser.parse_args()
-    os.environ["OMP_NUM_THREADS"] = "1"  # for the worker processes
     chosen = {name: choice for name, choice in CHOICES.items() if name not in args.leave_out}
+    if not chosen:
+        parser.error("--leave-out leaves nothing to train")
+    if missing := [name for name in DATA if not (Path("data") / name).is_dir()]:
+        parser.error(f"data/ has no {', '.join(missing)}: run `make repro` first")
+    try:
+        check_writable(RESULT)
+        check_writable(args.folder / "trained")
+    except OSError as error:
+        parser.error(str(error))
+    os.environ["OMP_NUM_THREADS"] = "1"  # for the worker processes
     changes = {
         DEFAULT: {},
         **{name: CHOICES[name].changes for name in sorted(_with_references(chosen))},
@@ -175,11 +186,10 @@ def _compare(
         without, with_it = (
             [ranks[compared, seed][search] for seed in seeds] for compared in (choice.against, name)
         )
-        tests = both_tests(without, with_it, metric)
         comparison[f"{search} {metric}"] = {
             "without": float(PER_QUERY[metric](np.stack(without)).mean()),
             "with": float(PER_QUERY[metric](np.stack(with_it)).mean()),
-            **{test: str(difference) for test, difference in tests._asdict().items()},
+            **difference_in_words(without, with_it, metric),
         }
     return comparison
 

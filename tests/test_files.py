@@ -1,6 +1,8 @@
 """Files are written atomically, and fingerprints identify content."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -123,3 +125,50 @@ def test_file_fingerprint_sees_one_byte(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     one, same, other = (file_fingerprint(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same != other
+
+
+WRITERS = """
+import os, stat, tempfile, torch
+from pathlib import Path
+import pyarrow as pa
+from safetensors.torch import save_file
+from trimodal.core.files import atomic_path, write_bytes, write_json, write_table, write_text
+write_bytes(Path("made/bytes"), b"x")
+write_json(Path("made/json"), {})
+write_table(Path("made/table"), pa.table({"a": [1]}))
+with atomic_path(Path("made/private")) as path:
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+with atomic_path(Path("made/open")) as path:
+    path.touch(); path.chmod(0o777)
+with atomic_path(Path("made/tensors")) as path:
+    save_file({"a": torch.zeros(1)}, path)
+with atomic_path(Path("made/folder")) as path:
+    os.rename(tempfile.mkdtemp(dir="."), path)
+    os.close(os.open(path / "inside", os.O_CREAT | os.O_WRONLY, 0o600))
+for path in sorted([Path("made"), *Path("made").rglob("*")]):
+    print(path.name, oct(stat.S_IMODE(path.stat().st_mode) & 0o666))
+"""
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, "0o644"), (0o077, "0o600"), (0o002, "0o664")])
+def test_files_and_folders_of_every_writer_have_the_modes_that_the_umask_says(
+    umask: int, mode: str, tmp_path: Path
+) -> None:
+    printed = subprocess.run(
+        [sys.executable, "-c", WRITERS], cwd=tmp_path, umask=umask, check=True,
+        capture_output=True, text=True, timeout=60,
+    ).stdout  # fmt: skip
+    names = ["made", "bytes", "folder", "inside", "json", "open", "private", "table", "tensors"]
+    assert printed.splitlines() == [f"{name} {mode}" for name in names]
+
+
+def test_a_file_system_without_modes_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, _: int) -> None:
+        raise PermissionError(1, "Operation not permitted", str(path))
+
+    monkeypatch.setattr(Path, "chmod", refuse)
+    with atomic_path(tmp_path / "file", mode=0o600) as temporary:
+        temporary.write_text("whole")
+    assert (tmp_path / "file").read_text() == "whole"

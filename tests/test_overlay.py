@@ -1,16 +1,19 @@
 """Overlays: every key exists, comments are kept, the result loads."""
 
 import shutil
+import stat
 from pathlib import Path
 
 import pytest
 import yaml
 from configs import SECTIONS
+from ruamel.yaml import YAML
 
 from trimodal.core.config import ConfigError, load_section
 from trimodal.overlay import apply_overlay
 
 ROOT = Path(__file__).parents[1]
+CASE = ROOT.parent / "shared" / "cases" / "overlay_on_plain_yaml" / "params.yaml"
 
 
 @pytest.fixture
@@ -75,3 +78,113 @@ def test_an_unknown_key_is_an_error_and_changes_nothing(
 def test_an_unknown_overlay_is_an_error_that_lists_the_known(params: Path) -> None:
     with pytest.raises(ConfigError, match="known: paper, real"):
         apply_overlay(params, ROOT / "params" / "huge.yaml")
+
+
+def test_a_list_with_a_comment_replaces_one_in_block_form(tmp_path: Path) -> None:
+    """The overlay's comment and place are not the params file's."""
+    params, overlay = tmp_path / "params.yaml", tmp_path / "overlay.yaml"
+    params.write_text(
+        "a:\n  splits:    # its\n  - one\nb:\n  page: https://x/{id}\n  px: 3   # height\n"
+    )
+    overlay.write_text("a:\n  splits: [one, two]  # both\n\nb:\n  px: 4\n")
+    apply_overlay(params, overlay)
+    assert yaml.safe_load(params.read_text()) == {
+        "a": {"splits": ["one", "two"]},
+        "b": {"page": "https://x/{id}", "px": 4},
+    }
+    assert "  splits:    # its\n  - one\n  - two\nb:" in params.read_text()
+    assert "px: 4   # height" in params.read_text()
+
+
+@pytest.mark.parametrize("name", [path.stem for path in (ROOT / "params").glob("*.yaml")])
+def test_params_rewritten_by_another_tool_take_an_overlay_twice(params: Path, name: str) -> None:
+    plain = YAML()
+    plain.dump(yaml.safe_load(params.read_text()), params)  # lists in block form, no comment
+    for _ in range(2):
+        apply_overlay(params, ROOT / "params" / f"{name}.yaml")
+        for section, cls in SECTIONS.items():
+            load_section(params, section, cls)
+
+
+@pytest.mark.skipif(not CASE.exists(), reason="../shared/cases is missing")
+def test_the_case_of_an_overlay_on_plain_yaml(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_bytes(CASE.read_bytes())
+    overlay = tmp_path / "real.yaml"  # without the section that the case is too old for
+    overlay.write_text((ROOT / "params" / "real.yaml").read_text().split("\nmachine:")[0])
+    apply_overlay(params, overlay)
+    expected = yaml.safe_load(CASE.read_text())
+    for section, values in yaml.safe_load(overlay.read_text()).items():
+        expected[section] |= values
+    assert yaml.safe_load(params.read_text()) == expected
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n  b: 1   # one\n  c: [x]  # list\n\nd:\n  e: 2\n",
+        "a: {b: 1, c: [x]} # flow\nd:\n  e: 2\n",
+        "{a: {b: 1, c: [x]}, d: {e: 2}}\n",
+        "a:\n  b: 1\n  c:\n    - x\nd:\n  e: 2",  # no line end at the end
+        "a: &section\n  b: &one 1\n  c: [x]\nd:\n  e: 2\n",
+        "---\na:\n  b: 1\n  c: [x]\nd:\n  e: 2\n...\n",
+        "a:\n  b: |\n    one\n    more\n  c: [x]\nd:\n  e: 2\n",
+    ],
+)
+def test_forms_of_yaml_keep_their_byte_order_mark_and_line_ends(
+    text: str, end: str, start: str, tmp_path: Path
+) -> None:
+    params, overlay = tmp_path / "params.yaml", tmp_path / "overlay.yaml"
+    params.write_bytes((start + text.replace("\n", end)).encode())
+    overlay.write_text("a:\n  b: 5    # five\n  c: [y, z] # two\n")
+    apply_overlay(params, overlay)
+    written = params.read_bytes().decode()
+    assert yaml.safe_load(written) == {"a": {"b": 5, "c": ["y", "z"]}, "d": {"e": 2}}
+    assert written.startswith("\ufeff") == bool(start)
+    assert written.count("\r\n") == (written.count("\n") if end == "\r\n" else 0)
+    assert "\r\r" not in written
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a:\n\tb: 1\n",  # a tab
+        "a:\n  b: 1\n  b: 2\n",  # a key twice
+        "a: &x\n  b: 1\nc: *x\n",  # an alias
+        "a: {b: 1\n",
+        "a:\n  b: 1\n---\na:\n  b: 2\n",
+    ],
+)
+def test_params_that_are_refused_stay_as_they_are_and_the_error_is_a_line(
+    text: str, tmp_path: Path
+) -> None:
+    params, overlay = tmp_path / "params.yaml", tmp_path / "overlay.yaml"
+    params.write_text(text)
+    overlay.write_text("a:\n  b: 5\n")
+    with pytest.raises(ConfigError) as caught:
+        apply_overlay(params, overlay)
+    assert str(caught.value).startswith(f"{params}: not valid YAML: ")
+    assert "\n" not in str(caught.value)
+    assert params.read_text() == text
+
+
+def test_text_that_reads_differently_never_replaces_the_file(
+    params: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = params.read_bytes()
+    monkeypatch.setattr("trimodal.overlay._dumped", lambda _: "train:\n  seed: 1\n")
+    with pytest.raises(ConfigError, match="cannot be written in its form"):
+        apply_overlay(params, ROOT / "params" / "paper.yaml")
+    assert params.read_bytes() == before
+
+
+def test_mode_and_link_of_the_file_are_kept(params: Path, tmp_path: Path) -> None:
+    params.chmod(0o660)
+    link = tmp_path / "link.yaml"
+    link.symlink_to(params)
+    apply_overlay(link, ROOT / "params" / "paper.yaml")
+    assert link.is_symlink()
+    assert stat.S_IMODE(params.stat().st_mode) == 0o660
+    assert yaml.safe_load(params.read_text())["download"]["source"] == "files"

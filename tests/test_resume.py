@@ -122,6 +122,27 @@ def test_the_state_of_the_loss_is_restored(
     assert results(tmp_path / "run") == results(tmp_path / "uninterrupted")
 
 
+MAPS = Path("/proc/self/maps")
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="only Linux says what a process has mapped")
+def test_a_resumed_run_does_not_hold_the_file_that_it_came_from(
+    tiny_data: TinyData, tmp_path: Path, killer: Killer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a replaced file stays on disk, beside its successor and the one that is being saved."""
+    held: list[bool] = []
+    save = module.save_run
+
+    def save_and_look(path: Path, *rest: Any) -> None:
+        save(path, *rest)
+        held.append(str(path) in MAPS.read_text())
+
+    monkeypatch.setattr(module, "save_run", save_and_look)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 5, CONFIG)
+    assert len(held) >= 3
+    assert not any(held)
+
+
 @pytest.mark.parametrize("step", range(STEPS))
 def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     step: int, tiny_data: TinyData, tmp_path: Path, killer: Killer, uninterrupted: dict[str, bytes]

@@ -7,6 +7,8 @@ import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+from trimodal.core.arguments import Distinct, seed_number
+from trimodal.core.console import show, show_traceback
 from trimodal.core.errors import UserError
 
 MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
@@ -26,10 +28,13 @@ def main() -> None:
         compare.add_argument(name, help="a commit, a DVC experiment, or workspace")
     experiments = commands.add_parser("experiments", help="a series of DVC experiments")
     experiments.add_argument("series", choices=["table1"], help="table1: the paper's comparison")
-    experiments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    experiments.add_argument(
+        "--seeds", type=seed_number, nargs="+", action=Distinct, default=[1, 2, 3]
+    )
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
     args = parser.parse_args()
+    sys.excepthook = show_traceback
     try:
         if args.command == "scale":
             _scale(args.name)
@@ -48,8 +53,11 @@ def main() -> None:
         else:
             _export(args)
     except (UserError, OSError) as error:
-        print(f"trimodal: {error}", file=sys.stderr)
+        show(f"trimodal: {error}", error=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        show("trimodal: interrupted", error=True)
+        sys.exit(130)
 
 
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -102,8 +110,8 @@ def _index(args: argparse.Namespace) -> None:
         args.folder, args.store, workers=args.workers
     )
     for path, problem in sorted(report.problems.items()):
-        print(f"{path}: {problem}")
-    print(
+        show(f"{path}: {problem}")
+    show(
         f"{report.moments} moments; videos: {report.added} new, {report.changed} changed, "
         f"{report.kept} unchanged, {report.dropped} deleted, {len(report.problems)} with problems"
     )
@@ -120,8 +128,8 @@ def _search(args: argparse.Namespace) -> None:
             top=args.top, audio_weight=args.audio_weight, store=args.store, exact=True,
         )  # fmt: skip
     for warning in caught:
-        print(f"trimodal: {warning.message}", file=sys.stderr)
-    print(json.dumps([asdict(hit) for hit in hits], indent=2) if args.json else as_text(hits))
+        show(f"trimodal: {warning.message}", error=True)
+    show(json.dumps([asdict(hit) for hit in hits], indent=2) if args.json else as_text(hits))
 
 
 def _serve(args: argparse.Namespace) -> None:
@@ -130,7 +138,7 @@ def _serve(args: argparse.Namespace) -> None:
     from trimodal.search.server import serve
 
     def ready(address: str) -> None:
-        print(f"Search your videos at {address} (Ctrl-C stops it)", flush=True)
+        show(f"Search your videos at {address} (Ctrl-C stops it)")
         if args.open:
             webbrowser.open(address)
 
@@ -144,7 +152,7 @@ def _export(args: argparse.Namespace) -> None:
     model = Encoder.load(args.model, args.vocabulary, device="cpu")
     for exported in export_encoders(model, args.folder):
         path = args.folder / exported.file
-        print(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")
+        show(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")
 
 
 def _scale(name: str) -> None:
@@ -152,15 +160,15 @@ def _scale(name: str) -> None:
 
     changed = apply_overlay(Path("params.yaml"), Path("params") / f"{name}.yaml")
     for key, (before, after) in changed.items():
-        print(f"{key}: {before} -> {after}")
-    print(f"applied params/{name}.yaml: {len(changed)} values changed")
+        show(f"{key}: {before} -> {after}")
+    show(f"applied params/{name}.yaml: {len(changed)} values changed")
 
 
 def _doctor() -> None:
     from trimodal.doctor import diagnose, format_diagnosis
 
     diagnosis = diagnose(Path("params.yaml"))
-    print(format_diagnosis(diagnosis))
+    show(format_diagnosis(diagnosis))
     if not diagnosis.healthy:
         sys.exit(1)
 
@@ -168,13 +176,13 @@ def _doctor() -> None:
 def _compare(first: str, second: str) -> None:
     from trimodal.report.experiments import compare_revisions
 
-    print(compare_revisions(first, second))
+    show(compare_revisions(first, second))
 
 
 def _experiments(seeds: list[int]) -> None:
     from trimodal.report.experiments import run_table1
 
-    print(run_table1(seeds))
+    show(run_table1(seeds))
 
 
 if __name__ == "__main__":

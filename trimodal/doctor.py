@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 import torch
 
+from trimodal.core.arguments import missing_packages
 from trimodal.core.config import load_section
 from trimodal.core.progress import clock, quantity
 from trimodal.core.records import DataError
@@ -165,6 +166,9 @@ def _tools(sections: Sections) -> Iterator[Finding]:
         yield Finding(verdict="missing", name="ffmpeg", detail=detail)
     else:
         yield Finding(verdict="ok", name="ffmpeg", detail="with libx264 and AAC")
+    if sections.machine.executor == "ray" and missing_packages("ray"):
+        detail = "machine.executor is ray: pip install 'trimodal[ray]'"
+        yield Finding(verdict="missing", name="Ray", detail=detail)
     if sections.download.source == "youtube":
         yield from _youtube_tools(sections)
 

@@ -6,7 +6,7 @@ of a clip are means over divisions into folds; intervals and tests are over clip
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -48,11 +48,15 @@ SEARCHES = {
 METRICS = ("R@1", "R@5", "MeanR")
 
 
-def run(data: RealData, seeds: Sequence[int]) -> dict[str, Any]:
-    """Trains a model for each recipe, division and fold; prints the table and returns numbers."""
+def run(
+    data: RealData, seeds: Sequence[int], keep: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Trains a model for each recipe, division and fold; prints the table and returns numbers.
+    ``keep`` is given those of the recipes so far, after each.
+    """
     moments = [moments_of(clip, data.front_end) for clip in data.clips]
     recipes = [with_margin(papers_recipe(), mode) for mode in ("fixed", "variable")]
-    results = {}
+    results: dict[str, dict[str, dict[str, Values]]] = {}
     for full in (*recipes, best_recipe()):
         recipe = replace(full, epochs=full.epochs // 2)  # to train all models within an hour
         began = time.monotonic()
@@ -60,6 +64,7 @@ def run(data: RealData, seeds: Sequence[int]) -> dict[str, Any]:
             [_cross_validate(recipe, data, moments, seed) for seed in seeds]
         )
         say(f"{recipe.name}: {FOLDS * len(seeds)} models, {time.monotonic() - began:.0f} s")
+        keep({"divisions": len(seeds), "recipes": _all_intervals(results)})
     gallery = len(data.clips) // FOLDS
     tests = _tests(results, gallery)
     _print_table(results, gallery)
@@ -70,7 +75,7 @@ def run(data: RealData, seeds: Sequence[int]) -> dict[str, Any]:
         "clips": len(data.clips),
         "gallery": gallery,
         "divisions": len(seeds),
-        "recipes": {name: _intervals(values) for name, values in results.items()},
+        "recipes": _all_intervals(results),
         "tests": tests,
     }
 
@@ -143,6 +148,10 @@ def _mean_over(divisions: Sequence[Mapping[str, Values]]) -> dict[str, dict[str,
         }
         for search in SEARCHES
     }
+
+
+def _all_intervals(results: Mapping[str, Mapping[str, Mapping[str, Values]]]) -> dict[str, Any]:
+    return {name: _intervals(values) for name, values in results.items()}
 
 
 def _intervals(

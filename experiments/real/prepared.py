@@ -38,6 +38,9 @@ from trimodal.sources.msrvtt import read_queries
 BACKBONE: Backbone = "efficientnet_lite0"
 IMAGE_PX = 224
 _BATCH_SIZE = 64
+_VECTORS = "word2vec/glove300-1576.bin"
+_FILES = ("vggsound.csv", "msrvtt_style_test.csv", "clips", "coco", "flickr8k/splits.csv",
+          "flickr8k/images", _VECTORS)  # fmt: skip
 
 Features = npt.NDArray[np.float16]  # (images, 2, features): the image itself, and mirrored
 
@@ -76,6 +79,11 @@ class RealData:
     clips: list[CaptionedClip]
     vocabulary: Vocabulary
     front_end: AudioFrontEnd
+
+
+def missing_files(shared: Path) -> list[str]:
+    """What ``prepare`` needs and ``shared`` lacks."""
+    return [name for name in _FILES if not (shared / name).exists()]
 
 
 def prepare(shared: Path, folder: Path) -> RealData:
@@ -122,7 +130,7 @@ def _params(shared: Path, folder: Path) -> Path:
             "coco": f"{shared}/coco",
             "flickr30k": f"{folder}/flickr8k",
             "flickr30k_annotations": "karpathy",
-            "vectors": f"{shared}/word2vec/glove300-1576.bin",
+            "vectors": f"{shared}/{_VECTORS}",
             "image_px": IMAGE_PX,
             "learned_words": 4,
         },

@@ -45,19 +45,29 @@ def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
 
 
 def read_yaml(path: Path) -> Any:
-    """A YAML file's content; raises ConfigError, naming the file, for anything else. Aliases
+    """A YAML file's content; raises ConfigError as :func:`parse_yaml`."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except ValueError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, path: Path) -> Any:
+    """The content of YAML text; raises ConfigError, naming the file, for anything else. Aliases
     (``*name``) are refused, because a few lines of them can expand beyond any memory, and tags
     (``!!timestamp``), because PyYAML breaks on some.
     """
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        loader = _Loader(text)
         try:
             return loader.get_single_data()
         finally:
             loader.dispose()
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        # ValueError: text that is not UTF-8, and invalid dates and numbers.
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        # ValueError: invalid dates and numbers.
+        in_a_line = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {in_a_line}") from error
 
 
 class _Loader(yaml.SafeLoader):

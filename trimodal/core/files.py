@@ -1,12 +1,13 @@
 """Atomic file writes: write to a temporary name, then rename."""
 
+import errno
 import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Any, cast
@@ -18,12 +19,16 @@ import pyarrow.parquet as pq
 from trimodal.core.records import DataError, reading_text
 from trimodal.core.storage import is_remote, upload
 
+_UMASK = os.umask(0o077)  # asking for it means setting it, which only the start may do
+os.umask(_UMASK)
+
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path]:
     """Yields a temporary path next to ``path`` that replaces it if the block succeeds; a file is
-    flushed to disk before it is renamed. An OSError names ``path``. On an object store a file
-    appears only when it is complete.
+    flushed to disk before it is renamed. Files get ``mode``, whatever the block's writer gave them
+    (tempfile's and safetensors' are 0600), folders the umask's. An OSError names ``path``. On an
+    object store a file appears only when it is complete.
     """
     if is_remote(path):
         with temporary_folder() as folder:
@@ -35,6 +40,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)  # left by a killed run
         yield temporary
+        _set_modes(temporary, mode)
         if temporary.is_dir():
             remove(path)
         else:
@@ -48,6 +54,27 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         remove(temporary)
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError, naming the path, if a file cannot be written there; makes its folder. For
+    results of long work, before it begins.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    probe = path.with_name(f".{path.name}.probe.tmp")
+    probe.touch()
+    probe.unlink()
+
+
+def _set_modes(path: Path, mode: int) -> None:
+    """Sets who may read and write a file, or a folder and all in it."""
+    for each in (path, *path.rglob("*")) if path.is_dir() else (path,):
+        wanted = 0o777 & ~_UMASK if each.is_dir() else mode
+        if not each.is_symlink() and (each.stat().st_mode ^ wanted) & 0o666:
+            with suppress(PermissionError):  # a file system without modes, as FAT
+                each.chmod(wanted)
 
 
 def _flush(path: Path) -> None:

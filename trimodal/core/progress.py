@@ -9,6 +9,8 @@ from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from trimodal.core.console import printable_lines, show_traceback
+from trimodal.core.display import printable
 from trimodal.core.errors import UserError
 from trimodal.core.files import remove_stale_temporary_folders
 from trimodal.core.storage import is_store_error
@@ -26,12 +28,18 @@ def silence() -> None:
     log.setLevel(logging.WARNING)
 
 
+class _Escaped(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
+
 def start_logging() -> None:
-    """Sends the project's log lines to standard output, unformatted."""
+    """Sends the project's log lines to standard output, unformatted but escaped."""
     handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_Escaped("%(message)s"))
     log.handlers[:] = [handler]
     log.setLevel(logging.INFO)
+    sys.excepthook = show_traceback
 
 
 @contextmanager
@@ -57,18 +65,20 @@ def stage(name: str) -> Iterator[None]:
 
 
 def _final_message(name: str, error: object) -> str:
-    message = str(error)
+    message = printable_lines(str(error))
     return message if message.startswith(f"{name}:") else f"{name}: {message}"
 
 
 def bar(items: Iterable[Item], *, task: str, unit: str, total: int | None = None) -> "tqdm[Item]":
     """Wraps an iterable in a progress bar; silent if standard error is not a terminal."""
-    return tqdm(items, desc=task, unit=f" {unit}", total=total, disable=_silenced or None)
+    return tqdm(
+        items, desc=printable(task), unit=f" {unit}", total=total, disable=_silenced or None
+    )
 
 
 def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
     """A progress bar that the caller advances with ``update``."""
-    return tqdm(desc=task, unit=f" {unit}", total=total, disable=_silenced or None)
+    return tqdm(desc=printable(task), unit=f" {unit}", total=total, disable=_silenced or None)
 
 
 def summary_line(summary: str, left_out: Mapping[Any, int]) -> str:

@@ -12,7 +12,7 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.config import SECTION, Share
-from trimodal.core.files import write_json, write_table, write_text
+from trimodal.core.files import check_writable, write_json, write_table, write_text
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log, summary_line
@@ -106,7 +106,9 @@ def evaluate(
     world = world or World(device=pick_device(machine.device))
     if world.is_main:
         for field in fields(outputs):
-            getattr(outputs, field.name).unlink(missing_ok=True)
+            path = getattr(outputs, field.name)
+            path.unlink(missing_ok=True)
+            check_writable(path)
     checkpoint = read_checkpoint(model_path)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
     clips = read_index(av_dir, "test", checkpoint.mel)

@@ -1,36 +1,40 @@
-"""The paper's comparison as DVC experiments, and the results of any revision.
-
-``dvc`` runs as a command: its Python interface for experiments is not public.
-"""
+"""The paper's comparison as DVC experiments, and the results of any revision."""
 
 import io
 import json
-import subprocess
-import sys
+import re
+import time
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from trimodal.core.errors import UserError
-from trimodal.core.files import write_json
+from trimodal.core.config import read_yaml
+from trimodal.core.files import check_writable, write_json
 from trimodal.core.fingerprint import git_revision
+from trimodal.core.progress import clock, log, start_logging
 from trimodal.core.records import DataError
 from trimodal.report.comparison import Run, compare, run_from, table1
 from trimodal.report.comparison_table import comparison_table
-from trimodal.report.significance import PairingError
+from trimodal.report.dvc_command import (
+    LOGS,
+    ExperimentError,
+    alone,
+    ask_dvc,
+    clear_leftovers,
+    ending_with_children,
+    last_line,
+    run_dvc,
+)
+from trimodal.report.significance import PairingError, check_seeds
 
 RANKS = "data/evaluation/ranks.parquet"
 AUDIT = "metrics/audit.json"
 RESULT = Path("metrics/comparison.json")
 MODES = ("fixed", "variable")
 WORKSPACE = "workspace"  # DVC's name for the files as they are now
-_QUEUE_SECONDS = 600
-_RUN_SECONDS = 20 * 86_400  # a whole table at the paper's scale
-
-
-class ExperimentError(UserError, RuntimeError):
-    """An experiment that DVC could not run, or a revision without results."""
+_OURS = re.compile(rf"table1-({'|'.join(MODES)})-s\d+")
 
 
 def run_at(revision: str) -> Run:
@@ -68,44 +72,71 @@ def compare_revisions(first: str, second: str) -> str:
 
 
 def run_table1(seeds: Sequence[int]) -> str:
-    """Queues and runs an experiment for each margin mode and seed (``table1-fixed-s1``, ...), each
-    on the commit's code with the workspace's changes; writes ``metrics/comparison.json`` and
-    returns the table. Stages that have run before come from DVC's run cache.
+    """Runs an experiment for each margin mode and seed (``table1-fixed-s1``, ...), one after the
+    other, each on the commit's code with the workspace's changes; writes
+    ``metrics/comparison.json`` and returns the table. Stages that have run before come from DVC's
+    run cache, so a run that was interrupted goes on where it was. No process outlives this call.
 
-    Raises ExperimentError if DVC cannot run an experiment, PairingError for fewer than two seeds.
+    Raises PairingError, before anything runs, for fewer than two seeds, and ExperimentError if DVC
+    cannot run an experiment, after it has tried the others.
     """
-    if len(set(seeds)) < 2:
+    check_seeds(seeds)
+    if len(seeds) < 2:
         raise PairingError("an interval over seeds needs at least two different seeds")
-    names = {
-        (mode, seed): f"table1-{mode}-s{seed}" for seed in sorted(set(seeds)) for mode in MODES
-    }
-    existing = _experiment_names()
-    for (mode, seed), name in names.items():
-        if name in existing:
-            _dvc("exp", "remove", name)
-        _dvc(
-            "exp", "run", "--queue", "--name", name,
-            "--set-param", f"loss.margin_mode={mode}", "--set-param", f"train.seed={seed}",
-        )  # fmt: skip
-    _dvc("exp", "run", "--run-all", "--jobs", "1", seconds=_RUN_SECONDS)
-    if failed := sorted(set(names.values()) - _experiment_names()):
-        raise ExperimentError(f"experiments failed: {', '.join(failed)}; see `dvc queue logs NAME`")
+    check_writable(RESULT)
+    start_logging()
+    names = {(mode, seed): f"table1-{mode}-s{seed}" for seed, mode in product(sorted(seeds), MODES)}
+    failures: list[str] = []
+    start = time.monotonic()
+    with alone(), ending_with_children():
+        clear_leftovers(_OURS)
+        existing = _experiment_names()
+        try:
+            for number, ((mode, seed), name) in enumerate(names.items(), 1):
+                if name in existing:
+                    ask_dvc("exp", "remove", name)
+                place = f"{number} of {len(names)}: {name}"
+                log.info(f"{place} begins; its output: {LOGS / f'{name}.log'}")
+                problem = _run(name, mode, seed)
+                elapsed = clock(time.monotonic() - start)
+                log.info(f"{place} {problem or 'is done'}; {elapsed} since the start")
+                failures += [f"{name} {problem}"] * bool(problem)
+        finally:
+            clear_leftovers(_OURS)
+    if failures:
+        raise ExperimentError(f"experiments failed: {'; '.join(failures)}; see {LOGS}/NAME.log")
     comparison = table1({key: run_at(name) for key, name in names.items()})
     write_json(RESULT, {"git": git_revision(), **comparison})
     return comparison_table(comparison)
 
 
+def _run(name: str, mode: str, seed: int) -> str:
+    """Runs an experiment; returns what went wrong, or ''."""
+    params = {"loss.margin_mode": mode, "train.seed": seed, **_test_set()}
+    log_file = LOGS / f"{name}.log"
+    code = run_dvc(
+        # Sources are not in the experiment's folder; unchanged stages that read them are skipped.
+        log_file, "exp", "run", "--temp", "--allow-missing", "--name", name,
+        *(word for key, value in params.items() for word in ("--set-param", f"{key}={value}")),
+    )  # fmt: skip
+    if code < 0:
+        return f"was killed by signal {-code}"
+    if code or name not in _experiment_names():
+        return f"failed: {last_line(log_file)}"
+    return ""
+
+
+def _test_set() -> dict[str, str]:
+    """The test captions, which ``evaluate`` reads, by a path that holds in the experiment's folder
+    too, unless an earlier stage makes them.
+    """
+    params = read_yaml(Path("params.yaml"))
+    test_csv = Path(params.get("evaluate", {}).get("test_csv", ""))
+    if params.get("download", {}).get("source", "demo") == "demo" or not test_csv.is_file():
+        return {}
+    return {"evaluate.test_csv": str(test_csv.resolve())}
+
+
 def _experiment_names() -> set[str]:
     """Names of the current commit's experiments."""
-    return set(_dvc("exp", "list", "--name-only").split())
-
-
-def _dvc(*words: str, seconds: float = _QUEUE_SECONDS) -> str:
-    """Runs dvc and returns its standard output."""
-    process = subprocess.run(
-        [sys.executable, "-m", "dvc", *words],
-        stdout=subprocess.PIPE, text=True, timeout=seconds, check=False,
-    )  # fmt: skip
-    if process.returncode:
-        raise ExperimentError(f"dvc {' '.join(words)} failed:\n{process.stdout[-2000:]}")
-    return process.stdout
+    return set(ask_dvc("exp", "list", "--name-only").split())

@@ -24,6 +24,7 @@ from trimodal.core.errors import UserError
 RankArray = npt.NDArray[np.float64]  # (queries,), from 1; a tied rank can end in .5
 Values = npt.NDArray[np.float64]
 RESAMPLES = 10_000
+ONE_SEED = "one seed, no interval"
 _ROUNDING = 1e-9  # of means of percents and ranks
 _SEED = 1  # of the resampling: the same runs always have the same p
 
@@ -58,6 +59,16 @@ class Difference:
         """'+0.4 (95 % CI -0.2..+1.0), p = 0.21'."""
         p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
         return f"{self.mean:+.1f} (95 % CI {self.low:+.1f}..{self.high:+.1f}), {p}"
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raises PairingError, before hours of training, for seeds that are not different numbers from
+    0 to 2^32 - 1: a seed twice is one run counted twice.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise PairingError(f"seeds {' '.join(map(str, seeds))}: one of them is given twice")
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise PairingError(f"seed {wrong[0]}: not from 0 to 2^32 - 1")
 
 
 def paired_over_queries(first: Values, second: Values) -> Difference:
@@ -127,6 +138,17 @@ def both_tests(first: Sequence[RankArray], second: Sequence[RankArray], metric: 
         over_queries=paired_over_queries(first_values.mean(axis=0), second_values.mean(axis=0)),
         over_seeds=paired_over_seeds(first_values.mean(axis=1), second_values.mean(axis=1)),
     )
+
+
+def difference_in_words(
+    first: Sequence[RankArray], second: Sequence[RankArray], metric: str
+) -> dict[str, str]:
+    """:func:`both_tests` as text by name; one seed has no interval, and the text says so."""
+    if len(first) == len(second) == 1:
+        values = (PER_QUERY[metric](runs[0]) for runs in (first, second))
+        return {"over_queries": str(paired_over_queries(*values)), "over_seeds": ONE_SEED}
+    tests = both_tests(first, second, metric)._asdict()
+    return {name: str(difference) for name, difference in tests.items()}
 
 
 def mean_over_seeds(values: Values) -> tuple[float, float]:

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from trimodal.core.arguments import missing_packages
 from trimodal.core.errors import UserError
-from trimodal.core.files import atomic_path, temporary_folder, write_json
+from trimodal.core.files import atomic_path, check_writable, temporary_folder, write_json
 from trimodal.core.schemas import WORDS
 from trimodal.models.preprocessing import normalise
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
@@ -54,7 +55,9 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     Raises ExportError if an embedding differs from PyTorch's by more than 1e-4 or a package is
     missing.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    if missing := missing_packages("onnx", "onnxruntime", "onnxscript"):
+        raise ExportError(f"{missing[0]} is not installed: pip install 'trimodal[onnx]'")
+    check_writable(folder / "encoders.json")
     exported = [_export(part, encoder, folder) for part in parts_of(encoder)]
     write_json(folder / "encoders.json", asdict(encoder.checkpoint))
     return exported
@@ -82,14 +85,11 @@ def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
     network = parts_of(encoder)[part]
     with temporary_folder() as scratch:
         unchecked = scratch / path.name
-        try:
-            torch.onnx.export(
-                network, (example(part, encoder, 2),), unchecked,
-                input_names=[part], output_names=["embeddings"], external_data=False, verbose=False,
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-            )  # fmt: skip
-        except ImportError as error:
-            raise ExportError(f"{error}; pip install 'trimodal[onnx]'") from error
+        torch.onnx.export(
+            network, (example(part, encoder, 2),), unchecked,
+            input_names=[part], output_names=["embeddings"], external_data=False, verbose=False,
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+        )  # fmt: skip
         inputs = example(part, encoder, _ROWS)
         with torch.inference_mode():
             expected = network(inputs).numpy()

@@ -1,7 +1,8 @@
 """A training run on disk: all that is needed to resume it exactly, in one safetensors file.
 
 It has tensors (networks, optimiser, random state, losses of the unfinished epoch, the best weights
-so far) and, as JSON in the file's header, the rest. Nothing is unpickled.
+so far) and, as JSON in the file's header, the rest. Nothing is unpickled. A save needs the space of
+two such files: the old one stays until the new one is complete.
 """
 
 import json
@@ -150,7 +151,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # Copies: a tensor of the file itself would keep the replaced file's space in use.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, ValueError, LookupError) as error:
         raise ResumeError(f"{path}: not a training run: {error}") from error
     if header.get("format") != _FORMAT:
