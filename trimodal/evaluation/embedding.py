@@ -17,7 +17,7 @@ from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_table
 from trimodal.core.progress import bar
 from trimodal.core.records import DataError, Query
-from trimodal.core.text import Vocabulary, tokenise
+from trimodal.core.text import Vocabulary
 from trimodal.core.timing import evenly_spaced_positions
 from trimodal.evaluation.retrieval import mix, similarity
 from trimodal.media.windows import AudioFrontEnd
@@ -225,10 +225,11 @@ def embed_test_set(
 def _embed_sentences(
     network: TrimodalNet, vocabulary: Vocabulary, queries: Sequence[Query], device: torch.device
 ) -> Matrix:
-    ids = np.stack([vocabulary.token_ids(tokenise(query.sentence)) for query in queries])
+    ids, vectors = vocabulary.encode([vocabulary.tokeniser.words(q.sentence) for q in queries])
+    further = torch.from_numpy(vectors).to(device) if len(vectors) else None
     batches = [
-        network.text(batch.to(device)).cpu()
-        for batch in torch.split(torch.from_numpy(ids.astype(np.int64)), 1024)
+        network.text(batch.to(device), further).cpu()
+        for batch in torch.split(torch.from_numpy(ids), 1024)
     ]
     return torch.cat(batches).numpy()
 
