@@ -33,7 +33,6 @@ LOADED = [
     ("captions", "nltk.tokenize.regexp"),
     ("captions", "nltk.corpus.reader.wordlist"),
     ("captions", "gensim.models.keyedvectors"),
-    ("captions", "simplejpeg"),
     ("captions", "pyarrow.parquet"),
 ]
 
