@@ -1,4 +1,4 @@
-"""Vectors for words that have none: ``python -m benchmarks.unknown_words`` (a few minutes).
+"""Vectors for words that have none: ``python -m benchmarks.unknown_words`` (minutes).
 
 Holds out a fifth of the words of ``../shared/data``'s 1,576 word vectors, five times, and gives
 each a vector without its own: from its n-grams, which are fitted to the other words' vectors
