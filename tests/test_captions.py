@@ -233,8 +233,28 @@ def test_words_without_a_vector_may_have_one_from_their_spelling(
     stats = prepare(replace(subword, learned_words=1), tmp_path / "learned")[1]
     assert stats["spelled_words"] == len(vocabulary.spelled)
     assert stats["learned_words"] == stats["words"] - 4 - len(vocabulary.spelled)
+    learned = read_vocabulary(tmp_path / "learned" / "captions" / "vocabulary.parquet")
+    for word in vocabulary.spelled:
+        assert learned.vectors[learned.words.index(word)].any()
     prepare(subword, tmp_path / "again")
     assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+def test_nltk_splits_every_caption(
+    config: CaptionsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nltk.tokenize import RegexpTokenizer
+
+    given: list[str] = []
+    tokenize = RegexpTokenizer.tokenize
+
+    def spy(self: RegexpTokenizer, text: str) -> list[str]:
+        given.append(text)
+        return list(tokenize(self, text))
+
+    monkeypatch.setattr(RegexpTokenizer, "tokenize", spy)
+    rows, _ = prepare(config, tmp_path / "out")
+    assert {row["caption"].lower() for row in rows} <= set(given)
 
 
 def test_captions_of_another_language(
