@@ -59,6 +59,7 @@ bench: $(VENV)/.installed
 	python -m benchmarks.streaming
 	python -m benchmarks.extraction
 	python -m benchmarks.word_vectors --gz
+	python -m benchmarks.unknown_words
 	python -m benchmarks.captions_stage
 	python -m benchmarks.dvc_cost
 	python -m benchmarks.cost_model

@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import ffmpeg
 import librosa
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.measuring import ffmpeg
+from benchmarks.measuring import run_ffmpeg
 from trimodal.media.mel import MelConfig
 
 RATE_HZ = 44_100
@@ -18,8 +19,9 @@ def authors_files(clip: Path, folder: Path, frame_px: int, rate_hz: int) -> None
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
-    ffmpeg("-i", clip, "-vf", "fps=1", "-s", f"{frame_px}x{frame_px}", folder / "%02d.jpg")
-    ffmpeg("-i", clip, "-ac", "1", "-ar", rate_hz, "-vn", folder / "audio.wav")
+    given = ffmpeg.input(str(clip))
+    run_ffmpeg(given.output(str(folder / "%02d.jpg"), vf="fps=1", s=f"{frame_px}x{frame_px}"))
+    run_ffmpeg(given.output(str(folder / "audio.wav"), ac=1, ar=rate_hz, vn=None))
 
 
 def authors_extraction(clip: Path, folder: Path) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import ffmpeg
 import librosa
 import numpy as np
 import numpy.typing as npt
@@ -20,11 +21,11 @@ import torch
 from benchmarks.authors import authors_extraction, power_mel
 from benchmarks.measuring import (
     describe_machine,
-    ffmpeg,
     in_child,
     params_at,
     peak_bytes,
     ratio,
+    run_ffmpeg,
     say,
     side_by_side,
 )
@@ -277,19 +278,20 @@ def outcome(clip: Path) -> ClipOutcome:
 
 def bare_decode(clip: Path) -> None:
     """Decodes video and audio with ffmpeg on one thread, and discards them."""
-    ffmpeg("-threads", "1", "-i", clip, "-f", "null", "-")
+    run_ffmpeg(ffmpeg.input(str(clip), threads=1).output("-", format="null"))
 
 
 def standard_clips(folder: Path) -> list[Path]:
     """H.264 and AAC clips of VGGSound's usual size, made of real clips where available."""
     folder.mkdir()
-    encoding = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "20", "-c:a", "aac", "-b:a",
-                "128k")  # fmt: skip
+    encoding = {
+        "t": 10, "vf": "scale=454:340,fps=25,format=yuv420p", "vcodec": "libx264",
+        "preset": "veryfast", "crf": 20, "acodec": "aac", "audio_bitrate": "128k",
+    }  # fmt: skip
     real = sorted(REAL_CLIPS.glob("*.mp4"))[:STANDARD_CLIPS]
     for number, clip in enumerate(real):
-        ffmpeg("-stream_loop", "-1", "-i", clip, "-t", "10", "-vf",
-               "scale=454:340,fps=25,format=yuv420p", *encoding,
-               folder / f"{number:02d}.mp4")  # fmt: skip
+        endless = ffmpeg.input(str(clip), stream_loop=-1)
+        run_ffmpeg(endless.output(str(folder / f"{number:02d}.mp4"), **encoding))
     if not real:
         say("No ../shared/data: the clips are test patterns.\n")
         for number in range(STANDARD_CLIPS):
@@ -299,11 +301,11 @@ def standard_clips(folder: Path) -> list[Path]:
 
 def synthetic_clip(path: Path, size: str, seconds: int, fps: int = 25) -> Path:
     """ffmpeg's moving test pattern, and noise."""
-    ffmpeg(
-        "-f", "lavfi", "-i", f"testsrc2=size={size}:rate={fps}:duration={seconds}",
-        "-f", "lavfi", "-i", f"anoisesrc=amplitude=0.1:duration={seconds}:sample_rate=44100",
-        "-pix_fmt", "yuv420p", "-c:v", "libx264", "-preset", "veryfast", "-c:a", "aac", path,
-    )  # fmt: skip
+    pattern = f"testsrc2=size={size}:rate={fps}:duration={seconds}"
+    noise = f"anoisesrc=amplitude=0.1:duration={seconds}:sample_rate=44100"
+    inputs = [ffmpeg.input(source, format="lavfi") for source in (pattern, noise)]
+    encoding = {"pix_fmt": "yuv420p", "vcodec": "libx264", "preset": "veryfast", "acodec": "aac"}
+    run_ffmpeg(ffmpeg.output(*inputs, str(path), **encoding))
     return path
 
 

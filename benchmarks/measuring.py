@@ -12,7 +12,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import ffmpeg
 
 from trimodal.core.console import show
 from trimodal.media.container import ffmpeg_executable
@@ -106,9 +108,10 @@ def params_at(scale: str, folder: Path) -> Path:
     return path
 
 
-def ffmpeg(*arguments: str | int | Path) -> None:
-    """Runs ffmpeg and waits; existing files are overwritten."""
-    command = [ffmpeg_executable(), "-nostdin", "-loglevel", "error", "-y", *map(str, arguments)]
+def run_ffmpeg(output: Any) -> None:
+    """Runs what ffmpeg-python composed and waits; existing files are overwritten."""
+    command = ffmpeg.compile(output, cmd=ffmpeg_executable(), overwrite_output=True)
+    command[1:1] = ["-nostdin", "-loglevel", "error"]
     subprocess.run(command, timeout=TIMEOUT_SECONDS, check=True)
 
 

@@ -26,6 +26,7 @@ from benchmarks.measuring import (
 )
 from trimodal.core.arguments import positive
 from trimodal.core.config import load_section
+from trimodal.core.language import tokeniser_of
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.core.text import Vocabulary, write_vocabulary
 from trimodal.losses.config import LossConfig
@@ -69,7 +70,7 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
     vectors = np.random.default_rng(1).standard_normal((WORDS, VECTOR_DIM)).astype(np.float32)
     vectors[:2] = 0
     words = ("<padding>", "<unknown>", *(f"word{'ab'[n % 2]}{n}" for n in range(WORDS - 2)))
-    vocabulary = Vocabulary(words, vectors)
+    vocabulary = Vocabulary(words, vectors, tokeniser_of("english"))
     write_vocabulary(folder / "vocabulary.parquet", vocabulary)
     mel = load_section(params, "mel", MelConfig)
     checkpoint = Checkpoint(
@@ -95,7 +96,7 @@ def compare(
     timings = side_by_side(
         {
             "PyTorch": partial(run, parts_of(encoder)[part], inputs),
-            "ONNX": partial(session.run, None, {part: inputs.numpy()}),
+            "ONNX": partial(session.run, None, {part: inputs[0].numpy()}),
         },
         rounds,
     )
@@ -107,9 +108,9 @@ def compare(
 
 
 @torch.inference_mode()
-def run(network: nn.Module, inputs: Tensor) -> Tensor:
+def run(network: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
     """PyTorch's embeddings."""
-    embeddings: Tensor = network(inputs)
+    embeddings: Tensor = network(*inputs)
     return embeddings
 
 

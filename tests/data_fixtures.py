@@ -8,11 +8,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from trimodal.core.language import NLTK_DATA
 from trimodal.core.records import DataError
+from trimodal.core.text import Tokeniser
 from trimodal.media.container import encode_video
 from trimodal.parallel.journal import FOLDER
 
 REAL = Path(__file__).parents[1].parent / "shared" / "data"
+# What `tokeniser_of("english")` returns, without NLTK's import.
+ENGLISH = Tokeniser(
+    language="english",
+    stop_words=frozenset((NLTK_DATA / "corpora/stopwords/english").read_text().split()),
+)
 needs_real_data = pytest.mark.skipif(not REAL.is_dir(), reason=f"no real data in {REAL}")
 # Decoding all of them in full takes long.
 six_real_clips_or_all = pytest.mark.parametrize(

@@ -76,6 +76,10 @@ Made by `make licences` (tests/dependencies.py) from the metadata of the package
 [constraints.txt](../constraints.txt) pins, on Linux; a test holds it against that file. The
 project itself is MIT. It passes none of these packages on: pip fetches them from their authors. The
 notes are for those who do, in a container image for instance. They are no legal advice.
+
+The project carries one piece of others' data, NLTK's English stop words
+(`trimodal/core/nltk_data`). NLTK's data index states no licence for its lists and names SMART and
+Snowball (BSD) as their sources, so those of other languages are left to NLTK's downloader.
 """
 VULNERABILITIES = """\
 ## Known vulnerabilities

@@ -1,13 +1,14 @@
 """A model on disk with random weights and the tiny data's vocabulary."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from configs import config_for_tests
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
-from trimodal.core.text import read_vocabulary
+from trimodal.core.subwords import fit_subwords
+from trimodal.core.text import read_vocabulary, write_vocabulary
 from trimodal.models.checkpoint import Checkpoint, load_model, save_checkpoint
 from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.search.api import Trimodal
@@ -35,6 +36,18 @@ class Tool:
     network: TrimodalNet
     path: Path
     vocabulary: Path
+
+
+def make_subword_tool(data: TinyData, folder: Path) -> Tool:
+    """A tool that takes the vectors of words that it does not know, and that of "drum", from their
+    spelling.
+    """
+    known = read_vocabulary(data.captions_dir / "vocabulary.parquet")
+    rows = dict(zip(known.words[2:], known.vectors[2:], strict=True))
+    subwords = fit_subwords(rows)
+    vocabulary = replace(known, spelled=frozenset({"drum"}), subwords=subwords)
+    write_vocabulary(folder / "captions" / "vocabulary.parquet", vocabulary)
+    return make_tool(replace(data, captions_dir=folder / "captions"), folder / "model.safetensors")
 
 
 def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from data_fixtures import ENGLISH
 from evaluation_fixtures import embeddings_of, several_sentences
 
 from trimodal.core.records import Query
@@ -23,7 +24,7 @@ from trimodal.training.leaks import Leaks
 
 
 def test_audit_counts_by_hand() -> None:
-    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
+    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}, ENGLISH)
     sentences = ("a dog dog", "unicorn", "it is", "dog unicorn")
     eye = np.eye(4, dtype=np.float32)
     eye[3] = eye[2]  # queries 2 and 3 tie with each other's video

@@ -20,9 +20,10 @@ import numpy.typing as npt
 import pytest
 import torch
 from configs import config_for_tests
+from data_fixtures import ENGLISH
 from mel_fixtures import PAPER, scaled
 
-from trimodal.core.text import build_vocabulary, stop_words, tokenise
+from trimodal.core.text import build_vocabulary
 from trimodal.losses.ranking import pair_loss
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.windows import WindowConfig, window_decibels, window_first_column
@@ -197,7 +198,7 @@ def test_training_windows_begin_at_the_authors_sample(frame: int) -> None:
 def authors_tokens(caption: str) -> list[str]:
     """Their ``A-z`` runs over the six characters between Z and a as well."""
     kept = "".join(letter if "A" <= letter <= "z" else " " for letter in caption).lower()
-    return [word for word in kept.split() if word not in stop_words()]
+    return [word for word in kept.split() if word not in ENGLISH.stop_words]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def authors_tokens(caption: str) -> list[str]:
      "café Zoë", "the man is in on at it", "one\ttwo\nthree\u00a0four", "собака 犬 dog", ""],
 )  # fmt: skip
 def test_tokens_are_the_authors(caption: str) -> None:
-    assert tokenise(caption) == authors_tokens(caption)
+    assert ENGLISH.words(caption) == authors_tokens(caption)
 
 
 @pytest.mark.parametrize(
@@ -224,15 +225,17 @@ def test_tokens_are_not_the_authors_where_their_pattern_slips(
 ) -> None:
     """``[ \\ ] ^ _ `` ` are letters to them; and we lower the case first, they last."""
     assert authors_tokens(caption) == theirs
-    assert tokenise(caption) == ours
+    assert ENGLISH.words(caption) == ours
 
 
 def test_ids_are_the_authors() -> None:
     """0 pads, 1 is unknown, then words by frequency; of equals theirs has the first seen first."""
     captions = ["zebra cat", "a cat", "dog"]
     vectors = {word: np.ones(300, np.float32) for word in ("zebra", "cat", "dog")}
-    ours = build_vocabulary(Counter(w for c in captions for w in tokenise(c)), vectors)
+    ours = build_vocabulary(
+        Counter(w for c in captions for w in ENGLISH.words(c)), vectors, ENGLISH
+    )
     assert ours.words[2:] == ("cat", "dog", "zebra")  # theirs: cat, zebra, dog
-    long = ours.token_ids(tokenise("the cat and a unicorn " + "cat " * 20))
+    long = ours.token_ids(ENGLISH.words("the cat and a unicorn " + "cat " * 20))
     assert long.tolist() == [2, 1] + [2] * 14
-    assert ours.token_ids(tokenise("a cat!")).tolist() == [2] + [0] * 15
+    assert ours.token_ids(ENGLISH.words("a cat!")).tolist() == [2] + [0] * 15

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
+from data_fixtures import ENGLISH
 from evaluation_fixtures import clip_of, queries_of
 from mel_fixtures import PAPER
 
@@ -97,7 +98,7 @@ def test_a_videos_embedding_is_the_mean_of_four_and_not_a_unit_vector(
     monkeypatch.setattr(embedding, "normalise", lambda frames: frames)
     embeddings = embed_test_set(
         AngleNetwork(),  # type: ignore[arg-type]
-        build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}),
+        build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}, ENGLISH),
         queries_of(2),
         [clip_of("video0"), clip_of("video1")],
         frames_per_video=4, renormalise=False, front_end=PAPER, augment=None,  # type: ignore[arg-type]

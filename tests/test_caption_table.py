@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_fixtures import ENGLISH
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trimodal.preprocess.caption_table
 from trimodal.core.records import CaptionedImage
 from trimodal.core.schemas import CAPTION_SCHEMA
-from trimodal.core.text import Vocabulary, build_vocabulary, tokenise
+from trimodal.core.text import Vocabulary, build_vocabulary
 from trimodal.preprocess.caption_table import caption_columns, padded_ids, write_captions
 
 NOUNS = ["dog", "cat", "bird", "drum", "tree", "house", "street", "water", "guitar", "rain"]
@@ -38,7 +39,9 @@ def images(count: int) -> list[CaptionedImage]:
 
 
 def vocabulary() -> Vocabulary:
-    return build_vocabulary(Counter(NOUNS), {word: np.ones(300, np.float32) for word in NOUNS})
+    return build_vocabulary(
+        Counter(NOUNS), {word: np.ones(300, np.float32) for word in NOUNS}, ENGLISH
+    )
 
 
 def rows_one_by_one(captioned: list[CaptionedImage]) -> list[dict[str, Any]]:
@@ -46,12 +49,12 @@ def rows_one_by_one(captioned: list[CaptionedImage]) -> list[dict[str, Any]]:
     return [
         {
             "image_id": image.image_id, "split": image.split, "source": image.source,
-            "caption": caption, "tokens": tokenise(caption),
-            "token_ids": known.token_ids(tokenise(caption)).tolist(),
+            "caption": caption, "tokens": ENGLISH.words(caption),
+            "token_ids": known.token_ids(ENGLISH.words(caption)).tolist(),
         }
         for image in captioned
         for caption in image.captions
-        if tokenise(caption)
+        if ENGLISH.words(caption)
     ]  # fmt: skip
 
 
@@ -61,7 +64,7 @@ def test_table_equals_the_rows_one_by_one(
 ) -> None:
     monkeypatch.setattr(trimodal.preprocess.caption_table, "GROUP_ROWS", group_rows)
     captioned = images(40)
-    columns, empty = caption_columns(captioned)
+    columns, empty = caption_columns(captioned, ENGLISH.words)
     write_captions(tmp_path, columns, vocabulary())
     expected = rows_one_by_one(captioned)
     table = pq.read_table(tmp_path / "captions.parquet")
@@ -76,7 +79,7 @@ def test_table_equals_the_rows_one_by_one(
 
 def test_counts_are_those_of_the_rows() -> None:
     captioned = images(40)
-    columns, _ = caption_columns(iter(captioned))
+    columns, _ = caption_columns(iter(captioned), ENGLISH.words)
     rows = rows_one_by_one(captioned)
     tokens = [token for row in rows for token in row["tokens"]]
     counts = dict(zip(columns.words, columns.word_counts().tolist(), strict=True))
@@ -105,7 +108,7 @@ def test_padded_ids_cut_and_pad_each_row(lengths: list[int]) -> None:
 def test_same_bytes_as_one_table_written_at_once(tmp_path: Path) -> None:
     """Writing in groups makes no difference: a table smaller than a group is one group."""
     captioned = images(40)
-    columns, _ = caption_columns(captioned)
+    columns, _ = caption_columns(captioned, ENGLISH.words)
     write_captions(tmp_path, columns, vocabulary())
     table = pa.Table.from_pylist(rows_one_by_one(captioned), CAPTION_SCHEMA)
     pq.write_table(table, tmp_path / "once.parquet", compression="zstd")

@@ -18,6 +18,7 @@ from configs import MACHINE, config_for_tests
 from data_fixtures import contents, write_vectors
 from PIL import Image
 
+from trimodal.core.config import ConfigError
 from trimodal.core.machine import MachineConfig
 from trimodal.core.records import DataError
 from trimodal.core.text import read_vocabulary
@@ -133,6 +134,7 @@ def test_stats_count_everything_with_its_reason(config: CaptionsConfig, tmp_path
         "captions": {"coco": {"train": 4, "val": 2}, "flickr30k": {"train": 2}},
         "words": len(set(tokens)),
         "words_with_vector": 4,
+        "spelled_words": 0,
         "learned_words": 0,
         "further_words": 0,
         "unknown_word_share": pytest.approx(1 - 4 / len(set(tokens))),
@@ -206,6 +208,78 @@ def test_words_without_a_vector_may_get_one_to_learn(
         row = vocabulary.words.index(word)
         assert not vocabulary.vectors[row].any()
         assert any(row in caption["token_ids"] for caption in rows)
+
+
+def test_words_without_a_vector_may_have_one_from_their_spelling(
+    config: CaptionsConfig, tmp_path: Path
+) -> None:
+    """Also rare ones; those that share nothing with a known word are learned, or unknown."""
+    vectors = write_vectors(tmp_path / "v.bin", ["dog", "unico", "cat", "bird", "sings", "running"])
+    subword = replace(config, unknown_words="subword", vectors=str(vectors), frequent_words=9)
+    rows, stats = prepare(subword, tmp_path / "out")
+    vocabulary = read_vocabulary(tmp_path / "out" / "captions" / "vocabulary.parquet")
+    assert vocabulary.spelled == {"runs", "unicorn", "one"} & set(vocabulary.words)
+    assert {"runs", "unicorn"} <= vocabulary.spelled
+    assert vocabulary.subwords is not None
+    for word in vocabulary.spelled:
+        row = vocabulary.vectors[vocabulary.words.index(word)]
+        np.testing.assert_array_equal(row, vocabulary.subwords.vector(word))
+        assert row.any()
+    assert rows[0]["token_ids"][1] == vocabulary.words.index("runs") != 1
+    assert "grey" not in vocabulary
+    assert (stats["spelled_words"], stats["learned_words"]) == (len(vocabulary.spelled), 0)
+    assert stats["words_with_vector"] == 4
+    assert stats["further_words"] == 2  # unico, running
+    stats = prepare(replace(subword, learned_words=1), tmp_path / "learned")[1]
+    assert stats["spelled_words"] == len(vocabulary.spelled)
+    assert stats["learned_words"] == stats["words"] - 4 - len(vocabulary.spelled)
+    learned = read_vocabulary(tmp_path / "learned" / "captions" / "vocabulary.parquet")
+    for word in vocabulary.spelled:
+        assert learned.vectors[learned.words.index(word)].any()
+    prepare(subword, tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(tmp_path / "out")
+
+
+def test_nltk_splits_every_caption(
+    config: CaptionsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from nltk.tokenize import RegexpTokenizer
+
+    given: list[str] = []
+    tokenize = RegexpTokenizer.tokenize
+
+    def spy(self: RegexpTokenizer, text: str) -> list[str]:
+        given.append(text)
+        return list(tokenize(self, text))
+
+    monkeypatch.setattr(RegexpTokenizer, "tokenize", spy)
+    rows, _ = prepare(config, tmp_path / "out")
+    assert {row["caption"].lower() for row in rows} <= set(given)
+
+
+def test_captions_of_another_language(
+    config: CaptionsConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user's stop words leave out, the letters stay, and the vocabulary knows the language."""
+    from nltk import data
+
+    monkeypatch.setattr(data, "path", [*data.path, str(tmp_path)])
+    words = tmp_path / "corpora" / "stopwords" / "german"
+    words.parent.mkdir(parents=True)
+    words.write_text("ein\nist\n")
+    write_coco(Path(config.coco), "val", {6: ["Ein größerer Hund", "Ein"], 7: ["EIN HUND"]})
+    vectors = write_vectors(tmp_path / "v.bin", ["größerer", "hund", "über", "ist", "x2"])
+    german = replace(config, language="german", vectors=str(vectors), frequent_words=5)
+    rows, stats = prepare(german, tmp_path / "out")
+    assert [row["tokens"] for row in rows if row["split"] == "val"] == [
+        ["größerer", "hund"], ["hund"],
+    ]  # fmt: skip
+    vocabulary = read_vocabulary(tmp_path / "out" / "captions" / "vocabulary.parquet")
+    assert vocabulary.words[2:] == ("hund", "größerer", "über")
+    assert vocabulary.tokeniser.words("Über EIN Haus") == ["über", "haus"]
+    assert stats["left_out"]["caption of stop words alone"] == 1
+    with pytest.raises(ConfigError, match=r"captions\.language"):
+        prepare(replace(config, language="klingon"), tmp_path / "other")
 
 
 def test_karpathys_splits(config: CaptionsConfig, tmp_path: Path) -> None:

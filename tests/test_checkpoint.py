@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from configs import config_for_tests, front_end_for_tests
+from data_fixtures import ENGLISH
 from model_fixtures import MODEL
 from training_fixtures import VARIABLE_MARGIN
 
@@ -22,7 +23,7 @@ from trimodal.models.preprocessing import AugmentConfig
 
 def vocabulary_of(*words: str) -> Vocabulary:
     vectors = {word: np.full(300, k + 0.5, np.float32) for k, word in enumerate(words)}
-    return build_vocabulary(Counter(words), vectors)
+    return build_vocabulary(Counter(words), vectors, ENGLISH)
 
 
 VOCABULARY = vocabulary_of("cat", "dog")

@@ -4,13 +4,14 @@ import subprocess
 import sys
 import warnings
 import wave
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from model_fixtures import Tool
+from model_fixtures import Tool, make_subword_tool
 from training_fixtures import RATE_HZ, TinyData
 
 from trimodal.core.records import DataError, Query
@@ -85,6 +86,58 @@ def test_known_words_give_no_warning(tool: Tool) -> None:
 def test_a_sentence_without_known_words_is_refused(tool: Tool, sentence: str, problem: str) -> None:
     with pytest.raises(QueryError, match=problem):
         tool.model.embed_text(["a dog", sentence])
+
+
+@pytest.fixture(scope="module")
+def subword_tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
+    return make_subword_tool(tiny_data, tmp_path_factory.mktemp("subword"))
+
+
+def test_words_without_a_vector_are_spelled_and_said_to_be(
+    subword_tool: Tool, tiny_data: TinyData, clip: IndexedClip
+) -> None:
+    """The same embeddings as the evaluation's; a sentence of such words alone is no error."""
+    sentences = ["a red dog", "reddish birds", "the drum of a zzz"]
+    with pytest.warns(UnknownWordWarning) as caught:
+        embeddings = subword_tool.model.embed_text(sentences)
+    assert [str(warning.message) for warning in caught] == [
+        "'reddish birds': no vector for reddish, birds: taken from the spelling",
+        "'the drum of a zzz': words without a vector: zzz; no vector for drum: taken from the "
+        "spelling",
+    ]
+    queries = [
+        Query(query_id=f"q{number}", video_id=clip.clip_id, sentence=sentence)
+        for number, sentence in enumerate(sentences)
+    ]
+    expected = embed_test_set(
+        subword_tool.network, read_vocabulary(subword_tool.vocabulary), queries, [clip],
+        frames_per_video=1, renormalise=False, front_end=tiny_data.front_end,
+        augment=tiny_data.augment, world=SINGLE_PROCESS,
+    )  # fmt: skip
+    np.testing.assert_allclose(embeddings, expected.text, atol=1e-6)
+    assert np.abs(embeddings[1] - embeddings[0]).max() > 1e-4
+    with pytest.raises(QueryError, match="words without a vector: zzz"):
+        subword_tool.model.embed_text(["zzz"])
+
+
+def test_any_number_of_words_may_be_spelled(subword_tool: Tool) -> None:
+    """In more sentences than are embedded at once, each as alone."""
+    sentences = [f"re{'d' * number} birds" for number in range(2, 72)]
+    with pytest.warns(UnknownWordWarning):
+        together = subword_tool.model.embed_text(sentences)
+    with pytest.warns(UnknownWordWarning):
+        alone = subword_tool.model.embed_text(sentences[-1:])
+    np.testing.assert_allclose(together[-1:], alone, atol=1e-6)
+
+
+def test_another_language_is_another_vocabulary(subword_tool: Tool, tmp_path: Path) -> None:
+    from trimodal.core.text import write_vocabulary
+
+    known = read_vocabulary(subword_tool.vocabulary)
+    german = replace(known.tokeniser, language="german")
+    write_vocabulary(tmp_path / "german.parquet", replace(known, tokeniser=german))
+    with pytest.raises(DataError, match="trained with vocabulary"):
+        Trimodal.load(subword_tool.path, tmp_path / "german.parquet")
 
 
 def test_images_have_the_embeddings_of_the_evaluation(
@@ -165,22 +218,23 @@ def test_files_without_audio_are_named(tool: Tool, tiny_data: TinyData, tmp_path
 
 
 def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
-    from trimodal.core.text import Vocabulary, write_vocabulary
+    from trimodal.core.text import write_vocabulary
 
     known = read_vocabulary(tool.vocabulary)
-    other = Vocabulary(known.words, known.vectors + (known.vectors != 0))
+    other = replace(known, vectors=known.vectors + (known.vectors != 0))
     write_vocabulary(tmp_path / "other.parquet", other)
     with pytest.raises(DataError, match="trained with vocabulary"):
         Trimodal.load(tool.path, tmp_path / "other.parquet")
 
 
 def test_a_sentence_needs_neither_torchvision_nor_media_libraries(tool: Tool) -> None:
-    """These take longer to import than PyTorch."""
+    """These take longer to import than PyTorch, or nearly as long."""
+    heavy = {"torchvision", "torchaudio", "av", "PIL", "nltk", "gensim", "sklearn", "scipy"}
     code = (
         "import sys; from trimodal.search.api import Trimodal; "
         f"m = Trimodal.load({str(tool.path)!r}, {str(tool.vocabulary)!r}, device='cpu'); "
         "print(m.embed_text(['a dog']).shape, "
-        "sorted({'torchvision', 'torchaudio', 'av', 'PIL'} & sys.modules.keys()))"
+        f"sorted({heavy} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "(1, 256) []\n"

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from configs import MACHINE
+from data_fixtures import ENGLISH
 from evaluation_fixtures import (
     KEYS,
     clip_of,
@@ -55,7 +56,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     checkpoint = SimpleNamespace(
         mel=None, audio_front_end=None, augment=None, epoch=3, loss={"margin_mode": "fixed"}
     )
-    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)})
+    vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}, ENGLISH)
 
     def run(
         e: Embeddings, protocol: str, leaks: Leaks = NO_LEAKS, policy: Any = "fail"

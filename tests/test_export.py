@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_fixtures import Tool
+from model_fixtures import Tool, make_subword_tool
+from training_fixtures import TinyData
 
 from trimodal.core.files import read_json
 from trimodal.search import export
-from trimodal.search.encoder import Encoder
+from trimodal.search.encoder import Encoder, UnknownWordWarning
 from trimodal.search.export import ExportError, Part, example, export_encoders, parts_of, run
 
 
@@ -29,7 +30,7 @@ def test_embeddings_agree_for_any_number_of_rows(
 ) -> None:
     inputs = example(part, tool.model, rows)
     with torch.inference_mode():
-        expected = parts_of(tool.model)[part](inputs).numpy()
+        expected = parts_of(tool.model)[part](*inputs).numpy()
     embeddings = run(folder / f"{part}.onnx", inputs)
     assert embeddings.shape == (rows, 256)
     assert abs(embeddings - expected).max() <= 1e-4
@@ -41,6 +42,27 @@ def test_the_files_and_their_settings(folder: Path) -> None:
     settings = read_json(folder / "encoders.json")
     assert settings["frame_px"] == 32
     assert settings["window"]["seconds"] == 3.0
+    words = settings["words"]
+    assert (words["language"], words["pattern"], len(words["stop_words"])) == (
+        "english", "[a-z]+", 179,
+    )  # fmt: skip
+
+
+def test_words_from_their_spelling_are_a_second_input(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_subword_tool(tiny_data, tmp_path).model
+    monkeypatch.setattr(export, "parts_of", lambda encoder: {"text": encoder.networks.text})
+    export_encoders(model, tmp_path / "out")
+    words = model.vocabulary.tokeniser.words
+    ids, further = model.vocabulary.encode([words("a red dog"), words("reddish birds")])
+    assert (ids >= read_json(tmp_path / "out" / "encoders.json")["words"]["rows"]).sum() == 2
+    inputs = [torch.from_numpy(ids), torch.from_numpy(further)]
+    with pytest.warns(UnknownWordWarning):
+        expected = model.embed_text(["a red dog", "reddish birds"])
+    assert abs(run(tmp_path / "out" / "text.onnx", inputs) - expected).max() <= 1e-4
+    known = run(tmp_path / "out" / "text.onnx", [inputs[0][:1], torch.zeros(1, 300)])
+    assert abs(known - expected[:1]).max() <= 1e-4
 
 
 def test_different_embeddings_are_an_error_and_leave_no_file(

@@ -9,7 +9,7 @@ from model_fixtures import MODEL
 from torch import Tensor, nn
 
 from trimodal.core.config import ConfigError, parse_section
-from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet
+from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, build_text_network
 
 
 def network(*, width: int = 4, words: int = 20) -> TrimodalNet:
@@ -110,6 +110,18 @@ def test_word_order_matters() -> None:
     net = network().text.eval()
     ids = torch.arange(2, 18)[None]
     assert (net(ids) - net(ids.flip(1))).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["cnn", "mean"])
+def test_further_words_are_as_if_they_had_a_row(kind: str) -> None:
+    vectors = torch.randn(20, 300, generator=torch.Generator().manual_seed(1))
+    config = replace(MODEL, text_network=kind)
+    net, longer = (build_text_network(rows, config).eval() for rows in (vectors[:17], vectors))
+    longer.load_state_dict(net.state_dict())
+    ids = torch.tensor([[2, 17, 19, 16] + [0] * 12, [18] * 16, [3, 1] + [0] * 14])
+    with torch.inference_mode():
+        torch.testing.assert_close(net(ids, vectors[17:]), longer(ids))
+        torch.testing.assert_close(net(ids[2:], vectors[17:]), net(ids[2:]))
 
 
 def test_frozen_word_vectors_do_not_move_and_are_not_in_the_state_dict() -> None:

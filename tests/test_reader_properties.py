@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import yaml
 from archive_fixtures import KINDS, listed, pack
+from data_fixtures import ENGLISH
 from fuzz.targets import TARGETS, execute
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
 from trimodal.core.records import Clip, DataError
 from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.core.shards import read_extent
-from trimodal.core.text import Vocabulary, read_vocabulary, stop_words, tokenise, write_vocabulary
+from trimodal.core.text import Vocabulary, read_vocabulary, write_vocabulary
 from trimodal.losses.config import LossConfig
 from trimodal.models.checkpoint import read_checkpoint, save_checkpoint
 from trimodal.models.preprocessing import decode_jpeg
@@ -228,7 +229,7 @@ def test_vocabulary_round_trip(words: list[str], data: st.DataObject) -> None:
     finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
     vectors = data.draw(arrays(np.float32, shape, elements=finite, fill=finite))
     special = VOCABULARY.words[:2]
-    expected = Vocabulary((*special, *(f"w{word}" for word in words)), vectors)
+    expected = Vocabulary((*special, *(f"w{word}" for word in words)), vectors, ENGLISH)
     with tempfile.TemporaryDirectory() as folder:
         write_vocabulary(path := Path(folder) / "v.parquet", expected)
         assert read_vocabulary(path).fingerprint == expected.fingerprint
@@ -357,7 +358,7 @@ def test_jpeg_that_claims_four_gigapixels_is_not_decoded() -> None:
 @settings(max_examples=200)
 @given(caption=st.text() | st.text(st.sampled_from("aA\u0130\u0131\u017f\u212a'\xe9 0\n\u202e🐕")))
 def test_tokens_of_tokens_are_the_same(caption: str) -> None:
-    tokens = tokenise(caption)
+    tokens = ENGLISH.words(caption)
     assert all(set(token) <= set(string.ascii_lowercase) and token for token in tokens)
-    assert not stop_words() & set(tokens)
-    assert tokenise(" ".join(tokens)) == tokens
+    assert not ENGLISH.stop_words & set(tokens)
+    assert ENGLISH.words(" ".join(tokens)) == tokens

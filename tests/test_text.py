@@ -1,24 +1,32 @@
 """Captions as input of the text network: tokens, vocabulary, ids, and their file."""
 
 import dataclasses
+import json
+import re
+import unicodedata
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from data_fixtures import ENGLISH, REAL, needs_real_data
 from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tokenize import RegexpTokenizer
 
+from trimodal.core.config import ConfigError
 from trimodal.core.files import write_table
+from trimodal.core.language import nltk_tokenise, tokeniser_of
 from trimodal.core.records import DataError
+from trimodal.core.subwords import Subwords
 from trimodal.core.text import (
+    Tokeniser,
     Vocabulary,
     build_vocabulary,
     read_vocabulary,
-    stop_words,
-    tokenise,
     write_vocabulary,
 )
 
@@ -35,6 +43,7 @@ def vocabulary() -> Vocabulary:
     return build_vocabulary(
         COUNTS,
         {"ant": vector(1), "bee": vector(2), "cat": vector(3), "dog": vector(4)},
+        ENGLISH,
     )
 
 
@@ -56,23 +65,113 @@ def vocabulary() -> Vocabulary:
     ],
 )
 def test_tokens_are_lower_case_letters_without_stop_words(caption: str, tokens: list[str]) -> None:
-    assert tokenise(caption) == tokens
+    assert ENGLISH.words(caption) == tokens
 
 
 @given(st.text(st.characters(codec="utf-8") | st.sampled_from("abzAZ é'-")))
 def test_tokens_are_those_of_nltk(caption: str) -> None:
     words = RegexpTokenizer("[a-z]+").tokenize(caption.lower())
-    assert tokenise(caption) == [word for word in words if word not in stop_words()]
+    assert ENGLISH.words(caption) == [word for word in words if word not in ENGLISH.stop_words]
 
 
 def test_tokens_are_not_truncated() -> None:
-    assert len(tokenise("dog " * 40)) == 40
+    assert len(ENGLISH.words("dog " * 40)) == 40
+
+
+@needs_real_data
+def test_words_of_coco_are_those_of_nltk_and_of_before() -> None:
+    """All captions of COCO's validation set, split by NLTK as in the captions stage, by the engine
+    beneath it as in a query, and by `re` as before the two.
+    """
+    annotations = REAL / "annotations" / "coco_captions_val2017_full.json"
+    captions = [row["caption"] for row in json.loads(annotations.read_text())["annotations"]]
+    assert len(captions) == 25_014
+    by_nltk, stop_words = nltk_tokenise(ENGLISH), ENGLISH.stop_words
+    for caption in captions:
+        before = [w for w in re.findall("[a-z]+", caption.lower()) if w not in stop_words]
+        assert by_nltk(caption) == ENGLISH.words(caption) == before
 
 
 def test_stop_words_are_nltks_179() -> None:
-    assert len(stop_words()) == 179
-    assert {"i", "the", "don", "don't", "s", "t", "wouldn't", "very"} <= stop_words()
-    assert not {"one", "two", "man", "dog"} & stop_words()
+    assert tokeniser_of("english") == ENGLISH
+    assert len(ENGLISH.stop_words) == 179
+    assert {"i", "the", "don", "don't", "s", "t", "wouldn't", "very"} <= ENGLISH.stop_words
+    assert not {"one", "two", "man", "dog"} & ENGLISH.stop_words
+
+
+# Other languages
+
+
+@pytest.fixture
+def nltk_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An NLTK data folder of the user's."""
+    from nltk import data
+
+    monkeypatch.setattr(data, "path", [str(tmp_path), *data.path])
+    folder = tmp_path / "corpora" / "stopwords"
+    folder.mkdir(parents=True)
+    return folder
+
+
+# Some of the stop words that NLTK has for these.
+SENTENCES = {
+    "german": ("ein und der", "Ein größerer HUND läuft; und 2 Vögel!", "größerer hund läuft vögel"),
+    "french": ("l à la d", "L'été à la plage: cœur d'or", "été plage cœur or"),
+    "hindi": ("एक", "एक हिन्दी पुस्तक", "हिन्दी पुस्तक"),
+    "hebrew": ("את", "אני רואה את הכלב", "אני רואה הכלב"),
+    "none_of_it": ("x", "❤️ 👩‍🚒 ½ 2² _ \u0301", ""),
+}
+
+
+@pytest.mark.parametrize("language", SENTENCES)
+def test_a_language_keeps_its_letters(language: str, nltk_folder: Path) -> None:
+    stop_words, sentence, words = SENTENCES[language]
+    (nltk_folder / language).write_text("\n".join(stop_words.split()) + "\n", encoding="utf-8")
+    tokeniser = tokeniser_of(language)
+    assert tokeniser.stop_words == set(stop_words.split())
+    for split in (tokeniser.words, nltk_tokenise(tokeniser)):
+        assert split(sentence) == words.split()
+        assert split(unicodedata.normalize("NFD", sentence)) == words.split()
+
+
+@given(st.text(), st.sampled_from(["english", "german"]))
+def test_queries_are_split_as_nltk_does(sentence: str, language: str) -> None:
+    tokeniser = Tokeniser(language=language, stop_words=frozenset({"a", "\u00e9"}))
+    words = nltk_tokenise(tokeniser)(sentence)
+    assert tokeniser.words(sentence) == words
+    assert tokeniser.words(" ".join(words)) == words
+
+
+def test_english_is_the_list_that_comes_with_us(nltk_folder: Path) -> None:
+    """NLTK's own has grown since: a model's words must not depend on what is installed."""
+    (nltk_folder / "english").write_text("dog\n")
+    assert tokeniser_of("english") == ENGLISH
+
+
+def test_nltks_archive_of_lists_is_read(nltk_folder: Path) -> None:
+    """`nltk.download` leaves it beside the folder, or alone."""
+    with zipfile.ZipFile(nltk_folder.with_suffix(".zip"), "w") as archive:
+        archive.writestr("stopwords/", "")
+        archive.writestr("stopwords/README", "about\n")
+        archive.writestr("stopwords/danish", "og\n\xe6\n".encode())
+    nltk_folder.rmdir()
+    assert tokeniser_of("danish").stop_words == {"og", "\xe6"}
+
+
+@pytest.mark.parametrize("language", ["klingon", "../stopwords/english", "README", ""])
+def test_a_language_without_a_list_is_named_with_what_to_do(
+    language: str, nltk_folder: Path
+) -> None:
+    (nltk_folder / "README").write_text("about the lists\n")
+    with pytest.raises(ConfigError, match=r"captions\.language: NLTK has no .*download.*NLTK_DATA"):
+        tokeniser_of(language)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"gr\xfc\xdfe\n"])
+def test_a_list_that_cannot_be_used_is_named(content: bytes, nltk_folder: Path) -> None:
+    (nltk_folder / "german").write_bytes(content)
+    with pytest.raises(DataError, match=r"german: (not UTF-8|contains no stop words)"):
+        tokeniser_of("german")
 
 
 def test_ids_are_padded_with_zero_and_unknown_is_one(vocabulary: Vocabulary) -> None:
@@ -98,7 +197,7 @@ def test_words_are_sorted_by_frequency_then_alphabet(vocabulary: Vocabulary) -> 
 def test_words_of_no_caption_follow_alphabetically(vocabulary: Vocabulary) -> None:
     known = dict(zip(vocabulary.words[2:], vocabulary.vectors[2:], strict=True))
     others = {"zebra": vector(8), "emu": vector(7), "aardvark": vector(6)}
-    more = build_vocabulary(COUNTS, others | known)
+    more = build_vocabulary(COUNTS, others | known, ENGLISH)
     assert more.words == (*vocabulary.words, "aardvark", "emu", "zebra")
     np.testing.assert_array_equal(more.vectors[: len(vocabulary.words)], vocabulary.vectors)
     assert [row[0] for row in more.vectors[-3:]] == [6, 7, 8]
@@ -109,7 +208,9 @@ def test_words_of_no_caption_follow_alphabetically(vocabulary: Vocabulary) -> No
     "word", ["the", "don", "New", "new_york", "caf\u00e9", "r2", "", "two words", "<padding>"]
 )
 def test_words_that_are_not_a_token_are_excluded(word: str) -> None:
-    more = build_vocabulary({"dog": 1}, {"dog": vector(1), "emu": vector(2), word: vector(3)})
+    more = build_vocabulary(
+        {"dog": 1}, {"dog": vector(1), "emu": vector(2), word: vector(3)}, ENGLISH
+    )
     assert more.words[2:] == ("dog", "emu")
 
 
@@ -117,8 +218,8 @@ def test_order_does_not_depend_on_the_order_of_vectors_or_captions() -> None:
     counts = {"bee": 1, "ant": 2, "cat": 1}
     vectors = {word: vector(i) for i, word in enumerate(("cat", "bee", "ant"))}
     reversed_vectors = dict(reversed(vectors.items()))
-    one = build_vocabulary(counts, vectors)
-    other = build_vocabulary(dict(reversed(counts.items())), reversed_vectors)
+    one = build_vocabulary(counts, vectors, ENGLISH)
+    other = build_vocabulary(dict(reversed(counts.items())), reversed_vectors, ENGLISH)
     assert one.words == other.words == ("<padding>", "<unknown>", "ant", "bee", "cat")
     assert one.fingerprint == other.fingerprint
 
@@ -149,19 +250,108 @@ def test_file_has_the_contracts_types(vocabulary: Vocabulary, tmp_path: Path) ->
     path = tmp_path / "vocabulary.parquet"
     write_vocabulary(path, vocabulary)
     schema = pq.read_schema(path)
-    assert schema.names == ["word", "vector"]
-    assert schema.field("word").type == pa.string()
+    assert schema.names == ["word", "kind", "vector"]
+    assert schema.field("word").type == schema.field("kind").type == pa.string()
     assert schema.field("vector").type == pa.list_(pa.float32(), 300)
 
 
 def test_vocabulary_without_its_special_rows_is_refused() -> None:
     with pytest.raises(DataError, match="padding and unknown"):
-        Vocabulary(("dog", "cat"), np.zeros((2, 300), np.float32))
+        Vocabulary(("dog", "cat"), np.zeros((2, 300), np.float32), ENGLISH)
 
 
 def test_vocabulary_with_another_number_of_vectors_is_refused(vocabulary: Vocabulary) -> None:
     with pytest.raises(DataError, match="vectors"):
         dataclasses.replace(vocabulary, vectors=vocabulary.vectors[:-1])
+
+
+# Words from their spelling
+
+
+@pytest.fixture
+def with_ngrams(vocabulary: Vocabulary) -> Vocabulary:
+    """ "bee" has its vector from its spelling, and so have "cats" and "do"."""
+    subwords = Subwords(ngrams=("cat", "<do"), vectors=np.stack([vector(5), vector(7)]))
+    return dataclasses.replace(vocabulary, spelled=frozenset({"bee"}), subwords=subwords)
+
+
+def test_words_without_a_row_have_ids_after_the_table(with_ngrams: Vocabulary) -> None:
+    sentences = [["dog", "do", "unicorn", "cats"], [], ["bee"] * 15 + ["do", "cats"]]
+    ids, further = with_ngrams.encode(sentences)
+    assert (ids.dtype, further.dtype) == (np.int64, np.float32)
+    assert ids.tolist() == [[2, 6, 1, 7] + [0] * 12, [0] * 16, [5] * 15 + [6]]
+    assert further[:, 0].tolist() == [7, 5]
+    ids, further = with_ngrams.encode([["dog", "unicorn"]])
+    assert (ids.tolist(), further.shape) == ([[2, 1] + [0] * 14], (0, 300))
+
+
+def test_without_ngrams_words_without_a_row_are_unknown(vocabulary: Vocabulary) -> None:
+    ids, further = vocabulary.encode([["dog", "cats"]])
+    assert ids.tolist() == [vocabulary.token_ids(["dog", "cats"]).tolist()]
+    assert further.shape == (0, 300)
+    assert vocabulary.spelling("cats") is None
+    assert vocabulary.encode([])[0].shape == (0, 16)
+
+
+def test_ngrams_and_tokeniser_survive_a_round_trip(with_ngrams: Vocabulary, tmp_path: Path) -> None:
+    german = Tokeniser(language="german", stop_words=frozenset({"über", "der"}))
+    vocabulary = dataclasses.replace(with_ngrams, tokeniser=german)
+    write_vocabulary(tmp_path / "v.parquet", vocabulary)
+    back = read_vocabulary(tmp_path / "v.parquet")
+    assert back.tokeniser == german
+    assert (back.words, back.spelled) == (vocabulary.words, vocabulary.spelled)
+    assert back.subwords is not None
+    assert back.subwords.ngrams == ("cat", "<do")
+    assert back.encode([["cats", "do"]])[1][:, 0].tolist() == [5, 7]
+    assert back.fingerprint == vocabulary.fingerprint
+    first = (tmp_path / "v.parquet").read_bytes()
+    write_vocabulary(tmp_path / "v.parquet", back)
+    assert (tmp_path / "v.parquet").read_bytes() == first
+
+
+def test_fingerprint_sees_the_tokeniser_and_the_ngrams(with_ngrams: Vocabulary) -> None:
+    assert with_ngrams.subwords is not None
+    english = with_ngrams.tokeniser
+    changes: list[dict[str, Any]] = [
+        {"tokeniser": dataclasses.replace(english, language="german")},
+        {"tokeniser": dataclasses.replace(english, stop_words=english.stop_words - {"the"})},
+        {"spelled": frozenset()},
+        {"subwords": None},
+        {"subwords": dataclasses.replace(with_ngrams.subwords, ngrams=("cat", "<da"))},
+        {"subwords": dataclasses.replace(with_ngrams.subwords, vectors=np.ones((2, 300), "f4"))},
+    ]
+    changed = [dataclasses.replace(with_ngrams, **change) for change in changes]
+    assert len({v.fingerprint for v in (with_ngrams, *changed)}) == len(changes) + 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [b"", b"[" * 100_000, b"{}", b"\xff", b'{"language": "english"}',
+     b'{"language": 3, "stop_words": []}', b'{"language": "x", "stop_words": [1]}',
+     b'{"language": "x", "stop_words": "the"}'],
+)  # fmt: skip
+def test_a_vocabulary_that_does_not_say_its_language_is_refused(
+    settings: bytes, vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    path = tmp_path / "vocabulary.parquet"
+    write_vocabulary(path, vocabulary)
+    table = pq.read_table(path)
+    write_table(path, table.replace_schema_metadata({"tokeniser": settings} if settings else None))
+    with pytest.raises(DataError, match=r"vocabulary\.parquet: .*language.*captions stage"):
+        read_vocabulary(path)
+
+
+@pytest.mark.parametrize("kinds", [["ngram", "word"], ["letter"], ["word", "ngram", "spelling"]])
+def test_a_vocabulary_of_other_kinds_is_refused(
+    kinds: list[str], vocabulary: Vocabulary, tmp_path: Path
+) -> None:
+    path = tmp_path / "vocabulary.parquet"
+    write_vocabulary(path, vocabulary)
+    table = pq.read_table(path)
+    column = pa.array(["word"] * (len(table) - len(kinds)) + kinds)
+    write_table(path, table.set_column(1, table.schema.field("kind"), column))
+    with pytest.raises(DataError, match=r"vocabulary\.parquet: its kinds"):
+        read_vocabulary(path)
 
 
 def test_table_of_another_kind_is_refused_by_name(tmp_path: Path) -> None:

@@ -3,8 +3,9 @@
 import gzip
 import tempfile
 import tracemalloc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,17 @@ from trimodal.sources.word2vec import MAX_WORD_BYTES, read_vectors
 WIDTH = 3
 NEWLINES = (b"", b"\n")
 Vectors = Mapping[str, npt.NDArray[np.float32]]
+
+
+@pytest.fixture(params=["gensim", "bounded"], autouse=True)
+def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test is of both readers."""
+    if request.param == "bounded":
+        monkeypatch.setattr(word2vec, "GENSIM_BYTES", 0)
+    return str(request.param)
+
+
+only_bounded = pytest.mark.parametrize("reader", ["bounded"], indirect=True)
 
 
 @pytest.fixture
@@ -79,6 +91,7 @@ def test_agrees_with_gensim_on_a_file_that_gensim_saved(
     assert_same(read_vectors(file, words, 50), {word: known[word] for word in known.index_to_key})
 
 
+@only_bounded
 @pytest.mark.parametrize("newline", NEWLINES)
 @pytest.mark.parametrize("block_bytes", range(1, 70))
 def test_any_row_may_cross_a_block_boundary(
@@ -163,7 +176,7 @@ def test_longest_word_is_read(file: Path) -> None:
     assert_same(read_vectors(file, vectors.keys(), WIDTH), vectors)
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=100, deadline=None, database=None)
 @given(data=st.data())
 def test_any_words_and_vectors_survive_a_round_trip(data: st.DataObject) -> None:
     word = st.text(max_size=12).filter(lambda text: " " not in text and text[:1] != "\n")
@@ -183,6 +196,7 @@ def test_any_words_and_vectors_survive_a_round_trip(data: st.DataObject) -> None
     assert_same(read, {word: vectors[word] for word in words if word in requested})
 
 
+@only_bounded
 @pytest.mark.parametrize("gzipped", [False, True])
 def test_memory_is_bounded_by_the_block_size(
     gzipped: bool, file: Path, monkeypatch: pytest.MonkeyPatch
@@ -200,6 +214,106 @@ def test_memory_is_bounded_by_the_block_size(
     finally:
         tracemalloc.stop()
     assert peak < size / 10
+
+
+# Text
+
+
+def as_text(vectors: Vectors, end: str = "\n") -> bytes:
+    rows = (f"{word} {' '.join(map(repr, v.tolist()))}{end}" for word, v in vectors.items())
+    return f"{len(vectors)} {WIDTH}\n{''.join(rows)}".encode()
+
+
+def saved_by_gensim(path: Path) -> KeyedVectors:
+    saved = KeyedVectors(WIDTH)
+    saved.add_vectors(["cat", "dog", "na\xefve"], np.linspace(-1, 1, 9).reshape(3, 3))
+    saved.set_vecattr("cat", "count", 1)
+    saved.save_word2vec_format(str(path), binary=False)
+    return saved
+
+
+@pytest.mark.parametrize("name", ["wiki.vec", "wiki.txt", "wiki.bin", "wiki.vec.gz", "wiki.xz"])
+@pytest.mark.parametrize("end", ["\n", " \n", "\r\n"])  # fastText ends lines with a space
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_text_is_read_whatever_its_name(name: str, end: str, gzipped: bool, tmp_path: Path) -> None:
+    vectors = numbered("cat", ",", "Dog", "\xe9", "emu", "\xa0x", "zebra")
+    body = as_text(vectors, end)
+    (tmp_path / name).write_bytes(gzip.compress(body) if gzipped else body)
+    read = read_vectors(tmp_path / name, ["\xe9", "zebra", "unicorn"], WIDTH, frequent_rows=6)
+    assert_same(read, {word: vectors[word] for word in ("cat", "\xe9", "emu", "zebra")})
+
+
+def test_text_that_gensim_saved_is_read(file: Path) -> None:
+    saved = saved_by_gensim(file)
+    read = read_vectors(file, ["dog", "na\xefve"], WIDTH)
+    assert list(read) == ["dog", "na\xefve"]
+    for word, vector in read.items():
+        np.testing.assert_array_equal(vector, saved[word].astype(np.float32))
+
+
+def test_what_is_a_word_may_be_told(file: Path) -> None:
+    vectors = numbered("cat", "\xe9", "Dog", "犬", "emu")
+    for body in (content(vectors), as_text(vectors)):
+        file.write_bytes(body)
+        read = read_vectors(file, ["emu"], WIDTH, frequent_rows=4, is_word=str.islower)
+        assert_same(read, {word: vectors[word] for word in ("cat", "\xe9", "emu")})
+
+
+def test_duplicates_and_words_that_are_not_utf8_in_text(file: Path) -> None:
+    file.write_bytes(b"5 3\ncat 1 2 3\ndog 4 5 6\n\xffz 7 8 9\ncat nan nan nan\nemu 1 1 1\n")
+    read = read_vectors(file, ["cat", "z", "emu"], WIDTH, frequent_rows=5)
+    assert {word: vector.tolist() for word, vector in read.items()} == {
+        "cat": [1, 2, 3], "dog": [4, 5, 6], "emu": [1, 1, 1],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        (b"2 3\ncat 1 2 3\ndog 4\n", "row 2 of 2 has 1 numbers, not 3"),  # gensim: 4 4 4
+        (b"2 3\ncat 1 2 3\ndog 4 5 6 7\n", "row 2 of 2 has 4 numbers, not 3"),
+        (b"2 3\ncat 1 2 3\ndog 4  5 6\n", "row 2 of 2 has 4 numbers, not 3"),
+        (b"2 3\ncat 1 2 3\ndog\t4\t5\t6\n", "row 2 of 2 has 0 numbers, not 3"),
+        (b"2 3\ncat 1 2 3\nNew York 4 5 6\n", "row 2 of 2 has 4 numbers, not 3"),
+        (b"2 3\ncat 1 2 3\ndog 4 x 6\n", "not word2vec's text format"),
+        (b"2 3\ncat 1 2 3\ndog 4 nan 6\n", "'dog' is not finite"),
+        (b"2 3\ncat 1 2 3\ndog 4 1e99 6\n", "'dog' is not finite"),
+        (b"1 3\ncat 1 2 3\ndog 4 5 6\n", "more than the 1 rows"),
+        (b"1 3\ncat 1 2 3\n\n", "more than the 1 rows"),
+        (b"3 3\ncat 1 2 3\ndog 4 5 6\n", "truncated: ends in row 3 of 3"),
+        (b"99999999999999 3\ncat 1 2 3\ndog 4 5 6\n", "truncated: ends in row 3"),
+        (b"2 3\ncat 1 2 3\ndog 4 5 6", "truncated: ends in row 2 of 2"),
+        (b"2 3\ncat 1 2 3\n" + b"x" * 9999 + b" 4 5 6\n", "too long a line in row 2"),
+    ],
+)
+def test_damaged_text_is_refused(body: bytes, named: str, file: Path) -> None:
+    for content in (body, gzip.compress(body)):
+        file.write_bytes(content)
+        refused(lambda: read_vectors(file, ["cat", "dog"], WIDTH), str(file), named)
+
+
+def test_text_truncated_at_any_byte_is_refused(file: Path) -> None:
+    body = as_text(numbered("cat", "dog", "é"))
+    for length in range(len(body)):
+        file.write_bytes(body[:length])
+        refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file))
+
+
+def test_gensim_reads_small_and_text_files_alone(
+    reader: str, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    load = KeyedVectors.load_word2vec_format
+
+    def spy(*args: Any, binary: bool, **kwargs: Any) -> KeyedVectors:
+        called.append(binary)
+        return load(*args, binary=binary, **kwargs)
+
+    monkeypatch.setattr(KeyedVectors, "load_word2vec_format", spy)
+    for body in (content(numbered("cat")), as_text(numbered("cat"))):
+        file.write_bytes(body)
+        assert_same(read_vectors(file, ["cat"], WIDTH), numbered("cat"))
+    assert called == ([True, False] if reader == "gensim" else [False])
 
 
 # Refusals
@@ -288,21 +402,27 @@ def test_gzip_with_trailing_data_is_refused(file: Path) -> None:
 @pytest.mark.parametrize("gzipped", [False, True])
 def test_file_of_another_format_is_refused(body: bytes, gzipped: bool, file: Path) -> None:
     file.write_bytes(gzip.compress(body) if gzipped else body)
-    refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "not a word2vec binary file")
+    refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "not a word2vec file")
 
 
 def test_numpys_archive_is_refused(file: Path) -> None:
     with file.open("wb") as archive:
         np.savez(archive, vectors=np.ones((2, WIDTH)))
-    refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "not a word2vec binary file")
+    refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "not a word2vec file")
 
 
-def test_text_format_is_refused_by_its_name(file: Path) -> None:
-    rows = {word: np.linspace(-1, 1, 300, dtype=np.float32) for word in ("cat", "dog")}
-    saved = KeyedVectors(300)
-    saved.add_vectors(list(rows), np.stack(list(rows.values())))
-    saved.save_word2vec_format(str(file), binary=False)
-    refused(lambda: read_vectors(file, ["cat"], 300), str(file), "text format")
+@pytest.mark.parametrize(
+    ("write", "named"),
+    [
+        (lambda path: saved_by_gensim(path).save(str(path)), "a pickle"),
+        (lambda path: path.write_bytes(b"\xba\x16\x4f\x2f\x0c\0\0\0\n"), r"fastText's model"),
+    ],
+)
+def test_files_of_the_two_tools_that_are_no_vectors_are_named(
+    write: Callable[[Path], object], named: str, file: Path
+) -> None:
+    write(file)
+    refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), named)
 
 
 @pytest.mark.parametrize(
@@ -333,6 +453,7 @@ def test_bytes_after_the_last_row_are_refused(
     refused(lambda: read_vectors(file, ["cat"], WIDTH), str(file), "more than the 2 rows")
 
 
+@only_bounded
 def test_endless_word_is_refused_before_the_file_is_in_memory(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,8 +469,11 @@ def test_endless_word_is_refused_before_the_file_is_in_memory(
         tracemalloc.stop()
 
 
-@settings(max_examples=200, deadline=None, database=None)
-@given(body=st.binary(max_size=60), start=st.sampled_from([b"", b"1 3\n", b"2 3\n", b"\x1f\x8b"]))
+@settings(max_examples=100, deadline=None, database=None)
+@given(
+    body=st.binary(max_size=60),
+    start=st.sampled_from([b"", b"1 3\n", b"2 3\n", b"\x1f\x8b", b"1 3\na 1 2 3"]),
+)
 def test_any_bytes_are_read_or_refused(body: bytes, start: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "v"

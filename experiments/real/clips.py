@@ -26,7 +26,7 @@ from experiments.real.recipes import (
     train,
     with_margin,
 )
-from trimodal.core.text import Vocabulary, tokenise
+from trimodal.core.text import Vocabulary
 from trimodal.core.timing import evenly_spaced_positions
 from trimodal.data.readers import read_windows
 from trimodal.evaluation.retrieval import mix, ranks, similarity
@@ -116,7 +116,8 @@ def _test(
 
 
 def _word_ids(clips: Sequence[CaptionedClip], vocabulary: Vocabulary) -> torch.Tensor:
-    rows = [vocabulary.token_ids(tokenise(clip.query.sentence)) for clip in clips]
+    words = vocabulary.tokeniser.words
+    rows = [vocabulary.token_ids(words(clip.query.sentence)) for clip in clips]
     return torch.from_numpy(np.stack(rows).astype(np.int64))
 
 

@@ -44,4 +44,10 @@ IMAGE_SCHEMA = pa.schema(
         "picture_fingerprint": pa.int64(),  # 0 for a uniform image
     }
 )
-VOCABULARY_SCHEMA = pa.schema({"word": pa.string(), "vector": pa.list_(pa.float32(), VECTOR_DIM)})
+VOCABULARY_SCHEMA = pa.schema(
+    {
+        "word": pa.string(),
+        "kind": pa.string(),  # trimodal.core.text.write_vocabulary
+        "vector": pa.list_(pa.float32(), VECTOR_DIM),
+    }
+)

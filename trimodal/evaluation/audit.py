@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.core.text import UNKNOWN_ID, Vocabulary, tokenise
+from trimodal.core.text import PADDING_ID, UNKNOWN_ID, Vocabulary
 from trimodal.evaluation.embedding import Embeddings, MatchedVideos, Matrix
 from trimodal.evaluation.geometry import effective_rank, mean_cosine
 from trimodal.evaluation.retrieval import EmbeddingError, row_blocks, tied_queries
@@ -94,8 +94,9 @@ def audit_counts(
     """Counts of videos and queries for audit.json. ``embeddings`` are of all videos in ``test``,
     ``ranked`` of those that the protocol ranks.
     """
-    ids = [vocabulary.token_ids(tokenise(query.sentence)) for query in ranked.queries]
-    words = np.concatenate([row[row != 0] for row in ids]) if ids else np.zeros(0)
+    sentences = [vocabulary.tokeniser.words(query.sentence) for query in ranked.queries]
+    ids, _ = vocabulary.encode(sentences)
+    words = ids[ids != PADDING_ID]
     ranked_videos = {query.video_id for query in ranked.queries}
     tied = np.zeros(2, np.int64)
     for block in row_blocks(len(ranked.queries)):
@@ -119,7 +120,7 @@ def audit_counts(
         "queries_tied_image": int(tied[0]),
         "queries_tied_image_audio": int(tied[1]),
         "unknown_word_share": float((words == UNKNOWN_ID).mean()) if len(words) else 0.0,
-        "queries_without_known_word": sum(not (row > UNKNOWN_ID).any() for row in ids),
+        "queries_without_known_word": int((~(ids > UNKNOWN_ID).any(axis=1)).sum()),
     }
 
 

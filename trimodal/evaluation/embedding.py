@@ -18,7 +18,7 @@ from trimodal.core.files import write_table
 from trimodal.core.progress import bar
 from trimodal.core.records import DataError, Query
 from trimodal.core.shards import read_extents
-from trimodal.core.text import Vocabulary, tokenise
+from trimodal.core.text import Vocabulary
 from trimodal.core.timing import evenly_spaced_positions
 from trimodal.data.clip_index import IndexedClip
 from trimodal.data.readers import read_frame, read_windows
@@ -234,10 +234,11 @@ def embed_test_set(
 def _embed_sentences(
     network: TrimodalNet, vocabulary: Vocabulary, queries: Sequence[Query], device: torch.device
 ) -> Matrix:
-    ids = np.stack([vocabulary.token_ids(tokenise(query.sentence)) for query in queries])
+    ids, vectors = vocabulary.encode([vocabulary.tokeniser.words(q.sentence) for q in queries])
+    further = torch.from_numpy(vectors).to(device) if len(vectors) else None
     batches = [
-        network.text(batch.to(device)).cpu()
-        for batch in torch.split(torch.from_numpy(ids.astype(np.int64)), 1024)
+        network.text(batch.to(device), further).cpu()
+        for batch in torch.split(torch.from_numpy(ids), 1024)
     ]
     return torch.cat(batches).numpy()
 

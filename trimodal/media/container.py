@@ -108,11 +108,10 @@ class MediaInfo:
 def missing_media_tools() -> str:
     """What this machine lacks for decoding and encoding, in words; empty if nothing."""
     try:
-        command = [ffmpeg_executable(), "-version"]
-        subprocess.run(command, capture_output=True, check=True, timeout=_TIMEOUT_SECONDS)
+        done = _try_out(vcodec="rawvideo")
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
         return f"has no working ffmpeg: {error}"
-    return ""
+    return f"has no working ffmpeg: {_error_summary(done)}" if done else ""
 
 
 def ffmpeg_executable() -> str:
@@ -121,11 +120,19 @@ def ffmpeg_executable() -> str:
 
 
 def missing_encoders() -> list[str]:
-    """The encoders needed to write clips that this ffmpeg does not have."""
-    command = [ffmpeg_executable(), "-hide_banner", "-encoders"]
-    done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
-    known = done.stdout.split()
-    return [name for name in ("libx264", "aac") if name.encode() not in known]
+    """The encoders needed to write clips that do not work in this ffmpeg."""
+    needed = {"libx264": {"vcodec": "libx264"}, "aac": {"acodec": "aac"}}
+    return [name for name, option in needed.items() if _try_out(**option)]
+
+
+def _try_out(**codec: str) -> str:
+    """Encodes a black picture or silence and discards it; ffmpeg's messages if that fails."""
+    picture = {"format": "rawvideo", "pix_fmt": "yuv420p", "s": "64x64"}
+    silence = {"format": "s16le", "ac": 1, "ar": 16000}
+    given = ffmpeg.input("pipe:0", **(picture if "vcodec" in codec else silence))
+    output = given.output("-", format="null", **codec)
+    done = _execute(output, bytes(64 * 64 * 3 // 2), _TIMEOUT_SECONDS)
+    return done.stderr.decode(errors="replace") or "failed" if done.returncode else ""
 
 
 def open_media(path: Path) -> InputContainer:

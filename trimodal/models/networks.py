@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass as section_dataclass
 from torch import Tensor, nn
@@ -113,12 +113,29 @@ class TextNet(nn.Module):
             self.register_buffer("vectors", vectors, persistent=False)
         self.head = _head(features, config)
 
-    def forward(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 256"]:
-        """Unit vectors of captions given as rows of word ids."""
-        return _unit_vectors(self.head(self.features(token_ids)))
+    def forward(
+        self,
+        token_ids: Int[Tensor, "batch words"],
+        further: Float[Tensor, "further dim"] | None = None,
+    ) -> Float[Tensor, "batch 256"]:
+        """Unit vectors of captions given as rows of word ids. Ids from the number of words up are
+        rows of ``further``, vectors that only these captions need (not empty).
+        """
+        vectors = self._word_vectors(token_ids, further)
+        return _unit_vectors(self.head(self.features(vectors, token_ids != PADDING_ID)))
 
-    def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch features"]:
-        """The input of the head."""
+    def _word_vectors(self, token_ids: Tensor, further: Tensor | None) -> Tensor:
+        if further is None:
+            return self.vectors[token_ids]
+        known = len(self.vectors)
+        own = self.vectors[token_ids.clamp(max=known - 1)]
+        others = further[(token_ids - known).clamp(min=0)]
+        return torch.where((token_ids >= known)[..., None], others, own)
+
+    def features(
+        self, vectors: Float[Tensor, "batch words dim"], is_word: Bool[Tensor, "batch words"]
+    ) -> Float[Tensor, "batch features"]:
+        """The input of the head, from the word vectors and which of them are no padding."""
         raise NotImplementedError
 
 
@@ -143,18 +160,20 @@ class TextCnn(TextNet):
         for weight in self.convolutions.parameters():
             nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
-    def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch 512"]:
+    def features(
+        self, vectors: Float[Tensor, "batch words dim"], is_word: Bool[Tensor, "batch words"]
+    ) -> Float[Tensor, "batch 512"]:
         """The mean over positions."""
-        out = self.vectors[token_ids].transpose(1, 2)  # (batch, dim, words)
-        is_word = (token_ids != PADDING_ID).to(out.dtype)[:, None]
+        out = vectors.transpose(1, 2)  # (batch, dim, words)
+        covers_word = is_word.to(out.dtype)[:, None]
         layers = zip(self.convolutions, self.norms, strict=True)
         for number, (convolution, norm) in enumerate(layers, start=1):
             out = F.pad(torch.relu(norm(convolution(out))), (0, 1))
             if number in (4, 6):
-                out, is_word = F.max_pool1d(out, 2), F.max_pool1d(is_word, 2)
+                out, covers_word = F.max_pool1d(out, 2), F.max_pool1d(covers_word, 2)
         if not self._over_words:
             return out.mean(dim=2)
-        return (out * is_word).sum(dim=2) / is_word.sum(dim=2).clamp(min=1)
+        return (out * covers_word).sum(dim=2) / covers_word.sum(dim=2).clamp(min=1)
 
 
 class WordMean(TextNet):
@@ -165,10 +184,12 @@ class WordMean(TextNet):
     def __init__(self, vectors: Float[Tensor, "words dim"], config: ModelConfig) -> None:
         super().__init__(vectors, vectors.shape[1], config)
 
-    def features(self, token_ids: Int[Tensor, "batch words"]) -> Float[Tensor, "batch dim"]:
+    def features(
+        self, vectors: Float[Tensor, "batch words dim"], is_word: Bool[Tensor, "batch words"]
+    ) -> Float[Tensor, "batch dim"]:
         """The mean; zeros for a caption without a word."""
-        is_word = (token_ids != PADDING_ID).to(self.vectors.dtype)[..., None]
-        return (self.vectors[token_ids] * is_word).sum(dim=1) / is_word.sum(dim=1).clamp(min=1)
+        weights = is_word.to(vectors.dtype)[..., None]
+        return (vectors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
 def build_text_network(vectors: Float[Tensor, "words dim"], config: ModelConfig) -> TextNet:

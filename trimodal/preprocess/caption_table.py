@@ -2,7 +2,7 @@
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from trimodal.core.files import atomic_path
 from trimodal.core.records import CaptionedImage
 from trimodal.core.schemas import CAPTION_SCHEMA, WORDS
-from trimodal.core.text import PADDING_ID, Vocabulary, tokenise
+from trimodal.core.text import PADDING_ID, Vocabulary
 
 GROUP_ROWS = 65_536
 
@@ -47,8 +47,12 @@ class CaptionColumns:
         return {source: dict(by_split) for source, by_split in counts.items()}
 
 
-def caption_columns(images: Iterable[CaptionedImage]) -> tuple[CaptionColumns, int]:
-    """The images' captions, and the number left out because they consist of stop words only."""
+def caption_columns(
+    images: Iterable[CaptionedImage], tokenise: Callable[[str], list[str]]
+) -> tuple[CaptionColumns, int]:
+    """The images' captions as tokens, and the number left out because they have none: they consist
+    of stop words only.
+    """
     columns = CaptionColumns()
     word_index: dict[str, int] = {}
     empty = 0

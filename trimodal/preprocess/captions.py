@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,13 @@ from pydantic.dataclasses import dataclass as section_dataclass
 from trimodal.core.config import SECTION, JpegQuality, Share
 from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json
+from trimodal.core.language import nltk_tokenise, tokeniser_of
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import bar, log, summary_line
 from trimodal.core.records import CaptionedImage, DataError
 from trimodal.core.schemas import VECTOR_DIM
-from trimodal.core.text import Vocabulary, build_vocabulary, write_vocabulary
+from trimodal.core.subwords import fit_subwords
+from trimodal.core.text import Tokeniser, Vocabulary, build_vocabulary, write_vocabulary
 from trimodal.preprocess.caption_table import CaptionColumns, caption_columns, write_captions
 from trimodal.preprocess.image_shards import ImageFormat
 from trimodal.preprocess.images import write_images
@@ -34,20 +36,27 @@ from trimodal.sources.word2vec import read_vectors
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class CaptionsConfig:
     """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and images
-    (file names: trimodal.sources), ``vectors`` is a file in word2vec's binary format. The
-    annotations are the data set's own or Karpathy's. At least ``min_coverage`` of the images they
-    name must be usable. The vocabulary has the captions' words and the first ``frequent_words``
-    rows of the vector file. Words without a vector that occur at least ``learned_words`` times in
-    the captions get a zero vector, to be learned (``model.word_vectors: trained``); 0 disables
-    this. Images are stored as ``image_px`` x ``image_px``.
+    (file names: trimodal.sources), ``vectors`` is a file in one of word2vec's formats
+    (trimodal.sources.word2vec). The annotations are the data set's own or Karpathy's. At least
+    ``min_coverage`` of the images they name must be usable. ``language`` is that of captions,
+    vectors and queries: one for which NLTK has stop words. The vocabulary has the captions' words
+    and the first ``frequent_words`` rows of the vector file. Of words without a vector,
+    ``unknown_words`` says what becomes of them, in captions and in queries: they do not count, and
+    a query of nothing else is an ``error``; or they get the vector that their spelling suggests
+    (``subword``: trimodal.core.subwords). Those that still have none and occur at least
+    ``learned_words`` times in the captions get a zero vector, to be learned
+    (``model.word_vectors: trained``); 0 disables this. Images are stored as ``image_px`` x
+    ``image_px``.
     """
 
     coco: str
     coco_annotations: Annotations
     flickr30k: str
     flickr30k_annotations: Annotations
+    language: str
     vectors: str
     frequent_words: NonNegativeInt
+    unknown_words: Literal["error", "subword"]
     learned_words: NonNegativeInt
     image_px: Annotated[int, Field(ge=2)]
     jpeg_quality: JpegQuality
@@ -64,19 +73,23 @@ def prepare_captions(
     Left out and counted: bad rows, images without captions, of a test split or whose file is
     missing or broken, captions of stop words only. Raises DataError if a split has nothing left.
     """
+    tokeniser = tokeniser_of(config.language)
     files, left_out = _read_sources(config)
     images, size = _store_images(files, images_dir, config, left_out, machine)
     del files
-    columns, empty = caption_columns(bar(images, task="reading captions", unit="images"))
+    columns, empty = caption_columns(
+        bar(images, task="reading captions", unit="images"), nltk_tokenise(tokeniser)
+    )
     if empty:
         left_out["caption of stop words alone"] = empty
     _check_splits("caption with words", columns.split_counts(), left_out)
-    vocabulary, has_vector = _vocabulary(config, columns)
+    vocabulary, has_vector = _vocabulary(config, columns, tokeniser)
     write_captions(captions_dir, columns, vocabulary)
     write_vocabulary(captions_dir / "vocabulary.parquet", vocabulary)
     image_counts = _by_source_and_split(images)
     occurrences = columns.word_counts()
-    learned = sum(w in vocabulary for w in columns.words) - int(has_vector.sum())
+    spelled = len(vocabulary.spelled)
+    learned = sum(w in vocabulary for w in columns.words) - int(has_vector.sum()) - spelled
     unknown_words = 1 - float(has_vector.mean())
     unknown_tokens = int(occurrences[~has_vector].sum()) / int(occurrences.sum())
     write_json(
@@ -86,8 +99,9 @@ def prepare_captions(
             "captions": columns.split_counts(),
             "words": len(columns.words),
             "words_with_vector": int(has_vector.sum()),
+            "spelled_words": spelled,
             "learned_words": learned,
-            "further_words": len(vocabulary.words) - 2 - int(has_vector.sum()) - learned,
+            "further_words": len(vocabulary.words) - 2 - int(has_vector.sum()) - spelled - learned,
             "unknown_word_share": unknown_words,
             "unknown_token_share": unknown_tokens,
             "left_out": dict(sorted(left_out.items())),
@@ -136,18 +150,30 @@ def _store_images(
 
 
 def _vocabulary(
-    config: CaptionsConfig, columns: CaptionColumns
+    config: CaptionsConfig, columns: CaptionColumns, tokeniser: Tokeniser
 ) -> tuple[Vocabulary, npt.NDArray[np.bool_]]:
     """The vocabulary, and which of the captions' words have a vector, (words,)."""
     vectors = read_vectors(
-        Path(config.vectors), set(columns.words), VECTOR_DIM, frequent_rows=config.frequent_words
-    )
+        Path(config.vectors), set(columns.words), VECTOR_DIM,
+        frequent_rows=config.frequent_words, is_word=lambda word: tokeniser.words(word) == [word],
+    )  # fmt: skip
     counts = dict(zip(columns.words, columns.word_counts().tolist(), strict=True))
     has_vector = np.array([word in vectors for word in columns.words])
+    unknown = [word for word in columns.words if word not in vectors]
+    subwords = fit_subwords(vectors) if config.unknown_words == "subword" else None
+    spelled = {
+        word: vector
+        for word in unknown
+        if subwords and (vector := subwords.vector(word)) is not None
+    }
     zeros = np.zeros(VECTOR_DIM, np.float32)
     min_count = config.learned_words or math.inf
-    learned = {w: zeros for w, count in counts.items() if w not in vectors and count >= min_count}
-    return build_vocabulary(counts, vectors | learned), has_vector
+    learned = {word: zeros for word in unknown if counts[word] >= min_count}
+    vocabulary = build_vocabulary(
+        counts, vectors | learned | spelled, tokeniser,
+        spelled=frozenset(spelled), subwords=subwords,
+    )  # fmt: skip
+    return vocabulary, has_vector
 
 
 def _by_source_and_split(images: Sequence[CaptionedImage]) -> dict[str, dict[str, int]]:

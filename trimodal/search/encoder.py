@@ -16,7 +16,7 @@ from trimodal.core.errors import UserError
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import Device
 from trimodal.core.schemas import WORDS
-from trimodal.core.text import Vocabulary, read_vocabulary, tokenise
+from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.models.checkpoint import Checkpoint, load_model, load_text_network, read_checkpoint
 from trimodal.models.devices import pick_device
 from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
@@ -32,7 +32,7 @@ class QueryError(UserError, ValueError):
 
 
 class UnknownWordWarning(UserWarning):
-    """Words of a sentence that have no vector and so do not count."""
+    """Words of a sentence that have no vector: they do not count, or their spelling gives one."""
 
 
 class Encoder:
@@ -68,9 +68,9 @@ class Encoder:
         return file_fingerprint(self._path)
 
     @property
-    def words(self) -> int:
-        """The number of rows of the vocabulary; word ids are less than it."""
-        return len(self._vocabulary.words)
+    def vocabulary(self) -> Vocabulary:
+        """The words that the model knows, and how it splits sentences into words."""
+        return self._vocabulary
 
     @cached_property
     def networks(self) -> TrimodalNet:
@@ -81,23 +81,30 @@ class Encoder:
 
     def embed_text(self, sentences: Sequence[str]) -> EmbeddingMatrix:
         """(N, 256). The first 16 words that are not stop words count (docs/method.md, Data). Warns
-        about words without a vector (UnknownWordWarning); raises QueryError for a sentence without
-        any other word.
+        about words without a vector (UnknownWordWarning): with ``captions.unknown_words: subword``
+        the model takes one from their spelling, else they do not count. Raises QueryError for a
+        sentence without any word that counts.
         """
         rows = []
         for sentence in sentences:  # in a comprehension the warning would point at another line
-            rows.append(self._vocabulary.token_ids(self._words(sentence)))
-        ids = np.array(rows, np.int64).reshape(-1, WORDS)
-        return self._embed(self._text, torch.from_numpy(ids))
+            rows.append(self._words(sentence))
+        ids, vectors = self._vocabulary.encode(rows)
+        further = torch.from_numpy(vectors).to(self.device) if len(vectors) else None
+        return self._embed(lambda part: self._text(part, further), torch.from_numpy(ids))
 
     def _words(self, sentence: str) -> list[str]:
-        words = tokenise(sentence)[:WORDS]
-        unknown = [word for word in words if word not in self._vocabulary]
+        known = self._vocabulary
+        words = known.tokeniser.words(sentence)[:WORDS]
+        unknown = [w for w in words if w not in known and known.spelling(w) is None]
+        spelled = [w for w in words if w not in unknown and (w in known.spelled or w not in known)]
         problem = f"words without a vector: {', '.join(unknown)}" if unknown else "only stop words"
         if len(unknown) == len(words):
             raise QueryError(f"{sentence!r} has no word that the model knows: {problem}")
-        if unknown:
-            warnings.warn(f"{sentence!r}: {problem}", UnknownWordWarning, stacklevel=3)
+        notes = [problem] if unknown else []
+        if spelled:
+            notes.append(f"no vector for {', '.join(spelled)}: taken from the spelling")
+        if notes:
+            warnings.warn(f"{sentence!r}: {'; '.join(notes)}", UnknownWordWarning, stacklevel=3)
         return words
 
     def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> EmbeddingMatrix:

@@ -1,5 +1,6 @@
 """The three encoders as ONNX files, for use without PyTorch."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from trimodal.core.arguments import missing_packages
 from trimodal.core.errors import UserError
 from trimodal.core.files import atomic_path, check_writable, temporary_folder, write_json
-from trimodal.core.schemas import WORDS
+from trimodal.core.schemas import VECTOR_DIM, WORDS
 from trimodal.models.preprocessing import normalise
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 
@@ -50,7 +51,10 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     """Writes ``text.onnx`` (int64 (N, 16) word ids), ``image.onnx`` (uint8 (N, 3, crop, crop) RGB)
     and ``audio.onnx`` (float32 (N, 1, mels, columns) windows in [-1, 1]). Each outputs
     ``embeddings``, unit vectors float32 (N, 256), for any N. ``encoders.json`` has the settings
-    needed to prepare their inputs.
+    needed to prepare their inputs, among them how sentences are split into words. Where words
+    without a vector get one from their spelling, ``text.onnx`` has a second input, ``further``:
+    their vectors, float32 (M, 300) (M >= 1), which ids from the number of words up stand for
+    (:meth:`trimodal.core.text.Vocabulary.encode`).
 
     Raises ExportError if an embedding differs from PyTorch's by more than 1e-4 or a package is
     missing.
@@ -59,7 +63,14 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
         raise ExportError(f"{missing[0]} is not installed: pip install 'trimodal[onnx]'")
     check_writable(folder / "encoders.json")
     exported = [_export(part, encoder, folder) for part in parts_of(encoder)]
-    write_json(folder / "encoders.json", asdict(encoder.checkpoint))
+    tokeniser = encoder.vocabulary.tokeniser
+    words = {
+        "language": tokeniser.language,
+        "pattern": tokeniser.pattern,
+        "stop_words": sorted(tokeniser.stop_words),
+        "rows": len(encoder.vocabulary.words),
+    }
+    write_json(folder / "encoders.json", asdict(encoder.checkpoint) | {"words": words})
     return exported
 
 
@@ -69,15 +80,22 @@ def parts_of(encoder: Encoder) -> dict[Part, nn.Module]:
     return {"text": networks.text, "image": _ImageEncoder(networks.image), "audio": networks.audio}
 
 
-def example(part: Part, encoder: Encoder, rows: int) -> Tensor:
+def example(part: Part, encoder: Encoder, rows: int) -> tuple[Tensor, ...]:
     """Random inputs for an encoder, (rows, ...)."""
     generator = torch.Generator().manual_seed(1)
     front_end, side = encoder.checkpoint.audio_front_end, encoder.checkpoint.augment.crop_px
     if part == "text":
-        return torch.randint(0, encoder.words, (rows, WORDS), generator=generator)
+        count = len(encoder.vocabulary.words)
+        if encoder.vocabulary.subwords is None:
+            return (torch.randint(0, count, (rows, WORDS), generator=generator),)
+        ids = torch.randint(0, count + rows, (rows, WORDS), generator=generator)
+        ids[:, 0] = count + rows - 1  # also in a vocabulary of many words
+        return ids, torch.randn(rows, VECTOR_DIM, generator=generator)
     if part == "image":
-        return torch.randint(0, 256, (rows, 3, side, side), dtype=torch.uint8, generator=generator)
-    return torch.rand(rows, 1, front_end.mel.mels, front_end.columns, generator=generator) * 2 - 1
+        shape = (rows, 3, side, side)
+        return (torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator),)
+    shape = (rows, 1, front_end.mel.mels, front_end.columns)
+    return (torch.rand(shape, generator=generator) * 2 - 1,)
 
 
 def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
@@ -85,14 +103,15 @@ def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
     network = parts_of(encoder)[part]
     with temporary_folder() as scratch:
         unchecked = scratch / path.name
+        inputs = example(part, encoder, 2)
         torch.onnx.export(
-            network, (example(part, encoder, 2),), unchecked,
-            input_names=[part], output_names=["embeddings"], external_data=False, verbose=False,
-            dynamic_shapes=({0: torch.export.Dim("N")},),
+            network, inputs, unchecked, external_data=False, verbose=False,
+            input_names=[part, "further"][: len(inputs)], output_names=["embeddings"],
+            dynamic_shapes=[{0: torch.export.Dim(name)} for name in "NM"[: len(inputs)]],
         )  # fmt: skip
         inputs = example(part, encoder, _ROWS)
         with torch.inference_mode():
-            expected = network(inputs).numpy()
+            expected = network(*inputs).numpy()
         difference = float(np.abs(run(unchecked, inputs) - expected).max())
         if not difference <= MAX_DIFFERENCE:  # also refuses NaN
             raise ExportError(f"{part}: ONNX and PyTorch embeddings differ by {difference:.1e}")
@@ -101,12 +120,12 @@ def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
     return ExportedEncoder(file=path.name, difference=difference)
 
 
-def run(path: Path, inputs: Tensor) -> EmbeddingMatrix:
+def run(path: Path, inputs: Sequence[Tensor]) -> EmbeddingMatrix:
     """An exported encoder's embeddings of the inputs, (N, 256)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    embeddings: EmbeddingMatrix = session.run(None, {session.get_inputs()[0].name: inputs.numpy()})[
-        0
-    ]
+    names = [given.name for given in session.get_inputs()]
+    arrays = dict(zip(names, (array.numpy() for array in inputs), strict=True))
+    embeddings: EmbeddingMatrix = session.run(None, arrays)[0]
     return embeddings
