@@ -126,8 +126,11 @@ def test_unchanged_files_are_not_probed_again(
 ) -> None:
     run(folder, tmp_path)
     before = (tmp_path / "clips" / "manifest.parquet").read_bytes()
-    monkeypatch.setattr(module, "probe", lambda path: pytest.fail(f"probed {path}"))
+    probed: list[Path] = []
+    probe = module.probe
+    monkeypatch.setattr(module, "probe", lambda path: probed.append(path) or probe(path))
     run(folder, tmp_path)
+    assert [path.stem for path in probed] == [f"{IDS['bad']}_000010"]  # the corrupt one
     assert (tmp_path / "clips" / "manifest.parquet").read_bytes() == before
 
 

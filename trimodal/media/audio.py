@@ -86,6 +86,8 @@ def _frames(path: Path, container: InputContainer, deadline: Deadline) -> Iterat
             raise av.InvalidDataError(0, "the audio ends in the middle of a packet")
         try:
             frames = packet.decode()
+        except av.MemoryError:  # of this machine, not of the packet
+            raise
         except av.FFmpegError:  # a damaged packet becomes silence
             damaged = True
             continue

@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 
 from trimodal.core.errors import UserError
 from trimodal.core.files import atomic_path, temporary_folder
+from trimodal.core.machine_errors import refuse_unreadable
 
 AnyStream = TypeVar("AnyStream", AudioStream, VideoStream)
 _TIMEOUT_SECONDS = 120.0
@@ -140,10 +141,15 @@ def open_media(path: Path) -> InputContainer:
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Turns PyAV's errors into a MediaError for this file."""
+    """Turns PyAV's errors into a MediaError for this file, or into an UnreadableError if this
+    machine could not read it.
+    """
     try:
         yield
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, MemoryError, MediaError) as error:
+        refuse_unreadable(path, error)
+        if isinstance(error, MediaError):
+            raise
         raise MediaError(path, "corrupt", str(error)) from error
 
 

@@ -148,6 +148,8 @@ def _skipping_decode(
                 context.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 frames = packet.decode()
+            except av.MemoryError:  # of this machine, not of the file
+                raise
             except av.FFmpegError:
                 return
             for frame in frames:
@@ -192,6 +194,8 @@ def _all_pictures(container: InputContainer, stream: VideoStream) -> Iterator[av
     for packet in container.demux(stream):
         try:
             yield from packet.decode()
+        except av.MemoryError:  # of this machine, not of the picture
+            raise
         except av.FFmpegError:  # a damaged picture; the previous one stays on screen
             continue
 
