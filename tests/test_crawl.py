@@ -139,6 +139,16 @@ def test_a_rate_limit_stops_the_stage_and_marks_no_clip_as_gone(
     assert all(outcome.status == "ok" for outcome in crawl(config, CLIPS, folder, ONE_WORKER))
 
 
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1:9/x", "data:,x"])
+def test_a_redirect_to_what_is_not_http_has_a_row_in_the_ledger(
+    target: str, server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.responses[NAMES[0]] = serve.redirect(target)
+    outcomes = crawl(config, CLIPS[:2], folder, ONE_WORKER)
+    assert [row.status for row in outcomes] == ["network", "ok"]
+    assert read_manifest(folder / "ledger.parquet") == outcomes
+
+
 def test_a_bot_check_stops_the_stage(
     server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -227,10 +227,13 @@ def encode_video(
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteStream:
-    """Where a stream is served over HTTP, and the headers to request it with."""
+    """Where a stream is served over HTTP, and the headers to request it with. Every user of this
+    machine can read both. A ``local`` one is requested without the environment's proxy.
+    """
 
     url: str
     headers: Mapping[str, str]
+    local: bool = False
 
 
 class SectionError(Exception):
@@ -261,6 +264,7 @@ def cut_section(
             stream.url, ss=start_seconds, t=seconds, threads=1,
             rw_timeout=round(stall_seconds * 1e6), protocol_whitelist="http,https,tcp,tls,crypto",
             headers="".join(f"{name}: {value}\r\n" for name, value in stream.headers.items()),
+            **({"http_proxy": ""} if stream.local else {}),
         )
         for stream in streams
     ]  # fmt: skip

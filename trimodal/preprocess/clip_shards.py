@@ -32,6 +32,7 @@ from trimodal.media.image import image_fingerprint
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
+from trimodal.parallel.pool import HUNG
 from trimodal.parallel.watchdog import ending_if_hung
 
 _HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
@@ -197,7 +198,10 @@ def clip_sample(
     """
     source = Path(outcome.path)
     if crash := job.crashing.get(outcome.clip.clip_id):
-        raise MediaError(source, "corrupt", f"the process that decoded it {crash}")
+        detail = f"the process that decoded it {crash}"
+        if crash == HUNG:  # the machine, too, may make it hang
+            raise LimitError(source, "too_slow", detail)
+        raise MediaError(source, "corrupt", detail)
     if job.split != "test" and not outcome.has_audio:
         raise MediaError(source, "no_audio", "a training pair needs audio")
     limits = config.limits(timeout_seconds)
