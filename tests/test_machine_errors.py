@@ -3,8 +3,10 @@ recorded; many in a row stop the run.
 """
 
 import errno
+import multiprocessing
 import os
 import pickle
+import resource
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,12 +20,14 @@ import pytest
 from archive_fixtures import KINDS, pack
 from configs import MACHINE
 from data_fixtures import write_clip
+from media_fixtures import ffmpeg
 from test_extract import CONFIG, MEL, TIMEOUT_SECONDS, TRAIN, index, outcome, stats
 from test_image_shards import IMAGE_FORMAT, jpeg
 
 from trimodal.core import machine_errors as module
 from trimodal.core.archives import StoredFile, members_of, read_file
 from trimodal.core.files import read_json, read_table
+from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine_errors import (
     ReadFailures,
     TooManyUnreadableError,
@@ -41,6 +45,7 @@ from trimodal.media import audio as audio_module
 from trimodal.media import container as container_module
 from trimodal.media import video as video_module
 from trimodal.media.container import MediaError, probe
+from trimodal.parallel import journal
 from trimodal.preprocess.clip_shards import ClipShard, extract_shard
 from trimodal.preprocess.extract import extract
 from trimodal.preprocess.image_shards import ImageShard, write_image_shard
@@ -57,8 +62,10 @@ MACHINE_ERRNOS = [
 
 
 @pytest.fixture(autouse=True)
-def no_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+def here_without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards are made in this process."""
     monkeypatch.setattr(module, "_WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(journal, "map_in_order", lambda _, work, jobs, **__: map(work, jobs))
 
 
 def system_error(number: int) -> OSError:
@@ -191,6 +198,45 @@ def test_memory_refused_for_a_packet_is_not_a_damaged_packet() -> None:
     deadline: Any = SimpleNamespace(check=lambda: None)
     with pytest.raises(av.MemoryError):
         list(audio_module._frames(Path("a.mp4"), container, deadline))
+
+
+def with_memory(more_bytes: int, work: Callable[[], str]) -> str:
+    """What ``work`` returns in a process that gets this much more memory than it has now."""
+    receiver, sender = multiprocessing.Pipe(duplex=False)
+
+    def limited() -> None:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        limit = pages * resource.getpagesize() + more_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        sender.send(work())
+
+    process = multiprocessing.get_context("fork").Process(target=limited)
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+    answer: str = receiver.recv()
+    return answer
+
+
+def test_a_clip_is_extracted_whole_or_unreadable_however_little_memory_there_is(
+    tmp_path: Path,
+) -> None:
+    """FFmpeg's H.264 decoder calls refused memory invalid data; the pictures would be missing."""
+    clip = tmp_path / "test1.mp4"
+    ffmpeg(
+        "-f", "lavfi", "-i", "testsrc=size=3840x2160:rate=3:duration=1", "-f", "lavfi",
+        "-i", "sine=duration=1", "-c:v", "libx264", "-preset", "ultrafast", clip,
+    )  # fmt: skip
+    job = shard_of([outcome("test1", clip)], tmp_path)
+
+    def extracted() -> str:
+        left_out = extract_shard(CONFIG, MEL, TIMEOUT_SECONDS, job).left_out
+        return f"{dict(left_out)}" if left_out else file_fingerprint(job.path)
+
+    undisturbed = with_memory(2**34, extracted)
+    assert undisturbed != "{'unreadable': 1}"
+    answers = {with_memory(megabytes * 2**20, extracted) for megabytes in (4, 16, 40)}
+    assert "{'unreadable': 1}" in answers <= {undisturbed, "{'unreadable': 1}"}
 
 
 # Extraction

@@ -5,6 +5,7 @@ these says anything about the file, so none may become a verdict on it that late
 """
 
 import errno
+import mmap
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ _RESOURCES = frozenset({
 })  # fmt: skip
 _WAITS_SECONDS = (0.1, 1.0)
 _BLOCK_BYTES = 2**20
+_PROBE_BYTES = 2**26  # more than a picture of 8K takes
 _STOP_AFTER = 10
 UNREADABLE = ("unreadable", "missing")  # the reasons of UnreadableError
 
@@ -90,7 +92,19 @@ def reading(path: Path) -> Iterator[None]:
         raise UnreadableError.of(path, cause) from error
 
 
-def refuse_unreadable(path: Path, error: BaseException) -> None:
+def refuse_memory_shortage(error: Exception) -> None:
+    """Raises ``error``, or MemoryError, if memory was refused when it came up. Decoders report that
+    as damaged content: H.264's as invalid data, JPEG's as a broken stream.
+    """
+    if isinstance(error, MemoryError):
+        raise error
+    try:
+        mmap.mmap(-1, _PROBE_BYTES).close()  # reserved, not used
+    except OSError as refused:
+        raise MemoryError(f"out of memory: {error}") from refused
+
+
+def refuse_unreadable(path: Path, error: Exception) -> None:
     """Raises UnreadableError if ``error``, which came up while ``path`` was decoded, says nothing
     about its content: memory or another resource was refused, or the file cannot be read to its
     end. Reads the file, because FFmpeg reports a failing disk as it does a file that ends early.
@@ -98,9 +112,11 @@ def refuse_unreadable(path: Path, error: BaseException) -> None:
     cause = _machine_cause(error)
     if isinstance(cause, MemoryError) or getattr(cause, "errno", None) in _RESOURCES:
         raise UnreadableError.of(path, cause or error) from error
-    with reading(path), path.open("rb") as file:
-        while file.read(_BLOCK_BYTES):
-            pass
+    with reading(path):
+        refuse_memory_shortage(error)
+        with path.open("rb") as file:
+            while file.read(_BLOCK_BYTES):
+                pass
 
 
 def retried(read: Callable[[], Result]) -> Result:

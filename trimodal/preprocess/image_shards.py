@@ -16,7 +16,13 @@ from PIL import Image
 
 from trimodal.core.archives import StoredFile, read_file
 from trimodal.core.fingerprint import file_fingerprint
-from trimodal.core.machine_errors import ReadFailures, UnreadableError, reading, retried
+from trimodal.core.machine_errors import (
+    ReadFailures,
+    UnreadableError,
+    reading,
+    refuse_memory_shortage,
+    retried,
+)
 from trimodal.core.records import Split
 from trimodal.core.shards import Sample, ShardResult, write_shard
 from trimodal.core.storage import file_state
@@ -123,5 +129,10 @@ def _samples(
 def _stored(file: StoredFile, image_format: ImageFormat) -> tuple[Image.Image, bytes]:
     """A file's image as it is stored, and its JPEG."""
     with reading(file.path):
-        small = square(read_file(file), image_format.px)
+        content = read_file(file)
+        try:
+            small = square(content, image_format.px)
+        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+            refuse_memory_shortage(error)
+            raise
         return small, _jpeg(small, image_format.jpeg_quality)
