@@ -64,7 +64,7 @@ MACHINE_ERRNOS = [
 @pytest.fixture(autouse=True)
 def here_without_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shards are made in this process."""
-    monkeypatch.setattr(module, "_WAITS_SECONDS", (0.0, 0.0))
+    monkeypatch.setattr(module, "_WAITS_SECONDS", [0.0 for _ in module._WAITS_SECONDS])
     monkeypatch.setattr(journal, "map_in_order", lambda _, work, jobs, **__: map(work, jobs))
 
 

@@ -96,8 +96,6 @@ def members_of(archive: Path) -> Iterator[StoredFile]:
                 if file.member and file.size <= MAX_MEMBER_BYTES and not file.name.startswith("."):
                     yield file
         except _ARCHIVE_ERRORS as error:
-            if is_machine_error(error):
-                raise
             raise ArchiveError(f"{archive}: a broken archive: {error}") from error
 
 
@@ -158,7 +156,6 @@ def read_file(file: StoredFile) -> bytes:
             if is_machine_error(error):
                 _open_gzip.cache_clear()  # a stream is not used again after such an error
                 _open_zip.cache_clear()
-                raise
             raise ArchiveError(f"{file.path}: {file.member}: {error}") from error
     if len(content) != file.size:
         raise ArchiveError(f"{file.path}: {file.member}: the archive ends before")
