@@ -111,7 +111,7 @@ def rendered_streams(sections: Sections, folder: Path) -> Streams:
     )
     world, manifest = folder / "world", folder / "manifest.parquet"
     machine = sections.machine
-    write_manifest(manifest, render_world(demo, folder / "clips", world, machine))
+    write_manifest(manifest, render_world(demo, folder / "clips", world, machine, []))
     extract(manifest, folder / "av", sections.extract, sections.mel, machine)
     captions = replace(
         sections.captions,

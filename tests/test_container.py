@@ -9,6 +9,7 @@ import pytest
 from data_fixtures import contents
 from media_fixtures import ffmpeg, frames_of, samples_of, write_steps
 
+from trimodal.core.machine_errors import UnreadableError
 from trimodal.media.container import MediaError, probe
 
 
@@ -48,8 +49,8 @@ def test_text_is_corrupt(tmp_path: Path) -> None:
         frames_of(path, 8, 8)
 
 
-def test_missing_file_is_a_media_error(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match=r"absent\.mp4"):
+def test_missing_file_is_missing_and_not_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableError, match=r"absent\.mp4: missing: "):
         probe(tmp_path / "absent.mp4")
 
 

@@ -1,11 +1,13 @@
 """Many clips from a server: the ledger across runs, and the circuit breaker."""
 
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import video_server as serve
 from configs import MACHINE, config_for_tests
@@ -137,6 +139,16 @@ def test_a_rate_limit_stops_the_stage_and_marks_no_clip_as_gone(
     assert all(outcome.status == "ok" for outcome in crawl(config, CLIPS, folder, ONE_WORKER))
 
 
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1:9/x", "data:,x"])
+def test_a_redirect_to_what_is_not_http_has_a_row_in_the_ledger(
+    target: str, server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.responses[NAMES[0]] = serve.redirect(target)
+    outcomes = crawl(config, CLIPS[:2], folder, ONE_WORKER)
+    assert [row.status for row in outcomes] == ["network", "ok"]
+    assert read_manifest(folder / "ledger.parquet") == outcomes
+
+
 def test_a_bot_check_stops_the_stage(
     server: VideoServer, config: YoutubeConfig, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,14 +214,102 @@ def test_the_ledger_is_written_during_the_run(
     assert len(read_manifest(folder / "ledger.parquet")) >= 2
 
 
-def test_a_file_that_changed_is_probed_again(
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def halved(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flipped(path: Path) -> None:
+    """One bit, with the size and the time that the file had."""
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [emptied, halved, flipped])
+def test_a_damaged_clip_is_fetched_anew(
+    damage: Callable[[Path], None], server: VideoServer, config: YoutubeConfig, folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level("INFO", "trimodal")
+    before = crawl(config, CLIPS[:3], folder, ONE_WORKER)
+    path = folder / f"{CLIPS[1].clip_id}.mp4"
+    content = path.read_bytes()
+    damage(path)
+    server.requests.clear()
+    outcomes = crawl(config, CLIPS[:3], folder, ONE_WORKER)
+    assert set(server.requests) == {NAMES[1]}
+    assert path.read_bytes() == content
+    assert [row.fingerprint for row in outcomes] == [row.fingerprint for row in before]
+    assert [row.attempts for row in outcomes] == [1, 2, 1]
+    assert any(
+        f"1 clips are damaged and fetched anew, e.g. {path.stem}" in m for m in caplog.messages
+    )
+
+
+def test_a_damaged_clip_that_is_gone_for_good_is_not_used(
     server: VideoServer, config: YoutubeConfig, folder: Path
 ) -> None:
     crawl(config, CLIPS[:1], folder, ONE_WORKER)
-    path = folder / f"{CLIPS[0].clip_id}.mp4"
-    path.write_bytes(path.read_bytes()[:500])
+    flipped(folder / f"{CLIPS[0].clip_id}.mp4")
+    server.responses[NAMES[0]] = serve.status(404)
+    assert crawl(config, CLIPS[:1], folder, ONE_WORKER)[0].status == "unavailable"
     server.requests.clear()
-    assert crawl(config, CLIPS[:1], folder, ONE_WORKER)[0].status == "corrupt"
+    assert crawl(config, CLIPS[:1], folder, ONE_WORKER)[0].status == "unavailable"
+    assert not server.requests
+
+
+def test_a_touched_clip_is_not_fetched_again(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    (before,) = crawl(config, CLIPS[:1], folder, ONE_WORKER)
+    os.utime(folder / f"{CLIPS[0].clip_id}.mp4", (1, 1))
+    server.requests.clear()
+    assert crawl(config, CLIPS[:1], folder, ONE_WORKER) == [replace(before, updated_at=1)]
+    assert not server.requests
+
+
+def test_an_unreadable_clip_is_kept_and_looked_at_by_the_next_run(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    (before,) = crawl(config, CLIPS[:1], folder, ONE_WORKER)
+    path = folder / f"{CLIPS[0].clip_id}.mp4"
+    good = path.rename(path.with_name("good"))
+    path.symlink_to("/proc/self/mem")  # reading it is a true EIO
+    server.requests.clear()
+    (row,) = crawl(config, CLIPS[:1], folder, ONE_WORKER)
+    assert (row.status, row.fingerprint) == ("unreadable", before.fingerprint)
+    good.rename(path)
+    assert crawl(config, CLIPS[:1], folder, ONE_WORKER) == [before]
+    assert not server.requests
+
+
+def test_a_damaged_ledger_costs_no_clip_on_disk(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    server.responses[NAMES[1]] = serve.status(404)
+    before = crawl(config, CLIPS[:3], folder, ONE_WORKER)
+    (folder / "ledger.parquet").write_bytes(b"")
+    server.requests.clear()
+    assert crawl(config, CLIPS[:3], folder, ONE_WORKER) == before
+    assert set(server.requests) == {NAMES[1]}
+
+
+def test_a_ledger_without_fingerprints_keeps_its_outcomes(
+    server: VideoServer, config: YoutubeConfig, folder: Path
+) -> None:
+    """Days of requests are in it."""
+    server.responses[NAMES[1]] = serve.status(404)
+    before = crawl(config, CLIPS[:3], folder, ONE_WORKER)
+    ledger = pq.read_table(folder / "ledger.parquet")
+    pq.write_table(ledger.drop_columns(["fingerprint"]), folder / "ledger.parquet")
+    server.requests.clear()
+    assert crawl(config, CLIPS[:3], folder, ONE_WORKER) == before
+    assert not server.requests
 
 
 def test_a_killed_run_requests_nothing_twice(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,8 +127,11 @@ def test_unchanged_files_are_not_probed_again(
 ) -> None:
     run(folder, tmp_path)
     before = (tmp_path / "clips" / "manifest.parquet").read_bytes()
-    monkeypatch.setattr(module, "probe", lambda path: pytest.fail(f"probed {path}"))
+    probed: list[Path] = []
+    probe = module.probe
+    monkeypatch.setattr(module, "probe", lambda path: probed.append(path) or probe(path))
     run(folder, tmp_path)
+    assert [path.stem for path in probed] == [f"{IDS['bad']}_000010"]  # the corrupt one
     assert (tmp_path / "clips" / "manifest.parquet").read_bytes() == before
 
 
@@ -202,6 +206,7 @@ def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
         ClipOutcome(
             clip=clip, path="a/b.tar", member="b.mp4", offset=2**40, status="ok",
             duration_s=9.5, has_audio=True, bytes=2**40, attempts=3, updated_at=1_700_000_000,
+            fingerprint="0123456789abcdef",
         ),
         ClipOutcome(clip=replace(clip, clip_id="b"), path="", status="geo_blocked", reason="é"),
     ]  # fmt: skip
@@ -213,10 +218,56 @@ def test_manifest_comes_back_with_the_contracts_types(tmp_path: Path) -> None:
     )  # fmt: skip
     assert types == {
         **dict.fromkeys(texts, pa.string()),
-        "offset": pa.int64(),
+        "fingerprint": pa.string(), "offset": pa.int64(),
         "duration_s": pa.float64(), "has_audio": pa.bool_(), "bytes": pa.int64(),
         "attempts": pa.int32(), "updated_at": pa.timestamp("ms", tz="UTC"),
     }  # fmt: skip
+
+
+def without_fingerprints(path: Path) -> None:
+    """As an earlier version wrote it."""
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns(["fingerprint"]), path)
+
+
+def test_manifest_of_an_earlier_version_is_read(folder: DownloadConfig, tmp_path: Path) -> None:
+    outcomes = run(folder, tmp_path)
+    without_fingerprints(tmp_path / "clips" / "manifest.parquet")
+    assert read_manifest(tmp_path / "clips" / "manifest.parquet") == [*outcomes.values()]
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def of_another_version(path: Path) -> None:
+    pq.write_table(pa.table({"clip": ["a"]}), path)
+
+
+def flip_a_bit(path: Path) -> None:
+    """With the size and the time that the file had."""
+    stat, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize("damage", [empty, halve, of_another_version])
+def test_damaged_manifest_is_made_anew_in_one_run(
+    damage: Callable[[Path], None], folder: DownloadConfig, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    caplog.set_level("INFO", "trimodal")
+    outcomes = run(folder, tmp_path)
+    damage(tmp_path / "clips" / "manifest.parquet")
+    assert run(folder, tmp_path) == outcomes
+    assert sum("it is made anew" in text for text in caplog.messages) == 1
+    assert run(folder, tmp_path) == outcomes
+    assert sum("it is made anew" in text for text in caplog.messages) == 1
 
 
 # The demo
@@ -278,6 +329,52 @@ def test_interrupted_demo_run_renders_only_what_is_missing(world: Path) -> None:
     assert contents(world) == before
     changed = [name for name, time in mtimes(world).items() if times[name] != time]
     assert sorted(changed) == gone
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("clips/manifest.parquet", empty), ("clips/demo/world.json", halve), ("a clip", empty),
+        ("a clip", flip_a_bit), ("world/word2vec.bin", flip_a_bit), ("world/truth.parquet", empty),
+        ("world/vggsound.csv", empty), ("world/coco/train2017.zip", halve),
+        ("world/flickr30k/results.csv", Path.unlink),
+    ],
+)  # fmt: skip
+def test_damaged_output_of_the_demo_is_made_anew_in_one_run(
+    name: str, damage: Callable[[Path], None], world: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "trimodal")
+    run(DEMO_SOURCE, world)
+    before = contents(world)
+    caplog.clear()
+    path = world / name
+    if name == "a clip":
+        path = sorted((world / "clips" / "demo").glob("*.mp4"))[3]
+    damage(path)
+    run(DEMO_SOURCE, world)
+    assert contents(world) == before
+    (line,) = [text for text in caplog.messages if "anew" in text]
+    assert path.name in line
+    caplog.clear()
+    run(DEMO_SOURCE, world)
+    assert not any("anew" in text for text in caplog.messages)
+
+
+def test_stray_file_in_the_demos_world_is_removed(world: Path) -> None:
+    run(DEMO_SOURCE, world)
+    before = contents(world)
+    (world / "world" / "more.csv").write_text("of somebody else")
+    run(DEMO_SOURCE, world)
+    assert contents(world) == before
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"demo": 1}', "not json", '{"world": []}'])
+def test_damaged_record_of_the_demos_world_is_made_anew(text: str, world: Path) -> None:
+    run(DEMO_SOURCE, world)
+    before = contents(world)
+    (world / "clips" / "demo" / "world.json").write_text(text)
+    run(DEMO_SOURCE, world)
+    assert contents(world) == before
 
 
 def test_demo_of_another_seed_starts_over(world: Path) -> None:

@@ -369,7 +369,7 @@ def test_archive_that_is_gone_costs_only_its_clips(manifest: Path, tmp_path: Pat
     archive.unlink()
     write_manifest(tmp_path / "moved.parquet", moved)
     extract(tmp_path / "moved.parquet", out := tmp_path / "av", CONFIG, MEL, MACHINE)
-    assert stats(out)["left_out"] == {"no_audio": 1, "corrupt": 2}
+    assert stats(out)["left_out"] == {"no_audio": 1, "missing": 2}
     assert index(out).keys() == {"clip0", "clip3", "clip4", "clip5", "test0", "test1"}
 
 

@@ -1,15 +1,29 @@
 """Files are written atomically, and fingerprints identify content."""
 
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from repository import ROOT
 
-from trimodal.core.files import atomic_path, write_json, write_table, write_text
+from trimodal.core import files as module
+from trimodal.core.files import (
+    atomic_path,
+    remove_stale_temporary_folders,
+    temporary_folder,
+    write_json,
+    write_table,
+    write_text,
+)
 from trimodal.core.fingerprint import file_fingerprint, fingerprint, sha256_of
 
 
@@ -172,3 +186,109 @@ def test_a_file_system_without_modes_is_no_obstacle(
     with atomic_path(tmp_path / "file", mode=0o600) as temporary:
         temporary.write_text("whole")
     assert (tmp_path / "file").read_text() == "whole"
+
+
+# Temporary folders of others
+
+HOLDER = """
+import sys, time
+from trimodal.core.files import temporary_folder
+with temporary_folder() as folder:
+    (folder / "work").touch()
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+NEW_NAMESPACE = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+def can_unshare() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run([*NEW_NAMESPACE, "true"], capture_output=True, timeout=60, check=False)
+    return tried.returncode == 0
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder for temporary files, shared with other processes."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+@contextmanager
+def holder(temporary: Path, *wrapper: str) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """A process that holds a temporary folder, and the folder."""
+    command = [*wrapper, sys.executable, "-c", HOLDER]
+    env = os.environ | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=env) as process:
+        assert process.stdout is not None
+        try:
+            yield process, Path(process.stdout.readline().strip())
+        finally:
+            process.kill()
+
+
+def test_a_killed_process_leaves_its_folder_to_the_next_run(temporary: Path) -> None:
+    with holder(temporary) as (process, folder):
+        remove_stale_temporary_folders()
+        assert (folder / "work").exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+        assert (folder / "work").exists()
+        remove_stale_temporary_folders()
+        assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.skipif(not can_unshare(), reason="no right to make a PID namespace")
+def test_a_process_of_another_container_keeps_its_folder(temporary: Path) -> None:
+    """Its process number, 1 in its own namespace, is another process's here, or nobody's."""
+    with holder(temporary, *NEW_NAMESPACE) as (process, folder):
+        remove_stale_temporary_folders()
+        assert (folder / "work").exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait(60)
+
+
+def test_a_folder_of_another_host_stays(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if its lock is not seen here."""
+    monkeypatch.setattr(module, "_temporary_prefix", lambda: "trimodal-0123456789ab-")
+    with temporary_folder() as folder:
+        theirs = shutil.copytree(folder, folder.with_name(f"{folder.name}x"))
+    monkeypatch.undo()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    old_style = temporary / "trimodal-999999-abc"
+    old_style.mkdir()
+    remove_stale_temporary_folders()
+    assert set(temporary.iterdir()) == {theirs, old_style}
+
+
+def test_a_folder_is_judged_only_once_it_is_locked(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = module.fcntl.flock
+
+    def judged_before(*arguments: object) -> None:
+        monkeypatch.setattr(module.fcntl, "flock", lock)
+        remove_stale_temporary_folders()
+        lock(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(module.fcntl, "flock", judged_before)
+    with temporary_folder() as folder:
+        assert folder.exists()
+        remove_stale_temporary_folders()
+        assert folder.exists()
+    assert list(temporary.iterdir()) == []
+
+
+def test_a_file_system_without_locks_keeps_a_living_folder(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(module.fcntl, "flock", unsupported)
+    with temporary_folder() as folder:
+        (folder / "work").touch()
+        remove_stale_temporary_folders()
+        assert (folder / "work").exists()
+    assert list(temporary.iterdir()) == []

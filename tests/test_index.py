@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from trimodal.search.audio_windows import (
     duration_seconds,
     moment_centre,
 )
+from trimodal.search.footage import Footage, VideoFile
 from trimodal.search.index import LIMITS, index_folder
 from trimodal.search.store import FRAME_BITS, MomentStore, StoreError
 
@@ -142,6 +144,24 @@ def test_what_cannot_be_used_is_reported_with_its_reason(
     again = index_folder(tool.model, folder, str(tmp_path / "store"))
     assert (again.added, again.kept) == (0, 6)
     assert again.problems == problems
+
+
+def test_a_video_that_the_machine_could_not_read_is_tried_again(
+    tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(videos: Iterable[VideoFile], *_: object) -> Iterator[Footage]:
+        for video in videos:
+            yield Footage(
+                video=video, moments=0, side=0, mel=None, aspect=0.0,
+                problem="unreadable: [Errno 5] Input/output error",
+            )  # fmt: skip
+
+    location = str(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        patch.setattr(index, "decode_videos", unreadable)
+        assert len(index_folder(tool.model, folder, location).problems) == 3
+    report = index_folder(tool.model, folder, location)
+    assert (report.kept, report.changed, report.moments, report.problems) == (0, 3, 12, {})
 
 
 def test_a_video_with_broken_audio_is_searched_by_its_frames(

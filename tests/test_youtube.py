@@ -1,21 +1,27 @@
 """yt-dlp and ffmpeg against a server on the loopback address: cuts, failures and retries."""
 
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import video_server as serve
+import yt_dlp
 from configs import MACHINE, config_for_tests
 from media_fixtures import frames_of, samples_of
 from video_server import VideoServer
 
 from trimodal.core.config import ConfigError, parse_section
-from trimodal.core.machine import MachineConfig
+from trimodal.core.machine import MachineConfig, YoutubeAccess
 from trimodal.core.records import Clip, DataError
 from trimodal.download import youtube as module
+from trimodal.download.relay import PrivateStream, relayed
 from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
+from trimodal.media import container
 from trimodal.media.container import (
     RemoteStream,
     SectionError,
@@ -326,6 +332,174 @@ def test_cookies_are_read_and_not_written_back(
     assert "name=value" in received[0]
     assert "name=value" in received[-1]
     assert cookies.read_bytes() == before
+
+
+@pytest.fixture
+def with_cookies(tmp_path: Path) -> YoutubeAccess:
+    """A cookie of 127.0.0.1, with which localhost must not be trusted."""
+    cookies = tmp_path / "cookies.txt"
+    line = "127.0.0.1\tFALSE\t/\tFALSE\t4102444800\tsession\tSECRET"
+    cookies.write_text(f"# Netscape HTTP Cookie File\n{line}\n")
+    return replace(ACCESS, cookies_file=str(cookies), stall_seconds=5.0)
+
+
+class Watched:
+    """The commands that run, and the cookies that a server gets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.commands: list[list[str]] = []
+        self.cookies: list[tuple[str, str]] = []
+        run = container.subprocess.run
+
+        def watched(command: list[str], **options: Any) -> Any:
+            self.commands.append(command)
+            return run(command, **options)
+
+        monkeypatch.setattr(container.subprocess, "run", watched)
+
+    def file(self, handler: serve.Handler, name: str) -> None:
+        host = handler.headers["Host"].partition(":")[0]
+        self.cookies.append((host, handler.headers.get("Cookie", "")))
+        serve.serve_file(handler, name)
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
+    return Watched(monkeypatch)
+
+
+def test_cookies_do_not_stand_on_ffmpegs_command_line(
+    server: VideoServer, config: YoutubeConfig, with_cookies: YoutubeAccess, watched: Watched,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    server.responses["-good_video"] = watched.file
+    path, same = tmp_path / "clip.mp4", tmp_path / "same.mp4"
+    fetch_clip(config, with_cookies, clip_of("-good_video", 5), path)
+    assert watched.commands
+    assert not any("SECRET" in word for command in watched.commands for word in command)
+    assert len(watched.cookies) > 1
+    assert set(watched.cookies) == {("127.0.0.1", "session=SECRET")}
+    server.responses.clear()
+    fetch_clip(config, ACCESS, clip_of("-good_video", 5), same)
+    assert path.read_bytes() == same.read_bytes()
+
+
+def test_cookies_do_not_travel_to_another_host(
+    server: VideoServer, videos: Path, config: YoutubeConfig, with_cookies: YoutubeAccess,
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    """The video's page is redirected, or only the requests for its stream."""
+    with serve.running(videos) as other:
+        other.responses["-good_video"] = watched.file
+        elsewhere = other.page.replace("127.0.0.1", "localhost").replace("{id}", "-good_video")
+        server.responses["-good_video"] = serve.redirect(elsewhere)
+        fetch_clip(config, with_cookies, clip_of("-good_video"), tmp_path / "page.mp4")
+        pages = len(watched.cookies)
+        assert pages
+        resolve = module._resolve
+
+        def resolve_before_the_redirect(*arguments: Any) -> dict[str, Any]:
+            server.responses.clear()
+            video = resolve(*arguments)
+            server.responses["-good_video"] = serve.redirect(elsewhere)
+            return video
+
+        monkeypatch.setattr(module, "_resolve", resolve_before_the_redirect)
+        fetch_clip(config, with_cookies, clip_of("-good_video"), tmp_path / "stream.mp4")
+        assert len(watched.cookies) > pages
+    assert set(watched.cookies) == {("localhost", "")}
+
+
+def test_a_playlist_gets_no_cookies() -> None:
+    """Its files may be on any host."""
+    video = {
+        "url": "http://127.0.0.1:9/list.m3u8", "protocol": "m3u8_native", "downloader": object(),
+        "http_headers": {"User-Agent": "a", "Cookie": "session=SECRET", "X-Token": "SECRET"},
+    }  # fmt: skip
+    (stream,) = module._streams(video)
+    assert stream == RemoteStream(url=video["url"], headers={"User-Agent": "a"})  # type: ignore[arg-type]
+
+
+TARGETS = [
+    "file:///etc/passwd",
+    "ftp://127.0.0.1:9/x",
+    "data:video/mp4,x",
+    "gopher://x/",
+    "http://[::1",
+]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_page_redirected_to_what_is_not_http_is_a_counted_failure(
+    target: str, server: VideoServer, config: YoutubeConfig, tmp_path: Path
+) -> None:
+    server.responses["-good_video"] = serve.redirect(target)
+    with pytest.raises(FetchError) as caught:
+        fetch_clip(config, ACCESS, clip_of("-good_video"), tmp_path / "clip.mp4")
+    assert caught.value.status == "network"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("cookies", [False, True])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://127.0.0.1:9/x", "data:video/mp4,x"]
+)
+def test_a_stream_redirected_to_what_is_not_http_is_a_counted_failure(
+    target: str, cookies: bool, server: VideoServer, config: YoutubeConfig,
+    with_cookies: YoutubeAccess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    resolve = module._resolve
+
+    def resolve_before_the_redirect(*arguments: Any) -> dict[str, Any]:
+        video = resolve(*arguments)
+        server.responses["-good_video"] = serve.redirect(target)
+        return video
+
+    monkeypatch.setattr(module, "_resolve", resolve_before_the_redirect)
+    with pytest.raises(FetchError) as caught:
+        fetch_clip(
+            config, with_cookies if cookies else ACCESS, clip_of("-good_video"),
+            tmp_path / "clip.mp4",
+        )  # fmt: skip
+    assert caught.value.status == "network"
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+@pytest.mark.parametrize("answer", [serve.truncated, serve.stalled, serve.status(503)])
+def test_what_fails_behind_the_relay_fails_before_it(
+    answer: serve.Response, server: VideoServer, config: YoutubeConfig,
+    with_cookies: YoutubeAccess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:  # fmt: skip
+    resolve = module._resolve
+
+    def resolve_before_the_failure(*arguments: Any) -> dict[str, Any]:
+        video = resolve(*arguments)
+        server.responses["-good_video"] = answer
+        return video
+
+    monkeypatch.setattr(module, "_resolve", resolve_before_the_failure)
+    with pytest.raises(FetchError) as caught:
+        fetch_clip(
+            config, replace(with_cookies, stall_seconds=1.0), clip_of("-good_video"),
+            tmp_path / "clip.mp4",
+        )  # fmt: skip
+    assert caught.value.status == "network"
+    assert not (tmp_path / "clip.mp4").exists()
+
+
+def test_the_relay_answers_for_its_streams_only(server: VideoServer) -> None:
+    with yt_dlp.YoutubeDL({"quiet": True}) as downloader:
+        url = server.page.replace("{id}", "-good_video")
+        private = PrivateStream(url=url, headers={}, downloader=downloader)
+        with relayed([private]) as (stream,):
+            base, _, name = stream.url.rpartition("/")
+            assert len(name) >= 20
+            assert urllib.request.urlopen(stream.url).read()[4:8] == b"ftyp"  # noqa: S310
+            for path in ("", f"{name}/..", f"{name}?x", "etc/passwd"):
+                with pytest.raises(urllib.error.HTTPError, match="404"):
+                    urllib.request.urlopen(f"{base}/{path}")  # noqa: S310
+        with pytest.raises(OSError, match="refused"):
+            urllib.request.urlopen(stream.url)  # noqa: S310
 
 
 def test_a_page_that_yt_dlp_cannot_parse_does_not_end_the_run(

@@ -85,6 +85,18 @@ def status(code: int) -> Response:
     return lambda handler, _: handler.send_body(b"no", status=code, kind="text/plain")
 
 
+def redirect(target: str) -> Response:
+    """A redirect to a URL."""
+
+    def answer(handler: Handler, _: str) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
 def html_as_mp4(handler: Handler, _: str) -> None:
     """A web page with the content type of a video."""
     handler.send_body(b"<html><body>Please log in</body></html>" * 50)

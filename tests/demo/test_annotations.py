@@ -11,9 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pytest
 from gensim.models import KeyedVectors
 from PIL import Image
 
+from trimodal.core.records import DataError
 from trimodal.download.demo.captions import RARE_WORDS
 from trimodal.download.demo.scenes import heard_facts, seen_facts
 from trimodal.download.demo.world import DemoConfig, World
@@ -155,3 +157,9 @@ def test_audio_facts_separate_twins_for_the_oracle(world: World, written: Path) 
             assert scores["image"][own, own] == scores["image"][own, twin]
             separated += int(scores["both"][own, own] > scores["both"][own, twin])
     assert separated >= len(world.twins)
+
+
+def test_damaged_truth_is_named(tmp_path: Path) -> None:
+    (tmp_path / "truth.parquet").write_bytes(b"")
+    with pytest.raises(DataError, match=r"truth\.parquet: not a complete Parquet file"):
+        read_ground_truth(tmp_path / "truth.parquet")

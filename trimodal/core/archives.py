@@ -11,14 +11,15 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Self
 
 from trimodal.core.errors import UserError
 from trimodal.core.files import temporary_folder
+from trimodal.core.machine_errors import is_machine_error, reading, retried
 from trimodal.core.records import DataError
 from trimodal.core.storage import download, files_in, is_remote
 
@@ -55,8 +56,11 @@ class StoredFile:
 
     @classmethod
     def plain(cls, path: Path) -> Self:
-        """A file outside any archive, with its current size."""
-        return cls(path=path, size=path.stat().st_size)
+        """A file outside any archive, with its current size; 0 if that cannot be read."""
+        try:
+            return cls(path=path, size=path.stat().st_size)
+        except OSError:  # reading the file tells why
+            return cls(path=path)
 
     @property
     def name(self) -> str:
@@ -82,16 +86,17 @@ def files_and_archives_in(path: Path) -> list[Path]:
 
 def members_of(archive: Path) -> Iterator[StoredFile]:
     """The regular files of an archive in storage order; links, folders, hidden files and members
-    over 1 GiB are skipped. Raises ArchiveError at the first broken header; members yielded before
-    it are valid.
+    over 1 GiB are skipped. Raises ArchiveError at the first broken header, UnreadableError if this
+    machine cannot read it; members yielded before are valid.
     """
-    try:
-        listing = _zip_members(archive) if archive.suffix == ".zip" else _tar_members(archive)
-        for file in listing:
-            if file.member and file.size <= MAX_MEMBER_BYTES and not file.name.startswith("."):
-                yield file
-    except _ARCHIVE_ERRORS as error:
-        raise ArchiveError(f"{archive}: a broken archive: {error}") from error
+    with reading(archive):
+        try:
+            listing = _zip_members(archive) if archive.suffix == ".zip" else _tar_members(archive)
+            for file in listing:
+                if file.member and file.size <= MAX_MEMBER_BYTES and not file.name.startswith("."):
+                    yield file
+        except _ARCHIVE_ERRORS as error:
+            raise ArchiveError(f"{archive}: a broken archive: {error}") from error
 
 
 def files_by_name(
@@ -99,22 +104,32 @@ def files_by_name(
 ) -> tuple[dict[str, StoredFile], list[str]]:
     """All files of a folder (and of the archives in it) or of an archive that have one of the
     suffixes, by bare name, the first of each name; and warnings for the user: broken archives and
-    duplicate names.
+    duplicate names. Raises UnreadableError for an archive that this machine cannot read.
     """
     by_name: dict[str, StoredFile] = {}
     warnings: list[str] = []
     duplicates = 0
     for path in files_and_archives_in(folder_or_archive):
-        files = members_of(path) if is_archive(path) else iter([StoredFile.plain(path)])
-        try:
-            for file in files:
-                if file.name.lower().endswith(tuple(suffixes)):
-                    duplicates += by_name.setdefault(file.name, file) is not file
-        except ArchiveError as error:
-            warnings.append(str(error))
+        files, problem = retried(partial(_listed, path, tuple(suffixes)))
+        for file in files:
+            duplicates += by_name.setdefault(file.name, file) is not file
+        if problem:
+            warnings.append(problem)
     if duplicates:
         warnings.append(f"{folder_or_archive}: ignored {duplicates} files with a duplicate name")
     return by_name, warnings
+
+
+def _listed(path: Path, suffixes: tuple[str, ...]) -> tuple[list[StoredFile], str]:
+    """A file, or an archive's files, with one of the suffixes; and the archive's problem."""
+    files: list[StoredFile] = []
+    try:
+        for file in members_of(path) if is_archive(path) else [StoredFile.plain(path)]:
+            if file.name.lower().endswith(suffixes):
+                files.append(file)
+    except ArchiveError as error:
+        return files, str(error)
+    return files, ""
 
 
 def reading_order(file: StoredFile | None) -> tuple[str, int]:
@@ -127,45 +142,54 @@ def reading_order(file: StoredFile | None) -> tuple[str, int]:
 
 
 def read_file(file: StoredFile) -> bytes:
-    """A file's bytes. Raises OSError if it no longer exists, ArchiveError for a damaged member.
+    """A file's bytes. Raises UnreadableError if it no longer exists or this machine cannot read it,
+    ArchiveError for a damaged member.
 
     Reading members of a ``.tar.gz`` is cheap in storage order only: the stream moves forwards.
     """
-    if not file.member:
-        return file.path.read_bytes()
-    try:
-        if file.path.suffix == ".zip":
-            content = _unzip(file)
-        elif file.path.name.endswith(_GZIPPED):
-            stream = _open_gzip(file.path, _state(file.path))
-            stream.seek(file.offset)
-            content = stream.read(file.size)
-        else:
-            with file.path.open("rb") as tar:
-                tar.seek(file.offset)
-                content = tar.read(file.size)
-    except (*_ARCHIVE_ERRORS, KeyError) as error:
-        raise ArchiveError(f"{file.path}: {file.member}: {error}") from error
+    with reading(file.path):
+        if not file.member:
+            return file.path.read_bytes()
+        try:
+            content = _read_member(file)
+        except (*_ARCHIVE_ERRORS, KeyError) as error:
+            if is_machine_error(error):
+                _open_gzip.cache_clear()  # a stream is not used again after such an error
+                _open_zip.cache_clear()
+            raise ArchiveError(f"{file.path}: {file.member}: {error}") from error
     if len(content) != file.size:
         raise ArchiveError(f"{file.path}: {file.member}: the archive ends before")
     return content
 
 
+def _read_member(file: StoredFile) -> bytes:
+    if file.path.suffix == ".zip":
+        return _unzip(file)
+    if file.path.name.endswith(_GZIPPED):
+        stream = _open_gzip(file.path, _state(file.path))
+        stream.seek(file.offset)
+        return stream.read(file.size)
+    with file.path.open("rb") as tar:
+        tar.seek(file.offset)
+        return tar.read(file.size)
+
+
 @contextmanager
 def as_path(file: StoredFile) -> Iterator[Path]:
     """A path that ffmpeg can open: the file's own, or that of a temporary copy (of an archive
-    member or a file on an object store), which is deleted after the block. Raises OSError as
-    :func:`read_file` does.
+    member or a file on an object store), which is deleted after the block. Raises what
+    :func:`read_file` does, UnreadableError also if there is no room for the copy.
     """
     if not file.member and not is_remote(file.path):
         yield file.path
         return
-    with temporary_folder() as folder:
-        path = folder / "member"
-        if file.member:
-            path.write_bytes(read_file(file))
-        else:
-            download(file.path, path)
+    with ExitStack() as stack:
+        with reading(file.path):
+            path = stack.enter_context(temporary_folder()) / "member"
+            if file.member:
+                path.write_bytes(read_file(file))
+            else:
+                download(file.path, path)
         yield path
 
 

@@ -1,26 +1,32 @@
 """Atomic file writes: write to a temporary name, then rename."""
 
 import errno
+import fcntl
+import hashlib
 import io
 import json
 import os
-import re
+import platform
 import shutil
+import uuid
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
+from tempfile import gettempdir, mkdtemp
 from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from trimodal.core.machine_errors import is_machine_error
 from trimodal.core.records import DataError, reading_text
 from trimodal.core.storage import is_remote, upload
 
 _UMASK = os.umask(0o077)  # asking for it means setting it, which only the start may do
 os.umask(_UMASK)
+_LOCK_FILE = ".lock"  # in a temporary folder, held as long as its process lives
 
 
 @contextmanager
@@ -91,28 +97,42 @@ def remove_leftovers(folder: Path) -> None:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """A temporary folder, deleted after the block; after a killed process it is deleted by the next
-    call of :func:`remove_stale_temporary_folders`.
+    call of :func:`remove_stale_temporary_folders` on this machine.
+
+    A lock on a file in it shows that its process lives, also to other containers, whose process
+    numbers mean nothing here. It gets its name when the lock is held; where the file system has no
+    locks, it gets none that another process would judge.
     """
-    with TemporaryDirectory(prefix=f"trimodal-{os.getpid()}-") as folder:
-        yield Path(folder)
+    created = Path(mkdtemp(prefix=".trimodal-"))
+    folder = created
+    try:
+        with (created / _LOCK_FILE).open("w") as lock:
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                judged = _temporary_prefix() + created.name.rpartition("-")[2]
+                folder = created.rename(created.with_name(judged))
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_stale_temporary_folders() -> None:
-    """Removes the temporary folders of processes that no longer run."""
-    for path in Path(gettempdir()).glob("trimodal-*"):
-        owner = re.fullmatch(r"trimodal-(\d+)-\w+", path.name)
-        if owner and not _is_running(int(owner[1])):
+    """Removes the temporary folders of processes that no longer run, where this can be known:
+    folders of this kernel whose lock nobody holds. Another host's locks may not be seen here, so
+    its folders stay.
+    """
+    for path in Path(gettempdir()).glob(f"{_temporary_prefix()}*"):
+        with suppress(OSError), (path / _LOCK_FILE).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(path, ignore_errors=True)
 
 
-def _is_running(process_id: int) -> bool:
-    try:
-        os.kill(process_id, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it belongs to another user
-        pass
-    return True
+@cache
+def _temporary_prefix() -> str:
+    """``trimodal-<running kernel>-``: containers of one machine share it, two machines do not."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    kernel = boot.read_text() if boot.exists() else f"{platform.node()} {uuid.getnode()}"
+    return f"trimodal-{hashlib.sha256(kernel.encode()).hexdigest()[:12]}-"
 
 
 def remove(path: Path) -> None:
@@ -185,9 +205,9 @@ def read_table(
             )
         table = pq.read_table(source, columns=columns, filters=filters, memory_map=memory_map)
         table.validate(full=True)
-    except FileNotFoundError:
-        raise
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        if is_machine_error(error):
+            raise
         raise DataError(f"{path}: not a complete Parquet file: {error}") from error
     for name in table.column_names:
         if name not in nullable and any(map(_has_nulls, table[name].chunks)):

@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import read_table, write_table
+from trimodal.core.progress import log
 from trimodal.core.records import Clip, ClipStatus, DataError, Split, check_name
 from trimodal.core.storage import storage_path
 
@@ -30,12 +31,14 @@ SCHEMA = pa.schema(
         "bytes": pa.int64(),
         "attempts": pa.int32(),
         "updated_at": pa.timestamp("s", tz="UTC"),
+        "fingerprint": pa.string(),  # of what the stage itself made; empty for other files
     }
 )
 _ROWS_AT_ONCE = 10_000  # held in memory as dictionaries
 # Parquet has no unit of seconds.
 _TIME = SCHEMA.get_field_index("updated_at")
 _STORED = SCHEMA.set(_TIME, pa.field("updated_at", pa.timestamp("ms", tz="UTC")))
+_BEFORE_FINGERPRINTS = _STORED.remove(SCHEMA.get_field_index("fingerprint"))
 _KNOWN = {
     "status": get_args(ClipStatus),
     "source": ("vggsound", "msrvtt"),
@@ -50,6 +53,8 @@ class ClipOutcome:
 
     ``updated_at`` is the modification time of the file or archive (seconds since 1970), so that the
     same files give the same manifest again; None if there is no file or the demo rendered it.
+    ``fingerprint`` (:func:`~trimodal.core.fingerprint.file_fingerprint`) is that of a file that the
+    stage rendered or fetched, so that it notices one that has been damaged since.
     """
 
     clip: Clip
@@ -63,6 +68,7 @@ class ClipOutcome:
     bytes: int = 0
     attempts: int = 1
     updated_at: int | None = None
+    fingerprint: str = ""
 
     @property
     def file(self) -> StoredFile:
@@ -82,10 +88,10 @@ def write_manifest(path: Path, outcomes: list[ClipOutcome]) -> None:
 
 
 def read_manifest(path: Path) -> list[ClipOutcome]:
-    """Reads the manifest in its order. Raises DataError, naming the file, for another table and for
-    invalid values.
+    """Reads the manifest in its order, also one without fingerprints, of an earlier version. Raises
+    DataError, naming the file, for another table and for invalid values.
     """
-    table = read_table(path, _STORED, nullable=["updated_at"])
+    table = _read(path)
     seconds = pc.divide(table["updated_at"].cast(pa.int64()), 1000)
     table = table.set_column(_TIME, "updated_at", seconds)
     for name, known in _KNOWN.items():
@@ -103,3 +109,28 @@ def read_manifest(path: Path) -> list[ClipOutcome]:
         for part in table.to_batches(_ROWS_AT_ONCE)
         for row in part.to_pylist()
     ]
+
+
+def read_earlier_manifest(path: Path) -> list[ClipOutcome]:
+    """The rows that an earlier run left. A manifest that is missing, damaged or of another version
+    has none; the log says so.
+    """
+    if not path.exists():
+        return []
+    try:
+        return read_manifest(path)
+    except DataError as error:
+        log.info(f"download: {error}; it is made anew")
+        return []
+
+
+def _read(path: Path) -> pa.Table:
+    try:
+        return read_table(path, _STORED, nullable=["updated_at"])
+    except DataError as error:
+        try:
+            older = read_table(path, _BEFORE_FINGERPRINTS, nullable=["updated_at"])
+        except DataError:
+            raise error from None
+    empty = pa.array([""] * len(older), pa.string())
+    return older.append_column("fingerprint", empty)

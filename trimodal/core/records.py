@@ -18,13 +18,17 @@ ClipStatus = Literal[
     "bot_check",
     "rate_limited",
     "network",
+    "unreadable",
     "corrupt",
     "no_video",
     "no_audio",
     "too_short",
 ]
-# A retry may succeed; a corrupt file may have been a login page.
-RETRYABLE: frozenset[ClipStatus] = frozenset({"network", "rate_limited", "bot_check", "corrupt"})
+# A retry may succeed: this machine could not read an unreadable file, and a corrupt one may have
+# been a login page or half copied.
+RETRYABLE: frozenset[ClipStatus] = frozenset(
+    {"network", "rate_limited", "bot_check", "unreadable", "corrupt"}
+)
 Split = Literal["train", "val", "test"]
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")

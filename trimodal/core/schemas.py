@@ -51,3 +51,15 @@ VOCABULARY_SCHEMA = pa.schema(
         "vector": pa.list_(pa.float32(), VECTOR_DIM),
     }
 )
+# The demo's: what is true of each test video and its caption, such as `drum=red` and `hear=dog`.
+_FACTS = pa.list_(pa.string())
+TRUTH_SCHEMA = pa.schema(
+    {
+        "video_id": pa.string(),
+        "video_seen": _FACTS,
+        "video_heard": _FACTS,
+        "caption_seen": _FACTS,
+        "caption_heard": _FACTS,
+        "has_audio": pa.bool_(),
+    }
+)

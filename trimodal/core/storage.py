@@ -81,10 +81,17 @@ def files_in(folder: Path) -> list[Path]:
     has none.
     """
     if not is_remote(folder):
-        return [path for path in folder.iterdir() if path.is_file()]
+        return [path for path in folder.iterdir() if _is_file(path)]
     remote = cast(Any, folder)
     if not remote.fs.isdir(remote.path):
         return []
     rows = remote.fs.ls(remote.path, detail=True)
     names = (row["name"].rpartition("/")[2] for row in rows if row["type"] == "file")
     return [folder / name for name in names if name]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its state cannot be read; reading it will tell why
+        return True

@@ -11,9 +11,11 @@ from threading import Lock
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import remove_leftovers
+from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import MachineConfig, YoutubeAccess
-from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
-from trimodal.core.progress import counter
+from trimodal.core.machine_errors import ReadFailures, UnreadableError, reading, retried
+from trimodal.core.manifest import ClipOutcome, read_earlier_manifest, write_manifest
+from trimodal.core.progress import bar, counter, log
 from trimodal.core.records import RETRYABLE, Clip, DataError
 from trimodal.download.probe import inspect
 from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
@@ -30,19 +32,18 @@ def crawl(
 
     ``folder/ledger.parquet`` keeps all outcomes across runs. It is written every 256 clips, and
     outcomes since then are in ``since.jsonl``: a clip that was fetched, or is gone for good, is
-    never requested again, even after a kill; one with a retryable status is.
+    never requested again, even after a kill; one with a retryable status is, and one whose file is
+    not the one that was fetched.
     Raises DataError, with the ledger written, when the circuit breaker opens; clips not requested
     by then have no outcome yet.
     """
     ledger_path = folder / "ledger.parquet"
     folder.mkdir(parents=True, exist_ok=True)
     remove_leftovers(folder)
-    crawl_state: dict[str, ClipOutcome] = {}
-    if ledger_path.exists():
-        crawl_state = {row.clip.clip_id: row for row in read_manifest(ledger_path)}
+    crawl_state = {row.clip.clip_id: row for row in read_earlier_manifest(ledger_path)}
     since_path = folder / "since.jsonl"
     crawl_state |= _read_since(since_path, clips)
-    finished = {c.clip_id: row for c in clips if (row := _finished(c, crawl_state, folder))}
+    finished = _all_finished(clips, crawl_state, folder, machine)
     crawl_state |= finished
     _write_ledger(ledger_path, crawl_state, since_path)
     pending = [clip for clip in clips if clip.clip_id not in finished]
@@ -123,27 +124,70 @@ def _fetch_job(
     return _fetch(config, access, *job, folder)
 
 
+def _all_finished(
+    clips: Sequence[Clip],
+    crawl_state: Mapping[str, ClipOutcome],
+    folder: Path,
+    machine: MachineConfig,
+) -> dict[str, ClipOutcome]:
+    """The outcomes of the clips that need not be requested. Every clip on disk is read, to compare
+    it with the ledger; a damaged one is fetched anew.
+    """
+    finished: dict[str, ClipOutcome] = {}
+    failures, damaged = ReadFailures(), []
+    with ThreadPoolExecutor(machine.workers) as pool:
+        rows = pool.map(partial(_finished, crawl_state, folder), clips)
+        checked = zip(clips, rows, strict=True)
+        for clip, row in bar(checked, task="checking clips", unit="clips", total=len(clips)):
+            failures.record(row.reason if row and row.status == "unreadable" else "")
+            if row:
+                finished[clip.clip_id] = row
+            elif (folder / f"{clip.clip_id}.mp4").exists():
+                damaged.append(clip.clip_id)
+    if damaged:
+        log.info(
+            f"download: {folder}: {len(damaged)} clips are damaged and fetched anew, "
+            f"e.g. {damaged[0]}"
+        )
+    return finished
+
+
 def _finished(
-    clip: Clip, crawl_state: Mapping[str, ClipOutcome], folder: Path
+    crawl_state: Mapping[str, ClipOutcome], folder: Path, clip: Clip
 ) -> ClipOutcome | None:
     """The outcome of a clip that need not be requested; None for another clip."""
     row = crawl_state.get(clip.clip_id)
     path = folder / f"{clip.clip_id}.mp4"
-    if path.exists():
-        stat = path.stat()
-        if row and (row.status, row.bytes, row.updated_at) == (
-            "ok", stat.st_size, int(stat.st_mtime),
-        ):  # fmt: skip
-            return replace(row, clip=clip)
-        return _inspected(clip, path, row.attempts if row else 1)
-    if row and row.status != "ok" and row.status not in RETRYABLE:
-        return replace(row, clip=clip)
-    return None
+    gone_for_good = row is not None and row.status != "ok" and row.status not in RETRYABLE
+    if not path.exists():
+        return replace(row, clip=clip) if row and gone_for_good else None
+    outcome = _inspected(clip, path, row)
+    if outcome.status == "unreadable":
+        return outcome
+    if row and row.fingerprint not in ("", outcome.fingerprint):  # not the file that was fetched
+        return replace(row, clip=clip) if gone_for_good else None
+    return None if outcome.status in ("corrupt", "no_video") else outcome
 
 
-def _inspected(clip: Clip, path: Path, attempts: int) -> ClipOutcome:
-    updated_at = int(path.stat().st_mtime)
-    return inspect(clip, StoredFile.plain(path), updated_at, attempts=attempts)
+def _content(path: Path) -> tuple[str, int]:
+    with reading(path):
+        return file_fingerprint(path), int(path.stat().st_mtime)
+
+
+def _inspected(clip: Clip, path: Path, previous: ClipOutcome | None) -> ClipOutcome:
+    """The outcome of a clip on disk; ``previous`` is reused if it is of the same content."""
+    attempts = previous.attempts if previous else 1
+    try:
+        fingerprint, updated_at = retried(partial(_content, path))
+    except UnreadableError as error:
+        return ClipOutcome(
+            clip=clip, path=path.as_posix(), status="unreadable", reason=str(error),
+            attempts=attempts, fingerprint=previous.fingerprint if previous else "",
+        )  # fmt: skip
+    if previous and previous.status == "ok" and previous.fingerprint == fingerprint:
+        return replace(previous, clip=clip, updated_at=updated_at)
+    outcome = inspect(clip, StoredFile.plain(path), updated_at, attempts=attempts)
+    return replace(outcome, fingerprint=fingerprint)
 
 
 def _fetch(
@@ -159,9 +203,11 @@ def _fetch(
         fetch_clip(config, access, clip, path)
     except FetchError as error:
         return ClipOutcome(
-            clip=clip, path="", status=error.status, reason=str(error), attempts=attempts
-        )
-    return _inspected(clip, path, attempts)
+            clip=clip, path="", status=error.status, reason=str(error), attempts=attempts,
+            fingerprint=previous.fingerprint if previous else "",
+        )  # fmt: skip
+    outcome = _inspected(clip, path, None)
+    return replace(outcome, attempts=attempts)
 
 
 class CircuitBreaker:
@@ -191,7 +237,7 @@ class CircuitBreaker:
                 )
             elif self._failures >= self._stop_after and not self.reason:
                 self.reason = (
-                    f"{self._failures} clips in a row failed with network errors (the last: "
+                    f"{self._failures} clips in a row failed (the last: "
                     f"{outcome.reason}). Clips fetched so far are kept; run dvc repro again when "
                     "the connection is back"
                 )

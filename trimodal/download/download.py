@@ -12,7 +12,7 @@ from trimodal.core.config import SECTION, Share
 from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json
 from trimodal.core.machine import MachineConfig
-from trimodal.core.manifest import ClipOutcome, read_manifest, write_manifest
+from trimodal.core.manifest import ClipOutcome, read_earlier_manifest, write_manifest
 from trimodal.core.progress import log, summary_line
 from trimodal.core.storage import storage_path
 from trimodal.download.crawl import crawl
@@ -63,17 +63,18 @@ def download(
 ) -> None:
     """Fills ``clips_dir`` (``manifest.parquet``, ``stats.json`` and rendered or fetched media, in a
     folder per source) and ``world_dir`` (the demo's annotations; otherwise empty). What an earlier
-    run finished is kept.
+    run finished is kept; what it made and has been damaged since is made anew, and the log says so.
 
     Raises DataError, with the manifest written, if a data set's coverage is too low.
     """
     bad_rows: Counter[str] = Counter()
+    earlier = read_earlier_manifest(clips_dir / "manifest.parquet")
     if config.source == "demo":
-        outcomes = render_world(demo, clips_dir / "demo", world_dir, machine)
+        outcomes = render_world(demo, clips_dir / "demo", world_dir, machine, earlier)
     else:
         shutil.rmtree(world_dir, ignore_errors=True)
         world_dir.mkdir(parents=True)
-        outcomes, bad_rows = _collect(config, youtube, clips_dir, machine)
+        outcomes, bad_rows = _collect(config, youtube, clips_dir, machine, earlier)
     write_manifest(clips_dir / "manifest.parquet", outcomes)
     stats = {name: _stats(rows) for name, rows in _by_source(outcomes).items()}
     write_json(clips_dir / "stats.json", {"clips": stats, "bad_rows": dict(bad_rows)})
@@ -87,10 +88,12 @@ def download(
 
 
 def _collect(
-    config: DownloadConfig, youtube: YoutubeConfig, clips_dir: Path, machine: MachineConfig
+    config: DownloadConfig,
+    youtube: YoutubeConfig,
+    clips_dir: Path,
+    machine: MachineConfig,
+    earlier: Sequence[ClipOutcome],
 ) -> tuple[list[ClipOutcome], Counter[str]]:
-    manifest = clips_dir / "manifest.parquet"
-    earlier = read_manifest(manifest) if manifest.exists() else []
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     videos, bad_msrvtt_rows = read_videos(Path(config.msrvtt_csv))
     bad_rows += bad_msrvtt_rows

@@ -1,8 +1,10 @@
 """Probes a clip's media file and returns its outcome."""
 
 from dataclasses import replace
+from functools import partial
 
 from trimodal.core.archives import ArchiveError, StoredFile, as_path
+from trimodal.core.machine_errors import UnreadableError, retried
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Clip
 from trimodal.core.timing import frame_count
@@ -12,7 +14,9 @@ from trimodal.media.container import MediaError, MediaInfo, probe
 def inspect(
     clip: Clip, file: StoredFile, updated_at: int | None, *, attempts: int = 1
 ) -> ClipOutcome:
-    """The outcome of a clip from its media file, which is probed but not decoded."""
+    """The outcome of a clip from its media file, which is probed but not decoded. An error of this
+    machine makes it ``unreadable``, which the next run tries again.
+    """
     outcome = ClipOutcome(
         clip=clip,
         path=file.path.as_posix(),
@@ -24,7 +28,9 @@ def inspect(
         updated_at=updated_at,
     )
     try:
-        info = _probe(file)
+        info = retried(partial(_probe, file))
+    except UnreadableError as error:
+        return replace(outcome, status="unreadable", reason=str(error))
     except MediaError as error:
         return replace(outcome, status=error.reason, reason=str(error))
     except ArchiveError as error:

@@ -8,6 +8,7 @@ import io
 import random
 import re
 import time
+from http.client import HTTPException
 from http.cookiejar import LoadError
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,9 @@ from yt_dlp.utils import GeoRestrictedError, UnsupportedError
 
 from trimodal.core.config import SECTION
 from trimodal.core.machine import YoutubeAccess
+from trimodal.core.machine_errors import UnreadableError
 from trimodal.core.records import Clip, ClipStatus, DataError
+from trimodal.download.relay import PrivateStream, relayed
 from trimodal.media.container import (
     MediaError,
     RemoteStream,
@@ -51,6 +54,11 @@ _STATUS_PATTERNS: tuple[tuple[ClipStatus, str], ...] = (
     ("network", r"timed out|ends prematurely"),
     ("corrupt", r"invalid data found"),
 )
+# Those that a browser sends to everybody: they may stand on a command line.
+_PLAIN_HEADERS = frozenset({
+    "user-agent", "referer", "origin", "accept", "accept-language", "accept-encoding",
+    "sec-fetch-mode",
+})  # fmt: skip
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
@@ -97,16 +105,17 @@ def _fetch_once(config: YoutubeConfig, access: YoutubeAccess, clip: Clip, path: 
     if length is not None and length <= start:
         raise FetchError("too_short", f"the video has {length:g} s and ends before second {start}")
     try:
-        cut_section(
-            _streams(video),
-            path,
-            start_seconds=start,
-            seconds=CLIP_SECONDS,
-            crf=config.crf,
-            audio_kbps=config.audio_kbps,
-            stall_seconds=access.stall_seconds,
-            timeout_seconds=access.clip_timeout_seconds,
-        )
+        with relayed(_streams(video)) as streams:
+            cut_section(
+                streams,
+                path,
+                start_seconds=start,
+                seconds=CLIP_SECONDS,
+                crf=config.crf,
+                audio_kbps=config.audio_kbps,
+                stall_seconds=access.stall_seconds,
+                timeout_seconds=access.clip_timeout_seconds,
+            )
     except SectionError as error:
         status = _status_of(str(error))
         # Only the video's page can show that it is gone; a stream's URL may have expired.
@@ -117,6 +126,8 @@ def _fetch_once(config: YoutubeConfig, access: YoutubeAccess, clip: Clip, path: 
     except MediaError as error:
         path.unlink()
         raise FetchError("corrupt", f"nothing in what was cut: {error.detail}") from error
+    except UnreadableError as error:
+        raise FetchError("unreadable", str(error)) from error
     expected_seconds = 0.0 if length is None else min(CLIP_SECONDS, length - start)
     if fetched_seconds < expected_seconds - 1:
         path.unlink()
@@ -142,15 +153,19 @@ def _resolve(config: YoutubeConfig, access: YoutubeAccess, page: str) -> dict[st
         with yt_dlp.YoutubeDL(options) as downloader:
             video = downloader.sanitize_info(downloader.extract_info(page, download=False))
             for stream in _chosen_streams(video):
-                if cookie := downloader.cookiejar.get_cookie_header(stream["url"]):
-                    stream["http_headers"] = {**stream.get("http_headers", {}), "Cookie": cookie}
+                secret = {*map(str.lower, stream.get("http_headers") or {})} - _PLAIN_HEADERS
+                if secret or downloader.cookiejar.get_cookie_header(stream["url"]):
+                    stream["downloader"] = downloader
             return dict(video)
-    except yt_dlp.utils.DownloadError as error:
+    except yt_dlp.utils.YoutubeDLError as error:
         if any(isinstance(cause, CookieLoadError | LoadError) for cause in _causes(error)):
             where = f"machine.youtube.cookies_file: {access.cookies_file}"
             raise DataError(f"{where} is not in Netscape's format") from error
         raise FetchError(_status_of_error(error), _one_line(str(error))) from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except (
+        LookupError, TypeError, ValueError, AttributeError, AssertionError, ArithmeticError,
+        RuntimeError, HTTPException,
+    ) as error:  # fmt: skip
         # One page that yt-dlp cannot parse must not end the run; many in a row open the breaker.
         reason = f"yt-dlp failed: {type(error).__name__}: {error}"
         raise FetchError("network", _one_line(reason)) from error
@@ -161,17 +176,25 @@ def _chosen_streams(video: dict[str, Any]) -> list[dict[str, Any]]:
     return video.get("requested_formats") or ([video] if "url" in video else [])
 
 
-def _streams(video: dict[str, Any]) -> list[RemoteStream]:
+def _streams(video: dict[str, Any]) -> list[RemoteStream | PrivateStream]:
     chosen = _chosen_streams(video)
     if not chosen or video.get("is_live"):
         raise FetchError("unavailable", "a playlist or a live stream, not a video")
-    streams = [
-        RemoteStream(url=stream["url"], headers=stream.get("http_headers") or {})
-        for stream in chosen
-    ]
+    streams = [_stream(stream) for stream in chosen]
     if not all(stream.url.startswith(("http://", "https://")) for stream in streams):
         raise FetchError("unavailable", "its streams are not served over HTTP")
     return streams
+
+
+def _stream(stream: dict[str, Any]) -> RemoteStream | PrivateStream:
+    """A file that needs cookies is private. A playlist is requested without: it may name files of
+    any host.
+    """
+    url, headers = stream["url"], stream.get("http_headers") or {}
+    if "downloader" in stream and stream.get("protocol", "http") in ("http", "https"):
+        return PrivateStream(url=url, headers=headers, downloader=stream["downloader"])
+    plain = {name: value for name, value in headers.items() if name.lower() in _PLAIN_HEADERS}
+    return RemoteStream(url=url, headers=plain)
 
 
 def _status_of_error(error: BaseException) -> ClipStatus:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from trimodal.core.files import read_table
+from trimodal.core.schemas import TRUTH_SCHEMA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +24,10 @@ class GroundTruth:
 
 
 def read_ground_truth(path: Path) -> tuple[GroundTruth, ...]:
-    """The rows of the `truth.parquet` that `write_annotations` writes, in file order."""
-    rows = pq.read_table(path).to_pylist()
+    """The rows of the `truth.parquet` that `write_annotations` writes, in file order. Raises
+    DataError, naming the file, if it is damaged.
+    """
+    rows = read_table(path, TRUTH_SCHEMA).to_pylist()
     return tuple(
         GroundTruth(
             video_id=row["video_id"],

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
 
+from trimodal.core.machine_errors import refuse_memory_shortage
 from trimodal.media.container import (
     Deadline,
     DecodingLimits,
@@ -86,7 +87,8 @@ def _frames(path: Path, container: InputContainer, deadline: Deadline) -> Iterat
             raise av.InvalidDataError(0, "the audio ends in the middle of a packet")
         try:
             frames = packet.decode()
-        except av.FFmpegError:  # a damaged packet becomes silence
+        except av.FFmpegError as error:  # a damaged packet becomes silence
+            refuse_memory_shortage(error)
             damaged = True
             continue
         decoded |= bool(frames)

@@ -28,6 +28,7 @@ from av.video.stream import VideoStream
 
 from trimodal.core.errors import UserError
 from trimodal.core.files import atomic_path, temporary_folder
+from trimodal.core.machine_errors import refuse_unreadable
 
 AnyStream = TypeVar("AnyStream", AudioStream, VideoStream)
 _TIMEOUT_SECONDS = 120.0
@@ -147,10 +148,15 @@ def open_media(path: Path) -> InputContainer:
 
 @contextmanager
 def media_errors(path: Path) -> Iterator[None]:
-    """Turns PyAV's errors into a MediaError for this file."""
+    """Turns PyAV's errors into a MediaError for this file, or into an UnreadableError if this
+    machine could not read it.
+    """
     try:
         yield
-    except (av.FFmpegError, OSError) as error:
+    except (av.FFmpegError, OSError, MemoryError, MediaError) as error:
+        refuse_unreadable(path, error)
+        if isinstance(error, MediaError):
+            raise
         raise MediaError(path, "corrupt", str(error)) from error
 
 
@@ -228,10 +234,13 @@ def encode_video(
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteStream:
-    """Where a stream is served over HTTP, and the headers to request it with."""
+    """Where a stream is served over HTTP, and the headers to request it with. Every user of this
+    machine can read both. A ``local`` one is requested without the environment's proxy.
+    """
 
     url: str
     headers: Mapping[str, str]
+    local: bool = False
 
 
 class SectionError(Exception):
@@ -262,6 +271,7 @@ def cut_section(
             stream.url, ss=start_seconds, t=seconds, threads=1,
             rw_timeout=round(stall_seconds * 1e6), protocol_whitelist="http,https,tcp,tls,crypto",
             headers="".join(f"{name}: {value}\r\n" for name, value in stream.headers.items()),
+            **({"http_proxy": ""} if stream.local else {}),
         )
         for stream in streams
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from av.container import InputContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
+from trimodal.core.machine_errors import refuse_memory_shortage
 from trimodal.core.timing import frame_centre_seconds, frame_count
 from trimodal.media.container import (
     Deadline,
@@ -148,7 +149,8 @@ def _skipping_decode(
                 context.skip_frame = "NONREF" if skipping else "DEFAULT"
             try:
                 frames = packet.decode()
-            except av.FFmpegError:
+            except av.FFmpegError as error:
+                refuse_memory_shortage(error)
                 return
             for frame in frames:
                 # One field of an interlaced picture may be a reference and the other not.
@@ -192,8 +194,8 @@ def _all_pictures(container: InputContainer, stream: VideoStream) -> Iterator[av
     for packet in container.demux(stream):
         try:
             yield from packet.decode()
-        except av.FFmpegError:  # a damaged picture; the previous one stays on screen
-            continue
+        except av.FFmpegError as error:  # a damaged picture; the previous one stays on screen
+            refuse_memory_shortage(error)
 
 
 def _decoding_stream(path: Path, container: InputContainer, limits: DecodingLimits) -> VideoStream:

@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 
 _EXIT_TIMEOUT_SECONDS = 5.0
 _PIPE_CLOSED = (BrokenPipeError, ConnectionResetError)  # the other process is gone
+HUNG = "hung"
 _HUNG_EXIT_CODE = 1  # that of faulthandler, see watchdog.py
 # Signals that a program causes itself; all others come from outside.
 _CRASH_SIGNALS = frozenset(
@@ -40,7 +41,7 @@ class WorkerError(UserError, RuntimeError):
         if exit_code is None:
             self.how = "died"
         elif exit_code == _HUNG_EXIT_CODE:
-            self.how = "hung"
+            self.how = HUNG
         elif exit_code < 0:
             self.how = f"died of signal {-exit_code} ({signal.strsignal(-exit_code)})"
         else:

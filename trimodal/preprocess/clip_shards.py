@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from pydantic.dataclasses import dataclass as section_dataclass
 from trimodal.core.archives import ArchiveError, as_path
 from trimodal.core.config import SECTION, JpegQuality, Share
 from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.machine_errors import ReadFailures, UnreadableError, retried
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Clip, Split
 from trimodal.core.shard_writer import Sample, write_shard
@@ -32,6 +34,7 @@ from trimodal.media.mel import MelConfig, StoredMel, empty_mel
 from trimodal.media.shard_format import describe_clip
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
+from trimodal.parallel.pool import HUNG
 from trimodal.parallel.watchdog import ending_if_hung
 
 _HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
@@ -156,17 +159,23 @@ def extract_shard(
     config: ExtractConfig, mel: MelConfig, timeout_seconds: float, job: ClipShard
 ) -> ShardResult:
     """Writes one shard: a pure function of its arguments and the clips' bytes. A clip that hangs
-    the decoder ends the process.
+    the decoder ends the process. Raises TooManyUnreadableError if this machine cannot read many
+    clips in a row.
     """
     samples: list[ClipSample] = []
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
+    failures = ReadFailures()
     for outcome in job.clips:
+        problem = ""
+        decode = partial(clip_sample, outcome, job, config, mel, timeout_seconds)
         try:
-            samples.append(clip_sample(outcome, job, config, mel, timeout_seconds))
-        except (MediaError, LimitError) as error:
+            samples.append(retried(decode))
+        except (MediaError, LimitError, UnreadableError) as error:
             left_out[error.reason] += 1
             examples.setdefault(error.reason, f"{outcome.clip.clip_id}: {error.detail}")
+            problem = str(error) if isinstance(error, UnreadableError) else ""
+        failures.record(problem)
     extents = write_shard(job.path, (sample.sample() for sample in samples))
     fingerprint = file_fingerprint(job.path)
     rows = [sample.index_row(job, fingerprint, extents[sample.clip.clip_id]) for sample in samples]
@@ -188,11 +197,15 @@ def clip_sample(
     """Decodes a clip: its frames as JPEGs, its log-mel, and its metadata.
 
     Raises MediaError for a clip that cannot be decoded or is known to crash the decoder, and for a
-    training clip without audio; LimitError for one that exceeds a limit.
+    training clip without audio; LimitError for one that exceeds a limit; UnreadableError for one
+    that this machine cannot read.
     """
     source = Path(outcome.path)
     if crash := job.crashing.get(outcome.clip.clip_id):
-        raise MediaError(source, "corrupt", f"the process that decoded it {crash}")
+        detail = f"the process that decoded it {crash}"
+        if crash == HUNG:  # the machine, too, may make it hang
+            raise LimitError(source, "too_slow", detail)
+        raise MediaError(source, "corrupt", detail)
     if job.split != "test" and not outcome.has_audio:
         raise MediaError(source, "no_audio", "a training pair needs audio")
     limits = config.limits(timeout_seconds)

@@ -17,6 +17,7 @@ from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json, write_table
 from trimodal.core.fingerprint import code_fingerprint
 from trimodal.core.machine import MachineConfig
+from trimodal.core.machine_errors import UNREADABLE, UnreadableError
 from trimodal.core.manifest import ClipOutcome, read_manifest
 from trimodal.core.progress import bar, log, summary_line
 from trimodal.core.records import DataError, Split
@@ -42,8 +43,10 @@ def extract(
     shards finished by an earlier run are reused (:mod:`trimodal.parallel.journal`).
 
     Left out and counted: clips that cannot be decoded or crash the decoder, and training clips
-    without audio. Raises DataError if a split is empty (before anything is extracted where the
-    manifest shows it) or too few clips are usable, and WorkerError if a worker is killed.
+    without audio. Clips that this machine could not read are left out of this run only; many in a
+    row raise TooManyUnreadableError. Raises DataError if a split is empty (before anything is
+    extracted where the manifest shows it) or too few clips are usable, and WorkerError if a worker
+    is killed.
     """
     outcomes = read_manifest(manifest_path)
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
@@ -108,7 +111,7 @@ def _shards(
     timeout = machine.clip_timeout_seconds
     return make_shards(
         partial(extract_shard, config, mel, timeout), jobs, out_dir,
-        settings=settings, machine=machine, retryable={"too_slow"},
+        settings=settings, machine=machine, retryable={"too_slow", *UNREADABLE},
         on_crash=partial(_without_crashing_clips, config, mel, timeout),
         preflight=missing_media_tools,
     )  # fmt: skip
@@ -143,7 +146,7 @@ def _decode_alone(
     config: ExtractConfig, mel: MelConfig, timeout_seconds: float, single: ClipShard
 ) -> str:
     """Decodes a shard's only clip; the result is always empty, a crash ends the process."""
-    with suppress(MediaError, LimitError):
+    with suppress(MediaError, LimitError, UnreadableError):
         clip_sample(single.clips[0], single, config, mel, timeout_seconds)
     return ""
 

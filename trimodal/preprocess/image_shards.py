@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,22 @@ from PIL import Image
 
 from trimodal.core.archives import StoredFile, read_file
 from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.machine_errors import (
+    ReadFailures,
+    UnreadableError,
+    reading,
+    refuse_memory_shortage,
+    retried,
+)
 from trimodal.core.records import CaptionedImage, Split
 from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state
 from trimodal.media.image import BOMBS, image_fingerprint, square
 from trimodal.media.shard_format import describe_image
+
+# Why an image is left out of this run, and tried again by the next one.
+REASONS = {"unreadable": "image file unreadable", "missing": "image file gone"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +63,9 @@ class ImageShard:
 
 
 def write_image_shard(image_format: ImageFormat, job: ImageShard) -> ShardResult:
-    """Writes one shard: a pure function of its arguments and the image files' bytes."""
+    """Writes one shard: a pure function of its arguments and the image files' bytes. Raises
+    TooManyUnreadableError if this machine cannot read many of them in a row.
+    """
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
     fingerprints: dict[str, int] = {}
@@ -100,19 +113,34 @@ def _samples(
         left_out[reason] += 1
         examples.setdefault(reason, f"{image_id}: {detail}")
 
+    failures = ReadFailures()
     for image, file in job.images:
         image_id = image.image_id
         if file is None:
             leave_out("image file missing", "not among the image files")
             continue
         try:
-            small = square(read_file(file), image_format.px)
-            jpeg = _jpeg(small, image_format.jpeg_quality)
-        except FileNotFoundError as error:
-            leave_out("image file missing", str(error))
+            small, jpeg = retried(partial(_stored, file, image_format))
+        except UnreadableError as error:
+            leave_out(REASONS[error.reason], str(error))
+            failures.record(str(error))
+            continue
         except (OSError, ValueError, SyntaxError, *BOMBS) as error:
             leave_out("image file broken", f"{file.name}: {error}")
         else:
             fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))
             description = json.dumps(describe_image(image), sort_keys=True).encode()
             yield Sample(key=image_id, members={"jpg": jpeg, "json": description})
+        failures.record("")
+
+
+def _stored(file: StoredFile, image_format: ImageFormat) -> tuple[Image.Image, bytes]:
+    """A file's image as it is stored, and its JPEG."""
+    with reading(file.path):
+        content = read_file(file)
+        try:
+            small = square(content, image_format.px)
+        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+            refuse_memory_shortage(error)
+            raise
+        return small, _jpeg(small, image_format.jpeg_quality)

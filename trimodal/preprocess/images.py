@@ -17,7 +17,12 @@ from trimodal.core.records import Split
 from trimodal.core.schemas import IMAGE_SCHEMA
 from trimodal.core.shards import ShardResult
 from trimodal.parallel.journal import make_shards
-from trimodal.preprocess.image_shards import ImageFormat, ImageShard, write_image_shard
+from trimodal.preprocess.image_shards import (
+    REASONS,
+    ImageFormat,
+    ImageShard,
+    write_image_shard,
+)
 from trimodal.sources.image_files import ImageFile
 
 
@@ -44,7 +49,10 @@ def write_images(
     }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
         make = partial(write_image_shard, image_format)
-        done = make_shards(make, jobs, images_dir, settings=settings, machine=machine)
+        done = make_shards(
+            make, jobs, images_dir, settings=settings, machine=machine,
+            retryable=tuple(REASONS.values()),
+        )  # fmt: skip
         for job, shard in zip(jobs, done, strict=True):
             rows += shard.rows
             left_out += shard.left_out

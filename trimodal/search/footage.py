@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trimodal.core.machine_errors import UnreadableError
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import (
     DecodingLimits,
@@ -84,7 +85,7 @@ def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: Vid
                     file.write(frame.tobytes())
                     moments += 1
             mel, problem = _mel(video.path, mel_config, limits)
-    except (MediaError, LimitError) as error:
+    except (MediaError, LimitError, UnreadableError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
     return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
 

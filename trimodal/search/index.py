@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from trimodal.core.files import temporary_folder
+from trimodal.core.machine_errors import UNREADABLE
 from trimodal.core.progress import bar
 from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.container import DecodingLimits
@@ -84,6 +85,7 @@ def index_folder(
             path for path, now in present.items()
             if path in indexed
             and (now.bytes, now.modified_ns) == (indexed[path].bytes, indexed[path].modified_ns)
+            and not indexed[path].problem.startswith(UNREADABLE)
         }  # fmt: skip
         store.drop(video.file for path, video in indexed.items() if path not in unchanged)
         to_index = [now for path, now in sorted(present.items()) if path not in unchanged]

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from trimodal.core.files import atomic_path
+from trimodal.core.schemas import TRUTH_SCHEMA
 from trimodal.download.demo.captions import (
     NOUNS,
     VERBS,
@@ -29,17 +30,6 @@ from trimodal.download.demo.world import DemoConfig, World
 JPEG_QUALITY = 90
 VECTOR_DIMENSIONS = 300
 _STREAMS = ("coco_train", "coco_val", "flickr", "test", "seconds")
-_STRINGS = pa.list_(pa.string())
-TRUTH_SCHEMA = pa.schema(
-    [
-        ("video_id", pa.string()),
-        ("video_seen", _STRINGS),
-        ("video_heard", _STRINGS),
-        ("caption_seen", _STRINGS),
-        ("caption_heard", _STRINGS),
-        ("has_audio", pa.bool_()),
-    ]
-)
 
 
 def write_annotations(world: World, directory: Path, cfg: DemoConfig) -> None:
