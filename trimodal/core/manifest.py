@@ -10,7 +10,6 @@ import pyarrow.compute as pc
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import read_table, write_table
-from trimodal.core.progress import log
 from trimodal.core.records import Clip, ClipStatus, DataError, Split, check_name
 from trimodal.core.storage import storage_path
 
@@ -109,19 +108,6 @@ def read_manifest(path: Path) -> list[ClipOutcome]:
         for part in table.to_batches(_ROWS_AT_ONCE)
         for row in part.to_pylist()
     ]
-
-
-def read_earlier_manifest(path: Path) -> list[ClipOutcome]:
-    """The rows that an earlier run left. A manifest that is missing, damaged or of another version
-    has none; the log says so.
-    """
-    if not path.exists():
-        return []
-    try:
-        return read_manifest(path)
-    except DataError as error:
-        log.info(f"download: {error}; it is made anew")
-        return []
 
 
 def _read(path: Path) -> pa.Table:

@@ -14,9 +14,10 @@ from trimodal.core.files import remove_leftovers
 from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import MachineConfig, YoutubeAccess
 from trimodal.core.machine_errors import ReadFailures, UnreadableError, reading, retried
-from trimodal.core.manifest import ClipOutcome, read_earlier_manifest, write_manifest
+from trimodal.core.manifest import ClipOutcome, write_manifest
 from trimodal.core.progress import bar, counter, log
 from trimodal.core.records import RETRYABLE, Clip, DataError
+from trimodal.download.earlier import read_earlier_manifest
 from trimodal.download.probe import inspect
 from trimodal.download.youtube import FetchError, YoutubeConfig, fetch_clip
 from trimodal.media.container import missing_media_tools

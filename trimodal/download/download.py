@@ -12,12 +12,13 @@ from trimodal.core.config import SECTION, Share
 from trimodal.core.coverage import check_coverage
 from trimodal.core.files import write_json
 from trimodal.core.machine import MachineConfig
-from trimodal.core.manifest import ClipOutcome, read_earlier_manifest, write_manifest
+from trimodal.core.manifest import ClipOutcome, write_manifest
 from trimodal.core.progress import log, summary_line
 from trimodal.core.storage import storage_path
 from trimodal.download.crawl import crawl
 from trimodal.download.demo.world import DemoConfig
 from trimodal.download.demo_clips import render_world
+from trimodal.download.earlier import read_earlier_manifest
 from trimodal.download.local import find_local_clips
 from trimodal.download.youtube import YoutubeConfig
 from trimodal.sources.msrvtt import read_videos

@@ -15,13 +15,13 @@ from multiprocessing.context import ForkServerContext
 from typing import Generic, Self, TypeVar
 
 from trimodal.core.errors import UserError
+from trimodal.parallel.watchdog import HUNG
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 _EXIT_TIMEOUT_SECONDS = 5.0
 _PIPE_CLOSED = (BrokenPipeError, ConnectionResetError)  # the other process is gone
-HUNG = "hung"
 _HUNG_EXIT_CODE = 1  # that of faulthandler, see watchdog.py
 # Signals that a program causes itself; all others come from outside.
 _CRASH_SIGNALS = frozenset(

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+HUNG = "hung"  # how a process that hung has ended
+
 
 @contextmanager
 def ending_if_hung(seconds: float) -> Iterator[None]:

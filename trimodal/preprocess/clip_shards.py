@@ -34,8 +34,7 @@ from trimodal.media.mel import MelConfig, StoredMel, empty_mel
 from trimodal.media.shard_format import describe_clip
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
-from trimodal.parallel.pool import HUNG
-from trimodal.parallel.watchdog import ending_if_hung
+from trimodal.parallel.watchdog import HUNG, ending_if_hung
 
 _HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
 
