@@ -6,7 +6,8 @@ from trimodal.core.archives import ArchiveError, StoredFile, as_path
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Clip
 from trimodal.core.timing import frame_count
-from trimodal.media.container import MediaError, MediaInfo, probe
+from trimodal.media.container import MediaError
+from trimodal.media.tracks import MediaInfo, probe
 
 
 def inspect(

@@ -13,14 +13,11 @@ from trimodal.media.container import (
     DecodingLimits,
     LimitError,
     MediaError,
-    media_errors,
-    open_media,
-    probe,
 )
-from trimodal.media.container import video_stream as first_video_stream
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.video import decode_frames
+from trimodal.media.tracks import probe
+from trimodal.media.video import decode_frames, display_aspect
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
 
@@ -77,7 +74,7 @@ def _unusable(video: VideoFile, problem: str) -> Footage:
 def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: VideoFile) -> Footage:
     try:
         with ending_if_hung(2 * limits.timeout_seconds + _HANG_SECONDS):
-            aspect = _aspect(video.path)
+            aspect = display_aspect(video.path, limits)
             moments = 0
             with video.frames.open("wb") as file:
                 for frame in decode_frames(video.path, side, side, limits):
@@ -87,15 +84,6 @@ def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: Vid
     except (MediaError, LimitError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
     return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
-
-
-def _aspect(path: Path) -> float:
-    with media_errors(path), open_media(path) as container:
-        stream = first_video_stream(path, container)
-        pixel_aspect = stream.sample_aspect_ratio or 1
-        return float(
-            stream.codec_context.width * pixel_aspect / max(1, stream.codec_context.height)
-        )
 
 
 def _mel(
