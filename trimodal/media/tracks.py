@@ -40,8 +40,9 @@ _JOINABLE = ("mpegts", "mpeg")
 _UNSTATED_PRIMING = ("mpegts", "mpeg", "flv")
 _LONGEST_PRIMING_SECONDS = 0.1
 _JUMP_BACK_SECONDS, _JUMP_AHEAD_SECONDS = 0.1, 10.0  # ffmpeg's, for joined parts
-# Containers whose header states the length; others estimate it, or a writer to a pipe made it up.
-_STATES_LENGTH = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+# The one container whose length is that of its tables of packets. Elsewhere it is an estimate, a tag
+# that a copy of a part has kept, or what a writer to a pipe made up.
+_STATES_LENGTH = "mov,mp4,m4a,3gp,3g2,mj2"
 _STILL_SECONDS = 1.0
 MOST_DAMAGED = 0.5  # share of a track's packets or pictures beyond which it is corrupt
 _MEASURING = DecodingLimits(clip_seconds=1e9, frame_pixels=1, timeout_seconds=60.0)
@@ -266,7 +267,7 @@ def probe(path: Path) -> MediaInfo:
             video = video_stream(path, container)
             audio = _preferred(container.streams.audio)
             has_audio = bool(container.streams.audio)
-            length = container.duration if container.format.name in _STATES_LENGTH else None
+            length = container.duration if container.format.name == _STATES_LENGTH else None
             for stream in container.streams:
                 cover = stream.type == "video" and stream.disposition & _COVER
                 if not cover and stream.index not in (video.index, audio.index if audio else None):

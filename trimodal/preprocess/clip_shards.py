@@ -29,6 +29,7 @@ from trimodal.media.container import DecodingLimits, LimitError, MediaError
 from trimodal.media.image import image_fingerprint
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.tracks import gaps
 from trimodal.media.video import decode_frames
 from trimodal.parallel.watchdog import ending_if_hung
 
@@ -203,6 +204,7 @@ def clip_sample(
             for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
                 frames.append(simplejpeg.encode_jpeg(frame, config.jpeg_quality, "RGB", "420"))
                 fingerprints.append(image_fingerprint(frames[-1], frame))
+            lost = gaps(path)
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
     return ClipSample(
@@ -217,7 +219,8 @@ def clip_sample(
             "label": outcome.clip.label,
             "missing_audio": audio is None,
             "front_end": mel.front_end_fingerprint(),
-        },
+        }
+        | ({"gaps": lost} if lost else {}),
     )
 
 

@@ -81,6 +81,7 @@ def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: Vid
                     file.write(frame.tobytes())
                     moments += 1
             mel, problem = _mel(video.path, mel_config, limits)
+            problem = "; ".join(filter(None, [gaps(video.path), problem]))
     except (MediaError, LimitError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
     return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
