@@ -40,8 +40,8 @@ _JOINABLE = ("mpegts", "mpeg")
 _UNSTATED_PRIMING = ("mpegts", "mpeg", "flv")
 _LONGEST_PRIMING_SECONDS = 0.1
 _JUMP_BACK_SECONDS, _JUMP_AHEAD_SECONDS = 0.1, 10.0  # ffmpeg's, for joined parts
-# The one container whose length is that of its tables of packets. Elsewhere it is an estimate, a tag
-# that a copy of a part has kept, or what a writer to a pipe made up.
+# The one container whose length is that of its tables of packets. Elsewhere it is an estimate, a
+# header that a copy of a part has kept, or what a writer to a pipe made up.
 _STATES_LENGTH = "mov,mp4,m4a,3gp,3g2,mj2"
 _STILL_SECONDS = 1.0
 MOST_DAMAGED = 0.5  # share of a track's packets or pictures beyond which it is corrupt

@@ -19,6 +19,7 @@ from trimodal.core.progress import bar, log, summary_line
 from trimodal.core.records import CaptionedImage, DataError
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.core.text import Vocabulary, build_vocabulary, write_vocabulary
+from trimodal.media.image import ExifOrientation
 from trimodal.preprocess.caption_table import CaptionColumns, caption_columns, write_captions
 from trimodal.preprocess.image_shards import ImageFormat
 from trimodal.preprocess.images import write_images
@@ -39,7 +40,8 @@ class CaptionsConfig:
     name must be usable. The vocabulary has the captions' words and the first ``frequent_words``
     rows of the vector file. Words without a vector that occur at least ``learned_words`` times in
     the captions get a zero vector, to be learned (``model.word_vectors: trained``); 0 disables
-    this. Images are stored as ``image_px`` x ``image_px``.
+    this. Images are stored as ``image_px`` x ``image_px``, turned upright unless
+    ``exif_orientation`` is ignored.
     """
 
     coco: str
@@ -51,6 +53,7 @@ class CaptionsConfig:
     learned_words: NonNegativeInt
     image_px: Annotated[int, Field(ge=2)]
     jpeg_quality: JpegQuality
+    exif_orientation: ExifOrientation
     images_per_shard: PositiveInt
     min_coverage: Share
 
@@ -122,6 +125,7 @@ def _store_images(
         px=config.image_px,
         jpeg_quality=config.jpeg_quality,
         images_per_shard=config.images_per_shard,
+        exif_orientation=config.exif_orientation,
     )
     done = write_images(files, images_dir, image_format, machine)
     check_coverage(

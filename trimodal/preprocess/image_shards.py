@@ -18,16 +18,19 @@ from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.records import Split
 from trimodal.core.shards import Sample, ShardResult, write_shard
 from trimodal.core.storage import file_state
-from trimodal.media.image import BOMBS, image_fingerprint, square
+from trimodal.media.image import ExifOrientation, ImageError, image_fingerprint, square
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """How images are stored: as JPEGs of ``px`` x ``px``, ``images_per_shard`` in a shard."""
+    """How images are stored: as JPEGs of ``px`` x ``px``, ``images_per_shard`` in a shard, upright
+    unless ``exif_orientation`` is ignored.
+    """
 
     px: int
     jpeg_quality: int
     images_per_shard: int
+    exif_orientation: ExifOrientation = "apply"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,11 +102,11 @@ def _samples(
             leave_out("image file missing", "not among the image files")
             continue
         try:
-            small = square(read_file(file), image_format.px)
+            small = square(read_file(file), image_format.px, image_format.exif_orientation)
             jpeg = _jpeg(small, image_format.jpeg_quality)
         except FileNotFoundError as error:
             leave_out("image file missing", str(error))
-        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+        except (OSError, ImageError) as error:
             leave_out("image file broken", f"{file.name}: {error}")
         else:
             fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))

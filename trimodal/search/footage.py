@@ -16,7 +16,7 @@ from trimodal.media.container import (
 )
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.tracks import probe
+from trimodal.media.tracks import gaps, probe
 from trimodal.media.video import decode_frames, display_aspect
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
