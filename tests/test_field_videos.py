@@ -12,12 +12,19 @@ import av
 import numpy as np
 import pytest
 from clock_fixtures import AAC, CASES, H264, clock, corners, four_colours, numbers, tone_input
+from configs import front_end_for_tests
 from media_fixtures import LIMITS, RATE_HZ, ffmpeg, frames_of, pitch_hz, samples_of
 from PIL import Image
+from training_fixtures import extract_config
 
+from trimodal.core.archives import StoredFile
+from trimodal.core.records import Clip
+from trimodal.download.probe import inspect
 from trimodal.media.container import MediaError
 from trimodal.media.tracks import gaps, probe
 from trimodal.media.video import display_aspect
+from trimodal.preprocess.clip_shards import ClipShard, extract_shard
+from trimodal.search.footage import Footage, VideoFile, decode_videos
 
 STORED = "rgbw"
 
@@ -197,8 +204,8 @@ def test_the_length_is_that_of_the_packets_where_the_header_lacks_it(
     piped = clock(tmp_path / "seekable", *audio, "-f", muxer, video=video)
     path.write_bytes(ffmpeg("-i", piped, "-c", "copy", "-f", muxer, *audio[2:], "pipe:1"))
     assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.3)
-    assert len(numbers(path)) == 4
-    assert numbers(path) == pytest.approx([5, 15, 25, 35], abs=2)
+    # These muxers move a picture by up to one.
+    assert numbers(path) == pytest.approx([5, 15, 25, 35], abs=name in ("mpeg", "avi", "fragmented"))
     assert seconds_of_sound(path) == pytest.approx(4.0, abs=0.15)
 
 
@@ -227,7 +234,7 @@ def test_measuring_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = iter(range(0, 9999, 30))
     clock_of_steps = SimpleNamespace(monotonic=lambda: next(ticks))
     monkeypatch.setattr("trimodal.media.container.time", clock_of_steps)
-    with pytest.raises(MediaError, match=r"its length is not stated; .* took over 60 s"):
+    with pytest.raises(MediaError, match=r"its length is not stated; .* took over 120 s"):
         probe(path)
 
 
@@ -320,14 +327,16 @@ def test_lost_packet_cases(name: str) -> None:
     assert third in (range(20, 26) if name == "lost_one" else [25])  # 20 is the last intact one
     assert seconds_of_sound(path) == pytest.approx(4.0, abs=0.05)
     assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.05)
-    assert f"packets of its {'pictures' if name == 'lost_one' else 'sound'} may be" in gaps(path)
+    assert f"packets of its {'pictures' if name == 'lost_one' else 'sound'} may be" in gaps(
+        path, LIMITS
+    )
 
 
 def test_an_intact_transport_stream_has_no_gaps(transport: bytes, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(transport)
     assert numbers(path) == [5, 15, 25, 35]
-    assert gaps(path) == ""
+    assert gaps(path, LIMITS) == ""
 
 
 @pytest.mark.parametrize("index", [1, 30, 60, 90])
@@ -351,7 +360,7 @@ def test_lost_sound_keeps_the_rest_in_place(transport: bytes, tmp_path: Path) ->
     samples = samples_of(path)
     assert len(samples) / RATE_HZ == pytest.approx(4.0, abs=0.05)
     assert pitch_hz(samples[-RATE_HZ:]) == pytest.approx(440, abs=3)
-    assert "packets of its sound" in gaps(path)
+    assert "packets of its sound" in gaps(path, LIMITS)
 
 
 def test_too_little_left_is_corrupt(transport: bytes, tmp_path: Path) -> None:
@@ -486,3 +495,51 @@ def test_another_video_track_does_not_make_a_clip_longer(tmp_path: Path) -> None
         clock(path, *AAC, "-map", "0:v", "-map", "1:a", "-map", "2:v",
               inputs=(*tone_input(), *long))  # fmt: skip
         assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.03)
+
+
+@pytest.mark.parametrize("muxer", ["webm", "matroska", "mpegts"])
+def test_download_and_extract_agree(muxer: str, tmp_path: Path) -> None:
+    """Of a recording written to a pipe: usable, four frames and four seconds of sound."""
+    path = tmp_path / "clip.mp4"
+    _, video, audio = WRITTEN_TO_A_PIPE[muxer]
+    piped = clock(tmp_path / "seekable", *audio, "-f", muxer, video=video)
+    path.write_bytes(ffmpeg("-i", piped, "-c", "copy", "-f", muxer, "pipe:1"))
+    clip = Clip(clip_id="x", source="vggsound", split="train", label="", youtube_id="abcdefghijk")
+    outcome = inspect(clip, StoredFile(path=path, size=path.stat().st_size), None)
+    assert (outcome.status, outcome.has_audio) == ("ok", True)
+    assert outcome.duration_s == pytest.approx(4.0, abs=0.05)
+    job = ClipShard(path=tmp_path / "train-000000.tar", split="train", clips=(outcome,))
+    done = extract_shard(extract_config(), front_end_for_tests().mel, 60.0, job)
+    assert not done.left_out
+    assert len(done.rows[0]["frame_offsets"]) == 4
+    assert done.rows[0]["sound_s"] == pytest.approx(4.0, abs=0.05)
+
+
+def footage_of(path: Path) -> Footage:
+    video = VideoFile(path=path, frames=path.with_suffix(".rgb"))
+    (footage,) = decode_videos(iter([video]), 32, front_end_for_tests().mel, LIMITS, 1)
+    return footage
+
+
+def test_the_index_tells_gaps_and_keeps_the_video(transport: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "clip.ts"
+    path.write_bytes(without(transport, packet_offsets(transport, SOUND)[20:24]))
+    footage = footage_of(path)
+    assert footage.moments == 4
+    assert footage.mel is not None
+    assert "packets of its sound may be incomplete" in footage.problem
+
+
+def test_the_index_shows_a_turned_video_upright(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    ffmpeg("-display_rotation", 90, "-i", four_colours(tmp_path / "plain.mp4"), "-c", "copy", path)
+    footage = footage_of(path)
+    assert footage.aspect == pytest.approx(0.5)
+    assert [corners(frame) for frame in footage.frames()] == ["gwrb"]
+    assert footage.problem == ""
+
+
+def test_pictures_too_short_for_a_frame_are_named(tmp_path: Path) -> None:
+    path = four_colours(tmp_path / "clip.mp4", pictures=4)
+    with pytest.raises(MediaError, match=r"corrupt: 0\.40 s of pictures hold no frame"):
+        frames_of(path, 8, 8)

@@ -69,7 +69,6 @@ def square(
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
                 image.draft("RGB", (image_px, image_px))
-                image.load()
                 small = _small(image, image_px)
                 turn = _turn(image) if exif_orientation == "apply" else None
                 return small if turn is None else small.transpose(turn)

@@ -35,9 +35,8 @@ _IMPAIRED = Disposition.hearing_impaired | Disposition.visual_impaired
 # what arrived. Elsewhere an incomplete packet means that the file has been cut off.
 _LOSSY = "mpegts"
 _JOINABLE = ("mpegts", "mpeg")
-# Containers that cannot state the silence with which an audio codec begins, so that the sound seems
-# to start before the pictures.
-_UNSTATED_PRIMING = ("mpegts", "mpeg", "flv")
+# The silence with which an audio codec begins. Where a container does not state it, the sound seems
+# to start that much before the pictures.
 _LONGEST_PRIMING_SECONDS = 0.1
 _JUMP_BACK_SECONDS, _JUMP_AHEAD_SECONDS = 0.1, 10.0  # ffmpeg's, for joined parts
 # The one container whose length is that of its tables of packets. Elsewhere it is an estimate, a
@@ -45,7 +44,7 @@ _JUMP_BACK_SECONDS, _JUMP_AHEAD_SECONDS = 0.1, 10.0  # ffmpeg's, for joined part
 _STATES_LENGTH = "mov,mp4,m4a,3gp,3g2,mj2"
 _STILL_SECONDS = 1.0
 MOST_DAMAGED = 0.5  # share of a track's packets or pictures beyond which it is corrupt
-_MEASURING = DecodingLimits(clip_seconds=1e9, frame_pixels=1, timeout_seconds=60.0)
+_MEASURING = DecodingLimits(clip_seconds=1e9, frame_pixels=1, timeout_seconds=120.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,11 +161,14 @@ def _on_one_clock(packets: Iterator[Packet]) -> Iterator[Packet]:
     for packet in packets:
         index = packet.stream_index
         stamp = packet.dts if packet.dts is not None else packet.pts
-        if stamp is not None and packet.time_base is not None:
+        timed = packet.stream.type in ("video", "audio")
+        if timed and stamp is not None and packet.time_base is not None:
             tick = float(packet.time_base)
             end = ends.get(index, stamp * tick)
-            late = stamp * tick + shifts[part[index]] - end
-            if not -_JUMP_BACK_SECONDS <= late <= _JUMP_AHEAD_SECONDS:
+            now = stamp * tick + shifts[part[index]]
+            # A gap in one stream, which the others have filled, is no joint.
+            ahead = now - max(ends.values(), default=now)
+            if now < end - _JUMP_BACK_SECONDS or ahead > _JUMP_AHEAD_SECONDS:
                 part[index] += 1
                 if part[index] == len(shifts):
                     shifts.append(end - stamp * tick)
@@ -180,14 +182,15 @@ def _on_one_clock(packets: Iterator[Packet]) -> Iterator[Packet]:
 
 
 def start_seconds(container: InputContainer) -> float:
-    """Second 0 of the clip on the container's clock."""
+    """Second 0 of the clip on the container's clock: where the first track starts, or the pictures
+    if the sound seems to start just before them.
+    """
     start = (container.start_time or 0) / 1e6
-    if container.format.name in _UNSTATED_PRIMING:
-        for stream in container.streams.video[:1]:
-            if stream.start_time is not None and stream.time_base is not None:
-                first = float(stream.start_time * stream.time_base)
-                if 0 < first - start <= _LONGEST_PRIMING_SECONDS:
-                    return first
+    for stream in container.streams.video[:1]:
+        if stream.start_time is not None and stream.time_base is not None:
+            first = float(stream.start_time * stream.time_base)
+            if 0 < first - start <= _LONGEST_PRIMING_SECONDS:
+                return first
     return start
 
 
@@ -285,10 +288,16 @@ def probe(path: Path) -> MediaInfo:
     return MediaInfo(duration_seconds=seconds, has_audio=has_audio)
 
 
-def gaps(path: Path) -> str:
+def has_audio(path: Path) -> bool:
+    """Whether a file has an audio track, of whatever codec."""
+    with media_errors(path), open_media(path) as container:
+        return bool(container.streams.audio)
+
+
+def gaps(path: Path, limits: DecodingLimits) -> str:
     """What a transport stream lost, in words; empty if nothing, and for other containers."""
     with media_errors(path):
         with open_media(path) as container:
             if container.format.name != _LOSSY:
                 return ""
-        return read_packet_times(path, Deadline(path, "packets", _MEASURING)).gaps
+        return read_packet_times(path, Deadline(path, "packets", limits)).gaps

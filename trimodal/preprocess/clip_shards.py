@@ -204,7 +204,7 @@ def clip_sample(
             for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
                 frames.append(simplejpeg.encode_jpeg(frame, config.jpeg_quality, "RGB", "420"))
                 fingerprints.append(image_fingerprint(frames[-1], frame))
-            lost = gaps(path)
+            lost = gaps(path, limits)
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
     return ClipSample(

@@ -16,7 +16,7 @@ from trimodal.media.container import (
 )
 from trimodal.media.mel import MelConfig
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.tracks import gaps, probe
+from trimodal.media.tracks import gaps, has_audio
 from trimodal.media.video import decode_frames, display_aspect
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
@@ -81,7 +81,7 @@ def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: Vid
                     file.write(frame.tobytes())
                     moments += 1
             mel, problem = _mel(video.path, mel_config, limits)
-            problem = "; ".join(filter(None, [gaps(video.path), problem]))
+            problem = "; ".join(filter(None, [gaps(video.path, limits), problem]))
     except (MediaError, LimitError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
     return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
@@ -91,7 +91,7 @@ def _mel(
     path: Path, config: MelConfig, limits: DecodingLimits
 ) -> tuple[npt.NDArray[np.void] | None, str]:
     """The log-mel of the audio; None without audio, or with the problem if it cannot be decoded."""
-    if not probe(path).has_audio:
+    if not has_audio(path):
         return None, ""
     try:
         return log_mel(decode_audio(path, config.sample_rate_hz, limits), config), ""
