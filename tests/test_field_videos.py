@@ -24,7 +24,8 @@ from trimodal.media.container import MediaError
 from trimodal.media.tracks import gaps, probe
 from trimodal.media.video import display_aspect
 from trimodal.preprocess.clip_shards import ClipShard, extract_shard
-from trimodal.search.footage import Footage, VideoFile, decode_videos
+from trimodal.search import footage as footage_module
+from trimodal.search.footage import Footage, VideoFile
 
 STORED = "rgbw"
 
@@ -205,7 +206,9 @@ def test_the_length_is_that_of_the_packets_where_the_header_lacks_it(
     path.write_bytes(ffmpeg("-i", piped, "-c", "copy", "-f", muxer, *audio[2:], "pipe:1"))
     assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.3)
     # These muxers move a picture by up to one.
-    assert numbers(path) == pytest.approx([5, 15, 25, 35], abs=name in ("mpeg", "avi", "fragmented"))
+    assert numbers(path) == pytest.approx(
+        [5, 15, 25, 35], abs=name in ("mpeg", "avi", "fragmented")
+    )
     assert seconds_of_sound(path) == pytest.approx(4.0, abs=0.15)
 
 
@@ -517,8 +520,7 @@ def test_download_and_extract_agree(muxer: str, tmp_path: Path) -> None:
 
 def footage_of(path: Path) -> Footage:
     video = VideoFile(path=path, frames=path.with_suffix(".rgb"))
-    (footage,) = decode_videos(iter([video]), 32, front_end_for_tests().mel, LIMITS, 1)
-    return footage
+    return footage_module._decode(32, front_end_for_tests().mel, LIMITS, video)
 
 
 def test_the_index_tells_gaps_and_keeps_the_video(transport: bytes, tmp_path: Path) -> None:
