@@ -45,6 +45,7 @@ def make_corpus(folder: Path, images: int, jpegs: Sequence[bytes]) -> CaptionsCo
         learned_words=0,
         image_px=256,
         jpeg_quality=90,
+        exif_orientation="apply",
         images_per_shard=min(5000, max(1, images // 20)),  # enough shards for all workers
         min_coverage=1.0,
     )

@@ -10,7 +10,8 @@ from data_fixtures import contents
 from media_fixtures import ffmpeg, frames_of, samples_of, write_steps
 
 from trimodal.core.machine_errors import UnreadableError
-from trimodal.media.container import MediaError, probe
+from trimodal.media.container import MediaError
+from trimodal.media.tracks import probe
 
 
 @pytest.fixture(scope="module")

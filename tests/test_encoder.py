@@ -167,7 +167,10 @@ def test_an_image_file_and_its_pixels_have_one_embedding(tool: Tool, tmp_path: P
 def test_what_is_not_an_image_is_named(tool: Tool, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "broken.jpg"
     path.write_bytes(content)
-    with pytest.raises(QueryError, match=r"broken\.jpg is not a readable JPEG or PNG"):
+    with pytest.raises(
+        QueryError,
+        match=r"broken\.jpg is not a readable picture: ",
+    ):
         tool.model.embed_images([path])
     with pytest.raises(FileNotFoundError):
         tool.model.embed_images([tmp_path / "missing.jpg"])

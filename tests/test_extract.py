@@ -127,7 +127,7 @@ def test_sample_has_its_frames_mel_and_metadata(manifest: Path, tmp_path: Path) 
     assert metadata.pop("mel")["mels"] == MEL.mels
     assert metadata == {
         "format": "trimodal clip", "format_version": 2, "label": "a clip3",
-        "frame_times_s": [0.5, 1.5, 2.5], "has_audio": True,
+        "frame_times_s": [0.5, 1.5, 2.5], "has_audio": True, "gaps": "",
     }  # fmt: skip
     samples = decode_audio(manifest_path(manifest, "clip3"), 8000, CONFIG.limits(TIMEOUT_SECONDS))
     expected = log_mel(samples, MEL)

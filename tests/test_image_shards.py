@@ -34,12 +34,12 @@ def image_file(name: str, file: StoredFile | None, split: str = "train") -> Imag
     return ImageFile(image=image, file=file)
 
 
-def test_stored_jpeg_shows_the_image_and_not_its_transparency() -> None:
+def test_stored_jpeg_shows_a_transparent_image_on_white() -> None:
     buffer = io.BytesIO()
     Image.new("RGBA", (50, 20), (200, 30, 90, 10)).save(buffer, "PNG")
     with Image.open(io.BytesIO(stored_jpeg(buffer.getvalue(), 16, 95))) as image:
         mean = np.asarray(image).reshape(-1, 3).mean(axis=0)
-    assert mean == pytest.approx([200, 30, 90], abs=6)
+    assert mean == pytest.approx([255 - 55 / 25.5, 255 - 225 / 25.5, 255 - 165 / 25.5], abs=2)
 
 
 @pytest.mark.parametrize("size", [(40, 30), (300, 200), (16, 16), (3, 500)])

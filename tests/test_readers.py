@@ -69,6 +69,7 @@ def test_clip_metadata_is_in_the_shard(tiny_data: TinyData) -> None:
     assert metadata == {
         "format": "trimodal clip", "format_version": 2, "label": "", "duration_s": 10.0,
         "frame_times_s": [n + 0.5 for n in range(10)], "has_audio": False, "audio_s": 0.0,
+        "gaps": "",
     }  # fmt: skip
 
 

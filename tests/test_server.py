@@ -82,7 +82,12 @@ def png(path: Path) -> bytes:
     [
         ({"kind": "audio"}, b"rubbish", "The audio cannot be used: it cannot be decoded."),
         ({"kind": "audio"}, b"", "The audio cannot be used: it cannot be decoded."),
-        ({"kind": "image"}, b"rubbish", "The file is not a readable JPEG or PNG"),
+        (
+            {"kind": "image"},
+            b"rubbish",
+            "The file is not a readable picture: not a picture in one of the formats JPEG, PNG, "
+            "WEBP, AVIF, GIF, TIFF",
+        ),
         (
             {"text": "zebra"},
             b"",

@@ -22,7 +22,7 @@ from media_fixtures import (
 
 from trimodal.core.timing import frame_count
 from trimodal.media import video as module
-from trimodal.media.container import LimitError, MediaError, encode_video
+from trimodal.media.container import Deadline, LimitError, MediaError, encode_video
 from trimodal.media.video import decode_frames
 
 STEPS = [20 + 22 * n for n in range(10)]
@@ -148,7 +148,7 @@ def test_video_over_the_length_limit_is_refused_before_decoding(
 def test_length_limit_holds_where_only_decoding_shows_the_length(
     clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    times = module._picture_times(clip, LIMITS)
+    times = module._picture_times(clip, LIMITS, Deadline(clip, "frames", LIMITS))
     unknown = replace(times, frames=0, selected=())
     monkeypatch.setattr(module, "_picture_times", lambda *_: unknown)
     assert len(frames_of(clip, 8, 8)) == 10

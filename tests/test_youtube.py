@@ -27,8 +27,8 @@ from trimodal.media.container import (
     SectionError,
     cut_section,
     encode_video,
-    probe,
 )
+from trimodal.media.tracks import probe
 
 FPS = 25
 CONFIG = config_for_tests(YoutubeConfig, page="http://127.0.0.1:9/{id}.mp4")

@@ -8,7 +8,8 @@ from trimodal.core.machine_errors import UnreadableError, retried
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.records import Clip
 from trimodal.core.timing import frame_count
-from trimodal.media.container import MediaError, MediaInfo, probe
+from trimodal.media.container import MediaError
+from trimodal.media.tracks import MediaInfo, probe
 
 
 def inspect(

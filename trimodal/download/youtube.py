@@ -31,8 +31,8 @@ from trimodal.media.container import (
     SectionError,
     cut_section,
     ffmpeg_executable,
-    probe,
 )
+from trimodal.media.tracks import probe
 from trimodal.sources.vggsound import CLIP_SECONDS, youtube_section
 
 _STATUS_OF_HTTP: dict[int, ClipStatus] = {

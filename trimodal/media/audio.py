@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -14,11 +15,12 @@ from trimodal.media.container import (
     DecodingLimits,
     LimitError,
     MediaError,
-    check_codec,
     media_errors,
     open_media,
 )
+from trimodal.media.tracks import MOST_DAMAGED, audio_stream, packets_of, start_seconds
 
+_DAMAGE_GAP_SECONDS = 0.01  # longer than the rounding of time stamps
 _MAX_AMPLITUDE = 1e4  # of full scale: above any recording, and below where a power overflows
 
 
@@ -48,17 +50,15 @@ def decode_audio(
 def _resampled(
     path: Path, container: InputContainer, rate_hz: int, deadline: Deadline
 ) -> Iterator[npt.NDArray[np.float32]]:
-    """The first audio track at ``rate_hz``, mono, on the clip's clock, in blocks of a second or
-    less; gaps become silence.
+    """The audio track at ``rate_hz``, mono, on the clip's clock, in blocks of a second or less;
+    gaps become silence.
     """
-    if not container.streams.audio:
-        return
     resampler: _Resampler | None = None
     produced, end_seconds = 0, 0.0  # samples so far; end of the last decoded frame
-    for frame in _frames(path, container, deadline):
+    for frame, after_damage in _frames(path, container, deadline):
         start_seconds = end_seconds if frame.time is None else frame.time
-        # libswresample fills any gap, but holds all of it in memory.
-        late = start_seconds > end_seconds + 1
+        # libswresample fills gaps of over 0.1 s, but holds all of one in memory.
+        late = start_seconds > end_seconds + (_DAMAGE_GAP_SECONDS if after_damage else 1)
         end_seconds = start_seconds + frame.samples / frame.sample_rate
         if resampler is None or late or not resampler.accepts(frame):
             if resampler is not None:
@@ -76,29 +76,36 @@ def _resampled(
         yield from resampler.flush()
 
 
-def _frames(path: Path, container: InputContainer, deadline: Deadline) -> Iterator[av.AudioFrame]:
-    stream = check_codec(path, container.streams.audio[0])
+def _frames(
+    path: Path, container: InputContainer, deadline: Deadline
+) -> Iterator[tuple[av.AudioFrame, bool]]:
+    """The decoded frames, and whether damage precedes each."""
+    stream = audio_stream(path, container)
     stream.codec_context.thread_count = 1
-    zero_seconds = (container.start_time or 0) / 1e6
-    decoded, damaged = False, False
-    for packet in container.demux(stream):
+    zero_seconds = start_seconds(container)
+    packets, damaged, decoded, after_damage = 0, 0, False, False
+    for packet in packets_of(path, container, stream):
         deadline.check()
-        if packet.is_corrupt:
-            raise av.InvalidDataError(0, "the audio ends in the middle of a packet")
+        packets += bool(packet.size)
         try:
-            frames = packet.decode()
+            frames = cast("list[av.AudioFrame]", packet.decode())
         except av.FFmpegError as error:  # a damaged packet becomes silence
             refuse_memory_shortage(error)
-            damaged = True
+            damaged += 1
+            after_damage = True
             continue
         decoded |= bool(frames)
-        if zero_seconds:
-            for frame in frames:
-                if frame.pts is not None and frame.time_base is not None:
-                    frame.pts -= round(zero_seconds / frame.time_base)
-        yield from frames
+        for frame in frames:
+            if zero_seconds and frame.pts is not None and frame.time_base is not None:
+                frame.pts -= round(zero_seconds / frame.time_base)
+            yield frame, after_damage
+            after_damage = False
+        after_damage |= packet.is_corrupt
     if damaged and not decoded:
         raise MediaError(path, "corrupt", "no packet of the audio could be decoded")
+    if damaged > MOST_DAMAGED * packets:
+        detail = f"{damaged} of {packets} packets of the audio are damaged"
+        raise MediaError(path, "corrupt", detail)
 
 
 class _Resampler:

@@ -1,5 +1,5 @@
-"""Media files: PyAV opens and probes containers, ffmpeg encodes (decoding: trimodal.media.video,
-trimodal.media.audio).
+"""Media files: PyAV opens containers, ffmpeg encodes (probing: trimodal.media.tracks; decoding:
+trimodal.media.video, trimodal.media.audio).
 
 ffmpeg-python builds the command lines; they run as argument lists with a time limit, without
 standard input, and their messages are captured. Untrusted files are opened with the ``file``
@@ -14,23 +14,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import av
 import ffmpeg
 import imageio_ffmpeg
 import numpy as np
 import numpy.typing as npt
-from av.audio.stream import AudioStream
 from av.container import InputContainer
-from av.stream import Disposition
-from av.video.stream import VideoStream
 
 from trimodal.core.errors import UserError
 from trimodal.core.files import atomic_path, temporary_folder
 from trimodal.core.machine_errors import refuse_unreadable
 
-AnyStream = TypeVar("AnyStream", AudioStream, VideoStream)
 _TIMEOUT_SECONDS = 120.0
 _SAFE_INPUT = {
     "protocol_whitelist": "file",
@@ -97,14 +93,6 @@ class Deadline:
             raise LimitError(self._path, "too_slow", self._detail)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MediaInfo:
-    """What a container states about itself; nothing is decoded."""
-
-    duration_seconds: float
-    has_audio: bool
-
-
 @cache
 def missing_media_tools() -> str:
     """What this machine lacks for decoding and encoding, in words; empty if nothing."""
@@ -158,38 +146,6 @@ def media_errors(path: Path) -> Iterator[None]:
         if isinstance(error, MediaError):
             raise
         raise MediaError(path, "corrupt", str(error)) from error
-
-
-def check_codec(path: Path, stream: AnyStream) -> AnyStream:
-    """Returns the stream; raises MediaError if FFmpeg does not know its codec, in which case PyAV
-    gives it no codec context.
-    """
-    if stream.codec_context is None:
-        raise MediaError(path, "corrupt", f"its {stream.type} stream is of an unknown codec")
-    return stream
-
-
-def video_stream(path: Path, container: InputContainer) -> VideoStream:
-    """The first video stream that is not an audio file's cover image; raises MediaError if there is
-    none or its codec is unknown.
-    """
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic:
-            return check_codec(path, stream)
-    raise MediaError(path, "no_video", "has no video stream")
-
-
-def probe(path: Path) -> MediaInfo:
-    """Reads duration and streams of a video file; raises MediaError if it is not a video."""
-    with media_errors(path), open_media(path) as container:
-        stream = video_stream(path, container)
-        if container.duration is not None:
-            duration = container.duration / 1e6
-        elif stream.duration is not None and stream.time_base is not None:
-            duration = float(stream.duration * stream.time_base)
-        else:
-            raise MediaError(path, "corrupt", "states no duration")
-        return MediaInfo(duration_seconds=duration, has_audio=bool(container.streams.audio))
 
 
 def encode_video(

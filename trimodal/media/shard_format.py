@@ -52,7 +52,9 @@ class MelDescription(MelConfig):
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
 class ClipDescription:
-    """Lengths and times are in seconds; ``frame_times_s`` has the time that each frame shows."""
+    """Lengths and times are in seconds; ``frame_times_s`` has the time that each frame shows;
+    ``gaps`` says what a transport stream has lost.
+    """
 
     format: Literal["trimodal clip"] = CLIP_FORMAT
     format_version: Literal[2] = CLIP_FORMAT_VERSION
@@ -61,11 +63,18 @@ class ClipDescription:
     frame_times_s: Annotated[list[float], Field(min_length=1)]
     has_audio: bool
     audio_s: NonNegativeFloat
+    gaps: str = ""
     mel: MelDescription
 
 
 def describe_clip(
-    label: str, duration_s: float, frames: int, audio_s: float, mel: MelConfig, columns: int
+    label: str,
+    duration_s: float,
+    frames: int,
+    audio_s: float,
+    mel: MelConfig,
+    columns: int,
+    gaps: str = "",
 ) -> dict[str, Any]:
     """The description of a clip with ``frames`` frames and ``columns`` mel columns, as JSON."""
     return asdict(
@@ -75,6 +84,7 @@ def describe_clip(
             frame_times_s=[frame_centre_seconds(number) for number in range(1, frames + 1)],
             has_audio=columns > 0,
             audio_s=audio_s,
+            gaps=gaps,
             mel=MelDescription(**asdict(mel)),
         )
     )

@@ -5,9 +5,8 @@ The container's time stamps settle which pictures become frames. Of the others, 
 reference for any picture are not decoded. The frames are exactly those of a full decode.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 import av
@@ -26,12 +25,20 @@ from trimodal.media.container import (
     MediaError,
     media_errors,
     open_media,
+)
+from trimodal.media.orientation import Orientation, Packet, Turn, orientation_at, orientation_of
+from trimodal.media.tracks import (
+    MOST_DAMAGED,
+    packets_of,
+    read_packet_times,
     video_stream,
 )
 
 # Codecs whose "not a reference picture" flag holds for all other pictures. HEVC's holds only within
 # a temporal layer; the VP9 and AV1 decoders ignore theirs.
 _NONREF_CODECS = frozenset({"h264"})
+
+_DISTRUST_SECONDS = 2.0
 
 
 def decode_frames(
@@ -45,15 +52,17 @@ def decode_frames(
     scaler = VideoReformatter()
     deadline = Deadline(path, "frames", limits)
     with media_errors(path):
-        times = _picture_times(path, limits)
+        times = _picture_times(path, limits, deadline)
         for frame in _selected_pictures(path, times, limits, deadline):
-            yield _scaled(scaler, frame, height, width)
+            turned = orientation_of(frame) or orientation_at(times.turns, times.stamp(frame) or 0)
+            yield _scaled(scaler, frame, height, width, turned)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PictureTimes:
     """A stream's time stamps, in ticks. ``selected`` holds the stamp of each frame's picture,
-    counted from stamp ``zero``; it is empty where the packets' stamps do not settle them.
+    counted from stamp ``zero``; it is empty where the packets' stamps do not settle them. ``turns``
+    are the orientation messages between the pictures; where it is ``lossy``, some are missing.
     """
 
     zero: int
@@ -61,44 +70,40 @@ class _PictureTimes:
     frames: int
     selected: tuple[int, ...]
     skippable: bool
+    lossy: bool
+    turns: Sequence[Turn]
+
+    def stamp(self, frame: av.VideoFrame) -> int | None:
+        """A picture's stamp, counted from ``zero``."""
+        stamp = frame.pts if frame.pts is not None else frame.dts
+        return None if stamp is None else stamp - self.zero
 
 
-def _picture_times(path: Path, limits: DecodingLimits) -> _PictureTimes:
+def _picture_times(path: Path, limits: DecodingLimits, deadline: Deadline) -> _PictureTimes:
     """Reads the packets' time stamps; nothing is decoded."""
     with open_media(path) as container:
-        stream = _video_stream(path, container, limits)
-        tick = float(stream.time_base or 1)
-        zero = round((container.start_time or 0) / 1e6 / tick)
-        stamps, end, settled = [], 0, True
-        for packet in container.demux():  # all streams: a truncated file may end in any
-            if packet.is_corrupt:
-                raise MediaError(path, "corrupt", "it ends in the middle of a packet")
-            if packet.stream_index != stream.index or not packet.size or packet.is_discard:
-                continue
-            if packet.pts is None:
-                settled = False
-                continue
-            stamps.append(packet.pts - zero)
-            end = max(end, packet.pts - zero + (packet.duration or 0))
-        codec = stream.codec_context.name
-    stamps.sort()
-    if settled and stamps and end == stamps[-1]:
-        end += stamps[-1] - stamps[-2] if len(stamps) > 1 else round(1 / tick)
-    frames = frame_count(end * tick)
+        codec = _video_stream(path, container, limits).codec_context.name
+    times = read_packet_times(path, deadline)
+    tick, stamps = times.tick_seconds, times.stamps
+    frames = frame_count(times.shown_seconds)
     if frames > limits.clip_seconds:
         raise LimitError(path, "too_long", f"over {limits.clip_seconds:g} s of video")
-    settled &= all(first < second for first, second in pairwise(stamps))
+    if times.settled and len(stamps) and not frames:
+        detail = f"{times.shown_seconds:.2f} s of pictures hold no frame"
+        raise MediaError(path, "corrupt", detail)
     selected: tuple[int, ...] = ()
-    if settled and stamps:
+    if times.settled and len(stamps) and np.diff(stamps).min(initial=1) > 0:
         centres = [frame_centre_seconds(number + 1) / tick for number in range(frames)]
-        last = np.searchsorted(np.array(stamps), np.array(centres) + 1e-6, side="right") - 1
-        selected = tuple(stamps[max(0, index)] for index in last)
+        last = np.searchsorted(stamps, np.array(centres) + 1e-6, side="right") - 1
+        selected = tuple(stamps[np.maximum(0, last)].tolist())
     return _PictureTimes(
-        zero=zero,
+        zero=times.zero,
         seconds_per_tick=tick,
         frames=frames,
         selected=selected,
-        skippable=codec in _NONREF_CODECS,
+        skippable=codec in _NONREF_CODECS and not times.incomplete["video"],
+        lossy=times.incomplete["video"] > 0,
+        turns=times.turns,
     )
 
 
@@ -142,7 +147,7 @@ def _skipping_decode(
         context, skipping = stream.codec_context, False
         # How a damaged picture is concealed depends on those before it, skipped ones included.
         context.options = context.options | {"err_detect": "explode"}
-        for packet in container.demux(stream):
+        for packet in packets_of(path, container, stream):
             deadline.check()
             if skipping == (packet.pts is None or packet.pts - times.zero in selected):
                 skipping = not skipping
@@ -173,10 +178,11 @@ def _full_decode(
     latest: av.VideoFrame | None = None
     number, end = 1, 0.0
     with open_media(path) as container:
-        for frame in _all_pictures(container, _decoding_stream(path, container, limits)):
+        stream = _decoding_stream(path, container, limits)
+        for frame in _all_pictures(path, container, stream, lossy=times.lossy):
             deadline.check()
-            stamp = frame.pts if frame.pts is not None else frame.dts
-            start = (stamp - times.zero) * tick_seconds if stamp is not None else end
+            stamp = times.stamp(frame)
+            start = stamp * tick_seconds if stamp is not None else end
             while latest is not None and start > frame_centre_seconds(number) + 1e-6 * tick_seconds:
                 yield latest
                 number += 1
@@ -184,18 +190,76 @@ def _full_decode(
             end = start + (frame.duration or 0) * tick_seconds
             if number > limits.clip_seconds:
                 raise LimitError(path, "too_long", f"over {limits.clip_seconds:g} s of video")
-    count = times.frames if times.selected else frame_count(end)
+    count = times.frames if times.selected else max(times.frames, frame_count(end))
     while latest is not None and number <= count:
         yield latest
         number += 1
 
 
-def _all_pictures(container: InputContainer, stream: VideoStream) -> Iterator[av.VideoFrame]:
-    for packet in container.demux(stream):
+def _all_pictures(
+    path: Path, container: InputContainer, stream: VideoStream, *, lossy: bool = False
+) -> Iterator[av.VideoFrame]:
+    packets, damaged, shown = 0, 0, 0
+    losses = _Losses() if lossy else None
+    if lossy:  # else libavcodec invents what is missing
+        stream.codec_context.options = stream.codec_context.options | {"err_detect": "explode"}
+    for packet in packets_of(path, container, stream):
+        packets += bool(packet.size)
+        if losses:
+            losses.see(packet)
         try:
-            yield from packet.decode()
+            frames = packet.decode()
         except av.FFmpegError as error:  # a damaged picture; the previous one stays on screen
             refuse_memory_shortage(error)
+            damaged += 1
+            if losses:
+                losses.distrust(packet)
+            continue
+        for frame in frames:
+            damaged += frame.is_corrupt
+            if losses is None or losses.trusts(frame):
+                yield frame
+                shown += 1
+    if shown and damaged > MOST_DAMAGED * packets:
+        detail = f"{damaged} of {packets} packets of its pictures are damaged"
+        raise MediaError(path, "corrupt", detail)
+
+
+class _Losses:
+    """Which pictures of a lossy stream to show. Those after a lost one refer to it, up to the next
+    key picture; errors fade, so they are shown again after ``_DISTRUST_SECONDS``.
+    """
+
+    def __init__(self) -> None:
+        self._watched = 0  # packets in which a loss may show
+        self._last_dts: int | None = None
+        self._until: int | None = None
+        self._untrusted: set[int | None] = set()
+
+    def see(self, packet: Packet) -> None:
+        """Notes a packet before it is decoded."""
+        # FFmpeg's parser flags a packet up to two before the loss.
+        self._watched = 4 if packet.is_corrupt else self._watched - 1
+        dts, duration = packet.dts, packet.duration or 0
+        if dts is None:
+            return
+        gap = self._last_dts is not None and duration and dts - self._last_dts > 1.5 * duration
+        self._last_dts = dts
+        if packet.is_keyframe:
+            self._until = None
+        elif gap and self._watched > 0:
+            self.distrust(packet)
+        if self._until is not None and dts < self._until:
+            self._untrusted.add(packet.pts)
+
+    def distrust(self, packet: Packet) -> None:
+        """Notes that a picture is missing, at this packet or just before it."""
+        if packet.dts is not None and packet.time_base:
+            self._until = packet.dts + round(_DISTRUST_SECONDS / packet.time_base)
+
+    def trusts(self, frame: av.VideoFrame) -> bool:
+        """Whether a decoded picture is as it was sent."""
+        return frame.pts not in self._untrusted
 
 
 def _decoding_stream(path: Path, container: InputContainer, limits: DecodingLimits) -> VideoStream:
@@ -208,14 +272,27 @@ def _decoding_stream(path: Path, container: InputContainer, limits: DecodingLimi
 
 
 def _scaled(
-    scaler: VideoReformatter, frame: av.VideoFrame, height: int, width: int
+    scaler: VideoReformatter, frame: av.VideoFrame, height: int, width: int, turned: Orientation
 ) -> npt.NDArray[np.uint8]:
-    """A picture as displayed: (height, width, 3) uint8, rotated upright where the file says so."""
-    turns = round(frame.rotation / 90) % 4
-    if turns % 2:
+    """A picture as displayed, (height, width, 3) uint8."""
+    if turned.transposed:
         height, width = width, height
     small = scaler.reformat(
         frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1
     )
-    pixels = small.to_ndarray().astype(np.uint8, copy=False)
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+    return turned.apply(small.to_ndarray().astype(np.uint8, copy=False))
+
+
+def display_aspect(path: Path, limits: DecodingLimits) -> float:
+    """Width / height of a video's first picture as displayed: its pixels need not be square, and it
+    may be turned. Raises as :func:`decode_frames`.
+    """
+    deadline = Deadline(path, "first picture", limits)
+    with media_errors(path), open_media(path) as container:
+        stream = _decoding_stream(path, container, limits)
+        for frame in _all_pictures(path, container, stream):
+            deadline.check()
+            aspect = float(frame.width * (stream.sample_aspect_ratio or 1) / frame.height)
+            turned = orientation_of(frame)
+            return 1 / aspect if turned and turned.transposed else aspect
+    raise MediaError(path, "corrupt", "no picture of it could be decoded")

@@ -21,6 +21,7 @@ from trimodal.core.records import CaptionedImage, DataError
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.core.subwords import fit_subwords
 from trimodal.core.text import Tokeniser, Vocabulary, build_vocabulary, write_vocabulary
+from trimodal.media.image import ExifOrientation
 from trimodal.preprocess.caption_table import CaptionColumns, caption_columns, write_captions
 from trimodal.preprocess.image_shards import ImageFormat
 from trimodal.preprocess.images import write_images
@@ -46,7 +47,7 @@ class CaptionsConfig:
     (``subword``: trimodal.core.subwords). Those that still have none and occur at least
     ``learned_words`` times in the captions get a zero vector, to be learned
     (``model.word_vectors: trained``); 0 disables this. Images are stored as ``image_px`` x
-    ``image_px``.
+    ``image_px``, turned upright unless ``exif_orientation`` is ignored.
     """
 
     coco: str
@@ -60,6 +61,7 @@ class CaptionsConfig:
     learned_words: NonNegativeInt
     image_px: Annotated[int, Field(ge=2)]
     jpeg_quality: JpegQuality
+    exif_orientation: ExifOrientation
     images_per_shard: PositiveInt
     min_coverage: Share
 
@@ -136,6 +138,7 @@ def _store_images(
         px=config.image_px,
         jpeg_quality=config.jpeg_quality,
         images_per_shard=config.images_per_shard,
+        exif_orientation=config.exif_orientation,
     )
     done = write_images(files, images_dir, image_format, machine)
     check_coverage(

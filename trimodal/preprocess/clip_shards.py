@@ -33,6 +33,7 @@ from trimodal.media.image import image_fingerprint
 from trimodal.media.mel import MelConfig, StoredMel, empty_mel
 from trimodal.media.shard_format import describe_clip
 from trimodal.media.spectrogram import log_mel
+from trimodal.media.tracks import gaps
 from trimodal.media.video import decode_frames
 from trimodal.parallel.watchdog import HUNG, ending_if_hung
 
@@ -221,6 +222,7 @@ def clip_sample(
             for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
                 frames.append(simplejpeg.encode_jpeg(frame, config.jpeg_quality, "RGB", "420"))
                 fingerprints.append(image_fingerprint(frames[-1], frame))
+            lost = gaps(path, limits)
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
     return ClipSample(
@@ -231,7 +233,7 @@ def clip_sample(
         audio_s=audio_s,
         mel=stored,
         description=describe_clip(
-            outcome.clip.label, outcome.duration_s, len(frames), audio_s, mel, len(stored)
+            outcome.clip.label, outcome.duration_s, len(frames), audio_s, mel, len(stored), lost
         ),
     )
 

@@ -28,7 +28,7 @@ from trimodal.core.records import CaptionedImage, Split
 from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.core.shards import ShardResult
 from trimodal.core.storage import file_state
-from trimodal.media.image import BOMBS, image_fingerprint, square
+from trimodal.media.image import ExifOrientation, ImageError, image_fingerprint, square
 from trimodal.media.shard_format import describe_image
 
 # Why an image is left out of this run, and tried again by the next one.
@@ -37,11 +37,14 @@ REASONS = {"unreadable": "image file unreadable", "missing": "image file gone"}
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFormat:
-    """How images are stored: as JPEGs of ``px`` x ``px``, ``images_per_shard`` in a shard."""
+    """How images are stored: as JPEGs of ``px`` x ``px``, ``images_per_shard`` in a shard, upright
+    unless ``exif_orientation`` is ignored.
+    """
 
     px: int
     jpeg_quality: int
     images_per_shard: int
+    exif_orientation: ExifOrientation = "apply"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +128,7 @@ def _samples(
             leave_out(REASONS[error.reason], str(error))
             failures.record(str(error))
             continue
-        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+        except (OSError, ImageError) as error:
             leave_out("image file broken", f"{file.name}: {error}")
         else:
             fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))
@@ -139,8 +142,8 @@ def _stored(file: StoredFile, image_format: ImageFormat) -> tuple[Image.Image, b
     with reading(file.path):
         content = read_file(file)
         try:
-            small = square(content, image_format.px)
-        except (OSError, ValueError, SyntaxError, *BOMBS) as error:
+            small = square(content, image_format.px, image_format.exif_orientation)
+        except ImageError as error:
             refuse_memory_shortage(error)
             raise
         return small, _jpeg(small, image_format.jpeg_quality)

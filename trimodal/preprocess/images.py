@@ -46,6 +46,7 @@ def write_images(
         "code": code_fingerprint("trimodal.preprocess.image_shards"),
         "px": image_format.px,
         "jpeg_quality": image_format.jpeg_quality,
+        "exif_orientation": image_format.exif_orientation,
     }
     with counter(task="storing images", unit="images", total=len(files)) as bar:
         make = partial(write_image_shard, image_format)

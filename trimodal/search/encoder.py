@@ -108,16 +108,16 @@ class Encoder:
         return words
 
     def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> EmbeddingMatrix:
-        """(N, 256), of JPEG or PNG files or of uint8 (height, width, 3) RGB arrays. As in training,
-        they are resized to squares, aspect ratio not kept, and centre-cropped. Raises QueryError
-        for a file that is not an image, OSError for a missing one.
+        """(N, 256), of image files (trimodal.media.image) or uint8 (height, width, 3) RGB arrays.
+        As in training, they are resized to squares, aspect ratio not kept, and centre-cropped.
+        Raises QueryError for a file that is not an image, OSError for a missing one.
         """
         return np.concatenate([_NO_EMBEDDINGS, *map(self._embed_image, images)])
 
     def _embed_image(self, image: str | Path | npt.NDArray[np.uint8]) -> EmbeddingMatrix:
         from PIL import Image
 
-        from trimodal.media.image import BOMBS, square
+        from trimodal.media.image import ImageError, square
 
         side = self.checkpoint.frame_px
         if isinstance(image, np.ndarray):
@@ -126,8 +126,8 @@ class Encoder:
             content = Path(image).read_bytes()
             try:
                 small = square(content, side)
-            except (OSError, ValueError, SyntaxError, *BOMBS) as error:
-                raise QueryError(f"{image} is not a readable JPEG or PNG") from error
+            except ImageError as error:
+                raise QueryError(f"{image} is not a readable picture: {error}") from error
         pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
         return self.embed_frames([pixels])
 

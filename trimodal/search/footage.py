@@ -14,14 +14,11 @@ from trimodal.media.container import (
     DecodingLimits,
     LimitError,
     MediaError,
-    media_errors,
-    open_media,
-    probe,
 )
-from trimodal.media.container import video_stream as first_video_stream
 from trimodal.media.mel import MelConfig, StoredMel
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.video import decode_frames
+from trimodal.media.tracks import gaps, has_audio
+from trimodal.media.video import decode_frames, display_aspect
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
 
@@ -78,30 +75,22 @@ def _unusable(video: VideoFile, problem: str) -> Footage:
 def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: VideoFile) -> Footage:
     try:
         with ending_if_hung(2 * limits.timeout_seconds + _HANG_SECONDS):
-            aspect = _aspect(video.path)
+            aspect = display_aspect(video.path, limits)
             moments = 0
             with video.frames.open("wb") as file:
                 for frame in decode_frames(video.path, side, side, limits):
                     file.write(frame.tobytes())
                     moments += 1
             mel, problem = _mel(video.path, mel_config, limits)
+            problem = "; ".join(filter(None, [gaps(video.path, limits), problem]))
     except (MediaError, LimitError, UnreadableError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
     return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
 
 
-def _aspect(path: Path) -> float:
-    with media_errors(path), open_media(path) as container:
-        stream = first_video_stream(path, container)
-        pixel_aspect = stream.sample_aspect_ratio or 1
-        return float(
-            stream.codec_context.width * pixel_aspect / max(1, stream.codec_context.height)
-        )
-
-
 def _mel(path: Path, config: MelConfig, limits: DecodingLimits) -> tuple[StoredMel | None, str]:
     """The log-mel of the audio; None without audio, or with the problem if it cannot be decoded."""
-    if not probe(path).has_audio:
+    if not has_audio(path):
         return None, ""
     try:
         return log_mel(decode_audio(path, config.sample_rate_hz, limits), config), ""

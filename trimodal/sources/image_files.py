@@ -21,7 +21,7 @@ COCO_TRAIN = ("train2017",)
 COCO_VAL = ("val2017",)
 FLICKR30K = ("images", "flickr30k-images", "flickr30k_images")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff")
 
 
 @dataclass(frozen=True, kw_only=True)
