@@ -44,7 +44,8 @@ from trimodal.download.local import find_local_clips
 from trimodal.media import audio as audio_module
 from trimodal.media import container as container_module
 from trimodal.media import video as video_module
-from trimodal.media.container import MediaError, probe
+from trimodal.media.container import MediaError
+from trimodal.media.tracks import probe
 from trimodal.parallel import journal
 from trimodal.preprocess.clip_shards import ClipShard, extract_shard
 from trimodal.preprocess.extract import extract
