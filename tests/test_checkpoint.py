@@ -37,7 +37,7 @@ CHECKPOINT = Checkpoint(
     augment=config_for_tests(AugmentConfig, crop_px=24),
     frame_px=32,
     vocabulary=VOCABULARY.fingerprint,
-    front_end="0123456789abcdef",
+    front_end=FRONT_END.mel.front_end_fingerprint(),
     data={"av": "a" * 16, "images": "b" * 16},
     code="c" * 16,
     epoch=3,

@@ -125,22 +125,26 @@ def test_what_cannot_be_used_is_reported_with_its_reason(
     (folder / "link.mp4").symlink_to(folder / "a.mp4")
     (folder / "dangling.mp4").symlink_to(folder / "nothing.mp4")
     (folder / "linked").symlink_to(folder / "a folder")
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
     (folder / os.fsdecode(b"\xff.mp4")).write_bytes(b"")
     (folder / "line\nbreak.mp4").write_bytes(b"")
     ffmpeg("-f", "lavfi", "-i", "sine=duration=2", folder / "audio.mp4")
     report = index_folder(tool.model, folder, str(tmp_path / "store"))
-    assert report.moments == 12
-    assert report.added == 6
+    assert report.moments == 12 + 5
+    assert report.added == 7
     problems = report.problems
     assert problems.keys() == {
-        "rubbish.mp4", "empty.mp4", "link.mp4", "dangling.mp4", "\\udcff.mp4", "line\\nbreak.mp4",
-        "audio.mp4",
+        "rubbish.mp4", "empty.mp4", "dangling.mp4", "\\udcff.mp4", "line\\nbreak.mp4", "audio.mp4",
+        "linked", "pipe.mp4",
     }  # fmt: skip
     assert problems["audio.mp4"].startswith("no_video: ")
     assert problems["rubbish.mp4"].startswith("corrupt: ")
-    assert "link" in problems["link.mp4"]
+    assert problems["dangling.mp4"] == "a link to a file that does not exist"
+    assert problems["linked"] == "a folder that is indexed under another path"
+    assert problems["pipe.mp4"] == "not a regular file"
     again = index_folder(tool.model, folder, str(tmp_path / "store"))
-    assert (again.added, again.kept) == (0, 6)
+    assert (again.added, again.kept) == (0, 7)
     assert again.problems == problems
 
 
@@ -205,7 +209,7 @@ def test_another_model_indexes_all_again(
     location = str(tmp_path / "store")
     index_folder(tool.model, folder, location)
     other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
-    with pytest.raises(StoreError, match="indexed by another model"):
+    with pytest.raises(StoreError, match="indexed by another model than the loaded one"):
         other.search("a dog", store=location)
     assert index_folder(other, folder, location).added == 3
     assert MomentStore.open(location).about.model == other.fingerprint

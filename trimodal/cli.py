@@ -2,11 +2,13 @@
 
 import argparse
 import json
+import signal
 import sys
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 
+from trimodal.core.display import printable
 from trimodal.core.errors import UserError
 
 MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
@@ -63,6 +65,9 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     index.add_argument("folder")
     index.add_argument("--workers", type=int, default=2)
+    index.add_argument(
+        "--rebuild", action="store_true", help="delete the index first, damaged or not"
+    )
     search = commands.add_parser(
         "search", parents=[model], help="retrieve moments of the indexed videos",
         description="Several --text, --audio and --image form one query.",
@@ -93,20 +98,37 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     export.add_argument("folder", type=Path)
     serve.add_argument("--port", type=int, default=8731)
     serve.add_argument("--open", action="store_true", help="open it in the browser")
+    token = serve.add_mutually_exclusive_group()
+    token.add_argument("--token", help="the token in the address, instead of a random one; other "
+                       "accounts of this machine can see a command line")  # fmt: skip
+    token.add_argument("--no-token", dest="token", action="store_const", const="",
+                       help="serve every account of this machine")  # fmt: skip
 
 
 def _index(args: argparse.Namespace) -> None:
     from trimodal.search.api import Trimodal
 
+    _end_orderly()
     report = Trimodal.load(args.model, args.vocabulary).index(
-        args.folder, args.store, workers=args.workers
+        args.folder, args.store, workers=args.workers, rebuild=args.rebuild
     )
     for path, problem in sorted(report.problems.items()):
-        print(f"{path}: {problem}")
+        print(printable(f"{path}: {problem}"))
+    hidden = f", {report.hidden} hidden passed over" if report.hidden else ""
     print(
         f"{report.moments} moments; videos: {report.added} new, {report.changed} changed, "
         f"{report.kept} unchanged, {report.dropped} deleted, {len(report.problems)} with problems"
+        f"{hidden}"
     )
+    if report.unread:
+        raise UserError(f"{report.unread} could not be read; index again when they can be")
+    if not report.moments:
+        raise UserError(f"{args.folder}: no video that can be searched")
+
+
+def _end_orderly() -> None:
+    """Makes the end by SIGTERM remove temporary files, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _search(args: argparse.Namespace) -> None:
@@ -127,20 +149,27 @@ def _search(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     import webbrowser
 
+    from trimodal.core.files import temporary_folder
+    from trimodal.search.guard import write_redirect
     from trimodal.search.server import serve
 
     def ready(address: str) -> None:
         print(f"Search your videos at {address} (Ctrl-C stops it)", flush=True)
         if args.open:
-            webbrowser.open(address)
+            webbrowser.open(write_redirect(folder, address))
 
-    serve(args.model, args.vocabulary, args.store, port=args.port, ready=ready)
+    _end_orderly()
+    with temporary_folder() as folder:
+        serve(
+            args.model, args.vocabulary, args.store, port=args.port, ready=ready, token=args.token
+        )
 
 
 def _export(args: argparse.Namespace) -> None:
     from trimodal.search.encoder import Encoder
     from trimodal.search.export import export_encoders
 
+    _end_orderly()
     model = Encoder.load(args.model, args.vocabulary, device="cpu")
     for exported in export_encoders(model, args.folder):
         path = args.folder / exported.file

@@ -1,5 +1,7 @@
 """The three encoders as ONNX files, for use without PyTorch."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,12 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from trimodal.core.errors import UserError
-from trimodal.core.files import atomic_path, temporary_folder, write_json
+from trimodal.core.files import (
+    remove,
+    remove_stale_temporary_folders,
+    temporary_folder,
+    write_bytes,
+    write_json,
+)
 from trimodal.core.schemas import WORDS
 from trimodal.models.preprocessing import normalise
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 
 Part = Literal["text", "image", "audio"]
+FILES = frozenset({"text.onnx", "image.onnx", "audio.onnx", "encoders.json"})
 MAX_DIFFERENCE = 1e-4  # allowed in any element of an embedding
 _ROWS = 5  # random inputs on which the two are compared
 
@@ -49,15 +58,41 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     """Writes ``text.onnx`` (int64 (N, 16) word ids), ``image.onnx`` (uint8 (N, 3, crop, crop) RGB)
     and ``audio.onnx`` (float32 (N, 1, mels, columns) windows in [-1, 1]). Each outputs
     ``embeddings``, unit vectors float32 (N, 256), for any N. ``encoders.json`` has the settings
-    needed to prepare their inputs.
+    needed to prepare their inputs. ``folder`` appears, or replaces that of an earlier export, when
+    it is complete.
 
-    Raises ExportError if an embedding differs from PyTorch's by more than 1e-4 or a package is
-    missing.
+    Raises ExportError if an embedding differs from PyTorch's by more than 1e-4, if a package is
+    missing, and if ``folder`` has other files in it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    exported = [_export(part, encoder, folder) for part in parts_of(encoder)]
-    write_json(folder / "encoders.json", asdict(encoder.checkpoint))
+    remove_stale_temporary_folders()
+    with _replacing(folder.absolute()) as complete:
+        exported = [_export(part, encoder, complete) for part in parts_of(encoder)]
+        write_json(complete / "encoders.json", asdict(encoder.checkpoint))
     return exported
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that replaces ``folder`` if the block succeeds. A kill leaves the old
+    one, the new one or none.
+    """
+    folder = folder.resolve()
+    if folder == Path.cwd() or (folder.exists() and not folder.is_dir()):
+        raise ExportError(f"{folder}: cannot be replaced; name a new folder")
+    if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
+        raise ExportError(f"{folder}: has other files in it, {others[0]!r}; name a new folder")
+    new, old = (folder.with_name(f".{folder.name}.{which}.tmp") for which in ("new", "old"))
+    try:
+        for leftover in (new, old):
+            remove(leftover)
+        new.mkdir(parents=True)
+        yield new
+        if folder.is_dir():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        for leftover in (new, old):
+            remove(leftover)
 
 
 def parts_of(encoder: Encoder) -> dict[Part, nn.Module]:
@@ -96,8 +131,7 @@ def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
         difference = float(np.abs(run(unchecked, inputs) - expected).max())
         if not difference <= MAX_DIFFERENCE:  # also refuses NaN
             raise ExportError(f"{part}: ONNX and PyTorch embeddings differ by {difference:.1e}")
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(unchecked.read_bytes())
+        write_bytes(path, unchecked.read_bytes())
     return ExportedEncoder(file=path.name, difference=difference)
 
 
