@@ -27,7 +27,7 @@ from trimodal.search.audio_windows import (
     moment_centre,
 )
 from trimodal.search.footage import Footage, VideoFile
-from trimodal.search.index import LIMITS, UnreadableError, index_folder
+from trimodal.search.index import LIMITS, UnreachableError, index_folder
 from trimodal.search.store import FRAME_BITS, MomentStore, StoreError
 
 
@@ -367,7 +367,7 @@ def test_a_folder_out_of_reach_stops_the_run(
     location = str(tmp_path / "store")
     with monkeypatch.context() as patch:
         failing(patch, "unreadable: [Errno 107] not connected")
-        with pytest.raises(UnreadableError, match=r"3 videos in a row .* a1\.mp4: .*Errno 107"):
+        with pytest.raises(UnreachableError, match=r"3 videos in a row .* a1\.mp4: .*Errno 107"):
             index_folder(tool.model, folder, location)
     assert [video.path for video in MomentStore.open(location).files()] == ["a folder/ü '; --.MP4"]
     assert index_folder(tool.model, folder, location).kept == 1

@@ -280,6 +280,21 @@ def test_a_damaged_index_is_one_line_in_every_command(
     assert "2 new" in done.stdout
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("index", "folder", "--workers", "0"), ("search", "--top", "0"), ("serve", "--port", "65536")],
+)
+def test_numbers_out_of_range_are_refused_before_work(
+    tool: Tool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    done = command(tool, capsys, monkeypatch, *words)
+    assert done.returncode == 2
+    assert f"argument {words[-2]}: {words[-1]} is not in" in done.stderr
+
+
 def test_a_folder_without_videos_is_an_error(
     tool: Tool,
     tmp_path: Path,

@@ -5,6 +5,7 @@ import json
 import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "index", parents=[model], help="index the new and changed videos of a folder"
     )
     index.add_argument("folder")
-    index.add_argument("--workers", type=int, default=2)
+    index.add_argument("--workers", type=_between(1, 1000), default=2)
     index.add_argument(
         "--rebuild", action="store_true", help="delete the index first, damaged or not"
     )
@@ -79,7 +80,7 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--and", action="store_true", help="may be written between them; has no effect"
     )
     search.add_argument(
-        "--top", type=int, default=10, help="number of videos; default: %(default)s"
+        "--top", type=_between(1, 10**6), default=10, help="number of videos; default: %(default)s"
     )
     search.add_argument(
         "--audio-weight",
@@ -96,13 +97,22 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "export", parents=[model], help="write the three encoders as ONNX files"
     )
     export.add_argument("folder", type=Path)
-    serve.add_argument("--port", type=int, default=8731)
+    serve.add_argument("--port", type=_between(0, 65_535), default=8731)
     serve.add_argument("--open", action="store_true", help="open it in the browser")
     token = serve.add_mutually_exclusive_group()
     token.add_argument("--token", help="the token in the address, instead of a random one; other "
                        "accounts of this machine can see a command line")  # fmt: skip
     token.add_argument("--no-token", dest="token", action="store_const", const="",
                        help="serve every account of this machine")  # fmt: skip
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not in {least} to {most}")
+        return int(text)
+
+    return number
 
 
 def _index(args: argparse.Namespace) -> None:

@@ -59,7 +59,7 @@ class IndexReport:
     hidden: int = 0
 
 
-class UnreadableError(UserError, OSError):
+class UnreachableError(UserError, OSError):
     """The machine could not read many videos in a row."""
 
 
@@ -71,7 +71,7 @@ def index_folder(
     videos. With ``rebuild`` a store at ``location``, damaged or not, is replaced.
 
     Raises StoreError if the store is damaged, of another folder or in use by another run, OSError
-    for a missing folder, UnreadableError if 20 videos in a row cannot be read, and WorkerError if a
+    for a missing folder, UnreachableError if 20 videos in a row cannot be read, and WorkerError if a
     worker is killed.
     """
     root = Path(folder).resolve(strict=True)
@@ -181,7 +181,7 @@ def _add(
                 break
         batch.write()
     if in_a_row == _MAX_UNREAD:
-        raise UnreadableError(
+        raise UnreachableError(
             f"{root}: {_MAX_UNREAD} videos in a row cannot be read, the last one "
             f"{printable(now.path)}: {footage.problem}; videos indexed so far are kept"
         )
