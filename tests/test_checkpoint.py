@@ -169,6 +169,16 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, name: str, valu
             load_text_network(path, read_checkpoint(path), VOCABULARY)
 
 
+def test_names_in_a_strangers_model_are_escaped(tmp_path: Path) -> None:
+    path, state = tmp_path / "trimodal.safetensors", trained().state_dict()
+    save_checkpoint(path, state | {"text.\x1b[2J": torch.zeros(1)}, CHECKPOINT)
+    hostile = replace(CHECKPOINT, vocabulary="\x1b[2J")
+    for checkpoint in (CHECKPOINT, hostile):
+        with pytest.raises(DataError, match=r"\\x1b\[2J") as caught:
+            load_model(path, checkpoint, VOCABULARY)
+        assert str(caught.value).isprintable()
+
+
 def test_networks_of_another_width_are_not_allocated(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

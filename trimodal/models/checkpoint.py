@@ -12,6 +12,7 @@ from safetensors.torch import load, save
 from torch import Tensor, nn
 
 from trimodal.core.config import SECTION, parse_section
+from trimodal.core.display import printable
 from trimodal.core.files import read_json, write_bytes, write_json
 from trimodal.core.fingerprint import bytes_fingerprint, file_fingerprint
 from trimodal.core.records import DataError
@@ -86,7 +87,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
     made_by, read_by = checkpoint.front_end, checkpoint.mel.front_end_fingerprint()
     if made_by != read_by:
         raise DataError(
-            f"{sidecar}: trained on audio of front end {made_by}, but its mel gives {read_by}"
+            f"{sidecar}: trained on audio of front end {printable(made_by)}, but its mel gives "
+            f"{read_by}"
         )
     return checkpoint
 
@@ -135,7 +137,7 @@ def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary
 def _check_vocabulary(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> None:
     if vocabulary.fingerprint != checkpoint.vocabulary:
         raise DataError(
-            f"{path}: trained with vocabulary {checkpoint.vocabulary}, but this one "
+            f"{path}: trained with vocabulary {printable(checkpoint.vocabulary)}, but this one "
             f"is {vocabulary.fingerprint}; train again"
         )
 
@@ -148,7 +150,7 @@ def _read_weights(path: Path, checkpoint: Checkpoint) -> dict[str, Tensor]:
     try:
         return load(content)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: {error}") from error
+        raise DataError(f"{path}: {printable(str(error))}") from error
 
 
 def _check_width(path: Path, weights: Mapping[str, Tensor], width: int) -> None:
@@ -170,8 +172,9 @@ def _load_weights(
     }
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise DataError(f"{path}: {prefix}{name} has values that are not finite; train again")
+            shown = printable(prefix + name)
+            raise DataError(f"{path}: {shown} has values that are not finite; train again")
     try:
         network.load_state_dict(state)
     except RuntimeError as error:
-        raise DataError(f"{path}: {' '.join(str(error).split())}") from error
+        raise DataError(f"{path}: {printable(' '.join(str(error).split()))}") from error

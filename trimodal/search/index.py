@@ -71,8 +71,8 @@ def index_folder(
     videos. With ``rebuild`` a store at ``location``, damaged or not, is replaced.
 
     Raises StoreError if the store is damaged, of another folder or in use by another run, OSError
-    for a missing folder, UnreachableError if 20 videos in a row cannot be read, and WorkerError if a
-    worker is killed.
+    for a missing folder, UnreachableError if 20 videos in a row cannot be read, and WorkerError if
+    a worker is killed.
     """
     root = Path(folder).resolve(strict=True)
     if not root.is_dir():

@@ -11,7 +11,7 @@ from trimodal.core.files import read_json, write_json
 from trimodal.core.records import DataError
 
 _NAME = "checksums.json"
-_QUICK_BYTES = 256 * 2**20  # read when a store is opened: a quarter of a second
+_QUICK_BYTES = 256 * 2**20  # read whenever a store is opened
 _PART_BYTES = 2**20
 
 
