@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.search.store import About, IndexedVideo, MomentStore
+from trimodal.search.store import MomentStore
+from trimodal.search.tables import About, IndexedVideo
 
 ABOUT = About(folder="videos", model="m1")
 Vectors = npt.NDArray[np.float32]

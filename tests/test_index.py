@@ -28,7 +28,8 @@ from trimodal.search.audio_windows import (
 )
 from trimodal.search.footage import Footage, VideoFile
 from trimodal.search.index import LIMITS, UnreachableError, index_folder
-from trimodal.search.store import FRAME_BITS, MomentStore, StoreError
+from trimodal.search.store import FRAME_BITS, MomentStore
+from trimodal.search.store_errors import StoreError
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from model_fixtures import Tool
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from trimodal.search.server import build_app
-from trimodal.search.store import About, MomentStore
+from trimodal.search.store import MomentStore
+from trimodal.search.tables import About
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")

@@ -19,8 +19,9 @@ from trimodal.core.records import DataError
 from trimodal.search.api import Moment, VideoHit, as_text
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.search.guard import write_redirect
-from trimodal.search.store import About, IndexedVideo, MomentStore
+from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import StoreError
+from trimodal.search.tables import About, IndexedVideo
 
 
 @pytest.fixture(scope="module")

@@ -12,12 +12,10 @@ from hypothesis import strategies as st
 from s3_server import new_bucket, s3_server
 from store_fixtures import ABOUT, Vectors, filled, unit, vectors, video
 
-from trimodal.search.store import (
-    MomentHit,
-    MomentStore,
-    StoreError,
-    build_index,
-)
+from trimodal.search.nearest import build_index
+from trimodal.search.store import MomentStore
+from trimodal.search.store_errors import StoreError
+from trimodal.search.tables import MomentHit
 
 
 @pytest.fixture(scope="module")

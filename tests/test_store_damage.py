@@ -142,7 +142,7 @@ def test_a_store_whose_creation_was_killed_is_none(
 ) -> None:
     filled(str(tmp_path), 1)
     with monkeypatch.context() as patch:
-        patch.setattr("trimodal.search.store._about_row", lambda *_: 1 / 0)
+        patch.setattr("trimodal.search.store.about_row", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             MomentStore.create(str(tmp_path), ABOUT, 256)
     with pytest.raises(NoStoreError):

@@ -16,7 +16,8 @@ from trimodal.search.encoder import Encoder, QueryError
 if TYPE_CHECKING:
     from trimodal.search.index import IndexReport
     from trimodal.search.live import LiveStore
-    from trimodal.search.store import MomentHit, MomentStore
+    from trimodal.search.store import MomentStore
+    from trimodal.search.tables import MomentHit
 
 STORE = "data/search"
 AUDIO_WEIGHT = 0.2  # text->video (docs/method.md, Evaluation)

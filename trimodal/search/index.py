@@ -23,8 +23,9 @@ from trimodal.search.audio_windows import cut_windows, duration_seconds, moment_
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 from trimodal.search.folder import Listing, VideoState, list_videos
 from trimodal.search.footage import Footage, VideoFile, decode_videos
-from trimodal.search.store import About, IndexedVideo, MomentStore
+from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import NoStoreError, StoreError, local_folder
+from trimodal.search.tables import About, IndexedVideo
 
 # Limits on a video: an hour, 4096 x 2304 pixels, ten minutes to decode its frames or its audio.
 LIMITS = DecodingLimits(clip_seconds=3600.0, frame_pixels=9_437_184, timeout_seconds=600.0)

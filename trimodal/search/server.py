@@ -30,7 +30,8 @@ from trimodal.search.api import Trimodal
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.search.guard import Guard, new_token, secured
 from trimodal.search.live import LiveStore
-from trimodal.search.store import IndexedVideo, MomentStore
+from trimodal.search.store import MomentStore
+from trimodal.search.tables import IndexedVideo
 
 Result = TypeVar("Result")
 

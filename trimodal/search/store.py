@@ -7,119 +7,41 @@ is (1 - w) (q . frame) + w (q . audio), so one table, and one index over it, ser
 (docs/method.md, Evaluation).
 """
 
-import asyncio
 import math
 import secrets
-import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
 from datetime import timedelta
-from functools import cache, cached_property
-from typing import Any, Self, TypeVar
+from functools import cached_property
+from typing import Any, Self
 
 import lancedb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from lancedb.index import HnswFlat
 from lancedb.table import AsyncTable, Table
 
 from trimodal.core.timing import frame_centre_seconds
+from trimodal.search.nearest import READ_INTERVAL, build_index, nearest, open_for_queries
 from trimodal.search.seal import broken_file, remove_seal, write_seal
-from trimodal.search.store_errors import (
-    NoStoreError,
-    StoreError,
-    damaged,
-    local_folder,
-    store_errors,
+from trimodal.search.store_errors import StoreError, damaged, local_folder, store_errors
+from trimodal.search.tables import (
+    CREATING,
+    FILES,
+    About,
+    IndexedVideo,
+    MomentHit,
+    Record,
+    about_row,
+    moments_schema,
+    read_about,
 )
 
-Result = TypeVar("Result")
-
-FORMAT = 2
 FRAME_BITS = 20  # of a moment's number: enough for a video of twelve days
 _MIN_ROWS_FOR_INDEX = 50_000  # moments from which on an approximate index is built
-_READ_INTERVAL = timedelta(seconds=5)  # by then a change by another run is seen
 _OLD_VERSIONS = timedelta(hours=1)  # after this, no reader uses a replaced version any more
-_MIN_CANDIDATES = 80  # that the approximate index considers in a query
 _MAX_SCORE = 1.01  # of unit vectors, rounding included
-_CREATING = ".creating"  # a file beside the tables of a store that is not complete
-
-
-@dataclass(frozen=True, kw_only=True)
-class About:
-    """What a store holds: the indexed folder and the fingerprint of the model."""
-
-    folder: str
-    model: str
-    format: int = FORMAT
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Record:
-    """What was true after the last change: ``identity``, which no other store has; the number of
-    the next video; rows and versions of the tables.
-    """
-
-    identity: str
-    next_file: int = 0
-    files: int = 0
-    moments: int = 0
-    files_version: int = 1
-    moments_version: int = 1
-
-
-@dataclass(frozen=True, kw_only=True)
-class IndexedVideo:
-    """A video as it was when it was indexed; a row of the table ``files``. ``file`` is its number,
-    which no other video of the store ever has; ``path`` is relative to the folder; ``real`` is
-    where it leads if there is a link on the way. If it has no ``moments``, ``problem`` says why.
-    """
-
-    file: int
-    path: str
-    bytes: int
-    modified_ns: int
-    moments: int
-    has_audio: bool
-    aspect: float
-    problem: str
-    real: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MomentHit:
-    """A moment (the video's number, the second) and its similarity to the query, in [-1, 1]."""
-
-    file: int
-    second: float
-    score: float
-
-
-_FILES = pa.schema(
-    {
-        "file": pa.int32(), "path": pa.string(), "bytes": pa.int64(), "modified_ns": pa.int64(),
-        "moments": pa.int32(), "has_audio": pa.bool_(), "aspect": pa.float32(),
-        "problem": pa.string(), "real": pa.string(),
-    }
-)  # fmt: skip
-_ABOUT = pa.schema(
-    {
-        "folder": pa.string(), "model": pa.string(), "format": pa.int32(), "identity": pa.string(),
-        "next_file": pa.int32(), "files": pa.int64(), "moments": pa.int64(),
-        "files_version": pa.int64(), "moments_version": pa.int64(),
-    }
-)  # fmt: skip
-
-
-def _moments_schema(dim: int) -> pa.Schema:
-    return pa.schema(
-        {
-            "moment": pa.int64(), "file": pa.int32(), "point": pa.list_(pa.float32(), 2 * dim),
-            "thumbnail": pa.binary(), "mel": pa.binary(),
-        }
-    )  # fmt: skip
 
 
 class MomentStore:
@@ -127,7 +49,7 @@ class MomentStore:
     that is damaged, and OSError where the machine cannot read or write it.
     """
 
-    def __init__(self, location: str, about: About, record: _Record, database: Any) -> None:
+    def __init__(self, location: str, about: About, record: Record, database: Any) -> None:
         self.location, self.about, self._record = location, about, record
         self._about_table: Table = database.open_table("about")
         self._files: Table = database.open_table("files")
@@ -140,8 +62,8 @@ class MomentStore:
         if folder is not None and (broken := broken_file(folder, every_byte=False)):
             raise damaged(location, broken)
         with store_errors(location):
-            database = lancedb.connect(location, read_consistency_interval=_READ_INTERVAL)
-            store = cls(location, *_read_about(location, database), database)
+            database = lancedb.connect(location, read_consistency_interval=READ_INTERVAL)
+            store = cls(location, *read_about(location, database), database)
             store._check_tables()
             return store
 
@@ -151,21 +73,21 @@ class MomentStore:
         folder = local_folder(location)
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / _CREATING).touch()
+            (folder / CREATING).touch()
             remove_seal(folder)
-        record = _Record(identity=secrets.token_hex(8))
+        record = Record(identity=secrets.token_hex(8))
         with store_errors(location):
             database = lancedb.connect(location)
             existing = database.list_tables().tables
             for name in ("about", "files", "moments"):  # the first marks a complete store
                 if name in existing:
                     database.drop_table(name)
-            database.create_table("files", schema=_FILES)
-            database.create_table("moments", schema=_moments_schema(dim))
-            database.create_table("about", _about_row(about, record))
+            database.create_table("files", schema=FILES)
+            database.create_table("moments", schema=moments_schema(dim))
+            database.create_table("about", about_row(about, record))
             store = cls(location, about, record, database)
         if folder is not None:
-            (folder / _CREATING).unlink()
+            (folder / CREATING).unlink()
         return store
 
     @property
@@ -182,7 +104,7 @@ class MomentStore:
         """Whether the location still holds this store, not one that was created since."""
         try:
             database = lancedb.connect(self.location)
-            return _read_about(self.location, database)[1].identity == self.identity
+            return read_about(self.location, database)[1].identity == self.identity
         except (StoreError, RuntimeError, ValueError, OSError):
             return False
 
@@ -191,7 +113,7 @@ class MomentStore:
         has newer versions of them.
         """
         dim = self.table.schema.field("point").type.list_size // 2
-        if self._files.schema != _FILES or self.table.schema != _moments_schema(dim):
+        if self._files.schema != FILES or self.table.schema != moments_schema(dim):
             raise damaged(self.location, "tables of another form")
         record = self._record
         for name, table, version, rows in (
@@ -230,7 +152,7 @@ class MomentStore:
             files=int(self._files.count_rows()), files_version=int(self._files.version),
             moments=int(self.table.count_rows()), moments_version=int(self.table.version),
         )  # fmt: skip
-        self._about_table.add(_about_row(self.about, self._record), mode="overwrite")
+        self._about_table.add(about_row(self.about, self._record), mode="overwrite")
         self.__dict__.pop("_query_table", None)
 
     def files(self) -> list[IndexedVideo]:
@@ -267,7 +189,7 @@ class MomentStore:
             if moments:
                 self.table.add(self._moment_rows(moments, embeddings))
             if files:
-                self._files.add(pa.Table.from_pylist([asdict(file) for file in files], _FILES))
+                self._files.add(pa.Table.from_pylist([asdict(file) for file in files], FILES))
             self._after_change(max((file.file for file in files), default=-1) + 1)
 
     def _moment_rows(
@@ -372,68 +294,6 @@ class MomentStore:
             return int(self.table.count_rows())
 
 
-def _read_about(location: str, database: Any) -> tuple[About, _Record]:
-    folder = local_folder(location)
-    incomplete = folder is not None and (folder / _CREATING).exists()
-    if incomplete or "about" not in database.list_tables().tables:
-        raise NoStoreError(f"{location}: no index; create one with `trimodal index FOLDER`")
-    rows = database.open_table("about").to_arrow().to_pylist()
-    if len(rows) != 1 or rows[0].get("format") != FORMAT:
-        raise StoreError(
-            f"{location}: an index of another format; delete it and index again "
-            "(`trimodal index FOLDER --rebuild`)"
-        )
-    if rows[0].keys() != set(_ABOUT.names) or None in rows[0].values():
-        raise damaged(location, "the table about lacks values")
-    about = {field.name: rows[0].pop(field.name) for field in fields(About)}
-    return About(**about), _Record(**rows[0])
-
-
-def _about_row(about: About, record: _Record) -> pa.Table:
-    return pa.Table.from_pylist([asdict(about) | asdict(record)], _ABOUT)
-
-
-def build_index(moments: Table) -> None:
-    """Builds an approximate index over the vectors: HNSW, without quantisation."""
-    config = HnswFlat(distance_type="dot", m=20, ef_construction=150)
-    moments.create_index("point", config=config, replace=True)
-
-
-def open_for_queries(location: str) -> AsyncTable:
-    """The table of moments through LanceDB's asynchronous interface, which is faster than the
-    synchronous one by a millisecond per query.
-    """
-
-    async def open_table() -> AsyncTable:
-        database = await lancedb.connect_async(location, read_consistency_interval=_READ_INTERVAL)
-        return await database.open_table("moments")
-
-    return _wait_for(open_table())
-
-
-def nearest(
-    moments: AsyncTable, query: npt.NDArray[np.float32], limit: int, *, exact: bool = False
-) -> tuple[list[int], list[float]]:
-    """The ids of the nearest moments and their dot products, best first; exact without an index."""
-    search = moments.query().nearest_to(query).column("point").distance_type("dot")
-    search = search.ef(max(_MIN_CANDIDATES, limit))
-    if exact:
-        search = search.bypass_vector_index()
-    rows = _wait_for(search.select(["moment", "_distance"]).limit(limit).to_arrow())
-    return rows["moment"].to_pylist(), (1 - rows["_distance"].to_numpy()).tolist()
-
-
 def _moment_id(file: int, frame: int) -> int:
     """A moment's id in one number: returning one column is faster than two."""
     return file << FRAME_BITS | frame
-
-
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
-
-
-def _wait_for(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    return asyncio.run_coroutine_threadsafe(coroutine, _loop()).result()
