@@ -125,6 +125,20 @@ def test_numbers_are_not_given_twice_and_stores_are_told_apart(tmp_path: Path) -
     assert not new.is_current()
 
 
+def test_a_number_given_before_a_kill_is_not_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the video is listed and nothing is recorded about it yet."""
+    store, rows = filled(str(tmp_path), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MomentStore, "_after_change", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.add([video(1, moments=1)], [(1, 1, b"", b"")], rows[:1])
+    again = MomentStore.open(str(tmp_path))
+    again.drop_unfinished()
+    assert ([file.file for file in again.files()], again.next_file) == ([0, 1], 2)
+
+
 def test_files_have_the_modes_that_the_umask_gives(tmp_path: Path) -> None:
     before = os.umask(0o027)
     try:
