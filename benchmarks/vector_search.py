@@ -32,15 +32,9 @@ from benchmarks.measuring import (
 )
 from trimodal.core.arguments import positive
 from trimodal.models.networks import EMBEDDING_DIM
-from trimodal.search.store import (
-    FRAME_BITS,
-    About,
-    IndexedVideo,
-    MomentStore,
-    build_index,
-    nearest,
-    open_for_queries,
-)
+from trimodal.search.nearest import build_index, nearest, open_for_queries
+from trimodal.search.store import FRAME_BITS, MomentStore
+from trimodal.search.tables import About, IndexedVideo
 
 AUDIO_WEIGHT = 0.2
 NEAREST = 10

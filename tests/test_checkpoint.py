@@ -16,7 +16,13 @@ from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, build_vocabulary
-from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint, save_checkpoint
+from trimodal.models.checkpoint import (
+    Checkpoint,
+    load_model,
+    load_text_network,
+    read_checkpoint,
+    save_checkpoint,
+)
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 
@@ -38,7 +44,7 @@ CHECKPOINT = Checkpoint(
     augment=config_for_tests(AugmentConfig, crop_px=24),
     frame_px=32,
     vocabulary=VOCABULARY.fingerprint,
-    front_end="0123456789abcdef",
+    front_end=FRONT_END.mel.front_end_fingerprint(),
     data={"av": "a" * 16, "images": "b" * 16},
     code="c" * 16,
     epoch=3,
@@ -121,6 +127,80 @@ def test_weights_of_another_model_are_a_data_error(saved: Path) -> None:
     model = replace(CHECKPOINT.model, width=4)
     with pytest.raises(DataError, match=r"trimodal\.safetensors"):
         load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("mel", "mels", 10**9), ("mel", "n_fft", 2**40), ("mel", "sample_rate_hz", 10**400),
+        ("window", "seconds", 1e300), ("augment", "crop_px", 33), ("model", "width", 10**6),
+        ("", "frame_px", 10**7),
+    ],
+)  # fmt: skip
+def test_sizes_that_would_fill_the_memory_are_refused(
+    saved: Path, section: str, key: str, value: float
+) -> None:
+    sidecar = saved.with_suffix(".json")
+    content = json.loads(sidecar.read_text())
+    (content[section] if section else content)[key] = value
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=rf"trimodal\.json: .*{key}.* is not in 1 to "):
+        read_checkpoint(saved)
+
+
+def test_a_front_end_that_is_not_the_mels_is_refused(saved: Path) -> None:
+    sidecar = saved.with_suffix(".json")
+    content = json.loads(sidecar.read_text())
+    content["mel"]["hop_samples"] = 80
+    sidecar.write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"trimodal\.json: trained on audio of front end"):
+        read_checkpoint(saved)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["text.head.0.weight", "audio.backbone.bn1.running_var"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, name: str, value: float) -> None:
+    path, state = tmp_path / "trimodal.safetensors", trained().state_dict()
+    state[name].view(-1)[1] = value
+    save_checkpoint(path, state, CHECKPOINT)
+    with pytest.raises(DataError, match=rf"{name} has values that are not finite"):
+        load_model(path, read_checkpoint(path), VOCABULARY)
+    if name.startswith("text."):
+        with pytest.raises(DataError, match=rf"{name} has values that are not finite"):
+            load_text_network(path, read_checkpoint(path), VOCABULARY)
+
+
+def test_names_in_a_strangers_model_are_escaped(tmp_path: Path) -> None:
+    path, state = tmp_path / "trimodal.safetensors", trained().state_dict()
+    save_checkpoint(path, state | {"text.\x1b[2J": torch.zeros(1)}, CHECKPOINT)
+    hostile = replace(CHECKPOINT, vocabulary="\x1b[2J")
+    for checkpoint in (CHECKPOINT, hostile):
+        with pytest.raises(DataError, match=r"\\x1b\[2J") as caught:
+            load_model(path, checkpoint, VOCABULARY)
+        assert str(caught.value).isprintable()
+
+
+def test_networks_of_another_width_are_not_allocated(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("the networks were allocated")
+
+    monkeypatch.setattr("trimodal.models.checkpoint.TrimodalNet", fail)
+    wide = replace(CHECKPOINT, model=replace(CHECKPOINT.model, width=1024))
+    with pytest.raises(DataError, match="its networks are of width 2, not 1024"):
+        load_model(saved, wide, VOCABULARY)
+
+
+def test_weights_that_were_replaced_are_refused(saved: Path) -> None:
+    """A model trained anew between reading the JSON and the weights."""
+    checkpoint = read_checkpoint(saved)
+    assert len(checkpoint.weights) == 16
+    load_model(saved, checkpoint, VOCABULARY)
+    save_checkpoint(saved, trained(seed=1).state_dict(), CHECKPOINT)
+    for load in (load_model, load_text_network):
+        with pytest.raises(DataError, match="another model than the one that was loaded"):
+            load(saved, checkpoint, VOCABULARY)
 
 
 @pytest.mark.parametrize("text", ['{"format": 2}', "{}", '{"format": "1"}', "[]", "null", '{"fo'])

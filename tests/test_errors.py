@@ -40,7 +40,7 @@ def test_the_walk_finds_the_known_ones() -> None:
         "trimodal.core.records.DataError",
         "trimodal.parallel.pool.WorkerError",
         "trimodal.models.devices.DeviceError",
-        "trimodal.search.store.NoStoreError",
+        "trimodal.search.store_errors.NoStoreError",
     } <= ERRORS.keys()
     assert ERRORS.keys() >= INTERNAL
 

@@ -13,10 +13,12 @@ from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool, make_tool
 from training_fixtures import RATE_HZ, TinyData
 
+from trimodal.core import files as core_files
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits
 from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
+from trimodal.search import folder as folder_module
 from trimodal.search import index
 from trimodal.search.audio_windows import (
     audio_windows,
@@ -25,8 +27,9 @@ from trimodal.search.audio_windows import (
     moment_centre,
 )
 from trimodal.search.footage import Footage, VideoFile
-from trimodal.search.index import LIMITS, index_folder
-from trimodal.search.store import FRAME_BITS, MomentStore, StoreError
+from trimodal.search.index import LIMITS, UnreachableError, index_folder
+from trimodal.search.store import FRAME_BITS, MomentStore
+from trimodal.search.store_errors import StoreError
 
 
 @pytest.fixture(scope="module")
@@ -127,22 +130,26 @@ def test_what_cannot_be_used_is_reported_with_its_reason(
     (folder / "link.mp4").symlink_to(folder / "a.mp4")
     (folder / "dangling.mp4").symlink_to(folder / "nothing.mp4")
     (folder / "linked").symlink_to(folder / "a folder")
+    (folder / "folder.mp4").mkdir()
+    os.mkfifo(folder / "pipe.mp4")
     (folder / os.fsdecode(b"\xff.mp4")).write_bytes(b"")
     (folder / "line\nbreak.mp4").write_bytes(b"")
     ffmpeg("-f", "lavfi", "-i", "sine=duration=2", folder / "audio.mp4")
     report = index_folder(tool.model, folder, str(tmp_path / "store"))
-    assert report.moments == 12
-    assert report.added == 6
+    assert report.moments == 12 + 5
+    assert report.added == 7
     problems = report.problems
     assert problems.keys() == {
-        "rubbish.mp4", "empty.mp4", "link.mp4", "dangling.mp4", "\\udcff.mp4", "line\\nbreak.mp4",
-        "audio.mp4",
+        "rubbish.mp4", "empty.mp4", "dangling.mp4", "\\udcff.mp4", "line\\nbreak.mp4", "audio.mp4",
+        "linked", "pipe.mp4",
     }  # fmt: skip
     assert problems["audio.mp4"].startswith("no_video: ")
     assert problems["rubbish.mp4"].startswith("corrupt: ")
-    assert "link" in problems["link.mp4"]
+    assert problems["dangling.mp4"] == "a link to a file that does not exist"
+    assert problems["linked"] == "a folder that is indexed under another path"
+    assert problems["pipe.mp4"] == "not a regular file"
     again = index_folder(tool.model, folder, str(tmp_path / "store"))
-    assert (again.added, again.kept) == (0, 6)
+    assert (again.added, again.kept) == (0, 7)
     assert again.problems == problems
 
 
@@ -225,7 +232,7 @@ def test_another_model_indexes_all_again(
     location = str(tmp_path / "store")
     index_folder(tool.model, folder, location)
     other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
-    with pytest.raises(StoreError, match="indexed by another model"):
+    with pytest.raises(StoreError, match="indexed by another model than the loaded one"):
         other.search("a dog", store=location)
     assert index_folder(other, folder, location).added == 3
     assert MomentStore.open(location).about.model == other.fingerprint
@@ -268,3 +275,157 @@ def test_batches_change_nothing(
         np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-5)
     files = [replace(file, file=0) for file in MomentStore.open(one_batch).files()]
     assert files == [replace(file, file=0) for file in MomentStore.open(many_batches).files()]
+
+
+def test_numbers_of_videos_are_not_given_twice(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    """A browser may have kept the images of an earlier one."""
+    location = str(tmp_path / "store")
+    index_folder(tool.model, folder, location)
+    (folder / "silent.mp4").unlink()
+    index_folder(tool.model, folder, location)
+    write_steps(folder / "silent.mp4", seconds=2)
+    report = index_folder(tool.model, folder, location)
+    assert (report.added, report.kept) == (1, 2)
+    numbers = {video.path: video.file for video in MomentStore.open(location).files()}
+    assert sorted(numbers.values()) == [0, 1, 3]
+    assert numbers["silent.mp4"] == 3
+
+
+def test_videos_behind_links_are_searched(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    """Case linked_videos: a linked file and a linked folder, as DVC's links also are."""
+    elsewhere, linking = tmp_path / "elsewhere", tmp_path / "linking"
+    elsewhere.mkdir()
+    linking.mkdir()
+    shutil.copy(folder / "a.mp4", elsewhere / "clip.mp4")
+    (linking / "2019").symlink_to(Path("..") / "elsewhere")
+    (linking / "a.mp4").symlink_to(elsewhere / "clip.mp4")
+    location = str(tmp_path / "store")
+    report = index_folder(tool.model, linking, location)
+    assert (report.added, report.moments, report.problems) == (2, 10, {})
+    store = MomentStore.open(location)
+    assert [video.path for video in store.files()] == ["2019/clip.mp4", "a.mp4"]
+    assert {video.real for video in store.files()} == {str(elsewhere / "clip.mp4")}
+    assert index_folder(tool.model, linking, location).kept == 2
+    shutil.copy(folder / "silent.mp4", tmp_path / "other.mp4")
+    (linking / "a.mp4").unlink()
+    (linking / "a.mp4").symlink_to(tmp_path / "other.mp4")
+    assert index_folder(tool.model, linking, location).changed == 1
+
+
+def test_what_cannot_be_looked_at_is_kept(
+    tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A subfolder on a network that is gone, a file on a bad sector."""
+    location = str(tmp_path / "store")
+    index_folder(tool.model, folder, location)
+    scandir, stat = os.scandir, Path.stat
+
+    def scan(path: Path) -> object:
+        if str(path).endswith("a folder"):
+            raise OSError(5, "Input/output error", str(path))
+        return scandir(path)
+
+    def state(path: Path, **options: bool) -> os.stat_result:
+        if path.name == "a.mp4":
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folder_module.os, "scandir", scan)
+        patch.setattr(Path, "stat", state)
+        report = index_folder(tool.model, folder, location)
+    assert (report.kept, report.dropped, report.unread, report.moments) == (3, 0, 2, 12)
+    assert report.problems == {
+        "a folder": "cannot be read now: Input/output error",
+        "a.mp4": "cannot be read now: Permission denied",
+    }
+    assert index_folder(tool.model, folder, location).problems == {}
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
+    """Decoding of a.mp4 fails."""
+    decode = index.decode_videos
+
+    def decode_videos(videos: Iterator[VideoFile], *rest: object) -> Iterator[Footage]:
+        for footage in decode(videos, *rest):  # type: ignore[arg-type]
+            failed = footage.video.path.name.startswith("a") and footage.moments
+            yield replace(footage, moments=0, mel=None, problem=problem) if failed else footage
+
+    monkeypatch.setattr(index, "decode_videos", decode_videos)
+
+
+@pytest.mark.parametrize(
+    ("problem", "noted"),
+    [
+        ("unreadable: [Errno 5] Input/output error", False), ("missing: gone", False),
+        ("too_slow: decoding its frames took over 600 s", True),
+    ],
+)  # fmt: skip
+def test_what_may_heal_is_tried_again(
+    tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, problem: str,
+    noted: bool,
+) -> None:  # fmt: skip
+    location = str(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        failing(patch, problem)
+        report = index_folder(tool.model, folder, location)
+    assert (report.added, report.moments, report.unread) == (2 + noted, 7, not noted)
+    assert report.problems == {"a.mp4": problem}
+    assert ("a.mp4" in {video.path for video in MomentStore.open(location).files()}) == noted
+    report = index_folder(tool.model, folder, location)
+    assert (report.added, report.changed, report.kept) == (not noted, noted, 2)
+    assert (report.moments, report.problems) == (12, {})
+
+
+def test_a_folder_out_of_reach_stops_the_run(
+    tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        shutil.copy(folder / "silent.mp4", folder / f"a{number}.mp4")
+    monkeypatch.setattr(index, "_MAX_UNREAD", 3)
+    location = str(tmp_path / "store")
+    with monkeypatch.context() as patch:
+        failing(patch, "unreadable: [Errno 107] not connected")
+        with pytest.raises(UnreachableError, match=r"3 videos in a row .* a1\.mp4: .*Errno 107"):
+            index_folder(tool.model, folder, location)
+    assert [video.path for video in MomentStore.open(location).files()] == ["a folder/ü '; --.MP4"]
+    assert index_folder(tool.model, folder, location).kept == 1
+
+
+def test_a_file_that_the_disk_cannot_read_is_not_noted(tool: Tool, tmp_path: Path) -> None:
+    """/proc/self/mem is a file whose first byte cannot be read: EIO, for every account."""
+    pytest.importorskip("trimodal.core.machine_errors")
+    if not Path("/proc/self/mem").exists():
+        pytest.skip("no /proc on this system")
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").symlink_to("/proc/self/mem")
+    report = index_folder(tool.model, tmp_path / "videos", str(tmp_path / "store"))
+    assert (report.added, report.unread) == (0, 1)
+    assert report.problems["a.mp4"].startswith("unreadable")
+    assert MomentStore.open(str(tmp_path / "store")).files() == []
+
+
+def test_a_damaged_index_is_refused_and_rebuilt_on_request(
+    tool: Tool, folder: Path, tmp_path: Path
+) -> None:
+    """The newest manifest is lost: LanceDB takes the one before it, with no moments, for it."""
+    location = tmp_path / "store"
+    index_folder(tool.model, folder, str(location))
+    min((location / "moments.lance" / "_versions").glob("*.manifest")).unlink()
+    with pytest.raises(StoreError, match=r"damaged .*; delete it and index again"):
+        index_folder(tool.model, folder, str(location))
+    with pytest.raises(StoreError, match=r"damaged .*; delete it and index again"):
+        tool.model.search("a dog", store=location)
+    report = index_folder(tool.model, folder, str(location), rebuild=True)
+    assert (report.added, report.kept, report.moments) == (3, 0, 12)
+    assert len(tool.model.search("a dog", store=location)) == 3
+
+
+def test_temporary_files_of_killed_runs_are_removed(
+    tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr(index, "remove_stale_temporary_folders", lambda: called.append(True))
+    assert index.remove_stale_temporary_folders is not core_files.remove_stale_temporary_folders
+    index_folder(tool.model, folder, str(tmp_path / "store"))
+    assert called == [True]

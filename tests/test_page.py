@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 import uvicorn
-from media_fixtures import write_steps
+from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from trimodal.search.server import build_app
-from trimodal.search.store import About, MomentStore
+from trimodal.search.store import MomentStore
+from trimodal.search.tables import About
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 
 
 @contextmanager
-def served(tool: Tool, store: Path) -> Iterator[str]:
+def served(tool: Tool, store: Path, token: str = "") -> Iterator[str]:
     """The address of a server, which ends with the block."""
-    app = build_app(tool.model, MomentStore.open(str(store)))
+    app = build_app(tool.model, MomentStore.open(str(store)), token)
     server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -189,6 +190,53 @@ def test_a_video_that_is_gone_is_told(tool: Tool, browser: Browser, tmp_path: Pa
         page.locator(".moment").click()
         expect(page.get_by_role("alert")).to_contain_text("cannot play the file")
         page.close()
+
+
+def test_the_token_leaves_the_address_and_the_page_works(
+    tool: Tool, folder: Path, browser: Browser
+) -> None:
+    context = browser.new_context()
+    page = context.new_page()
+    with served(tool, folder / "store", "s3cret") as address:
+        page.goto(f"{address}/?q=a+dog")
+        expect(page.locator("body")).to_contain_text("trimodal serve")
+        page.goto(f"{address}/?token=s3cret&q=a+dog")
+        expect(page.locator("#results li")).to_have_count(2)
+        assert "token" not in page.url
+        assert page.evaluate("document.cookie") == ""
+        thumbnail = page.locator("li", has_text="steps.mp4").locator(".thumbnail")
+        expect(thumbnail).to_have_js_property("complete", True)
+        assert thumbnail.evaluate("(image) => image.naturalWidth") > 10
+        page.goto(f"{address}/?q=a+dog")  # by the cookie
+        expect(page.locator("#results li")).to_have_count(2)
+    context.close()
+
+
+def test_a_folder_indexed_anew_shows_its_own_pictures(
+    tool: Tool, browser: Browser, tmp_path: Path
+) -> None:
+    """The same numbers mean other videos."""
+    for name, colour in (("first", "red"), ("second", "blue")):
+        (tmp_path / name).mkdir()
+        ffmpeg("-f", "lavfi", "-i", f"color={colour}:size=48x32:duration=2", "-pix_fmt", "yuv420p",
+               tmp_path / name / "a.mp4")  # fmt: skip
+    tool.model.index(tmp_path / "first", tmp_path / "store", workers=1)
+    page = browser.new_page()
+    with served(tool, tmp_path / "store") as address:
+        for name, brightest in (("first", 0), ("second", 2)):
+            page.goto(f"{address}/?q=a+dog")
+            expect(page.locator(".thumbnail")).to_have_js_property("complete", True)
+            pixel = page.locator(".thumbnail").evaluate(_FIRST_PIXEL)
+            assert pixel.index(max(pixel)) == brightest, name
+            tool.model.index(tmp_path / "second", tmp_path / "store", workers=1, rebuild=True)
+    page.close()
+
+
+_FIRST_PIXEL = """(image) => {
+    const context = document.createElement("canvas").getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3);
+}"""
 
 
 def test_an_empty_index_is_reported(tool: Tool, browser: Browser, tmp_path: Path) -> None:

@@ -1,21 +1,27 @@
 """Searching moments: queries of all modalities, grouping by video, text and JSON output."""
 
 import json
+import shutil
 import sys
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from media_fixtures import write_steps
-from model_fixtures import Tool
+from model_fixtures import Tool, make_tool
+from training_fixtures import TinyData
 
 from trimodal import cli
+from trimodal.core.records import DataError
 from trimodal.search.api import Moment, VideoHit, as_text
 from trimodal.search.encoder import QueryError, UnknownWordWarning
-from trimodal.search.store import About, IndexedVideo, MomentStore
+from trimodal.search.guard import write_redirect
+from trimodal.search.store import MomentStore
+from trimodal.search.store_errors import StoreError
+from trimodal.search.tables import About, IndexedVideo
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +124,78 @@ def test_an_unusable_query_is_an_error(tool: Tool, indexed: str) -> None:
         assert tool.model.search("zebra dog", store=indexed)
 
 
+def test_a_model_trained_anew_is_never_half_loaded(tiny_data: TinyData, tmp_path: Path) -> None:
+    """Its image and audio networks are read when they are first used."""
+    first = make_tool(tiny_data, tmp_path / "model.safetensors", seed=8)
+    living, used = first.model, make_tool(tiny_data, tmp_path / "model.safetensors", seed=8).model
+    was, image = living.fingerprint, np.zeros((32, 32, 3), np.uint8)
+    before = used.embed_images([image])
+    new = make_tool(tiny_data, tmp_path / "model.safetensors", seed=9).model
+    assert (living.fingerprint, used.fingerprint, new.fingerprint != was) == (was, was, True)
+    with pytest.raises(DataError, match=r"model\.safetensors: another model than the one"):
+        living.embed_images([image])
+    np.testing.assert_array_equal(used.embed_images([image]), before)
+    assert np.abs(new.embed_images([image]) - before).max() > 1e-3
+
+
+def test_a_living_model_does_not_search_another_models_index(
+    tool: Tool, tiny_data: TinyData, tmp_path: Path, indexed: str
+) -> None:
+    videos, store = Path(indexed).parent, tmp_path / "store"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").symlink_to(videos / "silent.mp4")
+    tool.model.index(tmp_path / "videos", store, workers=1)
+    assert tool.model.search("a dog", store=store)
+    other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
+    other.index(tmp_path / "videos", store, workers=1)
+    with pytest.raises(StoreError, match="indexed by another model"):
+        tool.model.search("a dog", store=store)
+    tool.model.index(tmp_path / "videos", store, workers=1)
+    assert tool.model.search("a dog", store=store)
+
+
+def test_an_index_replaced_during_a_query_is_not_mixed(
+    tool: Tool, tiny_data: TinyData, tmp_path: Path, indexed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another model indexes while the query runs: the answer is checked afterwards too."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").symlink_to(Path(indexed).parent / "silent.mp4")
+    tool.model.index(tmp_path / "videos", tmp_path / "store", workers=1)
+    other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
+    search_in = type(tool.model).search_in
+
+    def replaced_meanwhile(*arguments: Any, **options: Any) -> list[VideoHit]:
+        hits = search_in(*arguments, **options)
+        other.index(tmp_path / "videos", tmp_path / "store", workers=1)
+        return hits
+
+    monkeypatch.setattr(type(tool.model), "search_in", replaced_meanwhile)
+    with pytest.raises(StoreError, match="indexed by another model"):
+        tool.model.search("a dog", store=tmp_path / "store")
+
+
+def test_moments_that_a_run_has_not_listed_yet_are_left_out(tool: Tool, tmp_path: Path) -> None:
+    about = About(folder="videos", model=tool.model.fingerprint)
+    store = MomentStore.create(str(tmp_path), about, 256)
+    rows = np.stack([np.concatenate([unit(1, number / 9)] * 2) for number in range(3)])
+    listed = IndexedVideo(
+        file=0, path="0.mp4", bytes=1, modified_ns=1, moments=1, has_audio=True, aspect=1.0,
+        problem="",
+    )  # fmt: skip
+    store.add([listed], [(0, 1, b"", b"")], rows[2:])
+    store.add([], [(1, 1, b"", b""), (2, 1, b"", b"")], rows[:2])
+    hits = tool.model.search_in(store, unit(1), top=2, audio_weight=0.2)
+    assert [hit.path for hit in hits] == ["0.mp4"]
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal() -> None:
+    hit = VideoHit(
+        path="a\x1b]0;b\n.mp4", file=1, has_audio=True, aspect=1.0, score=0.5,
+        moments=[Moment(second=0.5, score=0.5)],
+    )  # fmt: skip
+    assert as_text([hit]) == "  1  0.500 at 0:00.5  a\\x1b]0;b\\n.mp4"
+
+
 def test_results_as_text() -> None:
     hit = VideoHit(
         path="a/b.mp4", file=1, has_audio=False, aspect=1.0, score=0.5,
@@ -180,4 +258,64 @@ def test_the_commands(
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
         "trimodal: 'zebra' has no word that the model knows: words without a vector: zebra\n"
+    )
+
+
+def test_a_damaged_index_is_one_line_in_every_command(
+    tool: Tool,
+    indexed: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run = partial(command, tool, capsys, monkeypatch)
+    store, videos = Path(shutil.copytree(indexed, tmp_path / "store")), Path(indexed).parent
+    min((store / "files.lance" / "_versions").glob("*.manifest")).unlink()
+    for words in (("search", "--text", "a dog"), ("serve", "--port", "0"), ("index", str(videos))):
+        done = run(*words, "--store", str(store))
+        assert (done.returncode, done.stdout) == (1, ""), words
+        (line,) = done.stderr.splitlines()
+        assert "delete it and index again" in line
+    done = run("index", str(videos), "--store", str(store), "--rebuild")
+    assert done.returncode == 0, done.stderr
+    assert "2 new" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("index", "folder", "--workers", "0"), ("search", "--top", "0"), ("serve", "--port", "65536")],
+)
+def test_numbers_out_of_range_are_refused_before_work(
+    tool: Tool,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    words: tuple[str, ...],
+) -> None:
+    done = command(tool, capsys, monkeypatch, *words)
+    assert done.returncode == 2
+    assert f"argument {words[-2]}: {words[-1]} is not in" in done.stderr
+
+
+def test_a_folder_without_videos_is_an_error(
+    tool: Tool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "._a.mp4").touch()
+    done = command(
+        tool, capsys, monkeypatch, "index", str(tmp_path / "videos"), "--store",
+        str(tmp_path / "store"),
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.endswith("0 with problems, 1 hidden passed over\n")
+    assert done.stderr == f"trimodal: {tmp_path / 'videos'}: no video that can be searched\n"
+
+
+def test_the_browser_is_not_given_the_token_on_its_command_line(tmp_path: Path) -> None:
+    url = write_redirect(tmp_path, "http://127.0.0.1:1/?token=s3cret")
+    assert "s3cret" not in url
+    assert 'content="0; url=http://127.0.0.1:1/?token=s3cret"' in (
+        Path(url.removeprefix("file://")).read_text()
     )

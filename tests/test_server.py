@@ -1,15 +1,22 @@
 """The server's responses: what it serves, what it refuses, and what it does not reveal."""
 
+import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from fastapi import Request
 from fastapi.testclient import TestClient
-from media_fixtures import write_steps
-from model_fixtures import Tool
+from media_fixtures import ffmpeg, write_steps
+from model_fixtures import Tool, make_tool
 from PIL import Image
+from training_fixtures import TinyData
 
 from trimodal.search import server
+from trimodal.search.guard import TokenError
 from trimodal.search.server import build_app
 from trimodal.search.store import MomentStore
 
@@ -25,11 +32,21 @@ def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def client_of(tool: Tool, location: Path, token: str = "") -> TestClient:
+    app = build_app(tool.model, MomentStore.open(str(location)), token)
+    return TestClient(app, base_url="http://127.0.0.1", raise_server_exceptions=False)
+
+
 @pytest.fixture
 def client(tool: Tool, folder: Path) -> Iterator[TestClient]:
-    store = MomentStore.open(str(folder / "store"))
-    with TestClient(build_app(tool.model, store), base_url="http://127.0.0.1") as client:
+    with client_of(tool, folder / "store") as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def name(folder: Path) -> str:
+    """The store's name in URLs."""
+    return MomentStore.open(str(folder / "store")).identity
 
 
 def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
@@ -45,22 +62,183 @@ def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
     }  # fmt: skip
 
 
-def test_every_response_has_the_security_headers(client: TestClient) -> None:
-    for path in ("/", "/app.js", "/api/about", "/videos/0", "/videos/99", "/nowhere"):
-        headers = client.get(path).headers
-        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 's")
-        assert headers["x-content-type-options"] == "nosniff"
+def has_security_headers(response: Any) -> bool:
+    policy = response.headers.get("content-security-policy", "")
+    return (
+        policy.startswith("default-src 'none'; script-src 's")
+        and response.headers["x-content-type-options"] == "nosniff"
+        and response.headers["cache-control"].startswith("private, ")
+    )
+
+
+def test_every_response_has_the_security_headers(
+    client: TestClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {
+        "/": 200, "/app.js": 200, "/api/about": 200, f"/videos/{name}/0": 200, "/nowhere": 404,
+        f"/videos/{name}/99": 404, f"/videos/{name}/x": 422,
+    }  # fmt: skip
+    for path, status in paths.items():
+        response = client.get(path)
+        assert (response.status_code, has_security_headers(response)) == (status, True), path
+    for headers, status in (({"Sec-Fetch-Site": "cross-site"}, 403), ({"Host": "a.com"}, 400)):
+        response = client.get("/", headers=headers)
+        assert (response.status_code, has_security_headers(response)) == (status, True)
+    monkeypatch.setattr(server, "_summary", lambda _: 1 / 0)
+    response = client.get("/api/about")
+    assert (response.status_code, has_security_headers(response)) == (500, True)
 
 
 def test_a_query_by_text(client: TestClient) -> None:
     result = client.post("/api/search", params={"text": "a zebra and a dog", "top": 1}).json()
     assert len(result["hits"]) == 1
     assert result["warnings"] == ["'a zebra and a dog': words without a vector: zebra"]
-    (hit,) = result["hits"]
-    name = f"{hit['file']}/{hit['moments'][0]['second']}.jpg"
-    thumbnail = client.get(f"/thumbnails/{name}")
+    thumbnail = client.get(thumbnail_of(result))
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert thumbnail.content.startswith(b"\xff\xd8")
+
+
+def thumbnail_of(result: dict) -> str:
+    """The URL of the best moment's thumbnail."""
+    hit = result["hits"][0]
+    return f"/thumbnails/{result['store']}/{hit['file']}/{hit['moments'][0]['second']}.jpg"
+
+
+def test_images_and_videos_have_validators(client: TestClient) -> None:
+    result = client.post("/api/search", params={"text": "a dog"}).json()
+    thumbnail = thumbnail_of(result)
+    video = f"/videos/{result['store']}/{result['hits'][0]['file']}"
+    for url, cache in (
+        (thumbnail, "private, max-age=86400, immutable"), (video, "private, no-cache"),
+    ):  # fmt: skip
+        first = client.get(url)
+        assert first.headers["cache-control"] == cache
+        tag = first.headers["etag"]
+        again = client.get(url, headers={"If-None-Match": f'"other", {tag}'})
+        assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert client.get(url, headers={"If-None-Match": '"other"'}).content == first.content
+    part = client.get(video, headers={"Range": "bytes=0-9", "If-Range": '"other"'})
+    assert part.status_code == 200
+    for url in (thumbnail, video):
+        assert client.get(url.replace(result["store"], "0" * 16)).status_code == 404
+
+
+def test_a_store_made_anew_is_not_mistaken_for_the_old_one(tool: Tool, tmp_path: Path) -> None:
+    """The same numbers and seconds mean other pictures."""
+    location = tmp_path / "store"
+    for kind, pixels in (("first", "red"), ("second", "blue")):
+        (tmp_path / kind).mkdir()
+        ffmpeg("-f", "lavfi", "-i", f"color={pixels}:size=48x32:duration=2", "-pix_fmt", "yuv420p",
+               tmp_path / kind / "a.mp4")  # fmt: skip
+    tool.model.index(tmp_path / "first", location, workers=1)
+    with client_of(tool, location) as client:
+        before = client.post("/api/search", params={"text": "a dog"}).json()
+        old = client.get(thumbnail_of(before))
+        tool.model.index(tmp_path / "second", location, workers=1, rebuild=True)
+        gone = client.get(thumbnail_of(before))
+        assert (gone.status_code, "indexed anew" in gone.json()["detail"]) == (404, True)
+        assert client.get(f"/videos/{before['store']}/0").status_code == 404
+        after = client.post("/api/search", params={"text": "a dog"}).json()
+        assert after["store"] != before["store"]
+        new = client.get(thumbnail_of(after))
+        assert new.status_code == 200
+        assert new.headers["etag"] != old.headers["etag"]
+        assert client.get("/api/about").json()["folder"] == "second"
+
+
+def test_another_models_index_answers_nothing(
+    tool: Tool, tiny_data: TinyData, folder: Path, tmp_path: Path
+) -> None:
+    """The folder is indexed by another model while the page is served."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes((folder / "a.mp4").read_bytes())
+    tool.model.index(tmp_path / "videos", tmp_path / "store", workers=1)
+    other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
+    with client_of(tool, tmp_path / "store") as client:
+        assert client.post("/api/search", params={"text": "a dog"}).status_code == 200
+        other.index(tmp_path / "videos", tmp_path / "store", workers=1)
+        response = client.post("/api/search", params={"text": "a dog"})
+    assert response.status_code == 503
+    assert "indexed by another model" in response.json()["detail"]
+
+
+@pytest.fixture
+def guarded(tool: Tool, folder: Path) -> Iterator[TestClient]:
+    with client_of(tool, folder / "store", "s3cret") as client:
+        yield client
+
+
+def test_without_the_token_nothing_is_served(guarded: TestClient, name: str) -> None:
+    paths = ("/", "/app.js", "/api/about", f"/videos/{name}/0", f"/thumbnails/{name}/0/0.5.jpg")
+    for path in paths:
+        for given in ("", "?token=", "?token=wrong", "?token=s3cret%00", "?token=\u00e9"):
+            response = guarded.get(path + given)
+            assert (response.status_code, has_security_headers(response)) == (403, True)
+            assert "trimodal serve" in response.json()["detail"]
+    assert guarded.post("/api/search?text=a dog").status_code == 403
+    assert guarded.head(f"/videos/{name}/0").status_code == 403
+    guarded.cookies.set("trimodal-80", "wrong")
+    assert guarded.get("/").status_code == 403
+
+
+def test_the_token_in_the_address_is_kept_in_a_cookie(guarded: TestClient, name: str) -> None:
+    first = guarded.get("/?token=s3cret", headers={"Sec-Fetch-Site": "cross-site"})
+    assert first.status_code == 200
+    cookie = first.headers["set-cookie"].lower()
+    assert cookie == "trimodal-80=s3cret; httponly; path=/; samesite=strict"
+    for path in ("/app.js", "/api/about", f"/videos/{name}/0"):
+        response = guarded.get(path)
+        assert (response.status_code, "set-cookie" in response.headers) == (200, False)
+    assert guarded.get("/", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
+
+
+def test_serve_prints_a_random_token(
+    tool: Tool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.uvicorn.Server, "run", lambda *_, **__: None)
+    addresses: list[str] = []
+    for token in (None, None, "mine", ""):
+        server.serve(
+            str(tool.path), str(tool.vocabulary), str(folder / "store"), port=0,
+            ready=addresses.append, token=token,
+        )  # fmt: skip
+    queries = [address.partition("/?")[2] for address in addresses]
+    assert queries[2:] == ["token=mine", ""]
+    assert len({*queries[:2]}) == 2
+    assert all(len(query) == len("token=") + 32 for query in queries[:2])
+    with pytest.raises(TokenError, match="a token consists of"):
+        build_app(tool.model, MomentStore.open(str(folder / "store")), "a;b")
+
+
+def test_slow_sounds_do_not_hold_up_images_and_sentences(
+    client: TestClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More than there are threads for the other requests."""
+    decoded, asked = threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr(server.Trimodal, "audio_windows", lambda *_: decoded.wait(60) and 1 / 0)
+    upload = server._upload
+
+    def counted(request: Request) -> Any:
+        asked.release()
+        return upload(request)
+
+    monkeypatch.setattr(server, "_upload", counted)
+
+    def ask(_: int) -> int:
+        return client.post("/api/search?kind=audio", content=b"sound").status_code
+
+    with ThreadPoolExecutor(60) as threads:
+        sounds = [threads.submit(ask, number) for number in range(45)]
+        try:
+            assert all(asked.acquire(timeout=20) for _ in sounds)
+            image = threads.submit(client.get, f"/thumbnails/{name}/0/0.5.jpg")
+            text = threads.submit(client.post, "/api/search?text=a dog")
+            assert image.result(20).status_code == 200
+            assert text.result(20).status_code == 200
+            assert not any(sound.done() for sound in sounds)
+        finally:
+            decoded.set()
+        assert {sound.result(20) for sound in sounds} == {500}
 
 
 def test_queries_by_audio_and_by_image(client: TestClient, folder: Path) -> None:
@@ -128,50 +306,66 @@ def test_a_large_upload_is_refused_before_it_is_read(
     assert "larger" in response.json()["detail"]
 
 
-def test_videos_are_served_in_ranges(client: TestClient, folder: Path) -> None:
+def test_videos_are_served_in_ranges(client: TestClient, folder: Path, name: str) -> None:
     content = (folder / "a.mp4").read_bytes()
     number = next(f.file for f in MomentStore.open(str(folder / "store")).files() if f.has_audio)
-    response = client.get(f"/videos/{number}")
+    url = f"/videos/{name}/{number}"
+    response = client.get(url)
     assert (response.content, response.headers["content-type"]) == (content, "video/mp4")
-    part = client.get(f"/videos/{number}", headers={"Range": "bytes=100-199"})
+    part = client.get(url, headers={"Range": "bytes=100-199"})
     assert (part.status_code, part.content) == (206, content[100:200])
     assert part.headers["content-range"] == f"bytes 100-199/{len(content)}"
-    assert client.get(f"/videos/{number}", headers={"Range": "bytes=999999-"}).status_code == 416
-    assert client.head(f"/videos/{number}").headers["accept-ranges"] == "bytes"
+    assert client.get(url, headers={"Range": "bytes=999999-"}).status_code == 416
+    assert client.head(url).headers["accept-ranges"] == "bytes"
 
 
 @pytest.mark.parametrize(
     "path",
     [
-        "/videos/99", "/videos/-1", "/videos/a.mp4", "/videos/..%2fsecret.txt", "/secret.txt",
+        "/videos/NAME/99", "/videos/NAME/-1", "/videos/NAME/a.mp4", "/videos/NAME/..%2fsecret.txt",
+        "/videos/0", "/videos/../0", "/videos/%27/0", "/secret.txt",
         "/..%2fsecret.txt", "/..%2f..%2fserver.py", "/%2e%2e/server.py", "/a.mp4",
-        "/thumbnails/0/99.5.jpg", "/thumbnails/0/nan.jpg", "/thumbnails/0/1e999.jpg",
-        "/thumbnails/99999999999999999999/0.5.jpg", "/mels/1/0.5.jpg", "/videos/99999999999999999",
+        "/thumbnails/NAME/0/99.5.jpg", "/thumbnails/NAME/0/nan.jpg", "/thumbnails/NAME/0/1e999.jpg",
+        "/thumbnails/NAME/99999999999999999999/0.5.jpg", "/mels/NAME/1/0.5.jpg",
+        "/videos/NAME/99999999999999999",
     ],
 )  # fmt: skip
-def test_nothing_but_indexed_files_is_served(client: TestClient, path: str) -> None:
-    response = client.get(path)
+def test_nothing_but_indexed_files_is_served(client: TestClient, name: str, path: str) -> None:
+    response = client.get(path.replace("NAME", name))
     assert response.status_code in (404, 422)
     assert "secret" not in response.text.replace("secret.txt", "")
 
 
-def test_a_video_that_has_become_a_link_is_not_served(
+def test_a_video_that_has_become_another_file_is_not_served(
     tool: Tool, tmp_path: Path, folder: Path
 ) -> None:
+    """Not a link to another file, nor one that has changed; not one that cannot be searched."""
     (tmp_path / "videos").mkdir()
-    video = tmp_path / "videos" / "a.mp4"
+    video, linked = tmp_path / "videos" / "a.mp4", tmp_path / "videos" / "b.mp4"
     video.write_bytes((folder / "a.mp4").read_bytes())
+    linked.symlink_to(folder / "silent.mp4")
+    (tmp_path / "videos" / "c.mp4").symlink_to(folder / "secret.txt")
     tool.model.index(tmp_path / "videos", tmp_path / "store", workers=1)
-    client = TestClient(
-        build_app(tool.model, MomentStore.open(str(tmp_path / "store"))),
-        base_url="http://127.0.0.1",
-    )
-    assert client.get("/videos/0").status_code == 200
+    client = client_of(tool, tmp_path / "store")
+    name = MomentStore.open(str(tmp_path / "store")).identity
+    assert client.get(f"/videos/{name}/0").status_code == 200
+    assert client.get(f"/videos/{name}/1").content == (folder / "silent.mp4").read_bytes()
+    assert client.get(f"/videos/{name}/2").status_code == 404
+    was = video.stat()
+    video.write_bytes(video.read_bytes())
+    response = client.get(f"/videos/{name}/0")
+    assert (response.status_code, "has changed" in response.json()["detail"]) == (404, True)
     video.unlink()
-    assert client.get("/videos/0").status_code == 404
-    video.symlink_to(folder / "secret.txt")
-    response = client.get("/videos/0")
-    assert (response.status_code, "secret" in response.text) == (404, False)
+    assert client.get(f"/videos/{name}/0").status_code == 404
+    secret = tmp_path / "secret"  # of the same size and time
+    secret.write_bytes(b"secret".ljust(was.st_size))
+    os.utime(secret, ns=(was.st_mtime_ns, was.st_mtime_ns))
+    for link in (video, linked):
+        link.unlink(missing_ok=True)
+        link.symlink_to(secret)
+    for number in (0, 1):
+        response = client.get(f"/videos/{name}/{number}")
+        assert (response.status_code, "secret" in response.text) == (404, False)
 
 
 def test_other_hosts_and_other_sites_are_refused(client: TestClient) -> None:
@@ -189,5 +383,5 @@ def test_a_bug_is_not_reported_as_a_user_error(
         raise ValueError("a bug")
 
     monkeypatch.setattr(server.Trimodal, "query", broken)
-    with pytest.raises(ValueError, match="a bug"):
-        client.post("/api/search", params={"text": "a dog"})
+    response = client.post("/api/search", params={"text": "a dog"})
+    assert (response.status_code, "a bug;" in response.text) == (500, True)

@@ -1,51 +1,21 @@
 """The table of moments: exact search at every weight, atomic writes, refused stores."""
 
+import os
+import shutil
 from pathlib import Path
 
 import lancedb
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from s3_server import new_bucket, s3_server
+from store_fixtures import ABOUT, Vectors, filled, unit, vectors, video
 
-from trimodal.search.store import (
-    About,
-    IndexedVideo,
-    MomentHit,
-    MomentStore,
-    StoreError,
-    build_index,
-)
-
-ABOUT = About(folder="videos", model="m1")
-Vectors = npt.NDArray[np.float32]
-
-
-def unit(rows: npt.NDArray[np.floating]) -> Vectors:
-    return (rows / np.linalg.norm(rows, axis=-1, keepdims=True)).astype(np.float32)
-
-
-def vectors(count: int, seed: int = 1) -> Vectors:
-    parts = unit(np.random.default_rng(seed).standard_normal((count, 2, 256)))
-    parts[::5, 1] = parts[::5, 0]  # silent
-    return parts.reshape(count, 512)
-
-
-def video(number: int, moments: int = 4) -> IndexedVideo:
-    return IndexedVideo(
-        file=number, path=f"{number}.mp4", bytes=1, modified_ns=2, moments=moments,
-        has_audio=True, aspect=1.5, problem="",
-    )  # fmt: skip
-
-
-def filled(location: str, videos: int) -> tuple[MomentStore, Vectors]:
-    store = MomentStore.create(location, ABOUT, 256)
-    rows = vectors(videos * 4)
-    moments = [(v, s + 1, b"t%d" % v, b"m%d" % s) for v in range(videos) for s in range(4)]
-    store.add([video(number) for number in range(videos)], moments, rows)
-    return store, rows
+from trimodal.search.nearest import build_index
+from trimodal.search.store import MomentStore
+from trimodal.search.store_errors import StoreError
+from trimodal.search.tables import MomentHit
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +109,50 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
         file.write_bytes(b"rubbish")
     with pytest.raises(StoreError, match=r"damaged.*index again"):
         MomentStore.open(str(tmp_path))
+
+
+def test_numbers_are_not_given_twice_and_stores_are_told_apart(tmp_path: Path) -> None:
+    store, _ = filled(str(tmp_path), 3)
+    store.drop([2, 1])
+    store.compact()
+    again = MomentStore.open(str(tmp_path))
+    assert again.next_file == 3
+    assert again.is_current()
+    new = MomentStore.create(str(tmp_path), ABOUT, 256)
+    assert new.identity != again.identity
+    assert (new.is_current(), again.is_current()) == (True, False)
+    shutil.rmtree(tmp_path)
+    assert not new.is_current()
+
+
+def test_a_number_given_before_a_kill_is_not_given_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed when the video is listed and nothing is recorded about it yet."""
+    store, rows = filled(str(tmp_path), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MomentStore, "_after_change", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            store.add([video(1, moments=1)], [(1, 1, b"", b"")], rows[:1])
+    again = MomentStore.open(str(tmp_path))
+    again.drop_unfinished()
+    assert ([file.file for file in again.files()], again.next_file) == ([0, 1], 2)
+
+
+def test_files_have_the_modes_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        store, _ = filled(str(tmp_path / "store"), 3)
+        store.drop([1])
+        build_index(store.table)
+        store.compact()
+        store.seal()
+    finally:
+        os.umask(before)
+    modes = {
+        (path.is_dir(), path.stat().st_mode & 0o777) for path in (tmp_path / "store").rglob("*")
+    }
+    assert modes == {(True, 0o750), (False, 0o640)}
 
 
 def test_the_approximate_index_finds_nearly_all_and_new_rows_too(tmp_path: Path) -> None:

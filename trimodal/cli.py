@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,7 +72,10 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "index", parents=[model], help="index the new and changed videos of a folder"
     )
     index.add_argument("folder")
-    index.add_argument("--workers", type=int, default=2)
+    index.add_argument("--workers", type=_between(1, 1000), default=2)
+    index.add_argument(
+        "--rebuild", action="store_true", help="delete the index first, damaged or not"
+    )
     search = commands.add_parser(
         "search", parents=[model], help="retrieve moments of the indexed videos",
         description="Several --text, --audio and --image form one query.",
@@ -82,7 +87,7 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "--and", action="store_true", help="may be written between them; has no effect"
     )
     search.add_argument(
-        "--top", type=int, default=10, help="number of videos; default: %(default)s"
+        "--top", type=_between(1, 10**6), default=10, help="number of videos; default: %(default)s"
     )
     search.add_argument(
         "--audio-weight",
@@ -99,22 +104,48 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
         "export", parents=[model], help="write the three encoders as ONNX files"
     )
     export.add_argument("folder", type=Path)
-    serve.add_argument("--port", type=int, default=8731)
+    serve.add_argument("--port", type=_between(0, 65_535), default=8731)
     serve.add_argument("--open", action="store_true", help="open it in the browser")
+    token = serve.add_mutually_exclusive_group()
+    token.add_argument("--token", help="the token in the address, instead of a random one; other "
+                       "accounts of this machine can see a command line")  # fmt: skip
+    token.add_argument("--no-token", dest="token", action="store_const", const="",
+                       help="serve every account of this machine")  # fmt: skip
+
+
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{text} is not in {least} to {most}")
+        return int(text)
+
+    return number
 
 
 def _index(args: argparse.Namespace) -> None:
     from trimodal.search.api import Trimodal
 
+    _end_orderly()
     report = Trimodal.load(args.model, args.vocabulary).index(
-        args.folder, args.store, workers=args.workers
+        args.folder, args.store, workers=args.workers, rebuild=args.rebuild
     )
     for path, problem in sorted(report.problems.items()):
         show(f"{path}: {problem}")
+    hidden = f", {report.hidden} hidden passed over" if report.hidden else ""
     show(
         f"{report.moments} moments; videos: {report.added} new, {report.changed} changed, "
         f"{report.kept} unchanged, {report.dropped} deleted, {len(report.problems)} with problems"
+        f"{hidden}"
     )
+    if report.unread:
+        raise UserError(f"{report.unread} could not be read; index again when they can be")
+    if not report.moments:
+        raise UserError(f"{args.folder}: no video that can be searched")
+
+
+def _end_orderly() -> None:
+    """Makes the end by SIGTERM remove temporary files, as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def _search(args: argparse.Namespace) -> None:
@@ -135,20 +166,27 @@ def _search(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     import webbrowser
 
+    from trimodal.core.files import temporary_folder
+    from trimodal.search.guard import write_redirect
     from trimodal.search.server import serve
 
     def ready(address: str) -> None:
         show(f"Search your videos at {address} (Ctrl-C stops it)")
         if args.open:
-            webbrowser.open(address)
+            webbrowser.open(write_redirect(folder, address))
 
-    serve(args.model, args.vocabulary, args.store, port=args.port, ready=ready)
+    _end_orderly()
+    with temporary_folder() as folder:
+        serve(
+            args.model, args.vocabulary, args.store, port=args.port, ready=ready, token=args.token
+        )
 
 
 def _export(args: argparse.Namespace) -> None:
     from trimodal.search.encoder import Encoder
     from trimodal.search.export import export_encoders
 
+    _end_orderly()
     model = Encoder.load(args.model, args.vocabulary, device="cpu")
     for exported in export_encoders(model, args.folder):
         path = args.folder / exported.file

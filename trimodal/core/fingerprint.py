@@ -27,6 +27,11 @@ def fingerprint(content: Any) -> str:
     return sha256_of(json.dumps(content, sort_keys=True).encode())[:16]
 
 
+def bytes_fingerprint(content: bytes) -> str:
+    """:func:`file_fingerprint` of a file with this content."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def file_fingerprint(path: Path) -> str:
     """16 hex digits that identify a file's content."""
     with path.open("rb") as content:

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from torch import Tensor
 
+from trimodal.core.display import printable
 from trimodal.search.encoder import Encoder, QueryError
 
 if TYPE_CHECKING:
     from trimodal.search.index import IndexReport
-    from trimodal.search.store import MomentHit, MomentStore
+    from trimodal.search.live import LiveStore
+    from trimodal.search.store import MomentStore
+    from trimodal.search.tables import MomentHit
 
 STORE = "data/search"
 AUDIO_WEIGHT = 0.2  # text->video (docs/method.md, Evaluation)
@@ -49,16 +53,21 @@ class Trimodal(Encoder):
     ``Trimodal.load()`` reads the model trained by ``dvc repro``.
     """
 
-    _store: "MomentStore | None" = None  # the one searched last: its index stays in memory
+    _store: "LiveStore | None" = None  # the one searched last: its index stays in memory
 
     def index(
-        self, folder: str | Path, store: str | Path = STORE, *, workers: int = 2
+        self,
+        folder: str | Path,
+        store: str | Path = STORE,
+        *,
+        workers: int = 2,
+        rebuild: bool = False,
     ) -> "IndexReport":
         """Updates the index of a folder (:func:`trimodal.search.index.index_folder`)."""
         from trimodal.search.index import index_folder
 
         self._store = None
-        return index_folder(self, folder, str(store), workers=workers)
+        return index_folder(self, folder, str(store), workers=workers, rebuild=rebuild)
 
     def search(
         self,
@@ -82,17 +91,20 @@ class Trimodal(Encoder):
         Raises QueryError for an empty query, StoreError if nothing is indexed or by another model,
         and the errors of ``embed_text``, ``embed_audio`` and ``embed_images``.
         """
-        from trimodal.search.store import MomentStore
+        from trimodal.search.live import LiveStore
 
         if self._store is None or self._store.location != str(store):
-            self._store = MomentStore.open(str(store))
-        if self._store.about.model != self.fingerprint:  # it may have been indexed again
-            self._store = MomentStore.open(str(store))
+            self._store = LiveStore(str(store))
+        self._store.use(self._check_model)  # before a query that may take long
         query = self.query(_as_list(text), _as_list(audio), _as_list(image))
-        return self.search_in(self._store, query, top=top, audio_weight=audio_weight, exact=exact)
+        return self._store.use(
+            lambda opened: self.search_in(
+                opened, query, top=top, audio_weight=audio_weight, exact=exact
+            )
+        )
 
     def query(
-        self, text: Sequence[str], audio: Sequence[str | Path], image: Sequence[str | Path]
+        self, text: Sequence[str], audio: Sequence[str | Path | Tensor], image: Sequence[str | Path]
     ) -> npt.NDArray[np.float32]:
         """The query's embedding, (256,): the normalised mean of all given inputs' embeddings."""
         if not text and not audio and not image:
@@ -113,20 +125,30 @@ class Trimodal(Encoder):
         exact: bool = False,
     ) -> list[VideoHit]:
         """:meth:`search` with an embedded query, (256,), in an open store."""
-        from trimodal.search.store import StoreError
-
         if top < 1 or not 0.0 <= audio_weight <= 1.0:
             raise QueryError(
                 f"need top >= 1 and audio_weight in [0, 1], not {top} and {audio_weight}"
             )
-        if store.about.model != self.fingerprint:
-            raise StoreError(f"{store.location}: indexed by another model; index the folder again")
+        self._check_model(store)
         limit = 10 * top
         while True:
-            hits = store.search(query, audio_weight, limit, exact=exact)
-            if len({hit.file for hit in hits}) >= top or len(hits) < limit:
-                return [_video_hit(store, moments) for moments in _by_video(hits)[:top]]
+            moments = store.search(query, audio_weight, limit, exact=exact)
+            hits: list[VideoHit] = []
+            for of_video in _by_video(moments):
+                if len(hits) < top and (hit := _video_hit(store, of_video)):
+                    hits.append(hit)
+            if len(hits) == top or len(moments) < limit:
+                return hits
             limit *= 4
+
+    def _check_model(self, store: "MomentStore") -> None:
+        from trimodal.search.store_errors import StoreError
+
+        if store.about.model != self.fingerprint:
+            raise StoreError(
+                f"{store.location}: indexed by another model than the loaded one; "
+                "index the folder again, or load that model"
+            )
 
 
 def _as_list(inputs: str | Path | Sequence[str | Path]) -> list[str]:
@@ -142,13 +164,18 @@ def _by_video(hits: "list[MomentHit]") -> "list[list[MomentHit]]":
     return [list(moments) for _, moments in groupby(ordered, key=lambda hit: hit.file)]
 
 
-def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit:
-    """A video's hit from its moments, best first: the best ones at least 3 s apart."""
+def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit | None:
+    """A video's hit from its moments, best first: the best ones at least 3 s apart. None for one
+    that a run in progress has not listed yet.
+    """
+    try:
+        video = store.file(moments[0].file)
+    except KeyError:
+        return None
     chosen: list[Moment] = []
     for moment in moments:
         if all(abs(moment.second - other.second) >= _MIN_DISTANCE_SECONDS for other in chosen):
             chosen.append(Moment(second=moment.second, score=moment.score))
-    video = store.file(moments[0].file)
     return VideoHit(
         path=video.path,
         file=video.file,
@@ -165,7 +192,8 @@ def as_text(hits: Sequence[VideoHit]) -> str:
     for rank, hit in enumerate(hits, start=1):
         best, *others = (f"{m.score:.3f} at {_clock(m.second)}" for m in hit.moments)
         also = f"  (also {', '.join(others)})" if others else ""
-        lines.append(f"{rank:>3}  {best}  {hit.path}{'' if hit.has_audio else '  [silent]'}{also}")
+        silent = "" if hit.has_audio else "  [silent]"
+        lines.append(f"{rank:>3}  {best}  {printable(hit.path)}{silent}{also}")
     return "\n".join(lines)
 
 

@@ -13,7 +13,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimodal.core.errors import UserError
-from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import Device
 from trimodal.core.schemas import WORDS
 from trimodal.core.text import Vocabulary, read_vocabulary
@@ -55,17 +54,20 @@ class Encoder:
         *,
         device: Device = "auto",
     ) -> Self:
-        """Reads a model and the vocabulary it was trained with. Raises DataError for files that are
-        damaged or do not belong together, OSError for missing ones.
+        """Reads a model and the vocabulary it was trained with. Image and audio networks are read
+        when they are first used; a model that was replaced in the meantime is refused then.
+
+        Raises DataError for files that are damaged or do not belong together, OSError for missing
+        ones.
         """
         path = Path(path)
         words = read_vocabulary(Path(vocabulary))
         return cls(path, read_checkpoint(path), words, pick_device(device))
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
-        """Identifies the weights; embeddings of other weights are not comparable."""
-        return file_fingerprint(self._path)
+        """Identifies the loaded weights; embeddings of other weights are not comparable."""
+        return self.checkpoint.weights
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -140,16 +142,21 @@ class Encoder:
         """(N, 256), of audio windows (trimodal.search.audio_windows)."""
         return self._embed(self.networks.audio, windows)
 
-    def embed_audio(self, files: Sequence[str | Path]) -> EmbeddingMatrix:
-        """(N, 256), of files with an audio track, also videos. Of audio longer than the model's
-        window, one window per second is embedded; the result is their normalised mean. Raises
-        MediaError for a file without decodable audio, LimitError for one that is too long.
-        """
+    def audio_windows(self, file: str | Path) -> Float[Tensor, "windows 1 mels columns"]:
+        """A file's input of the audio network, with the errors of :meth:`embed_audio`."""
         from trimodal.search.audio_windows import audio_windows
 
+        return audio_windows(Path(file), self.checkpoint.audio_front_end)
+
+    def embed_audio(self, files: Sequence[str | Path | Tensor]) -> EmbeddingMatrix:
+        """(N, 256), of files with an audio track, also videos, or of what :meth:`audio_windows`
+        returns for them. Of audio longer than the model's window, one window per second is
+        embedded; the result is their normalised mean. Raises MediaError for a file without
+        decodable audio, LimitError for one that is too long.
+        """
         rows = [_NO_EMBEDDINGS]
         for file in files:
-            windows = audio_windows(Path(file), self.checkpoint.audio_front_end)
+            windows = file if isinstance(file, Tensor) else self.audio_windows(file)
             mean = self.embed_windows(windows).mean(axis=0, keepdims=True)
             rows.append(mean / np.linalg.norm(mean))
         return np.concatenate(rows)

@@ -1,6 +1,7 @@
 """The three encoders as ONNX files, for use without PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,12 +12,19 @@ from torch import Tensor, nn
 
 from trimodal.core.arguments import missing_packages
 from trimodal.core.errors import UserError
-from trimodal.core.files import atomic_path, check_writable, temporary_folder, write_json
+from trimodal.core.files import (
+    remove,
+    remove_stale_temporary_folders,
+    temporary_folder,
+    write_bytes,
+    write_json,
+)
 from trimodal.core.schemas import VECTOR_DIM, WORDS
 from trimodal.models.preprocessing import normalise
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 
 Part = Literal["text", "image", "audio"]
+FILES = frozenset({"text.onnx", "image.onnx", "audio.onnx", "encoders.json"})
 MAX_DIFFERENCE = 1e-4  # allowed in any element of an embedding
 _ROWS = 5  # random inputs on which the two are compared
 
@@ -54,15 +62,15 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     needed to prepare their inputs, among them how sentences are split into words. Where words
     without a vector get one from their spelling, ``text.onnx`` has a second input, ``further``:
     their vectors, float32 (M, 300) (M >= 1), which ids from the number of words up stand for
-    (:meth:`trimodal.core.text.Vocabulary.encode`).
+    (:meth:`trimodal.core.text.Vocabulary.encode`). ``folder`` appears, or replaces that of an
+    earlier export, when it is complete.
 
-    Raises ExportError if an embedding differs from PyTorch's by more than 1e-4 or a package is
-    missing.
+    Raises ExportError if an embedding differs from PyTorch's by more than 1e-4, if a package is
+    missing, and if ``folder`` has other files in it.
     """
     if missing := missing_packages("onnx", "onnxruntime", "onnxscript"):
         raise ExportError(f"{missing[0]} is not installed: pip install 'trimodal[onnx]'")
-    check_writable(folder / "encoders.json")
-    exported = [_export(part, encoder, folder) for part in parts_of(encoder)]
+    remove_stale_temporary_folders()
     tokeniser = encoder.vocabulary.tokeniser
     words = {
         "language": tokeniser.language,
@@ -70,8 +78,34 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
         "stop_words": sorted(tokeniser.stop_words),
         "rows": len(encoder.vocabulary.words),
     }
-    write_json(folder / "encoders.json", asdict(encoder.checkpoint) | {"words": words})
+    with _replacing(folder.absolute()) as complete:
+        exported = [_export(part, encoder, complete) for part in parts_of(encoder)]
+        write_json(complete / "encoders.json", asdict(encoder.checkpoint) | {"words": words})
     return exported
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """Yields an empty folder that replaces ``folder`` if the block succeeds. A kill leaves the old
+    one, the new one or none.
+    """
+    folder = folder.resolve()
+    if folder == Path.cwd() or (folder.exists() and not folder.is_dir()):
+        raise ExportError(f"{folder}: cannot be replaced; name a new folder")
+    if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
+        raise ExportError(f"{folder}: has other files in it, {others[0]!r}; name a new folder")
+    new, old = (folder.with_name(f".{folder.name}.{which}.tmp") for which in ("new", "old"))
+    try:
+        for leftover in (new, old):
+            remove(leftover)
+        new.mkdir(parents=True)
+        yield new
+        if folder.is_dir():
+            folder.rename(old)
+        new.rename(folder)
+    finally:
+        for leftover in (new, old):
+            remove(leftover)
 
 
 def parts_of(encoder: Encoder) -> dict[Part, nn.Module]:
@@ -115,8 +149,7 @@ def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
         difference = float(np.abs(run(unchecked, inputs) - expected).max())
         if not difference <= MAX_DIFFERENCE:  # also refuses NaN
             raise ExportError(f"{part}: ONNX and PyTorch embeddings differ by {difference:.1e}")
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(unchecked.read_bytes())
+        write_bytes(path, unchecked.read_bytes())
     return ExportedEncoder(file=path.name, difference=difference)
 
 

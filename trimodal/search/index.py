@@ -1,6 +1,5 @@
 """Indexes the moments of a folder of videos in a store; a second run updates what changed."""
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,26 +12,28 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from trimodal.core.files import temporary_folder
-from trimodal.core.machine_errors import UNREADABLE
+from trimodal.core.display import printable
+from trimodal.core.errors import UserError
+from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.core.progress import bar
 from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.container import DecodingLimits
 from trimodal.models.networks import EMBEDDING_DIM
 from trimodal.search.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
+from trimodal.search.folder import Listing, VideoState, list_videos
 from trimodal.search.footage import Footage, VideoFile, decode_videos
-from trimodal.search.store import About, IndexedVideo, MomentStore, NoStoreError, StoreError
+from trimodal.search.store import MomentStore
+from trimodal.search.store_errors import NoStoreError, StoreError, local_folder
+from trimodal.search.tables import About, IndexedVideo
 
-SUFFIXES = frozenset(
-    {
-        ".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-        ".ogv", ".ts", ".webm", ".wmv",
-    }
-)  # fmt: skip
 # Limits on a video: an hour, 4096 x 2304 pixels, ten minutes to decode its frames or its audio.
 LIMITS = DecodingLimits(clip_seconds=3600.0, frame_pixels=9_437_184, timeout_seconds=600.0)
 _VIDEOS_PER_WRITE, _MOMENTS_PER_WRITE = 50, 5_000
+_UNREAD = ("unreadable", "missing")  # reasons that say nothing about the file
+_MAY_HEAL = (*_UNREAD, "too_slow")
+_WITHOUT_AUDIO = "indexed without its audio: "  # trimodal.search.footage
+_MAX_UNREAD = 20  # videos in a row, until a folder is taken to be out of reach
 _BATCH_SIZE = 64
 _THUMBNAIL_QUALITY = 80
 # The page's colour map for mels: black to white by way of violet and orange, evenly spaced.
@@ -44,7 +45,9 @@ _COLOURS = np.array(
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
     """The result of a run: the number of videos ``added``, ``changed`` (indexed again), ``kept``
-    (unchanged) and ``dropped`` (gone); the store's total ``moments``; ``problems`` by path.
+    (unchanged) and ``dropped`` (gone); the store's total ``moments``; ``problems`` by path. Those
+    that the machine could not read are ``unread``: nothing is noted about them, and the next run
+    tries again. ``hidden`` videos and folders were passed over.
     """
 
     added: int
@@ -53,66 +56,80 @@ class IndexReport:
     dropped: int
     moments: int
     problems: dict[str, str]
+    unread: int = 0
+    hidden: int = 0
 
 
-@dataclass(frozen=True, kw_only=True)
-class _VideoState:
-    """A video in the folder as it is now."""
-
-    path: str
-    bytes: int
-    modified_ns: int
+class UnreachableError(UserError, OSError):
+    """The machine could not read many videos in a row."""
 
 
 def index_folder(
-    encoder: Encoder, folder: str | Path, location: str, *, workers: int = 2
+    encoder: Encoder, folder: str | Path, location: str, *, workers: int = 2, rebuild: bool = False
 ) -> IndexReport:
     """Updates the store at ``location`` (a folder or a URL) with the videos in ``folder`` and its
-    subfolders. Links are not followed. A killed run loses at most its last 50 videos.
+    subfolders (:func:`~trimodal.search.folder.list_videos`). A killed run loses at most its last 50
+    videos. With ``rebuild`` a store at ``location``, damaged or not, is replaced.
 
-    Raises StoreError if the store is of another folder or in use by another run, OSError for a
-    missing folder, and WorkerError if a worker is killed.
+    Raises StoreError if the store is damaged, of another folder or in use by another run, OSError
+    for a missing folder, UnreachableError if 20 videos in a row cannot be read, and WorkerError if
+    a worker is killed.
     """
     root = Path(folder).resolve(strict=True)
     if not root.is_dir():
         raise NotADirectoryError(f"{folder}: not a folder")
+    remove_stale_temporary_folders()
     with _locked(location):
-        store = _open_or_create(location, About(folder=str(root), model=encoder.fingerprint))
+        about = About(folder=str(root), model=encoder.fingerprint)
+        store = _new_store(location, about) if rebuild else _open_or_create(location, about)
+        store.check_every_byte()
         store.drop_unfinished()
         indexed = {video.path: video for video in store.files()}
-        present, unreadable = _videos(root)
-        unchanged = {
-            path for path, now in present.items()
-            if path in indexed
-            and (now.bytes, now.modified_ns) == (indexed[path].bytes, indexed[path].modified_ns)
-            and not indexed[path].problem.startswith(UNREADABLE)
-        }  # fmt: skip
+        listing = list_videos(root)
+        unchanged = {path for path, video in indexed.items() if _is_kept(video, listing)}
         store.drop(video.file for path, video in indexed.items() if path not in unchanged)
-        to_index = [now for path, now in sorted(present.items()) if path not in unchanged]
-        first = max((indexed[path].file for path in unchanged), default=-1) + 1
-        _add(encoder, store, root, to_index, first, workers)
+        to_index = [now for path, now in sorted(listing.present.items()) if path not in unchanged]
+        unread = _add(encoder, store, root, to_index, workers)
         store.compact()
+        store.seal()
         problems = {video.path: video.problem for video in store.files() if video.problem}
-        changed = sum(now.path in indexed for now in to_index)
+        done = [now.path for now in to_index if now.path not in unread]
+        changed = sum(path in indexed for path in done)
         return IndexReport(
-            added=len(to_index) - changed,
+            added=len(done) - changed,
             changed=changed,
             kept=len(unchanged),
-            dropped=len(indexed.keys() - present.keys()),
+            dropped=len(indexed.keys() - unchanged - listing.present.keys()),
             moments=store.moments,
-            problems=problems | unreadable,
+            problems=problems | listing.problems | unread,
+            unread=len(unread) + len(listing.unreadable),
+            hidden=listing.hidden,
         )
+
+
+def _is_kept(video: IndexedVideo, listing: Listing) -> bool:
+    """Whether a video is as it was when it was indexed and nothing about it may heal, or it cannot
+    be looked at now.
+    """
+    if now := listing.present.get(video.path):
+        was = VideoState(
+            path=video.path, bytes=video.bytes, modified_ns=video.modified_ns, real=video.real
+        )
+        reason = video.problem.removeprefix(_WITHOUT_AUDIO)
+        return now == was and not reason.startswith(_MAY_HEAL)
+    return listing.may_contain(video.path)
 
 
 @contextmanager
 def _locked(location: str) -> Iterator[None]:
     """Locks a store on this machine; a store at a URL is not locked."""
-    if "://" in location:
+    store = local_folder(location)
+    if store is None:
         yield
         return
-    Path(location).mkdir(parents=True, exist_ok=True)
+    store.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(Path(location) / ".lock", timeout=0):
+        with FileLock(store / ".lock", timeout=0):
             yield
     except Timeout:
         raise StoreError(f"{location}: another run is updating this index") from None
@@ -123,51 +140,25 @@ def _open_or_create(location: str, about: About) -> MomentStore:
     try:
         store = MomentStore.open(location)
     except NoStoreError:
-        return MomentStore.create(location, about, EMBEDDING_DIM)
+        return _new_store(location, about)
     if store.about.folder != about.folder:
         raise StoreError(
-            f"{location}: an index of {store.about.folder}; choose another --store or delete it"
+            f"{location}: an index of {printable(store.about.folder)}; choose another --store or "
+            "delete it"
         )
-    if store.about.model != about.model:
-        return MomentStore.create(location, about, EMBEDDING_DIM)
-    return store
+    return store if store.about.model == about.model else _new_store(location, about)
 
 
-def _videos(root: Path) -> tuple[dict[str, _VideoState], dict[str, str]]:
-    """The videos under a folder by relative path, and the problems of those that are unusable."""
-    present: dict[str, _VideoState] = {}
-    problems: dict[str, str] = {}
-
-    def unreadable(error: OSError) -> None:
-        problems[os.path.relpath(error.filename, root)] = f"cannot be read: {error.strerror}"
-
-    for folder, _, names in os.walk(root, onerror=unreadable):
-        for name in names:
-            file = Path(folder, name)
-            if file.suffix.lower() not in SUFFIXES:
-                continue
-            path = file.relative_to(root).as_posix()
-            if not path.isprintable():  # also refuses names that are not UTF-8
-                problems[ascii(path)[1:-1]] = "its name is not printable"
-            elif file.is_symlink():
-                problems[path] = "a link; links are not followed"
-            elif file.is_file():
-                stat = file.stat()
-                present[path] = _VideoState(
-                    path=path, bytes=stat.st_size, modified_ns=stat.st_mtime_ns
-                )
-    return present, problems
+def _new_store(location: str, about: About) -> MomentStore:
+    return MomentStore.create(location, about, EMBEDDING_DIM)
 
 
 def _add(
-    encoder: Encoder,
-    store: MomentStore,
-    root: Path,
-    to_index: list[_VideoState],
-    first: int,
-    workers: int,
-) -> None:
+    encoder: Encoder, store: MomentStore, root: Path, to_index: list[VideoState], workers: int
+) -> dict[str, str]:
+    """Adds videos; returns those that the machine could not read, with the reason."""
     side, mel = encoder.checkpoint.frame_px, encoder.checkpoint.mel
+    unread: dict[str, str] = {}
     with temporary_folder() as scratch:
         videos = (
             VideoFile(path=root / now.path, frames=scratch / f"{number}.rgb")
@@ -177,11 +168,25 @@ def _add(
             decode_videos(videos, side, mel, LIMITS, workers),
             task="indexing", unit="videos", total=len(to_index),
         )  # fmt: skip
-        batch = _Batch(store)
+        batch, in_a_row = _Batch(store), 0
+        first = store.next_file
         for number, (now, footage) in enumerate(zip(to_index, decoded, strict=True), start=first):
-            batch.add(now, number, footage, _moments(encoder, footage))
+            failed = footage.problem.startswith(_UNREAD)
+            in_a_row = in_a_row + 1 if failed else 0
+            if failed:
+                unread[now.path] = footage.problem
+            else:
+                batch.add(now, number, footage, _moments(encoder, footage))
             footage.video.frames.unlink(missing_ok=True)
+            if in_a_row == _MAX_UNREAD:
+                break
         batch.write()
+    if in_a_row == _MAX_UNREAD:
+        raise UnreachableError(
+            f"{root}: {_MAX_UNREAD} videos in a row cannot be read, the last one "
+            f"{printable(now.path)}: {footage.problem}; videos indexed so far are kept"
+        )
+    return unread
 
 
 class _Batch:
@@ -197,7 +202,7 @@ class _Batch:
         self._embeddings: list[EmbeddingMatrix] = []
 
     def add(
-        self, now: _VideoState, number: int, footage: Footage, parts: Iterable["_Moments"]
+        self, now: VideoState, number: int, footage: Footage, parts: Iterable["_Moments"]
     ) -> None:
         """Adds a video, and writes the batch if it is full."""
         for part in parts:
@@ -213,6 +218,7 @@ class _Batch:
                 has_audio=footage.mel is not None,
                 aspect=footage.aspect,
                 problem=footage.problem,
+                real=now.real,
             )
         )
         if len(self._videos) >= _VIDEOS_PER_WRITE or len(self._moments) >= _MOMENTS_PER_WRITE:

@@ -22,10 +22,11 @@ const kindOf = (upload) => {
 async function about() {
   const response = await fetch("/api/about");
   const index = await response.json();
+  if (!response.ok) throw new Error(index.detail);
   const parts = [`${index.moments.toLocaleString()} moments of ${index.videos.toLocaleString()} videos in ${index.folder}`];
   if (index.problems) parts.push(`${index.problems} with problems`);
   $("about").textContent = parts.join(", ");
-  if (!index.moments) showMessage("Nothing is indexed yet: run `trimodal index FOLDER`, then restart `trimodal serve`.");
+  if (!index.moments) showMessage("Nothing is indexed yet: run `trimodal index FOLDER`, then reload this page.");
 }
 
 async function search() {
@@ -51,19 +52,19 @@ async function search() {
   }
 }
 
-function show({ hits, warnings }) {
-  $("results").replaceChildren(...hits.map(card));
+function show({ store, hits, warnings }) {
+  $("results").replaceChildren(...hits.map((hit) => card(hit, store)));
   const summary = hits.length ? `${hits.length} ${hits.length === 1 ? "video" : "videos"}, best first.` : "Nothing is indexed.";
   showMessage([summary, ...warnings].join(" "));
 }
 
-function card(hit) {
+function card(hit, store) {
   const node = $("hit").content.cloneNode(true);
   const [best, ...others] = hit.moments;
-  const name = `${hit.file}/${best.second}.jpg`;
+  const name = `${store}/${hit.file}/${best.second}.jpg`;
   const button = node.querySelector(".moment");
   button.setAttribute("aria-label", `Play ${hit.path} at ${clock(best.second)}, score ${best.score.toFixed(2)}`);
-  button.addEventListener("click", () => play(hit, best));
+  button.addEventListener("click", () => play(hit, best, store));
   node.querySelector(".thumbnail").src = `/thumbnails/${name}`;
   node.querySelector(".thumbnail").style.setProperty("--aspect", hit.aspect);
   const mel = node.querySelector(".mel");
@@ -86,17 +87,17 @@ function card(hit) {
     link.type = "button";
     link.textContent = clock(moment.second);
     link.setAttribute("aria-label", `Play ${hit.path} at ${clock(moment.second)}`);
-    link.addEventListener("click", () => play(hit, moment));
+    link.addEventListener("click", () => play(hit, moment, store));
     also.append(link);
   }
   return node;
 }
 
-function play(hit, moment) {
+function play(hit, moment, store) {
   const video = $("video");
   $("player-title").textContent = `${hit.path} · ${clock(moment.second)}`;
   $("player-message").textContent = "";
-  video.src = `/videos/${hit.file}#t=${moment.second}`;
+  video.src = `/videos/${store}/${hit.file}#t=${moment.second}`;
   $("player").showModal();
   video.play().catch(() => {}); // the browser may require a click on its own play button
 }
@@ -148,11 +149,15 @@ $("close").addEventListener("click", () => $("player").close());
 $("player").addEventListener("close", () => $("video").removeAttribute("src"));
 $("video").addEventListener("error", () => {
   if ($("video").getAttribute("src")) {
-    $("player-message").textContent = "This browser cannot play the file: its format or codec is not supported, or it was deleted.";
+    $("player-message").textContent = "This browser cannot play the file: its format or codec is not supported, or it was changed or deleted.";
   }
 });
 
 const address = new URLSearchParams(location.search);
+if (address.has("token")) { // it is in the cookie now; not to be kept in the history
+  address.delete("token");
+  history.replaceState(null, "", address.size ? `?${address}` : "/");
+}
 if (address.has("w")) $("weight").value = address.get("w");
 $("weight-shown").textContent = Number($("weight").value).toFixed(2);
 about().then(() => {
@@ -160,4 +165,4 @@ about().then(() => {
     $("text").value = address.get("q");
     search();
   }
-});
+}).catch((error) => showMessage(error.message, true));
