@@ -33,7 +33,11 @@ def test_lines_that_are_shown_are_escaped(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr() == (f"first\n{ESCAPED}\n", f"{ESCAPED}\n")
 
 
-def test_log_lines_and_errors_of_a_stage_are_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_lines_and_errors_of_a_stage_are_escaped(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "propagate", False)  # xdist cannot report a surrogate
+
     def work() -> None:
         with stage("extract"):
             log.info(f"left out {NAME}")
