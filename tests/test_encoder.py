@@ -7,6 +7,7 @@ import wave
 from dataclasses import replace
 from pathlib import Path
 
+import librosa
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -22,7 +23,7 @@ from trimodal.evaluation.embedding import embed_test_set
 from trimodal.media.container import LimitError, MediaError
 from trimodal.models.preprocessing import centre_views, normalise
 from trimodal.search.api import Trimodal
-from trimodal.search.audio_windows import audio_windows
+from trimodal.search.audio_windows import Waveform, audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.training.distributed import SINGLE_PROCESS
 
@@ -208,6 +209,36 @@ def test_short_audio_lies_in_the_middle_of_its_window(
     before, after = int(loud[0]), tiny_data.front_end.columns - 1 - int(loud[-1])
     assert abs(before - after) <= 2
     assert len(loud) == pytest.approx(seconds / tiny_data.mel.hop_seconds, abs=5)
+
+
+def test_samples_embed_as_their_file_does(tool: Tool, tmp_path: Path) -> None:
+    """At another rate, floating-point and whole numbers, in one channel and in two."""
+    path = write_audio(tmp_path / "sound.wav", 5.0)
+    with wave.open(str(path)) as file:
+        rate = file.getframerate()
+        samples = np.frombuffer(file.readframes(-1), "<i2").astype(np.float32) / 32768
+    other = librosa.resample(samples, orig_sr=rate, target_sr=22_050)
+    loud = np.round(samples * 32767).astype(np.int16)
+    sounds = [
+        Waveform(samples, rate), Waveform(other, 22_050), Waveform(loud, rate),
+        Waveform(np.stack([0.5 * samples, 1.5 * samples], axis=1), rate),
+    ]  # fmt: skip
+    expected = tool.model.embed_audio([path])[0]
+    for embedding in tool.model.embed_audio(sounds):
+        assert embedding @ expected > 0.999
+    assert tool.model.embed_audio([Waveform(samples[::-1].copy(), 2 * rate)])[0] @ expected < 0.999
+
+
+@pytest.mark.parametrize(
+    ("samples", "rate"),
+    [(np.zeros(0), 16_000), (np.zeros((2, 2, 2)), 16_000), (np.zeros(9), 0), (np.zeros(9), np.inf),
+     (np.array([0.0, np.nan]), 16_000)],
+)  # fmt: skip
+def test_samples_that_are_not_audio_are_refused(
+    samples: np.ndarray, rate: float, tool: Tool
+) -> None:
+    with pytest.raises(DataError, match="not audio"):
+        tool.model.embed_audio([Waveform(samples, rate)])
 
 
 def test_files_without_audio_are_named(tool: Tool, tiny_data: TinyData, tmp_path: Path) -> None:

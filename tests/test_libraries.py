@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from trimodal.media import container
+from trimodal.media.mel import MelConfig
 
 ROOT = Path(__file__).parents[1]
 # What each stage does, in a Python of its own: `folder` has the data, `arguments` are JSON.
@@ -27,6 +28,28 @@ config = parse_section(arguments["captions"], "captions", CaptionsConfig)
 machine = parse_section(arguments["machine"], "machine", MachineConfig)
 prepare_captions(config, folder / "captions", folder / "images", machine)
 """,
+    "extract": """
+import numpy as np
+from trimodal.core.config import parse_section
+from trimodal.core.shard_writer import Sample
+from trimodal.media.mel import MelConfig
+from trimodal.preprocess.clip_shards import log_mel, write_shard
+mel = parse_section(arguments["mel"], "mel", MelConfig)
+codes = log_mel([np.zeros(16_000, np.float32)], mel).codes
+write_shard(folder / "a.tar", [Sample(key="a", members={"mel.npy": codes.tobytes()})])
+""",
+    "samples": """
+import numpy as np
+from trimodal.core.config import parse_section
+from trimodal.media.mel import MelConfig
+from trimodal.media.windows import AudioFrontEnd, WindowConfig
+from trimodal.search.audio_windows import Waveform
+front_end = AudioFrontEnd(
+    mel=parse_section(arguments["mel"], "mel", MelConfig),
+    window=WindowConfig(seconds=3.0, decibel="power"),
+)
+Waveform(np.zeros(44_100), 44_100).windows(front_end)
+""",
 }
 # Stage -> modules that its work must have loaded.
 LOADED = [
@@ -34,17 +57,25 @@ LOADED = [
     ("captions", "nltk.corpus.reader.wordlist"),
     ("captions", "gensim.models.keyedvectors"),
     ("captions", "pyarrow.parquet"),
+    ("captions", "webdataset.writer"),
+    ("extract", "torchaudio.transforms"),
+    ("extract", "webdataset.writer"),
+    ("samples", "librosa"),
 ]
 
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], set[str]]:
     """The modules that a stage's work loads; each stage is run once."""
-    from configs import MACHINE
+    from configs import MACHINE, config_for_tests
     from training_fixtures import caption_sources
 
     folder = tmp_path_factory.mktemp("libraries")
-    arguments = {"captions": asdict(caption_sources(folder)), "machine": asdict(MACHINE)}
+    arguments = {
+        "captions": asdict(caption_sources(folder)),
+        "machine": asdict(MACHINE),
+        "mel": asdict(config_for_tests(MelConfig)),
+    }
     known: dict[str, set[str]] = {}
 
     def modules(stage: str) -> set[str]:

@@ -1,13 +1,16 @@
 """Audio as input of the audio network: a file's windows, one per second, or a video's moments."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trimodal.core.records import DataError
 from trimodal.core.timing import frame_centre_seconds, frame_count, window_fits
 from trimodal.media.audio import decode_audio
 from trimodal.media.container import DecodingLimits
@@ -30,8 +33,48 @@ def audio_windows(path: Path, front_end: AudioFrontEnd) -> Float[Tensor, "window
 
     Raises MediaError for a file without decodable audio, LimitError for one of over 15 minutes.
     """
+    return _windows_of(decode_audio(path, front_end.mel.sample_rate_hz, _LIMITS), front_end)
+
+
+@dataclass(frozen=True)
+class Waveform:
+    """Audio as samples, such as ``librosa.load`` and ``soundfile.read`` return: (samples,) for one
+    channel or (samples, channels), whose mean is used; in [-1, 1] if floating-point.
+    """
+
+    samples: npt.NDArray[np.generic]
+    sample_rate_hz: float
+
+    def windows(self, front_end: AudioFrontEnd) -> Float[Tensor, "windows 1 mels columns"]:
+        """As :func:`audio_windows`, resampled by librosa. Raises DataError for samples that are not
+        audio.
+        """
+        import librosa
+
+        samples = np.asarray(self.samples)
+        if samples.ndim not in (1, 2) or not samples.size or not 0 < self.sample_rate_hz < np.inf:
+            raise DataError(
+                f"not audio: samples of shape {samples.shape} at {self.sample_rate_hz} Hz"
+            )
+        if np.issubdtype(samples.dtype, np.integer):
+            samples = samples / -float(np.iinfo(samples.dtype).min or -1)
+        if samples.ndim == 2:
+            samples = samples.mean(axis=1)
+        if not np.isfinite(samples).all():
+            raise DataError("not audio: a sample is not finite")
+        resampled = librosa.resample(
+            samples.astype(np.float32),
+            orig_sr=self.sample_rate_hz,
+            target_sr=front_end.mel.sample_rate_hz,
+        )
+        return _windows_of([resampled], front_end)
+
+
+def _windows_of(
+    blocks: Iterable[npt.NDArray[np.float32]], front_end: AudioFrontEnd
+) -> Float[Tensor, "windows 1 mels columns"]:
     mel, window_seconds = front_end.mel, front_end.window.seconds
-    columns = log_mel(decode_audio(path, mel.sample_rate_hz, _LIMITS), mel)
+    columns = log_mel(blocks, mel)
     duration = duration_seconds(columns, mel)
     centres_seconds = map(frame_centre_seconds, range(1, frame_count(duration) + 1))
     inside = [centre for centre in centres_seconds if window_fits(centre, window_seconds, duration)]

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,9 @@ from trimodal.models.checkpoint import Checkpoint, load_model, load_text_network
 from trimodal.models.devices import pick_device
 from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
 from trimodal.models.preprocessing import centre_views, normalise
+
+if TYPE_CHECKING:
+    from trimodal.search.audio_windows import Waveform
 
 EmbeddingMatrix = npt.NDArray[np.float32]  # (N, 256)
 _BATCH_SIZE = 64
@@ -148,15 +151,21 @@ class Encoder:
 
         return audio_windows(Path(file), self.checkpoint.audio_front_end)
 
-    def embed_audio(self, files: Sequence[str | Path | Tensor]) -> EmbeddingMatrix:
-        """(N, 256), of files with an audio track, also videos, or of what :meth:`audio_windows`
-        returns for them. Of audio longer than the model's window, one window per second is
-        embedded; the result is their normalised mean. Raises MediaError for a file without
-        decodable audio, LimitError for one that is too long.
+    def embed_audio(self, sounds: Sequence["str | Path | Waveform | Tensor"]) -> EmbeddingMatrix:
+        """(N, 256), of files with an audio track, also videos, of samples
+        (:class:`~trimodal.search.audio_windows.Waveform`), or of what :meth:`audio_windows` returns
+        for files. Of audio longer than the model's window, one window per second is embedded; the
+        result is their normalised mean. Raises MediaError for a file without decodable audio,
+        LimitError for one that is too long, DataError for samples that are not audio.
         """
+        from trimodal.search.audio_windows import Waveform
+
         rows = [_NO_EMBEDDINGS]
-        for file in files:
-            windows = file if isinstance(file, Tensor) else self.audio_windows(file)
+        for sound in sounds:
+            if isinstance(sound, Waveform):
+                windows = sound.windows(self.checkpoint.audio_front_end)
+            else:
+                windows = sound if isinstance(sound, Tensor) else self.audio_windows(sound)
             mean = self.embed_windows(windows).mean(axis=0, keepdims=True)
             rows.append(mean / np.linalg.norm(mean))
         return np.concatenate(rows)
