@@ -11,6 +11,7 @@ from trimodal.core.errors import UserError
 
 MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
 STORE = "data/search"
+AV, CAPTIONS, IMAGES = "data/av", "data/captions", "data/images"
 
 
 def main() -> None:
@@ -29,6 +30,7 @@ def main() -> None:
     experiments.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
+    _add_export(commands)
     args = parser.parse_args()
     try:
         if args.command == "scale":
@@ -45,17 +47,17 @@ def main() -> None:
             _search(args)
         elif args.command == "serve":
             _serve(args)
+        elif args.format == "onnx":
+            _export_onnx(args)
         else:
-            _export(args)
+            _export_pairs(args)
     except (UserError, OSError) as error:
         print(f"trimodal: {error}", file=sys.stderr)
         sys.exit(1)
 
 
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default=MODEL, help="default: %(default)s")
-    model.add_argument("--vocabulary", default=VOCABULARY, help="default: %(default)s")
+    model = _model_arguments()
     model.add_argument("--store", default=STORE, help="the index, a folder or a URL of an object "
                        "store; default: %(default)s")  # fmt: skip
     index = commands.add_parser(
@@ -87,12 +89,46 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     serve = commands.add_parser(
         "serve", parents=[model], help="serve a search page on this machine"
     )
-    export = commands.add_parser(
-        "export", parents=[model], help="write the three encoders as ONNX files"
-    )
-    export.add_argument("folder", type=Path)
     serve.add_argument("--port", type=int, default=8731)
     serve.add_argument("--open", action="store_true", help="open it in the browser")
+
+
+def _model_arguments() -> argparse.ArgumentParser:
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default=MODEL, help="default: %(default)s")
+    model.add_argument("--vocabulary", default=VOCABULARY, help="default: %(default)s")
+    return model
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="write the model or its data for other tools")
+    formats = export.add_subparsers(dest="format", required=True)
+    onnx = formats.add_parser(
+        "onnx", parents=[_model_arguments()], help="write the three encoders as ONNX files"
+    )
+    onnx.add_argument("folder", type=Path)
+    pairs = formats.add_parser(
+        "pairs",
+        help="write image-audio and image-text pairs as Parquet files for Hugging Face datasets",
+    )
+    pairs.add_argument("folder", help="a new or empty folder")
+    pairs.add_argument("--params", type=Path, default=Path("params.yaml"),
+                       help="sections mel, window and machine; default: %(default)s")  # fmt: skip
+    pairs.add_argument(
+        "--av", default=AV, help="clip shards, a folder or URL; default: %(default)s"
+    )
+    pairs.add_argument("--captions", type=Path, default=CAPTIONS, help="default: %(default)s")
+    pairs.add_argument(
+        "--images", default=IMAGES, help="image shards, as --av; default: %(default)s"
+    )
+    pairs.add_argument("--frames-per-clip", type=_positive, metavar="N",
+                       help="evenly spaced; default: all whose window fits")  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -137,7 +173,7 @@ def _serve(args: argparse.Namespace) -> None:
     serve(args.model, args.vocabulary, args.store, port=args.port, ready=ready)
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export_onnx(args: argparse.Namespace) -> None:
     from trimodal.search.encoder import Encoder
     from trimodal.search.export import export_encoders
 
@@ -145,6 +181,32 @@ def _export(args: argparse.Namespace) -> None:
     for exported in export_encoders(model, args.folder):
         path = args.folder / exported.file
         print(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")
+
+
+def _export_pairs(args: argparse.Namespace) -> None:
+    from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
+    from trimodal.core.storage import storage_path
+    from trimodal.data.export_pairs import ShardFolders, export_pairs
+    from trimodal.media.mel import MelConfig
+    from trimodal.media.windows import AudioFrontEnd, WindowConfig
+
+    configurations = export_pairs(
+        storage_path(args.folder),
+        ShardFolders(
+            av=storage_path(args.av), captions=args.captions, images=storage_path(args.images)
+        ),
+        AudioFrontEnd(
+            mel=load_section(args.params, "mel", MelConfig),
+            window=load_section(args.params, "window", WindowConfig),
+        ),
+        load_section(args.params, "machine", MachineConfig).shard_cache,
+        frames_per_clip=args.frames_per_clip,
+    )
+    for configuration in configurations:
+        rows = ", ".join(f"{split} {rows}" for split, rows in configuration.splits.items())
+        left_out = f"; left out: {configuration.left_out}" if configuration.left_out else ""
+        print(f"{args.folder}/{configuration.name}: {rows} pairs{left_out}")
 
 
 def _scale(name: str) -> None:
