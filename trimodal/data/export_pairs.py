@@ -68,10 +68,9 @@ def export_pairs(
     another version or with other settings than ``front_end``'s mel.
     """
     _check_empty(folder)
-    for index in (shards.av / "index.parquet", shards.captions / "captions.parquet",
-                  shards.images / "index.parquet"):  # fmt: skip
-        if not index.exists():
-            raise DataError(f"{index}: missing; run dvc repro extract captions")
+    _check_present(shards.av / "index.parquet", "extract")
+    _check_present(shards.captions / "captions.parquet", "captions")
+    _check_present(shards.images / "index.parquet", "captions")
     with atomic_path(folder) as temporary:
         temporary.mkdir()
         configurations = [
@@ -88,6 +87,11 @@ def _check_empty(folder: Path) -> None:
         raise DataError(f"{folder}: pairs are exported to a folder on this machine")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder}: not an empty folder; delete it or name another one")
+
+
+def _check_present(path: Path, stage: str) -> None:
+    if not path.exists():
+        raise DataError(f"{path}: missing; run dvc repro {stage}")
 
 
 def _image_audio(
