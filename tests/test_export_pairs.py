@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -30,7 +31,7 @@ from trimodal.core.timing import FramePosition
 from trimodal.data import export_pairs as module
 from trimodal.data.dataset_card import Configuration, ParquetFile, dataset_card
 from trimodal.data.export_pairs import ShardFolders, export_pairs
-from trimodal.data.pair_tables import ImageAudioTable
+from trimodal.data.pair_tables import ImageAudioTable, ImageTextTable
 from trimodal.data.readers import read_windows
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -200,6 +201,21 @@ def test_a_clip_shorter_than_a_window_gives_its_middle(tiny_data: TinyData) -> N
     np.testing.assert_array_equal(np.array(row["window"].to_pylist(), np.float32), expected[0])
 
 
+def test_an_image_without_captions_is_left_out(tmp_path: Path, tiny_data: TinyData) -> None:
+    captions = pq.read_table(tiny_data.captions_dir / "captions.parquet")
+    names = list(dict.fromkeys(captions["image_id"].to_pylist()))
+    kept = captions.filter(pc.not_equal(captions["image_id"], names[1]))
+    pq.write_table(kept, tmp_path / "captions.parquet")
+    table = ImageTextTable(tmp_path, tiny_data.images_dir, "train", read_extents)
+    rows = table.rows(range(1, 3))
+    assert rows["image_id"].to_pylist() == names[2:4]
+    assert len(table.sizes) == 7
+    for row in rows.to_pylist():
+        own = captions.filter(pc.equal(captions["image_id"], row["image_id"]))
+        assert row["captions"] == own["caption"].to_pylist()
+        assert row["image"]["path"] == f"{row['image_id']}.jpg"
+
+
 @pytest.mark.filterwarnings("ignore:The inplace keyword in DataFrame.reset_index is deprecated")
 @pytest.mark.filterwarnings("ignore:ConjunctiveGraph is deprecated:DeprecationWarning")
 def test_mlcroissant_reads_the_same_records(exported: Path, tiny_data: TinyData) -> None:
@@ -212,6 +228,13 @@ def test_mlcroissant_reads_the_same_records(exported: Path, tiny_data: TinyData)
     assert {warning.split('"')[1].rpartition("/")[2] for warning in issues.warnings} == {
         "citeAs", "datePublished",
     }  # fmt: skip
+    shapes = {
+        field.id: field.array_shape
+        for records in described.metadata.record_sets
+        for field in records.fields
+        if field.is_array
+    }
+    assert shapes == {"image-audio/window": "16,151", "image-text/captions": "-1"}
     hashes = {file.content_url: file.sha256 for file in described.metadata.file_objects}
     assert hashes == {
         name: hashlib.sha256(content).hexdigest()
