@@ -191,6 +191,7 @@ def _record_set(configuration: Configuration) -> dict[str, Any]:
 
 def _field(configuration: str, files: Mapping[str, Any], column: Column) -> dict[str, Any]:
     source = {**files, "extract": {"column": column.name}}
+    kind: dict[str, Any]
     match column.feature:
         case {"_type": "Image"}:
             kind = {"dataType": "sc:ImageObject"}

@@ -102,7 +102,7 @@ def _image_audio(
     fingerprints = {k: v for table in clips.values() for k, v in table.fingerprints.items()}
     read = open_shards(fingerprints, cache)
     silent = 0
-    files = []
+    files: list[ParquetFile] = []
     for split, table in clips.items():
         pairs = ImageAudioTable(table, front_end, frames_per_clip, read)
         silent += pairs.silent
@@ -113,7 +113,7 @@ def _image_audio(
 
 def _image_text(folder: Path, shards: ShardFolders, cache: ShardCacheConfig) -> Configuration:
     read = open_shards(image_fingerprints(shards.images), cache)
-    files = []
+    files: list[ParquetFile] = []
     for split, name in _SPLIT_NAMES.items():
         pairs = ImageTextTable(shards.captions, shards.images, split, read)
         files += _write_split(folder, "image-text", name, pairs)
