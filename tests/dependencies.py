@@ -38,6 +38,10 @@ NOTES = {
         "GPL v2 or later. `yt-dlp[default]` brings it for writing tags, which the project does "
         "not ask for; a bundle that contains it is passed on on the GPL's terms."
     ),
+    "mlcroissant": (
+        "its package states no licence; its source repository has MLCommons' own, which "
+        'reproduces "without alteration" the terms of Apache 2.0.'
+    ),
     "pygit2": (
         "GPL v2 with an exception for linking: programs of any licence may use it unchanged."
     ),

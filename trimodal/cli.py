@@ -15,6 +15,7 @@ from trimodal.core.errors import UserError
 
 MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
 STORE = "data/search"
+AV, CAPTIONS, IMAGES = "data/av", "data/captions", "data/images"
 
 
 def main() -> None:
@@ -35,6 +36,7 @@ def main() -> None:
     )
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
+    _add_export(commands)
     args = parser.parse_args()
     sys.excepthook = show_traceback
     try:
@@ -52,8 +54,10 @@ def main() -> None:
             _search(args)
         elif args.command == "serve":
             _serve(args)
+        elif args.format == "onnx":
+            _export_onnx(args)
         else:
-            _export(args)
+            _export_pairs(args)
     except (UserError, OSError) as error:
         show(f"trimodal: {error}", error=True)
         sys.exit(1)
@@ -63,9 +67,7 @@ def main() -> None:
 
 
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default=MODEL, help="default: %(default)s")
-    model.add_argument("--vocabulary", default=VOCABULARY, help="default: %(default)s")
+    model = _model_arguments()
     model.add_argument("--store", default=STORE, help="the index, a folder or a URL of an object "
                        "store; default: %(default)s")  # fmt: skip
     index = commands.add_parser(
@@ -100,10 +102,6 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     serve = commands.add_parser(
         "serve", parents=[model], help="serve a search page on this machine"
     )
-    export = commands.add_parser(
-        "export", parents=[model], help="write the three encoders as ONNX files"
-    )
-    export.add_argument("folder", type=Path)
     serve.add_argument("--port", type=_between(0, 65_535), default=8731)
     serve.add_argument("--open", action="store_true", help="open it in the browser")
     token = serve.add_mutually_exclusive_group()
@@ -120,6 +118,44 @@ def _between(least: int, most: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def _model_arguments() -> argparse.ArgumentParser:
+    model = argparse.ArgumentParser(add_help=False)
+    model.add_argument("--model", default=MODEL, help="default: %(default)s")
+    model.add_argument("--vocabulary", default=VOCABULARY, help="default: %(default)s")
+    return model
+
+
+def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    export = commands.add_parser("export", help="write the model or its data for other tools")
+    formats = export.add_subparsers(dest="format", required=True)
+    onnx = formats.add_parser(
+        "onnx", parents=[_model_arguments()], help="write the three encoders as ONNX files"
+    )
+    onnx.add_argument("folder", type=Path)
+    pairs = formats.add_parser(
+        "pairs",
+        help="write image-audio and image-text pairs as Parquet files for Hugging Face datasets",
+    )
+    pairs.add_argument("folder", help="a new or empty folder")
+    pairs.add_argument("--params", type=Path, default=Path("params.yaml"),
+                       help="sections mel, window and machine; default: %(default)s")  # fmt: skip
+    pairs.add_argument(
+        "--av", default=AV, help="clip shards, a folder or URL; default: %(default)s"
+    )
+    pairs.add_argument("--captions", type=Path, default=CAPTIONS, help="default: %(default)s")
+    pairs.add_argument(
+        "--images", default=IMAGES, help="image shards, as --av; default: %(default)s"
+    )
+    pairs.add_argument("--frames-per-clip", type=_positive, metavar="N",
+                       help="evenly spaced; default: all whose window fits")  # fmt: skip
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
 
 
 def _index(args: argparse.Namespace) -> None:
@@ -182,7 +218,7 @@ def _serve(args: argparse.Namespace) -> None:
         )
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export_onnx(args: argparse.Namespace) -> None:
     from trimodal.search.encoder import Encoder
     from trimodal.search.export import export_encoders
 
@@ -191,6 +227,32 @@ def _export(args: argparse.Namespace) -> None:
     for exported in export_encoders(model, args.folder):
         path = args.folder / exported.file
         show(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")
+
+
+def _export_pairs(args: argparse.Namespace) -> None:
+    from trimodal.core.config import load_section
+    from trimodal.core.machine import MachineConfig
+    from trimodal.core.storage import storage_path
+    from trimodal.data.export_pairs import ShardFolders, export_pairs
+    from trimodal.media.mel import MelConfig
+    from trimodal.media.windows import AudioFrontEnd, WindowConfig
+
+    configurations = export_pairs(
+        storage_path(args.folder),
+        ShardFolders(
+            av=storage_path(args.av), captions=args.captions, images=storage_path(args.images)
+        ),
+        AudioFrontEnd(
+            mel=load_section(args.params, "mel", MelConfig),
+            window=load_section(args.params, "window", WindowConfig),
+        ),
+        load_section(args.params, "machine", MachineConfig).shard_cache,
+        frames_per_clip=args.frames_per_clip,
+    )
+    for configuration in configurations:
+        rows = ", ".join(f"{split} {rows}" for split, rows in configuration.splits.items())
+        left_out = f"; left out: {configuration.left_out}" if configuration.left_out else ""
+        show(f"{args.folder}/{configuration.name}: {rows} pairs{left_out}")
 
 
 def _scale(name: str) -> None:

@@ -1,5 +1,6 @@
 """Shards as training and evaluation read them: WebDataset pipelines for any program
-(:mod:`trimodal.data.pipelines`), and samples read by index.
+(:mod:`trimodal.data.pipelines`), samples read by index, and the export of pairs as Parquet files
+(:mod:`trimodal.data.export_pairs`).
 """
 
 from typing import TYPE_CHECKING, Any
