@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
+
+from trimodal.core.files import read_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +24,7 @@ class GroundTruth:
 
 def read_ground_truth(path: Path) -> tuple[GroundTruth, ...]:
     """The rows of the `truth.parquet` that `write_annotations` writes, in file order."""
-    rows = pq.read_table(path).to_pylist()
+    rows = read_table(path).to_pylist()
     return tuple(
         GroundTruth(
             video_id=row["video_id"],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trimodal.core.config import SECTION, parse_section
 from trimodal.core.files import read_json, write_bytes, write_json
-from trimodal.core.fingerprint import file_fingerprint
+from trimodal.core.fingerprint import file_fingerprint, fingerprint
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary
 from trimodal.media.mel import MelConfig
@@ -21,6 +21,7 @@ from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, build_te
 from trimodal.models.preprocessing import AugmentConfig
 
 FORMAT = 5
+_TRAIN_AGAIN = "delete both and run dvc repro, which makes them again"
 
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
@@ -54,26 +55,32 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
     """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last. The JSON holds
-    the fingerprint of the weights, so that a mismatched pair is detected. Raises OSError where the
-    disk cannot take them.
+    the fingerprints of the weights and of itself, so that a mismatched pair and damage are
+    detected. Raises OSError where the disk cannot take them.
     """
     # Not save_file: killed, it leaves a temporary file of its own.
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
     metadata = {"format": FORMAT, "weights": file_fingerprint(path), **asdict(checkpoint)}
-    write_json(path.with_suffix(".json"), metadata)
+    write_json(path.with_suffix(".json"), {"fingerprint": fingerprint(metadata), **metadata})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads the JSON beside the weights; raises DataError if it has another format or belongs to
-    other weights.
+    """Reads the JSON beside the weights; raises DataError if it has another format, belongs to
+    other weights or is not as it was written.
     """
     sidecar = path.with_suffix(".json")
     content = read_json(sidecar)
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
-    if content.pop("weights", None) != file_fingerprint(path):
-        raise DataError(f"{path}: not the weights that {sidecar.name} describes")
-    return parse_section(content, str(sidecar), Checkpoint)
+    if content.get("weights") != file_fingerprint(path):
+        raise DataError(f"{path}: not the weights that {sidecar.name} describes; {_TRAIN_AGAIN}")
+    written = content.pop("fingerprint", None)
+    found = fingerprint({"format": FORMAT, **content})
+    del content["weights"]
+    checkpoint = parse_section(content, str(sidecar), Checkpoint)
+    if found != written:
+        raise DataError(f"{sidecar}: not as it was written: damaged or edited; {_TRAIN_AGAIN}")
+    return checkpoint
 
 
 def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TrimodalNet:

@@ -152,6 +152,26 @@ class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
         return views, self._captions(self._first_caption[samples])
 
 
+def check_token_ids(captions_dir: Path, vocabulary_size: int) -> None:
+    """Compares ``token_ids.npy`` with ``captions.parquet``, whose bytes have a checksum. Raises
+    DataError, naming the file, if they differ or have an id that no word of the vocabulary has.
+    """
+    path = captions_dir / "token_ids.npy"
+    mapped = _memory_map(path)
+    column = read_table(captions_dir / "captions.parquet", CAPTION_SCHEMA, columns=["token_ids"])
+    stored = column["token_ids"].combine_chunks().flatten().to_numpy().reshape(-1, WORDS)
+    if not np.array_equal(mapped, stored):
+        raise DataError(
+            f"{path}: damaged: not the token_ids of captions.parquet beside it; delete both and "
+            "run dvc repro, which makes them again"
+        )
+    if stored.size and not 0 <= stored.min() <= stored.max() < vocabulary_size:
+        raise DataError(
+            f"{path}: ids from {stored.min()} to {stored.max()}, but vocabulary.parquet beside it "
+            f"has {vocabulary_size} words; run the captions stage again"
+        )
+
+
 def _memory_map(path: Path) -> npt.NDArray[np.int32]:
     try:
         ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))

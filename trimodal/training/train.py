@@ -19,6 +19,7 @@ from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
+from trimodal.training.image_text import check_token_ids
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
@@ -56,8 +57,9 @@ def train(
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
+    check_token_ids(captions_dir, len(vocabulary.words))
     streams = open_streams(
-        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache
+        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache, world
     )
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, world)
