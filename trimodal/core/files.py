@@ -186,8 +186,9 @@ def read_table(
     """
     try:
         source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
-        stored = pq.read_schema(source)
-        _check_digest(path, source, (stored.metadata or {}).get(_DIGEST.encode()))
+        footer = pq.read_metadata(source)
+        _check_digest(path, source, (footer.metadata or {}).get(_DIGEST.encode()))
+        stored = footer.schema.to_arrow_schema()
         if schema is not None and not stored.equals(schema):
             missing = [name for name in schema.names if name not in stored.names]
             lacks = f", without {', '.join(missing)}" if missing else ""

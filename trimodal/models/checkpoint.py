@@ -11,6 +11,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from trimodal.core.config import SECTION, parse_section
+from trimodal.core.errors import UserError
 from trimodal.core.files import read_json, write_bytes, write_json
 from trimodal.core.fingerprint import file_fingerprint, fingerprint
 from trimodal.core.records import DataError
@@ -21,7 +22,6 @@ from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, build_te
 from trimodal.models.preprocessing import AugmentConfig
 
 FORMAT = 5
-_TRAIN_AGAIN = "delete both and run dvc repro, which makes them again"
 
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
@@ -68,18 +68,26 @@ def read_checkpoint(path: Path) -> Checkpoint:
     """Reads the JSON beside the weights; raises DataError if it has another format, belongs to
     other weights or is not as it was written.
     """
-    sidecar = path.with_suffix(".json")
+    try:
+        return _described(path, path.with_suffix(".json"))
+    except UserError as error:
+        raise DataError(
+            f"{error}; delete the model and run dvc repro, which makes it again"
+        ) from error
+
+
+def _described(path: Path, sidecar: Path) -> Checkpoint:
     content = read_json(sidecar)
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
     if content.get("weights") != file_fingerprint(path):
-        raise DataError(f"{path}: not the weights that {sidecar.name} describes; {_TRAIN_AGAIN}")
+        raise DataError(f"{path}: not the weights that {sidecar.name} describes")
     written = content.pop("fingerprint", None)
-    found = fingerprint({"format": FORMAT, **content})
-    del content["weights"]
+    found = fingerprint(content)
+    del content["format"], content["weights"]
     checkpoint = parse_section(content, str(sidecar), Checkpoint)
     if found != written:
-        raise DataError(f"{sidecar}: not as it was written: damaged or edited; {_TRAIN_AGAIN}")
+        raise DataError(f"{sidecar}: damaged: not as it was written")
     return checkpoint
 
 

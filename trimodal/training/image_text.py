@@ -28,6 +28,7 @@ from trimodal.training.random_streams import (
 )
 
 _FIELDS = random_fields("caption", *VIEW_FIELDS)
+_MAKE_AGAIN = "delete it and run dvc repro, which makes it again"
 
 
 class _CaptionedImages:
@@ -162,8 +163,7 @@ def check_token_ids(captions_dir: Path, vocabulary_size: int) -> None:
     stored = column["token_ids"].combine_chunks().flatten().to_numpy().reshape(-1, WORDS)
     if not np.array_equal(mapped, stored):
         raise DataError(
-            f"{path}: damaged: not the token_ids of captions.parquet beside it; delete both and "
-            "run dvc repro, which makes them again"
+            f"{path}: damaged: not the token_ids of captions.parquet beside it; {_MAKE_AGAIN}"
         )
     if stored.size and not 0 <= stored.min() <= stored.max() < vocabulary_size:
         raise DataError(
@@ -176,9 +176,12 @@ def _memory_map(path: Path) -> npt.NDArray[np.int32]:
     try:
         ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a complete .npy file: {error}") from error
+        raise DataError(f"{path}: not a complete .npy file: {error}; {_MAKE_AGAIN}") from error
     if ids.dtype != np.int32 or ids.shape[1:] != (WORDS,):
-        raise DataError(f"{path}: {ids.dtype} {ids.shape}, not word ids: int32 (captions, {WORDS})")
+        raise DataError(
+            f"{path}: {ids.dtype} {ids.shape}, not word ids: int32 (captions, {WORDS}); "
+            f"{_MAKE_AGAIN}"
+        )
     return ids
 
 

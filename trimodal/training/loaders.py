@@ -153,6 +153,15 @@ def _send_failure(queue: "Queue[Any]", error: Exception, item: tuple[int, Any]) 
     queue.put((item[0], failure))
 
 
+def sharing_problems(batch_bytes: int, loader_workers: int) -> list[str]:
+    """Why batches of ``batch_bytes``, one of each stream together, cannot all be handed over in
+    shared memory; empty if they can or if there are no loaders.
+    """
+    if not loader_workers:
+        return []
+    return [p for p in (socket_problem(), _memory_problem(batch_bytes, loader_workers)) if p]
+
+
 def socket_problem() -> str:
     """Why processes cannot connect through sockets in the temporary folder; empty if they can."""
     try:
@@ -165,11 +174,8 @@ def socket_problem() -> str:
     return ""
 
 
-def memory_problem(batch_bytes: int, loader_workers: int) -> str:
-    """Why batches of ``batch_bytes``, one of each stream together, do not all fit into shared
-    memory; empty if they do.
-    """
-    if not loader_workers or not SHARED_MEMORY.exists():
+def _memory_problem(batch_bytes: int, loader_workers: int) -> str:
+    if not SHARED_MEMORY.exists():
         return ""
     free = shutil.disk_usage(SHARED_MEMORY).free
     needed = batch_bytes * (_PREFETCHED * loader_workers + 2)
