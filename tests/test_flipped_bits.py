@@ -163,7 +163,7 @@ def test_a_damaged_run_is_not_resumed(flips: int, tmp_path: Path) -> None:
     trainer = Trainer(network(), CONFIG, LOSS, SINGLE_PROCESS)
     save_run(path, Run(step=3), IDENTITY, trainer, SINGLE_PROCESS)
     assert load_run(path, IDENTITY, trainer).step == 3
-    for where in flipped(path, 8 * flips):
+    for where in flipped(path, 4 * flips):
         with pytest.raises(ResumeError, match=r"run\.safetensors: (damaged|not a tr|a run in for)"):
             pytest.fail(f"{where}: {load_run(path, IDENTITY, cast(Any, None))}")
 

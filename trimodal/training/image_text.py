@@ -1,7 +1,9 @@
 """The image-text stream: pairs of an image and one of its captions."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -161,7 +163,13 @@ def check_token_ids(captions_dir: Path, vocabulary_size: int) -> None:
     mapped = _memory_map(path)
     column = read_table(captions_dir / "captions.parquet", CAPTION_SCHEMA, columns=["token_ids"])
     stored = column["token_ids"].combine_chunks().flatten().to_numpy().reshape(-1, WORDS)
-    if not np.array_equal(mapped, stored):
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<i4", "fortran_order": False, "shape": stored.shape}
+    )
+    with path.open("rb") as file:
+        same_header = file.read(len(header.getvalue())) == header.getvalue()
+    if not (same_header and np.array_equal(mapped, stored)):
         raise DataError(
             f"{path}: damaged: not the token_ids of captions.parquet beside it; {_MAKE_AGAIN}"
         )
@@ -175,7 +183,7 @@ def check_token_ids(captions_dir: Path, vocabulary_size: int) -> None:
 def _memory_map(path: Path) -> npt.NDArray[np.int32]:
     try:
         ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise DataError(f"{path}: not a complete .npy file: {error}; {_MAKE_AGAIN}") from error
     if ids.dtype != np.int32 or ids.shape[1:] != (WORDS,):
         raise DataError(

@@ -5,12 +5,12 @@ temporary folder. Where that memory is too small (a container of Docker's has 64
 can be made, the batch is copied through a pipe: slower, with the same result.
 """
 
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Listener
 from multiprocessing.queues import Queue
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import gettempdir
 from typing import Any
 
@@ -61,6 +61,7 @@ def training_loader(
         worker_init_fn=_send_lost_batches,
     )
     try:
+        _try_locks(workers)
         return _received(iter(loader))
     except OSError as error:
         raise LoaderError(
@@ -68,6 +69,13 @@ def training_loader(
             f"(docker run --shm-size=1g) and in {gettempdir()} (TMPDIR); with "
             "machine.loader_workers 0 there are none"
         ) from error
+
+
+def _try_locks(workers: int) -> None:
+    """Makes and frees what a loader has in shared memory: PyTorch's own attempt, if it failed,
+    would show a traceback of the half-made loader.
+    """
+    [torch.multiprocessing.Event(), *(torch.multiprocessing.Queue() for _ in range(workers + 1))]
 
 
 def _as_read(batch: Any) -> Pair:
@@ -129,7 +137,7 @@ def _hand_over(batch: Any) -> Pair | _ByValue | _Failure:
     if isinstance(batch, _Failure):
         return batch
     size = sum(side.nbytes for side in batch)
-    if SHARED_MEMORY.exists() and shutil.disk_usage(SHARED_MEMORY).free < 2 * size:
+    if SHARED_MEMORY.exists() and disk_usage(SHARED_MEMORY).free < 2 * size:
         return _ByValue(batch)
     try:
         for side in batch:
@@ -177,7 +185,7 @@ def socket_problem() -> str:
 def _memory_problem(batch_bytes: int, loader_workers: int) -> str:
     if not SHARED_MEMORY.exists():
         return ""
-    free = shutil.disk_usage(SHARED_MEMORY).free
+    free = disk_usage(SHARED_MEMORY).free
     needed = batch_bytes * (_PREFETCHED * loader_workers + 2)
     if free >= needed:
         return ""
