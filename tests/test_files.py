@@ -3,12 +3,14 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from trimodal.core.files import atomic_path, write_json, write_table, write_text
+from trimodal.core.files import atomic_path, read_table, write_json, write_table, write_text
 from trimodal.core.fingerprint import file_fingerprint, fingerprint, sha256_of
+from trimodal.core.records import DataError
 
 
 class Halfway(Exception):  # noqa: N818 - an interruption, not an error
@@ -123,3 +125,17 @@ def test_file_fingerprint_sees_one_byte(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     one, same, other = (file_fingerprint(tmp_path / name) for name in ("one", "same", "other"))
     assert one == same != other
+
+
+def test_pages_have_checksums_for_other_programs(tmp_path: Path) -> None:
+    """They are all that is compared where the digest of the whole file is missing."""
+    numbers = np.random.default_rng(0).integers(0, 2**62, 1000)
+    write_table(path := tmp_path / "a.parquet", pa.table({"a": numbers}))
+    content = bytearray(path.read_bytes().replace(b"sha256", b"sha257"))
+    path.write_bytes(content)
+    assert read_table(path)["a"].to_pylist() == numbers.tolist()
+    content[content.index(numbers[500].tobytes()) + 4] ^= 1
+    path.write_bytes(content)
+    assert pq.read_table(path)["a"].to_pylist() != numbers.tolist()
+    with pytest.raises(DataError, match=r"a\.parquet: .*CRC"):
+        read_table(path)

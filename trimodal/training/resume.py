@@ -112,7 +112,7 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, worl
 
 def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
     """Identifies the header and the tensors, by name, with their type, shape and bytes."""
-    parts = [header.encode()]
+    parts: list[bytes | memoryview] = [header.encode()]
     for name, tensor in sorted(tensors.items()):
         parts += [f"{name} {tensor.dtype} {list(tensor.shape)}".encode(), _bytes(tensor)]
     return sha256_of(*parts)
