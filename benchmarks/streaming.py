@@ -39,9 +39,10 @@ from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs
+from trimodal.training.loaders import training_loader
 from trimodal.training.random_streams import RandomStream
 from trimodal.training.rounds import Rounds, ShardRounds, ShuffledRounds
-from trimodal.training.sampler import EndlessBatches, training_loader
+from trimodal.training.sampler import EndlessBatches
 
 PARAMS, AV = Path("params.yaml"), Path("data/av")
 BUCKET = "s3://shards"

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import trimodal.preprocess.caption_table
+from trimodal.core.files import write_table
 from trimodal.core.records import CaptionedImage
 from trimodal.core.schemas import CAPTION_SCHEMA
 from trimodal.core.text import Vocabulary, build_vocabulary
@@ -111,6 +112,6 @@ def test_same_bytes_as_one_table_written_at_once(tmp_path: Path) -> None:
     columns, _ = caption_columns(captioned, ENGLISH.words)
     write_captions(tmp_path, columns, vocabulary())
     table = pa.Table.from_pylist(rows_one_by_one(captioned), CAPTION_SCHEMA)
-    pq.write_table(table, tmp_path / "once.parquet", compression="zstd")
+    write_table(tmp_path / "once.parquet", table)
     expected = (tmp_path / "once.parquet").read_bytes()
     assert (tmp_path / "captions.parquet").read_bytes() == expected

@@ -4,6 +4,7 @@ import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from trimodal.doctor import Diagnosis, count_work, diagnose, format_diagnosis, r
 from trimodal.download.demo.world import DemoConfig
 from trimodal.estimate import Sizes, StageCost, estimate, steps_per_epoch
 from trimodal.overlay import apply_overlay
+from trimodal.training import loaders
 
 ROOT = Path(__file__).parents[1]
 SIZES = Sizes(train_clips=1000, test_videos=10, images=500, train_images=400)
@@ -256,3 +258,25 @@ def test_the_exit_code_is_1_if_something_is_missing(
         main()
     assert caught.value.code == 1
     assert "nope.bin" in capsys.readouterr().out
+
+
+def test_a_temporary_folder_without_sockets_is_missing(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages with several workers cannot start."""
+    monkeypatch.setattr(module, "socket_problem", lambda: "no socket can be made in /x")
+    diagnosis = diagnose(workdir / "params.yaml")
+    assert not diagnosis.healthy
+    assert detail(diagnosis, "TMPDIR") == "no socket can be made in /x"
+
+
+def test_a_small_shared_memory_is_noted(workdir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(workdir, {"machine": {"loader_workers": 8}, "train": {"batch_size": 512}})
+    assert verdicts(diagnose(workdir / "params.yaml"))["shared memory"] == "ok"
+    monkeypatch.setattr(loaders, "disk_usage", lambda _: SimpleNamespace(free=10**6))
+    diagnosis = diagnose(workdir / "params.yaml")
+    assert diagnosis.healthy
+    assert verdicts(diagnosis)["shared memory"] == "note"
+    assert "--shm-size=1g" in detail(diagnosis, "shared memory")
+    change(workdir, {"machine": {"loader_workers": 0}})
+    assert verdicts(diagnose(workdir / "params.yaml"))["shared memory"] == "ok"

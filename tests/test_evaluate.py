@@ -97,7 +97,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(
             module, "read_index", lambda _, split, __: clips if split == "test" else []
         )
-        monkeypatch.setattr(module, "open_shards", lambda *_: None)
+        monkeypatch.setattr(module, "open_shards", lambda *_, **__: None)
         out = Outputs(
             embeddings=tmp_path / "e.parquet", ranks=tmp_path / "r.parquet",
             metrics=tmp_path / "m.json", audit=tmp_path / "a.json", curve=tmp_path / "c.csv",

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,6 +19,7 @@ from repository import ROOT
 from trimodal.core import files as module
 from trimodal.core.files import (
     atomic_path,
+    read_table,
     remove_stale_temporary_folders,
     temporary_folder,
     write_json,
@@ -25,6 +27,7 @@ from trimodal.core.files import (
     write_text,
 )
 from trimodal.core.fingerprint import file_fingerprint, fingerprint, sha256_of
+from trimodal.core.records import DataError
 
 
 class Halfway(Exception):  # noqa: N818 - an interruption, not an error
@@ -292,3 +295,17 @@ def test_a_file_system_without_locks_keeps_a_living_folder(
         remove_stale_temporary_folders()
         assert (folder / "work").exists()
     assert list(temporary.iterdir()) == []
+
+
+def test_pages_have_checksums_for_other_programs(tmp_path: Path) -> None:
+    """They are all that is compared where the digest of the whole file is missing."""
+    numbers = np.random.default_rng(0).integers(0, 2**62, 1000)
+    write_table(path := tmp_path / "a.parquet", pa.table({"a": numbers}))
+    content = bytearray(path.read_bytes().replace(b"sha256", b"sha257"))
+    path.write_bytes(content)
+    assert read_table(path)["a"].to_pylist() == numbers.tolist()
+    content[content.index(numbers[500].tobytes()) + 4] ^= 1
+    path.write_bytes(content)
+    assert pq.read_table(path)["a"].to_pylist() != numbers.tolist()
+    with pytest.raises(DataError, match=r"a\.parquet: .*CRC"):
+        read_table(path)

@@ -21,9 +21,10 @@ from trimodal.data.readers import Pair
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs
 from trimodal.training.image_text import ImageTextPairs
+from trimodal.training.loaders import training_loader
 from trimodal.training.random_streams import RandomStream
 from trimodal.training.rounds import ShuffledRounds
-from trimodal.training.sampler import EndlessBatches, training_loader
+from trimodal.training.sampler import EndlessBatches
 
 SAMPLES = 20_000
 BATCH = 50

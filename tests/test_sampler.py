@@ -17,9 +17,10 @@ from training_fixtures import TinyData
 
 from trimodal.core.records import DataError
 from trimodal.training.image_audio import ImageAudioValidation
+from trimodal.training.loaders import training_loader
 from trimodal.training.random_streams import RandomStream, SampleIndex
 from trimodal.training.rounds import Rounds, ShuffledRounds
-from trimodal.training.sampler import EndlessBatches, training_loader, validation_batches
+from trimodal.training.sampler import EndlessBatches, validation_batches
 
 
 def test_number_of_workers_does_not_change_the_batches(tiny_data: TinyData) -> None:

@@ -168,6 +168,21 @@ def test_local_shards_are_read_where_they_are(tmp_path: Path) -> None:
         open_shards(expected, MACHINE.shard_cache)
 
 
+def test_a_shard_damaged_in_the_cache_is_fetched_again(shards: Shards) -> None:
+    """By the next stage, which hashes what an earlier one has fetched."""
+    config = replace(MACHINE.shard_cache, folder="cache", max_gb=1.0)
+    expected = {storage_path(url): known for url, known in shards.fingerprints.items()}
+    for path in (shards.path("a"), shards.path("b")):
+        open_shards(expected, config)(path, [(0, 1)])
+    kept = Path("cache") / f"{shards.fingerprints[str(shards.path('a'))]}.tar"
+    kept.write_bytes(b"b" + kept.read_bytes()[1:])
+    shards.fetched.clear()
+    read = open_shards(expected, config)
+    assert read(shards.path("a"), [(0, 1)]) == [b"a"]
+    assert read(shards.path("b"), [(0, 1)]) == [b"b"]
+    assert shards.fetched == ["a"]
+
+
 def on_store(data: TinyData, bucket: str) -> TinyData:
     """The tiny data with its clips and images at URLs."""
     for name in ("av_dir", "images_dir"):

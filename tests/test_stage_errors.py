@@ -3,6 +3,7 @@ kept.
 """
 
 import ctypes
+import errno
 import os
 import resource
 import signal
@@ -21,6 +22,7 @@ import yaml
 from forked import Forked
 from repository import ROOT, TINY
 
+from trimodal.core import progress
 from trimodal.media import container as media
 
 CAP_DAC_OVERRIDE, PR_CAPBSET_DROP = 1, 24
@@ -195,6 +197,43 @@ def test_too_little_memory(copy: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            OSError("AF_UNIX path too long"),
+            r"set TMPDIR, now /\S+, to a path of at most 70 letters",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/x']"),
+            "set TMPDIR to a folder with room that can be written",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            r"with more room; free: \S+B in /\S+, \S+B in /dev/shm",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device", "a.tar"), "a.tar'.*kept: run dvc repro"),
+    ],
+)
+def test_the_advice_names_what_to_change(
+    error: OSError, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running again cannot help while TMPDIR or /dev/shm is as it is."""
+    monkeypatch.setattr(progress, "start_logging", lambda: None)
+    with pytest.raises(SystemExit, match=advice), progress.stage("extract"):
+        raise error
+
+
+def test_no_usable_temporary_folder_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unusable() -> NoReturn:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/x']")
+
+    monkeypatch.setattr(progress, "start_logging", lambda: None)
+    monkeypatch.setattr(progress, "remove_stale_temporary_folders", unusable)
+    with pytest.raises(SystemExit, match=r"extract: .*set TMPDIR"), progress.stage("extract"):
+        raise AssertionError("unreachable")
+
+
 def test_a_bug_shows_a_traceback(copy: Path) -> None:
     done = run_extract_that_raises(copy, ValueError("a bug"))
     assert done.returncode == 1
@@ -238,6 +277,39 @@ def test_a_killed_loader(copy: Path) -> None:
         "train: DataLoader worker", "resume from the last checkpoint", "machine.loader_workers",
     )  # fmt: skip
     assert (copy / "models/run.safetensors").exists()
+
+
+def train_with_a_loader(folder: Path, *prefix: str, **environment: str) -> tuple[str, bytes]:
+    """Runs the train stage with a loader, as a program of its own; its log and the weights."""
+    set_params(folder, machine={"loader_workers": 1}, train={"batch_size": 16})
+    (folder / "models/run.safetensors").unlink(missing_ok=True)
+    command = [*prefix, sys.executable, "-m", "pipeline.train", "--params", "params.yaml"]
+    done = subprocess.run(
+        [*command, *ARGUMENTS["train"]], cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, (folder / "models/trimodal.safetensors").read_bytes()
+
+
+@pytest.mark.nightly
+def test_loaders_need_no_large_shared_memory_and_no_short_temporary_folder(copy: Path) -> None:
+    """A container of Docker's has 64 MB of shared memory, less than a paper batch. The weights are
+    the same.
+    """
+    _, weights = train_with_a_loader(copy)
+    (long := copy / ("x" * 90)).mkdir()
+    log, same = train_with_a_loader(copy, TMPDIR=str(long))
+    assert "AF_UNIX path too long" in log
+    assert same == weights
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a small /dev/shm")
+    mounted = 'mount -t tmpfs -o size=200k tmpfs /dev/shm && exec "$@"'
+    log, same = train_with_a_loader(copy, "unshare", "-m", "bash", "-c", mounted, "-")
+    assert "shm has" in log
+    assert "batches are copied through pipes instead" in log
+    assert same == weights
 
 
 def test_an_ffmpeg_that_hangs_is_ended(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,13 @@ from trimodal.core.records import DataError
 from trimodal.download.demo.world import DemoConfig, sample_world
 from trimodal.estimate import Sections, Sizes, StageCost, estimate
 from trimodal.media.container import missing_encoders
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.devices import pick_device, pick_dtype
 from trimodal.sources.image_files import ImageFile, read_coco_files, read_flickr30k_files
 from trimodal.sources.msrvtt import read_videos
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.training.leaks import LeaksConfig
+from trimodal.training.loaders import batch_bytes, sharing_problems, socket_problem
 
 Item = TypeVar("Item")
 Verdict = Literal["ok", "note", "missing"]
@@ -82,6 +84,7 @@ def diagnose(params_path: Path) -> Diagnosis:
         *unreadable,
         *_weights(sections),
         _device(sections),
+        _loaders(sections),
         _disk(sum(cost.bytes for cost in costs)),
     ]
     return Diagnosis(findings=tuple(findings), costs=tuple(costs))
@@ -250,6 +253,20 @@ def _device(sections: Sections) -> Finding:
     memory = torch.cuda.get_device_properties(device).total_memory
     name = torch.cuda.get_device_name(device)
     return Finding(verdict="ok", name="device", detail=f"{name}, {quantity(memory)}B, {dtype}")
+
+
+def _loaders(sections: Sections) -> Finding:
+    """Whether batches fit into shared memory and sockets into TMPDIR. Stages with several workers
+    need the sockets.
+    """
+    front_end = AudioFrontEnd(mel=sections.mel, window=sections.window)
+    size = batch_bytes(sections.train.batch_size, sections.augment.crop_px, front_end)
+    if problem := socket_problem():
+        return Finding(verdict="missing", name="TMPDIR", detail=problem)
+    if problems := sharing_problems(size, sections.machine.loader_workers):
+        detail = f"{'; '.join(problems)}; without, batches are copied through pipes, slower"
+        return Finding(verdict="note", name="shared memory", detail=detail)
+    return Finding(verdict="ok", name="shared memory", detail="has room for the loaders' batches")
 
 
 def _disk(required: float) -> Finding:

@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import io
 import json
+import mmap
 import os
 import platform
 import shutil
@@ -174,45 +175,104 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path}: not valid JSON: {error}") from error
 
 
-def write_table(path: Path, table: pa.Table) -> None:
-    """Writes a Parquet file atomically."""
+# The key in a Parquet file's footer under which stands the SHA-256 of the whole file, the digest
+# itself taken as zeros. The pages' own checksums leave out their headers and the footer.
+_DIGEST = "sha256"
+_NO_DIGEST = "0" * 64
+
+
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """Writes a Parquet file atomically, part by part, with checksums that :func:`read_table`
+    compares.
+    """
     with atomic_path(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd")
+        with pq.ParquetWriter(
+            temporary, schema, compression="zstd", write_page_checksum=True
+        ) as writer:
+            yield writer
+            writer.add_key_value_metadata({_DIGEST: _NO_DIGEST})
+        start, digest = _digest(temporary.read_bytes(), _NO_DIGEST.encode())
+        with temporary.open("r+b") as file:
+            file.seek(start)
+            file.write(digest)
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Writes a Parquet file atomically, with checksums that :func:`read_table` compares."""
+    with table_writer(path, table.schema) as writer:
+        writer.write_table(table)
+
+
+def _digest(content: bytes | mmap.mmap, stored: bytes) -> tuple[int, bytes]:
+    """Where the digest ``stored`` is in a Parquet file, and what it should be."""
+    start = content.rfind(stored)
+    digest = hashlib.sha256(memoryview(content)[:start])
+    digest.update(_NO_DIGEST.encode())
+    digest.update(memoryview(content)[start + len(stored) :])
+    return start, digest.hexdigest().encode()
+
+
+_MAKE_AGAIN = "delete it and run dvc repro, which makes it again"
 
 
 def read_table(
     path: Path,
-    schema: pa.Schema,
+    schema: pa.Schema | None = None,
     *,
     columns: Sequence[str] | None = None,
     filters: pc.Expression | None = None,
     nullable: Collection[str] = (),
     memory_map: bool = False,
 ) -> pa.Table:
-    """Reads a Parquet file that has exactly this schema: all rows and columns, or those selected by
-    ``filters`` and ``columns``. Raises DataError, naming the file, for another schema, a damaged
-    file, and missing values in columns other than ``nullable``.
+    """Reads a Parquet file that has exactly this schema, if one is given: all rows and columns, or
+    those selected by ``filters`` and ``columns``. Hashes the file first, about 1 s per GB. Raises
+    DataError, naming the file, for another schema, a damaged file, and missing values in columns
+    other than ``nullable``.
     """
     try:
         source = io.BytesIO(path.read_bytes()) if is_remote(path) else path
-        stored = pq.read_schema(source)
-        if not stored.equals(schema):
+        footer = pq.read_metadata(source)
+        _check_digest(path, source, (footer.metadata or {}).get(_DIGEST.encode()))
+        stored = footer.schema.to_arrow_schema()
+        if schema is not None and not stored.equals(schema):
             missing = [name for name in schema.names if name not in stored.names]
             lacks = f", without {', '.join(missing)}" if missing else ""
             raise DataError(
                 f"{path}: a different table{lacks}, with columns {', '.join(stored.names)}; if an "
                 "earlier version wrote it, run its stage again"
             )
-        table = pq.read_table(source, columns=columns, filters=filters, memory_map=memory_map)
+        table = pq.read_table(
+            source, columns=columns, filters=filters, memory_map=memory_map,
+            page_checksum_verification=True,
+        )  # fmt: skip
         table.validate(full=True)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         if is_machine_error(error):
             raise
-        raise DataError(f"{path}: not a complete Parquet file: {error}") from error
+        raise DataError(f"{path}: not a complete Parquet file: {error}; {_MAKE_AGAIN}") from error
     for name in table.column_names:
         if name not in nullable and any(map(_has_nulls, table[name].chunks)):
             raise DataError(f"{path}: values of {name} are missing")
     return table
+
+
+def _check_digest(path: Path, source: Path | io.BytesIO, stored: bytes | None) -> None:
+    """Raises DataError if a file is not as it was written. Those of other programs have no digest;
+    one whose key is damaged has what it had.
+    """
+    if stored is None:
+        return
+    if isinstance(source, io.BytesIO):
+        _, digest = _digest(source.getvalue(), stored)
+    else:
+        with (
+            source.open("rb") as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        ):
+            _, digest = _digest(content, stored)
+    if digest != stored:
+        raise DataError(f"{path}: damaged: it is not as it was written; {_MAKE_AGAIN}")
 
 
 def _has_nulls(array: pa.Array) -> bool:

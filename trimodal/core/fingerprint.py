@@ -14,11 +14,12 @@ from typing import Any
 _PACKAGE = Path(__file__).parents[1]
 
 
-def sha256_of(*parts: bytes) -> str:
+def sha256_of(*parts: bytes | memoryview) -> str:
     """Hex digest of the parts, each length-prefixed so that their boundaries count."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
     return digest.hexdigest()
 
 

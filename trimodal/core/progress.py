@@ -1,10 +1,14 @@
 """What a user sees while a stage runs: a progress bar and one summary line."""
 
+import errno
 import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from shutil import disk_usage
+from tempfile import gettempdir
 from typing import Any, NoReturn, TypeVar
 
 from tqdm import tqdm
@@ -50,18 +54,37 @@ def stage(name: str) -> Iterator[None]:
     shows its traceback.
     """
     start_logging()
-    remove_stale_temporary_folders()
     try:
+        remove_stale_temporary_folders()
         yield
     except UserError as error:
         sys.exit(_final_message(name, error))
     except (OSError, MemoryError) as error:
         message = str(error) or "out of memory"
-        sys.exit(_final_message(name, f"{message}; finished work is kept: run dvc repro again"))
+        sys.exit(_final_message(name, f"{message}; finished work is kept: {_advice(error)}"))
     except Exception as error:
         if not is_store_error(error):
             raise
         sys.exit(_final_message(name, f"{error}; finished work is kept: run dvc repro again"))
+
+
+def _advice(error: OSError | MemoryError) -> str:
+    """What to do before the stage is run again."""
+    again = "run dvc repro again"
+    if "AF_UNIX path too long" in str(error):
+        return f"set TMPDIR, now {gettempdir()}, to a path of at most 70 letters and {again}"
+    if "No usable temporary directory" in str(error):
+        return f"set TMPDIR to a folder with room that can be written and {again}"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not error.filename:
+        room = [f"{quantity(disk_usage(path).free)}B in {path}" for path in _scratch_folders()]
+        return f"{again} with more room; free: {', '.join(room)}"
+    return again
+
+
+def _scratch_folders() -> list[str]:
+    """Where temporary files and the shared memory of processes are."""
+    folders = [gettempdir(), "/dev/shm"]  # noqa: S108
+    return [folder for folder in folders if Path(folder).is_dir()]
 
 
 def _final_message(name: str, error: object) -> str:

@@ -15,6 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
+from tokenize import TokenError
 from typing import Any, Literal
 
 import numpy as np
@@ -186,7 +187,7 @@ def _array(sample: Mapping[str, Any], suffix: str) -> npt.NDArray[Any]:
     content = io.BytesIO(_member(sample, suffix))
     try:
         return np.asarray(np.load(content, allow_pickle=False))
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
         raise DataError(f"{_where(sample)}.{suffix}: not a .npy array: {error}") from error
 
 

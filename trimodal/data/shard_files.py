@@ -22,14 +22,25 @@ _GB = 10**9
 _WAITS_SECONDS = (1.0, 4.0)  # before another try, beyond those of the store's library
 
 
-def open_shards(shards: Mapping[Path, str], cache: ShardCacheConfig) -> ReadShard:
+def open_shards(
+    shards: Mapping[Path, str],
+    cache: ShardCacheConfig,
+    *,
+    local_rank: int = 0,
+    local_size: int = 1,
+) -> ReadShard:
     """What reads ``(offset, size)`` extents of these shards, given their fingerprints: directly
     from local files, which are all hashed first, or through a :class:`ShardCache`, which hashes
-    each as it is fetched. Raises DataError, naming the file, if one is missing or another.
+    each as it is fetched. Of ``local_size`` processes of a machine that call this, each hashes its
+    share. Raises DataError, naming the file, if one is missing or another.
     """
+    own = list(shards)[local_rank::local_size]
+    threads = max(1, (os.cpu_count() or 1) // local_size)
     if any(is_remote(path) for path in shards):
-        return ShardCache(cache, {str(path): expected for path, expected in shards.items()}).read
-    check_fingerprints(shards)
+        fetched = ShardCache(cache, {str(path): expected for path, expected in shards.items()})
+        fetched.remove_damaged((str(path) for path in own), threads)
+        return fetched.read
+    check_fingerprints({path: shards[path] for path in own}, threads)
     return read_extents
 
 
@@ -50,11 +61,11 @@ def image_fingerprints(images_dir: Path) -> dict[Path, str]:
     return shard_fingerprints(images_dir, rows)
 
 
-def check_fingerprints(shards: Mapping[Path, str]) -> None:
-    """Hashes files in parallel; raises DataError for the first that has another fingerprint or is
-    missing. Reads every byte: about 1 s per GB and core from a local disk.
+def check_fingerprints(shards: Mapping[Path, str], threads: int) -> None:
+    """Hashes files in some threads; raises DataError for the first that has another fingerprint or
+    is missing. Reads every byte: about 1 s per GB and core from a local disk.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(threads) as pool:
         for path, expected, found in zip(
             shards, shards.values(), pool.map(_fingerprint, shards), strict=True
         ):
@@ -90,12 +101,25 @@ class ShardCache:
         self._max_bytes = round(config.max_gb * _GB)
         self._fingerprints = fingerprints
 
+    def remove_damaged(self, urls: Iterable[str], threads: int) -> None:
+        """Hashes, in some threads, what an earlier run has fetched of these shards; removes those
+        that have another fingerprint, so that they are fetched again.
+        """
+        kept = [local for url in urls if (local := self._local(url)).exists()]
+        with ThreadPoolExecutor(threads) as pool:
+            for local, found in zip(kept, pool.map(_fingerprint, kept), strict=True):
+                if found != local.stem:
+                    local.unlink(missing_ok=True)
+
+    def _local(self, url: str) -> Path:
+        return self._folder / f"{self._fingerprints[url]}.tar"
+
     def read(self, shard: Path, extents: Iterable[tuple[int, int]]) -> list[bytes]:
         """Reads ``(offset, size)`` extents of the shard at a URL. Raises DataError if it cannot be
         fetched, has another fingerprint or is larger than the cache.
         """
         url, wanted = str(shard), list(extents)
-        local = self._folder / f"{self._fingerprints[url]}.tar"
+        local = self._local(url)
         while True:
             try:
                 contents = read_extents(local, wanted)

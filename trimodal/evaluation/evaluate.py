@@ -123,7 +123,12 @@ def evaluate(
         front_end=checkpoint.audio_front_end,
         augment=checkpoint.augment,
         world=world,
-        read=open_shards(clips.fingerprints, machine.shard_cache),
+        read=open_shards(
+            clips.fingerprints,
+            machine.shard_cache,
+            local_rank=world.local_rank,
+            local_size=world.local_size,
+        ),
     )
     if world.is_main:
         check_rows(embeddings)

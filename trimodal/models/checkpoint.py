@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from trimodal.core.config import SECTION, parse_section
 from trimodal.core.display import printable
+from trimodal.core.errors import UserError
 from trimodal.core.files import read_json, write_bytes, write_json
-from trimodal.core.fingerprint import bytes_fingerprint, file_fingerprint
+from trimodal.core.fingerprint import bytes_fingerprint, file_fingerprint, fingerprint
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary
 from trimodal.media.mel import MelConfig
@@ -63,25 +64,38 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
     """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last. The JSON holds
-    the fingerprint of the weights, so that a mismatched pair is detected. Raises OSError where the
-    disk cannot take them.
+    the fingerprints of the weights and of itself, so that a mismatched pair and damage are
+    detected. Raises OSError where the disk cannot take them.
     """
     # Not save_file: killed, it leaves a temporary file of its own.
     write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
     metadata = {"format": FORMAT, "weights": "", **asdict(checkpoint)}
-    write_json(path.with_suffix(".json"), metadata | {"weights": file_fingerprint(path)})
+    metadata |= {"weights": file_fingerprint(path)}
+    write_json(path.with_suffix(".json"), {"fingerprint": fingerprint(metadata), **metadata})
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """Reads the JSON beside the weights; raises DataError if it has another format, belongs to
-    other weights, or asks for sizes or an audio front end that cannot be right.
+    other weights, asks for sizes or an audio front end that cannot be right, or is not as it was
+    written.
     """
-    sidecar = path.with_suffix(".json")
+    try:
+        return _described(path, path.with_suffix(".json"))
+    except UserError as error:
+        raise DataError(
+            f"{error}; delete the model and run dvc repro, which makes it again"
+        ) from error
+
+
+def _described(path: Path, sidecar: Path) -> Checkpoint:
     content = read_json(sidecar)
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
     if content.get("weights") != file_fingerprint(path):
         raise DataError(f"{path}: not the weights that {sidecar.name} describes")
+    written = content.pop("fingerprint", None)
+    found = fingerprint(content)
+    del content["format"]
     checkpoint = parse_section(content, str(sidecar), Checkpoint)
     _check_sizes(sidecar, checkpoint)
     made_by, read_by = checkpoint.front_end, checkpoint.mel.front_end_fingerprint()
@@ -90,6 +104,8 @@ def read_checkpoint(path: Path) -> Checkpoint:
             f"{sidecar}: trained on audio of front end {printable(made_by)}, but its mel gives "
             f"{read_by}"
         )
+    if found != written:
+        raise DataError(f"{sidecar}: damaged: not as it was written")
     return checkpoint
 
 

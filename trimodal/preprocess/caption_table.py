@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from trimodal.core.files import atomic_path
+from trimodal.core.files import atomic_path, table_writer
 from trimodal.core.records import CaptionedImage
 from trimodal.core.schemas import CAPTION_SCHEMA, WORDS
 from trimodal.core.text import PADDING_ID, Vocabulary
@@ -80,9 +79,8 @@ def write_captions(captions_dir: Path, columns: CaptionColumns, vocabulary: Voca
     words = pa.array(columns.words, pa.string())
     count = len(columns.captions)
     with (
-        atomic_path(captions_dir / "captions.parquet") as table,
+        table_writer(captions_dir / "captions.parquet", CAPTION_SCHEMA) as writer,
         atomic_path(captions_dir / "token_ids.npy") as npy,
-        pq.ParquetWriter(table, CAPTION_SCHEMA, compression="zstd") as writer,
         npy.open("wb") as rows,  # a memory map would die of SIGBUS when the disk is full
     ):
         header = {"descr": "<i4", "fortran_order": False, "shape": (count, WORDS)}

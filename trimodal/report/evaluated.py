@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from trimodal.core.files import read_table
+from trimodal.core.schemas import AV_SCHEMA
 from trimodal.core.shards import read_extent
 from trimodal.evaluation.retrieval import mix, ranks, row_blocks, similarity, summarise
 from trimodal.report.significance import RankArray
@@ -40,8 +41,10 @@ class EvaluatedTestSet:
 
 
 def read_test_set(embeddings: Path, ranks_path: Path) -> EvaluatedTestSet:
-    """Reads embeddings.parquet and ranks.parquet, whose rows are matched by query id."""
-    table, rank_table = pq.read_table(embeddings), pq.read_table(ranks_path)
+    """Reads embeddings.parquet and ranks.parquet, whose rows are matched by query id. Raises
+    DataError, naming the file, for a damaged one.
+    """
+    table, rank_table = read_table(embeddings, nullable=["audio"]), read_table(ranks_path)
     row_of_query = {query: row for row, query in enumerate(table["query_id"].to_pylist())}
     table = table.take([row_of_query[query] for query in rank_table["query_id"].to_pylist()])
     videos: dict[str, int] = {}
@@ -163,7 +166,7 @@ def _middle_frames(av_dir: Path, rows: set[int], videos: Sequence[str]) -> dict[
     """The middle frame of each row's video, as stored, in base64."""
     row_of_video = {videos[row]: row for row in rows}
     columns = ["clip_id", "shard", "frame_offsets", "frame_sizes"]
-    index = pq.read_table(av_dir / "index.parquet", columns=columns)
+    index = read_table(av_dir / "index.parquet", AV_SCHEMA, columns=columns)
     index = index.filter(pa.compute.is_in(index["clip_id"], pa.array(list(row_of_video))))
     frames = {}
     for clip in index.to_pylist():

@@ -45,10 +45,11 @@ def run_at(revision: str) -> Run:
     """
     ranks, audit = _content(RANKS, revision), _content(AUDIT, revision)
     try:
-        return run_from(revision, pq.read_table(io.BytesIO(ranks)), json.loads(audit))
-    except (ValueError, KeyError) as error:
+        table = pq.read_table(io.BytesIO(ranks), page_checksum_verification=True)
+        return run_from(revision, table, json.loads(audit))
+    except (ValueError, KeyError, OSError) as error:
         raise DataError(
-            f"{revision}: {RANKS} or {AUDIT} was written by another version: {error}"
+            f"{revision}: {RANKS} or {AUDIT} was written by another version or is damaged: {error}"
         ) from error
 
 

@@ -29,13 +29,16 @@ _CPU = torch.device("cpu")
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The processes that work together: this one's ``rank`` of ``size``, and its device. With one
-    process, every method returns its argument unchanged.
+    """The processes that work together: this one's ``rank`` of ``size``, and its device; and which
+    of its machine's processes it is, ``local_rank`` of ``local_size``. With one process, every
+    method returns its argument unchanged.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = _CPU
+    local_rank: int = 0
+    local_size: int = 1
 
     @property
     def is_main(self) -> bool:
@@ -114,11 +117,15 @@ def process_group(requested: Device) -> Iterator[World]:
         yield World(device=pick_device(requested))
         return
     _exit_with_parent()
-    device = pick_device(requested, int(os.environ["LOCAL_RANK"]))
+    local_rank = int(os.environ["LOCAL_RANK"])
+    device = pick_device(requested, local_rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=_TIMEOUT)
-    world = World(rank=dist.get_rank(), size=dist.get_world_size(), device=device)
+    world = World(
+        rank=dist.get_rank(), size=dist.get_world_size(), device=device, local_rank=local_rank,
+        local_size=int(os.environ["LOCAL_WORLD_SIZE"]),
+    )  # fmt: skip
     if not world.is_main:
         silence()
     try:

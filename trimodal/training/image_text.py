@@ -1,7 +1,9 @@
 """The image-text stream: pairs of an image and one of its captions."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -28,6 +30,7 @@ from trimodal.training.random_streams import (
 )
 
 _FIELDS = random_fields("caption", *VIEW_FIELDS)
+_MAKE_AGAIN = "delete it and run dvc repro, which makes it again"
 
 
 class _CaptionedImages:
@@ -152,13 +155,41 @@ class ImageTextValidation(_CaptionedImages, Dataset[Pair]):
         return views, self._captions(self._first_caption[samples])
 
 
+def check_token_ids(captions_dir: Path, vocabulary_size: int) -> None:
+    """Compares ``token_ids.npy`` with ``captions.parquet``, whose bytes have a checksum. Raises
+    DataError, naming the file, if they differ or have an id that no word of the vocabulary has.
+    """
+    path = captions_dir / "token_ids.npy"
+    mapped = _memory_map(path)
+    column = read_table(captions_dir / "captions.parquet", CAPTION_SCHEMA, columns=["token_ids"])
+    stored = column["token_ids"].combine_chunks().flatten().to_numpy().reshape(-1, WORDS)
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<i4", "fortran_order": False, "shape": stored.shape}
+    )
+    with path.open("rb") as file:
+        same_header = file.read(len(header.getvalue())) == header.getvalue()
+    if not (same_header and np.array_equal(mapped, stored)):
+        raise DataError(
+            f"{path}: damaged: not the token_ids of captions.parquet beside it; {_MAKE_AGAIN}"
+        )
+    if stored.size and not 0 <= stored.min() <= stored.max() < vocabulary_size:
+        raise DataError(
+            f"{path}: ids from {stored.min()} to {stored.max()}, but vocabulary.parquet beside it "
+            f"has {vocabulary_size} words; run the captions stage again"
+        )
+
+
 def _memory_map(path: Path) -> npt.NDArray[np.int32]:
     try:
         ids = np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path}: not a complete .npy file: {error}") from error
+    except (ValueError, EOFError, SyntaxError, TokenError) as error:
+        raise DataError(f"{path}: not a complete .npy file: {error}; {_MAKE_AGAIN}") from error
     if ids.dtype != np.int32 or ids.shape[1:] != (WORDS,):
-        raise DataError(f"{path}: {ids.dtype} {ids.shape}, not word ids: int32 (captions, {WORDS})")
+        raise DataError(
+            f"{path}: {ids.dtype} {ids.shape}, not word ids: int32 (captions, {WORDS}); "
+            f"{_MAKE_AGAIN}"
+        )
     return ids
 
 

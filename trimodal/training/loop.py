@@ -14,6 +14,7 @@ from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import counter
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import SINGLE_PROCESS, World
+from trimodal.training.loaders import LoaderError
 from trimodal.training.resume import Run, Scores
 from trimodal.training.streams import Streams, paired_batches
 from trimodal.training.trainer import Trainer, mean_losses
@@ -112,8 +113,10 @@ def _explain_lost_memory_and_loaders() -> Iterator[None]:
             f"train: {error}; run dvc repro again to resume from the last checkpoint, with "
             "a smaller train.batch_size or train.chunk_size"
         ) from error
+    except LoaderError:
+        raise
     except RuntimeError as error:
-        if not str(error).startswith("DataLoader worker"):
+        if not str(error).startswith(("DataLoader worker", "Pin memory thread")):
             raise
         raise TrainingError(
             f"train: {error}; run dvc repro again to resume from the last checkpoint, with "

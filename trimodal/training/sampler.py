@@ -1,11 +1,9 @@
-"""Which samples make up a batch, for one process or several, and the loaders that read them."""
+"""Which samples make up a batch, for one process or several."""
 
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
-import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Sampler
 
 from trimodal.core.records import DataError
 from trimodal.data.readers import Pair
@@ -35,25 +33,6 @@ class EndlessBatches(Sampler[list[SampleIndex]]):
             start = first_batch if number == first_round else 0
             for round_number, batch in zip(passes[start:], batches[start:], strict=True):
                 yield [SampleIndex(round_number, sample) for sample in batch[self._part].tolist()]
-
-
-def training_loader(
-    dataset: Dataset[Pair], batches: EndlessBatches, workers: int
-) -> DataLoader[Pair]:
-    """Endless training batches, prefetched by ``workers`` processes (0: read by this one)."""
-    return DataLoader(
-        dataset,
-        batch_sampler=batches,
-        collate_fn=_already_batched,
-        num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-def _already_batched(batch: Any) -> Pair:
-    """Data sets return a batch as stacked tensors."""
-    pair: Pair = batch
-    return pair
 
 
 def validation_batches(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from trimodal.core.machine import ShardCacheConfig
 from trimodal.data.clip_index import read_index
@@ -22,9 +22,10 @@ from trimodal.training.image_audio import (
     ImageAudioValidation,
 )
 from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
+from trimodal.training.loaders import training_loader
 from trimodal.training.random_streams import RandomStream
 from trimodal.training.rounds import Rounds, ShardRounds, ShuffledRounds
-from trimodal.training.sampler import EndlessBatches, training_loader
+from trimodal.training.sampler import EndlessBatches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,11 @@ def open_streams(
     front_end: AudioFrontEnd,
     augment: AugmentConfig,
     shard_cache: ShardCacheConfig,
+    world: World = SINGLE_PROCESS,
 ) -> Streams:
     """Opens the training and validation sets of both streams. The folders of shards may be URLs.
-    Raises DataError, naming the file, if a shard is not the one that its index describes.
+    Raises DataError, naming the file, if a shard is not the one that its index describes: the ranks
+    of a machine share that check, and one that raises ends them all.
     """
     sampling = FrameSampling(
         first_frame=config.first_frame,
@@ -55,8 +58,9 @@ def open_streams(
         validation_frame=config.validation_frame,
     )
     train, val = (read_index(av_dir, split, front_end.mel) for split in ("train", "val"))
-    read = open_shards(train.fingerprints | val.fingerprints, shard_cache)
-    read_images = open_shards(image_fingerprints(images_dir), shard_cache)
+    share = {"local_rank": world.local_rank, "local_size": world.local_size}
+    read = open_shards(train.fingerprints | val.fingerprints, shard_cache, **share)
+    read_images = open_shards(image_fingerprints(images_dir), shard_cache, **share)
     return Streams(
         image_audio=ImageAudioPairs(
             train, sampling, front_end, augment, config.seed,
@@ -98,7 +102,7 @@ def paired_batches(
             workers=reading_workers(loader_workers), world_size=world.size,
         )  # fmt: skip
 
-    def loader(dataset: Dataset[Pair], order: Rounds) -> DataLoader[Pair]:
+    def loader(dataset: Dataset[Pair], order: Rounds) -> Iterator[Pair]:
         batches = EndlessBatches(order, first_step, rank=world.rank, world_size=world.size)
         return training_loader(dataset, batches, loader_workers)
 

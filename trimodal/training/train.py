@@ -19,7 +19,9 @@ from trimodal.models.networks import ModelConfig, TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
+from trimodal.training.image_text import check_token_ids
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
+from trimodal.training.loaders import batch_bytes, sharing_problems
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
 from trimodal.training.streams import Streams, open_streams, reading_workers
@@ -56,9 +58,15 @@ def train(
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     torch.manual_seed(config.seed)
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
+    check_token_ids(captions_dir, len(vocabulary.words))
     streams = open_streams(
-        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache
+        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache, world
     )
+    samples = config.batch_size * world.local_size // world.size
+    for problem in sharing_problems(
+        batch_bytes(samples, augment.crop_px, front_end), machine.loader_workers
+    ):
+        log.info(f"train: {problem}; batches are copied through pipes instead, which is slower")
     network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
     trainer = Trainer(network, config, loss, world)
     if not world.is_main:  # weights are rank 0's, random numbers each rank's own

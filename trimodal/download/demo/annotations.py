@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from PIL import Image
 
-from trimodal.core.files import atomic_path
+from trimodal.core.files import atomic_path, write_table
 from trimodal.core.schemas import TRUTH_SCHEMA
 from trimodal.download.demo.captions import (
     NOUNS,
@@ -154,7 +153,7 @@ def _write_truth(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path
         }
         for scene, caption in zip(scenes, captions, strict=True)
     ]
-    pq.write_table(pa.Table.from_pylist(rows, schema=TRUTH_SCHEMA), path)
+    write_table(path, pa.Table.from_pylist(rows, schema=TRUTH_SCHEMA))
 
 
 def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) -> None:
