@@ -9,20 +9,17 @@ moto is a Python server: its own speed bounds what is fetched, so compare the ro
 
 import argparse
 import os
-import socket
 import statistics
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import Any
 from unittest.mock import patch
 
 from torch.utils.data import DataLoader
@@ -185,28 +182,31 @@ def fetched_bytes(setting: Setting | None, urls: list[str], cache: Path) -> int:
 @contextmanager
 def s3_server() -> Iterator[None]:
     """moto's server in a process of its own; the environment says where it is."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    settings: dict[str, Any] = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+    context = get_context("spawn")
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(theirs,), daemon=True)
+    server.start()
+    os.environ |= {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{ours.recv()}",
         "AWS_ACCESS_KEY_ID": "key",
         "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_DEFAULT_REGION": "us-east-1",
     }
-    os.environ.update(settings)
     try:
-        for _ in range(100):
-            with socket.socket() as asked:
-                if asked.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
         yield
     finally:
         server.terminate()
-        server.wait()
+        server.join()
+
+
+def serve(connection: Connection) -> None:
+    """Runs the server until the process is ended; sends its port first."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    connection.send(server.get_host_and_port()[1])
+    connection.poll(None)
 
 
 if __name__ == "__main__":

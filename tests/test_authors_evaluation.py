@@ -77,7 +77,7 @@ def test_short_videos_have_positions_where_the_authors_fail(frames: int) -> None
 class AngleNetwork(torch.nn.Module):
     """Embeds the number n in a frame, window or id as the direction (cos n, sin n, 0, ...)."""
 
-    def image(self, numbers: torch.Tensor) -> torch.Tensor:
+    def image(self, numbers: torch.Tensor, _further: torch.Tensor | None = None) -> torch.Tensor:
         angle = numbers.flatten(1)[:, 0].double()
         rest = torch.zeros(len(angle), 254)
         return torch.hstack([angle.cos()[:, None], angle.sin()[:, None], rest]).float()

@@ -168,7 +168,7 @@ def test_a_video_that_the_machine_could_not_read_is_tried_again(
         patch.setattr(index, "decode_videos", unreadable)
         assert len(index_folder(tool.model, folder, location).problems) == 3
     report = index_folder(tool.model, folder, location)
-    assert (report.kept, report.changed, report.moments, report.problems) == (0, 3, 12, {})
+    assert (report.kept, report.added, report.moments, report.problems) == (0, 3, 12, {})
 
 
 def test_a_video_with_broken_audio_is_searched_by_its_frames(

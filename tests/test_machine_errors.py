@@ -2,6 +2,7 @@
 recorded; many in a row stop the run.
 """
 
+import ctypes
 import errno
 import multiprocessing
 import os
@@ -22,7 +23,7 @@ from configs import MACHINE
 from data_fixtures import write_clip
 from media_fixtures import ffmpeg
 from test_extract import CONFIG, MEL, TIMEOUT_SECONDS, TRAIN, index, outcome, stats
-from test_image_shards import IMAGE_FORMAT, jpeg
+from test_image_shards import IMAGE_FORMAT, image_file, jpeg
 
 from trimodal.core import machine_errors as module
 from trimodal.core.archives import StoredFile, members_of, read_file
@@ -186,19 +187,22 @@ def test_memory_refused_within_ffmpeg_is_not_the_clips_fault(
         probe(clip)
 
 
-def test_memory_refused_for_a_packet_is_not_a_damaged_packet() -> None:
+def test_memory_refused_for_a_packet_is_not_a_damaged_packet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse() -> NoReturn:
         raise av.MemoryError(errno.ENOMEM, "Cannot allocate memory")
 
-    packet = SimpleNamespace(decode=refuse, is_corrupt=False)
-    stream = SimpleNamespace(codec_context=SimpleNamespace(thread_count=0), type="audio")
-    streams = SimpleNamespace(audio=[stream])
-    container: Any = SimpleNamespace(demux=lambda _: [packet], streams=streams, start_time=0)
-    with pytest.raises(av.MemoryError):
-        list(video_module._all_pictures(container, stream))  # type: ignore[arg-type]
-    deadline: Any = SimpleNamespace(check=lambda: None)
-    with pytest.raises(av.MemoryError):
-        list(audio_module._frames(Path("a.mp4"), container, deadline))
+    packet = SimpleNamespace(decode=refuse, is_corrupt=False, size=1)
+    for module in (video_module, audio_module):
+        monkeypatch.setattr(module, "packets_of", lambda *_: [packet])
+    clip = write_clip(tmp_path / "a.mp4")
+    with av.open(str(clip)) as container:
+        with pytest.raises(av.MemoryError):
+            list(video_module._all_pictures(clip, container, container.streams.video[0]))
+        deadline: Any = SimpleNamespace(check=lambda: None)
+        with pytest.raises(av.MemoryError):
+            list(audio_module._frames(clip, container, deadline))
 
 
 def with_memory(more_bytes: int, work: Callable[[], str]) -> str:
@@ -207,8 +211,14 @@ def with_memory(more_bytes: int, work: Callable[[], str]) -> str:
 
     def limited() -> None:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
-        limit = pages * resource.getpagesize() + more_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        now = pages * resource.getpagesize()
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        resource.setrlimit(resource.RLIMIT_AS, (now, hard))
+        malloc = ctypes.CDLL(None).malloc
+        malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        while malloc(2**20):  # takes what the tests before have left in the heap
+            pass
+        resource.setrlimit(resource.RLIMIT_AS, (now + more_bytes, hard))
         sender.send(work())
 
     process = multiprocessing.get_context("fork").Process(target=limited)
@@ -363,7 +373,7 @@ def test_a_table_that_cannot_be_read_is_not_called_incomplete(
     def fails(*_: object, **__: object) -> NoReturn:
         raise system_error(errno.EIO)
 
-    monkeypatch.setattr("trimodal.core.files.pq.read_schema", fails)
+    monkeypatch.setattr("trimodal.core.files.pq.read_metadata", fails)
     with pytest.raises(OSError, match="Input/output"):
         read_table(tmp_path / "index.parquet", AV_SCHEMA)
 
@@ -372,7 +382,9 @@ def test_a_table_that_cannot_be_read_is_not_called_incomplete(
 
 
 def image_shard(folder: Path, *names: str) -> ImageShard:
-    images = tuple((name, StoredFile(path=folder / f"{name}.jpg")) for name in names)
+    images = tuple(
+        (image_file(name, None).image, StoredFile(path=folder / f"{name}.jpg")) for name in names
+    )
     return ImageShard(path=folder / "train-000000.tar", split="train", images=images)
 
 

@@ -139,8 +139,11 @@ def test_a_number_given_before_a_kill_is_not_given_again(
     assert ([file.file for file in again.files()], again.next_file) == ([0, 1], 2)
 
 
-def test_files_have_the_modes_that_the_umask_gives(tmp_path: Path) -> None:
+def test_files_have_the_modes_that_the_umask_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = os.umask(0o027)
+    monkeypatch.setattr("trimodal.core.files._UMASK", 0o027)  # as a process that starts with it
     try:
         store, _ = filled(str(tmp_path / "store"), 3)
         store.drop([1])

@@ -31,10 +31,11 @@ _LOCK_FILE = ".lock"  # in a temporary folder, held as long as its process lives
 
 
 @contextmanager
-def atomic_path(path: Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path]:
+def atomic_path(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Yields a temporary path next to ``path`` that replaces it if the block succeeds; a file is
-    flushed to disk before it is renamed. Files get ``mode``, whatever the block's writer gave them
-    (tempfile's and safetensors' are 0600), folders the umask's. An OSError names ``path``. On an
+    flushed to disk before it is renamed. Files get ``mode`` (by default the umask's),
+    whatever the block's writer gave them (tempfile's and safetensors' are 0600), folders the
+    umask's. An OSError names ``path``. On an
     object store a file appears only when it is complete.
     """
     if is_remote(path):
@@ -47,7 +48,7 @@ def atomic_path(path: Path, mode: int = 0o666 & ~_UMASK) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)  # left by a killed run
         yield temporary
-        _set_modes(temporary, mode)
+        _set_modes(temporary, 0o666 & ~_UMASK if mode is None else mode)
         if temporary.is_dir():
             remove(path)
         else:
