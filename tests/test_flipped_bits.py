@@ -23,6 +23,7 @@ from trimodal.core.files import read_table
 from trimodal.core.records import DataError
 from trimodal.evaluation import evaluate as evaluate_module
 from trimodal.evaluation.evaluate import Outputs, evaluate
+from trimodal.models.checkpoint import read_checkpoint
 from trimodal.report.evaluated import read_test_set
 from trimodal.search.api import Trimodal
 from trimodal.training import train as train_module
@@ -166,6 +167,22 @@ def test_a_damaged_run_is_not_resumed(flips: int, tmp_path: Path) -> None:
     for where in flipped(path, 4 * flips):
         with pytest.raises(ResumeError, match=r"run\.safetensors: (damaged|not a tr|a run in for)"):
             pytest.fail(f"{where}: {load_run(path, IDENTITY, cast(Any, None))}")
+
+
+def test_a_flipped_digit_in_a_header_is_refused(folder: Path, tmp_path: Path) -> None:
+    """Still valid JSON with valid values."""
+    path = tmp_path / "run.safetensors"
+    trainer = Trainer(network(), CONFIG, LOSS, SINGLE_PROCESS)
+    save_run(path, Run(step=3), IDENTITY, trainer, SINGLE_PROCESS)
+    content = path.read_bytes()
+    path.write_bytes(content.replace(rb"\"step\": 3", rb"\"step\": 2"))
+    assert path.read_bytes() != content
+    with pytest.raises(ResumeError, match="damaged"):
+        load_run(path, IDENTITY, trainer)
+    described = (folder / "model.json").read_text()
+    (folder / "model.json").write_text(described.replace('"epoch": 1', '"epoch": 3'))
+    with pytest.raises(DataError, match=r"model\.json: damaged: .*delete"):
+        read_checkpoint(folder / "model.safetensors")
 
 
 def test_word_ids_that_no_word_has_are_refused(folder: Path) -> None:
