@@ -194,8 +194,8 @@ def test_memory_refused_for_a_packet_is_not_a_damaged_packet(
         raise av.MemoryError(errno.ENOMEM, "Cannot allocate memory")
 
     packet = SimpleNamespace(decode=refuse, is_corrupt=False, size=1)
-    for module in (video_module, audio_module):
-        monkeypatch.setattr(module, "packets_of", lambda *_: [packet])
+    for reader in (video_module, audio_module):
+        monkeypatch.setattr(reader, "packets_of", lambda *_: [packet])
     clip = write_clip(tmp_path / "a.mp4")
     with av.open(str(clip)) as container:
         with pytest.raises(av.MemoryError):
