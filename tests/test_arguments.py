@@ -146,7 +146,7 @@ def test_export_without_its_packages_says_so_before_it_writes(
 ) -> None:
     monkeypatch.setattr("trimodal.search.export.missing_packages", lambda *names: names[1:])
     monkeypatch.setattr("trimodal.search.encoder.Encoder.load", lambda *_, **__: None)
-    monkeypatch.setattr("sys.argv", ["trimodal", "export", str(tmp_path / "onnx")])
+    monkeypatch.setattr("sys.argv", ["trimodal", "export", "onnx", str(tmp_path / "onnx")])
     with pytest.raises(SystemExit):
         main()
     told = "trimodal: onnxruntime is not installed: pip install 'trimodal[onnx]'\n"

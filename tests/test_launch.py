@@ -117,6 +117,7 @@ def killed_and_resumed(data: TinyData, folder: Path) -> None:
     assert_resumed(out)
 
 
+@pytest.mark.nightly
 def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_resumes(
     tiny_data: TinyData, tmp_path: Path
 ) -> None:

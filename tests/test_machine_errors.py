@@ -216,7 +216,7 @@ def with_memory(more_bytes: int, work: Callable[[], str]) -> str:
         resource.setrlimit(resource.RLIMIT_AS, (now, hard))
         malloc = ctypes.CDLL(None).malloc
         malloc.restype, malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
-        while malloc(2**20):  # takes what the tests before have left in the heap
+        while malloc(2**20):  # takes what is free in the heap
             pass
         resource.setrlimit(resource.RLIMIT_AS, (now + more_bytes, hard))
         sender.send(work())
@@ -229,6 +229,7 @@ def with_memory(more_bytes: int, work: Callable[[], str]) -> str:
     return answer
 
 
+@pytest.mark.nightly  # alone: what other tests have left in the heap would be used
 def test_a_clip_is_extracted_whole_or_unreadable_however_little_memory_there_is(
     tmp_path: Path,
 ) -> None:

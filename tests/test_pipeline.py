@@ -90,6 +90,7 @@ def test_a_change_begins_at_the_stage_it_concerns(
         set_param(folder, section, key, before)
 
 
+@pytest.mark.nightly
 def test_another_audio_weight_evaluates_again_and_no_more(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     set_param(folder, "evaluate", "audio_weight", 0.5)
@@ -111,6 +112,7 @@ def test_collapsed_embeddings_stop_the_pipeline_and_leave_an_audit(
     assert (folder / "metrics/retrieval.json").exists()
 
 
+@pytest.mark.nightly
 def test_an_experiment_is_one_command_and_can_be_compared(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     said = run("dvc", "exp", "run", "-S", "loss.margin_mode=variable")

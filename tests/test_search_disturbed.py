@@ -77,12 +77,12 @@ def test_a_killed_export_is_whole_or_none(tool: Tool, tiny_data: TinyData, tmp_p
     scratch, folder = tmp_path / "scratch", tmp_path / "out" / "exported"
     scratch.mkdir()
     started = time.monotonic()
-    run(tool, scratch, "export", str(folder))
+    run(tool, scratch, "export", "onnx", str(folder))
     seconds = time.monotonic() - started
     kills = 0
     for number in range(KILLS):
         output = run(
-            tools[number % 2], scratch, "export", str(folder),
+            tools[number % 2], scratch, "export", "onnx", str(folder),
             kill_after=rng.uniform(0.5, 1.1) * seconds,
         )  # fmt: skip
         kills += output == "killed"
@@ -91,7 +91,7 @@ def test_a_killed_export_is_whole_or_none(tool: Tool, tiny_data: TinyData, tmp_p
             model = read_json(folder / "encoders.json")["weights"]
             assert model in {each.model.fingerprint for each in tools}
     assert kills
-    run(tool, scratch, "export", str(folder))
+    run(tool, scratch, "export", "onnx", str(folder))
     assert read_json(folder / "encoders.json")["weights"] == tool.model.fingerprint
     assert [path.name for path in folder.parent.iterdir()] == ["exported"]
     assert list(scratch.iterdir()) == []

@@ -131,6 +131,7 @@ def test_archives_on_a_store_are_read(media: Path, bucket: str, tmp_path: Path) 
     assert stored(f"{bucket}/av") == contents(tmp_path / "av")
 
 
+@pytest.mark.nightly
 def test_the_stage_takes_urls_and_reports_a_store_that_does_not_answer(
     media: Path, bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,7 +24,7 @@ from trimodal.training.distributed import World
 from trimodal.training.trainer import StepLosses, Trainer
 
 _FORMAT = 4
-_HEADER, _DIGEST = "run", "sha256"
+_HEADER = "run"
 Scores = dict[str, dict[str, float]]
 
 
@@ -108,7 +108,9 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, worl
     }
     # Not save_file: killed, it leaves a temporary file of its own.
     text = json.dumps(header)
-    write_bytes(path, save(flat, {_HEADER: text, _DIGEST: _digest(text, flat)}))
+    # One entry of metadata: safetensors writes several in any order.
+    sealed = json.dumps({"digest": _digest(text, flat), "header": text})
+    write_bytes(path, save(flat, {_HEADER: sealed}))
 
 
 def _digest(header: str, tensors: Mapping[str, Tensor]) -> str:
@@ -164,14 +166,15 @@ def _stack(losses: list[StepLosses]) -> dict[str, Tensor]:
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            header = json.loads(metadata[_HEADER])
+            sealed = json.loads((file.metadata() or {})[_HEADER])
+            digest, text = str(sealed["digest"]), str(sealed["header"])
+            header = json.loads(text)
             # Copies: a tensor of the file itself would keep the replaced file's space in use.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, ValueError, LookupError) as error:
+    except (SafetensorError, ValueError, LookupError, TypeError) as error:
         raise ResumeError(f"{path}: not a training run: {error}") from error
     if header.get("format") != _FORMAT:
         raise ResumeError(f"{path}: a run in format {header.get('format')}, not {_FORMAT}")
-    if metadata.get(_DIGEST) != _digest(metadata[_HEADER], tensors):
+    if digest != _digest(text, tensors):
         raise ResumeError(f"{path}: damaged: not the run that was saved")
     return header, tensors
