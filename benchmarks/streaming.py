@@ -8,6 +8,7 @@ moto is a Python server: its own speed bounds what is fetched, so compare the ro
 """
 
 import argparse
+import logging
 import os
 import statistics
 from collections.abc import Callable, Iterator
@@ -203,6 +204,7 @@ def serve(connection: Connection) -> None:
     """Runs the server until the process is ended; sends its port first."""
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     connection.send(server.get_host_and_port()[1])
