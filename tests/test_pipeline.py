@@ -98,6 +98,7 @@ def test_another_audio_weight_evaluates_again_and_no_more(repository: tuple[Path
     assert json.loads((folder / "metrics/audit.json").read_text())["audio_weight"] == 0.5
 
 
+@pytest.mark.nightly
 def test_collapsed_embeddings_stop_the_pipeline_and_leave_an_audit(
     repository: tuple[Path, Run],
 ) -> None:
