@@ -68,3 +68,18 @@ def test_commands_show_user_errors_in_a_line_and_bugs_with_a_traceback(
     with pytest.raises(SystemExit if shown else cls):
         main()
     assert capsys.readouterr().err == ("trimodal: something\n" if shown else "")
+
+
+def test_a_command_whose_sockets_have_too_long_a_path_names_tmpdir(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("AF_UNIX path too long")
+
+    monkeypatch.setattr("trimodal.overlay.apply_overlay", fail)
+    monkeypatch.setattr("sys.argv", ["trimodal", "scale", "paper"])
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert "AF_UNIX path too long; set TMPDIR, now " in told
+    assert told.endswith("and run it again\n")

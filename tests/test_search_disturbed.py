@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -48,12 +50,18 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder for temporary files whose path is short enough for sockets."""
+    with TemporaryDirectory(prefix="k") as name:
+        yield Path(name)
+
+
 def test_killed_runs_leave_nothing_and_lose_nothing(
-    tool: Tool, videos: Path, tmp_path: Path
+    tool: Tool, videos: Path, tmp_path: Path, short: Path
 ) -> None:
     rng = np.random.default_rng(4)
-    scratch, store = tmp_path / "scratch", tmp_path / "store"
-    scratch.mkdir()
+    scratch, store = short, tmp_path / "store"
     index = ("index", str(videos), "--store", str(store))
     started = time.monotonic()
     whole = run(tool, scratch, "index", str(videos), "--store", str(tmp_path / "undisturbed"))
@@ -68,7 +76,7 @@ def test_killed_runs_leave_nothing_and_lose_nothing(
     stores = [MomentStore.open(str(tmp_path / name)) for name in ("undisturbed", "store")]
     named = [[(v.path, v.moments, v.has_audio) for v in each.files()] for each in stores]
     assert named[0] == named[1]
-    assert list(scratch.iterdir()) == []
+    assert {path.name for path in scratch.iterdir()} <= {".ses"}  # onnxruntime's own
 
 
 def test_a_killed_export_is_whole_or_none(tool: Tool, tiny_data: TinyData, tmp_path: Path) -> None:
@@ -94,7 +102,7 @@ def test_a_killed_export_is_whole_or_none(tool: Tool, tiny_data: TinyData, tmp_p
     run(tool, scratch, "export", "onnx", str(folder))
     assert read_json(folder / "encoders.json")["weights"] == tool.model.fingerprint
     assert [path.name for path in folder.parent.iterdir()] == ["exported"]
-    assert list(scratch.iterdir()) == []
+    assert {path.name for path in scratch.iterdir()} <= {".ses"}  # onnxruntime's own
 
 
 def test_a_damaged_index_is_refused_or_answers_as_before(

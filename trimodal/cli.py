@@ -58,8 +58,14 @@ def main() -> None:
             _export_onnx(args)
         else:
             _export_pairs(args)
-    except (UserError, OSError) as error:
+    except UserError as error:
         show(f"trimodal: {error}", error=True)
+        sys.exit(1)
+    except OSError as error:
+        from trimodal.core.progress import advice
+
+        what = advice(error, "run it again")
+        show(f"trimodal: {error}{'' if what == 'run it again' else f'; {what}'}", error=True)
         sys.exit(1)
     except KeyboardInterrupt:
         show("trimodal: interrupted", error=True)

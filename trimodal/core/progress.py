@@ -61,16 +61,15 @@ def stage(name: str) -> Iterator[None]:
         sys.exit(_final_message(name, error))
     except (OSError, MemoryError) as error:
         message = str(error) or "out of memory"
-        sys.exit(_final_message(name, f"{message}; finished work is kept: {_advice(error)}"))
+        sys.exit(_final_message(name, f"{message}; finished work is kept: {advice(error)}"))
     except Exception as error:
         if not is_store_error(error):
             raise
         sys.exit(_final_message(name, f"{error}; finished work is kept: run dvc repro again"))
 
 
-def _advice(error: OSError | MemoryError) -> str:
-    """What to do before the stage is run again."""
-    again = "run dvc repro again"
+def advice(error: OSError | MemoryError, again: str = "run dvc repro again") -> str:
+    """What to do before the stage, or a command, is run again."""
     if "AF_UNIX path too long" in str(error):
         return f"set TMPDIR, now {gettempdir()}, to a path of at most 70 letters and {again}"
     if "No usable temporary directory" in str(error):
