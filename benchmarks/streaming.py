@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 from unittest.mock import patch
 
 from torch.utils.data import DataLoader
@@ -68,7 +69,7 @@ def main() -> None:
         parser.error(f"{AV} has no shards: run `make repro` before")
     with TemporaryDirectory(prefix="streaming-") as name, s3_server():
         remote = storage_path(BUCKET)
-        remote.fs.mkdir("shards")  # type: ignore[attr-defined]
+        cast(Any, remote).fs.mkdir("shards")
         for path in AV.glob("*.*"):
             (remote / path.name).write_bytes(path.read_bytes())
         shards = sorted(AV.glob("train-*.tar"))

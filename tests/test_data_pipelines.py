@@ -125,6 +125,19 @@ def test_seed_decides_the_order_and_epochs_differ(tiny_data: TinyData) -> None:
     assert first != epochs(2)[0]
 
 
+def test_each_epoch_draws_other_frames(tiny_data: TinyData) -> None:
+    """Also where the clips keep their order."""
+    dataset = pairs(shards(tiny_data), shuffle=0, seed=1)
+    first, second = ([shown_second(frame) for frame, _ in dataset] for _ in range(2))
+    assert len(first) == len(second) == 7
+    assert first != second
+
+
+def test_a_clip_without_audio_gives_no_pair(tiny_data: TinyData) -> None:
+    assert [clip.has_audio for clip in clips_of(tiny_data, "test")].count(False) == 1
+    assert len(list(pairs(shards(tiny_data, "test")))) == 1
+
+
 def test_captioned_images(tiny_data: TinyData) -> None:
     rows = pq.read_table(tiny_data.captions_dir / "captions.parquet").to_pylist()
     captions: dict[str, set[str]] = {}

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 import torch
 from stream_fixtures import (
     SAMPLING,
@@ -54,3 +55,24 @@ def test_validation_takes_the_centre_of_frame_4(tiny_data: TinyData) -> None:
         jpeg = member(clip.shard, f"{clip.clip_id}.04.jpg")
         assert torch.equal(view, pixels(jpeg)[:, 4:28, 4:28])
         assert torch.equal(window, read_window(clip, 3.5, tiny_data.front_end)[0])
+
+
+@pytest.mark.parametrize("frames_per_clip", [1, 2, 7])
+def test_successive_rounds_take_different_frames_of_a_clip(
+    frames_per_clip: int, tiny_data: TinyData
+) -> None:
+    """The seven frames from 2 to 8; from one drawn at random in the first of these rounds."""
+    pairs = ImageAudioPairs(
+        clips_of(tiny_data), SAMPLING, tiny_data.front_end, plain_augment(tiny_data), seed=5,
+        frames_per_clip=frames_per_clip,
+    )  # fmt: skip
+    drawn = [
+        [shown_second(pairs[SampleIndex(number, clip)][0]) for number in range(28)]
+        for clip in range(len(pairs))
+    ]
+    for seconds in drawn:
+        for first in range(0, 28, frames_per_clip):
+            group = seconds[first : first + frames_per_clip]
+            assert len(set(group)) == len(group)
+        assert set(seconds) <= set(range(1, 8))
+    assert len({tuple(seconds) for seconds in drawn}) > 1

@@ -92,7 +92,8 @@ def _fingerprint(path: Path) -> str:
 class ShardCache:
     """Shards at URLs, fetched whole when first read and kept in a local folder of bounded size,
     least recently used first to go. Several processes may share the folder: a shard is fetched by
-    one of them while the others wait.
+    one of them while the others wait; those that fetch different shards at the same moment may
+    exceed the size by these.
     """
 
     def __init__(self, config: ShardCacheConfig, fingerprints: Mapping[str, str]) -> None:
