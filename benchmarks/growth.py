@@ -32,7 +32,8 @@ from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import WindowConfig
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
-from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.config import ModelConfig
+from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 
 SMALL: dict[str, dict[str, Any]] = {
@@ -141,10 +142,10 @@ def write_model(folder: Path) -> None:
         model=model, loss=asdict(load_section(params, "loss", LossConfig)), mel=mel,
         window=load_section(params, "window", WindowConfig),
         augment=load_section(params, "augment", AugmentConfig),
-        frame_px=SMALL["extract"]["frame_px"], vocabulary=vocabulary.fingerprint,
+        frame_px=SMALL["extract"]["frame_px"], text_input=vocabulary.fingerprint, towers={},
         front_end=mel.front_end_fingerprint(), data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip
-    save_checkpoint(folder / "models/trimodal.safetensors", network.state_dict(), facts)
+    save_checkpoint(folder / "models/trimodal", network.state_dict(), facts, vocabulary)
 
 
 def stage_cost(stage: str, folder: Path) -> Cost:

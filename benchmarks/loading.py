@@ -41,7 +41,8 @@ from trimodal.data.clip_index import read_index
 from trimodal.data.readers import Pair
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.preprocessing import AugmentConfig, decode_jpeg, normalise
+from trimodal.models.image_input import ImageInput
+from trimodal.models.preprocessing import AugmentConfig, decode_jpeg
 from trimodal.preprocess.captions import prepare_captions
 from trimodal.preprocess.clip_shards import ExtractConfig
 from trimodal.preprocess.extract import extract
@@ -163,7 +164,7 @@ def compare(
 
     def normalised() -> None:
         for number in range(REPEATS):
-            normalise(whole_round(samples, number)[0])
+            ImageInput().prepare(whole_round(samples, number)[0])
 
     count = REPEATS * len(samples)
     methods = {**others, "ours, normalised here": (normalised, count), "ours": (ours, count)}

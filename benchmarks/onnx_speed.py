@@ -28,12 +28,13 @@ from trimodal.core.arguments import positive
 from trimodal.core.config import load_section
 from trimodal.core.language import tokeniser_of
 from trimodal.core.schemas import VECTOR_DIM
-from trimodal.core.text import Vocabulary, write_vocabulary
+from trimodal.core.text import Vocabulary
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import WindowConfig
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
-from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.config import ModelConfig
+from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.search.encoder import Encoder
 from trimodal.search.export import Part, example, export_encoders, parts_of
@@ -71,18 +72,17 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
     vectors[:2] = 0
     words = ("<padding>", "<unknown>", *(f"word{'ab'[n % 2]}{n}" for n in range(WORDS - 2)))
     vocabulary = Vocabulary(words, vectors, tokeniser_of("english"))
-    write_vocabulary(folder / "vocabulary.parquet", vocabulary)
     mel = load_section(params, "mel", MelConfig)
     checkpoint = Checkpoint(
         model=blank, loss=asdict(load_section(params, "loss", LossConfig)), mel=mel,
         window=load_section(params, "window", WindowConfig),
         augment=load_section(params, "augment", AugmentConfig), frame_px=256,
-        vocabulary=vocabulary.fingerprint, front_end=mel.front_end_fingerprint(), data={}, code="",
-        epoch=1, validation_loss=1.0,
+        text_input=vocabulary.fingerprint, towers={}, front_end=mel.front_end_fingerprint(),
+        data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip
     network = TrimodalNet(blank, torch.from_numpy(vectors))
-    save_checkpoint(folder / "model.safetensors", network.state_dict(), checkpoint)
-    return Encoder.load(folder / "model.safetensors", folder / "vocabulary.parquet", device="cpu")
+    save_checkpoint(folder / "model", network.state_dict(), checkpoint, vocabulary)
+    return Encoder.load(folder / "model", device="cpu")
 
 
 def compare(

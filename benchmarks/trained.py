@@ -10,7 +10,7 @@ from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.networks import ModelConfig
+from trimodal.models.config import ModelConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
 from trimodal.training.leaks import LeaksConfig
@@ -67,9 +67,8 @@ def evaluate_in(
         curve=out / "audio_weight.csv",
     )
     evaluate(
-        out / "model.safetensors",
+        out / "model",
         _DATA / "av",
-        _DATA / "captions",
         _DATA / "images",
         _DATA / "world",
         outputs,

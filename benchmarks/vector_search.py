@@ -31,11 +31,11 @@ from benchmarks.measuring import (
     side_by_side,
 )
 from trimodal.core.arguments import positive
-from trimodal.models.networks import EMBEDDING_DIM
 from trimodal.search.nearest import build_index, nearest, open_for_queries
 from trimodal.search.store import FRAME_BITS, MomentStore
 from trimodal.search.tables import About, IndexedVideo
 
+EMBEDDING_DIM = 256
 AUDIO_WEIGHT = 0.2
 NEAREST = 10
 VIDEOS = 4  # averaged for a moment

@@ -141,7 +141,7 @@ def _train(out: Path, seed: int, changes: Changes) -> Path:
     from trimodal.core.config import load_section
     from trimodal.core.progress import silence
     from trimodal.losses.config import LossConfig
-    from trimodal.models.networks import ModelConfig
+    from trimodal.models.config import ModelConfig
     from trimodal.models.preprocessing import AugmentConfig
     from trimodal.training.config import TrainConfig
 

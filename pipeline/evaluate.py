@@ -8,9 +8,8 @@ def main() -> None:
     """Reads the command line and the sections ``evaluate``, ``leaks`` and ``machine``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
-    parser.add_argument("--model", type=Path, required=True, help="in: the checkpoint")
+    parser.add_argument("--model", type=Path, required=True, help="in: the model's folder")
     parser.add_argument("--av", type=str, required=True, help="in: clip shards, a folder or URL")
-    parser.add_argument("--captions", type=Path, required=True, help="in: the vocabulary")
     parser.add_argument("--images", type=str, required=True, help="in: the image index, as --av")
     parser.add_argument(
         "--world", type=Path, required=True, help="in: the demo's ground truth, if any"
@@ -39,7 +38,6 @@ def main() -> None:
             evaluate(
                 args.model,
                 storage_path(args.av),
-                args.captions,
                 storage_path(args.images),
                 args.world,
                 Outputs(

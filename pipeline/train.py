@@ -11,7 +11,7 @@ def main() -> None:
     parser.add_argument("--av", type=str, required=True, help="in: clip shards, a folder or URL")
     parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
     parser.add_argument("--images", type=str, required=True, help="in: image shards, as --av")
-    parser.add_argument("--model", type=Path, required=True, help="out: .safetensors and .json")
+    parser.add_argument("--model", type=Path, required=True, help="out: the model's folder")
     parser.add_argument("--resume", type=Path, required=True, help="in and out: the run's state")
     parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
     args = parser.parse_args()
@@ -23,7 +23,7 @@ def main() -> None:
     from trimodal.losses.config import LossConfig
     from trimodal.media.mel import MelConfig
     from trimodal.media.windows import AudioFrontEnd, WindowConfig
-    from trimodal.models.networks import ModelConfig
+    from trimodal.models.config import ModelConfig
     from trimodal.models.preprocessing import AugmentConfig
     from trimodal.training.config import TrainConfig
     from trimodal.training.distributed import process_group

@@ -14,7 +14,7 @@ from trimodal.evaluation.evaluate import EvaluateConfig
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.networks import ModelConfig
+from trimodal.models.config import ModelConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.preprocess.captions import CaptionsConfig
 from trimodal.preprocess.clip_shards import ExtractConfig

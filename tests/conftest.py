@@ -69,7 +69,7 @@ def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> "TinyData":
 def tool(tiny_data: "TinyData", tmp_path_factory: pytest.TempPathFactory) -> "Tool":
     from model_fixtures import make_tool
 
-    return make_tool(tiny_data, tmp_path_factory.mktemp("model") / "trimodal.safetensors")
+    return make_tool(tiny_data, tmp_path_factory.mktemp("model") / "trimodal")
 
 
 @pytest.fixture(scope="session")

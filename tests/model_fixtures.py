@@ -10,7 +10,8 @@ from training_fixtures import VARIABLE_MARGIN, TinyData
 from trimodal.core.subwords import fit_subwords
 from trimodal.core.text import read_vocabulary, write_vocabulary
 from trimodal.models.checkpoint import Checkpoint, load_model, save_checkpoint
-from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.config import ModelConfig
+from trimodal.models.networks import TrimodalNet, build_network
 from trimodal.search.api import Trimodal
 
 MODEL = config_for_tests(ModelConfig, width=2)
@@ -47,25 +48,25 @@ def make_subword_tool(data: TinyData, folder: Path) -> Tool:
     subwords = fit_subwords(rows)
     vocabulary = replace(known, spelled=frozenset({"drum"}), subwords=subwords)
     write_vocabulary(folder / "captions" / "vocabulary.parquet", vocabulary)
-    return make_tool(replace(data, captions_dir=folder / "captions"), folder / "model.safetensors")
+    return make_tool(replace(data, captions_dir=folder / "captions"), folder / "model")
 
 
 def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
-    words = data.captions_dir / "vocabulary.parquet"
-    vocabulary = read_vocabulary(words)
+    vocabulary = read_vocabulary(data.captions_dir / "vocabulary.parquet")
     torch.manual_seed(seed)
-    network = TrimodalNet(MODEL, torch.from_numpy(vocabulary.vectors.copy()))
+    network = build_network(MODEL, vocabulary)
     network.image(torch.randn(4, 3, 32, 32))  # changes the running statistics
     network.audio(torch.randn(4, 1, 16, 151))
     network.text(torch.randint(0, 5, (4, 16)))
     checkpoint = Checkpoint(
         model=MODEL, loss=asdict(VARIABLE_MARGIN), mel=data.mel, window=data.front_end.window,
         augment=data.augment, frame_px=32,
-        vocabulary=vocabulary.fingerprint, front_end=data.mel.front_end_fingerprint(),
+        text_input=vocabulary.fingerprint, towers={}, front_end=data.mel.front_end_fingerprint(),
         data={}, code="", epoch=1, validation_loss=1.0,
     )  # fmt: skip
-    save_checkpoint(path, network.state_dict(), checkpoint)
+    save_checkpoint(path, network.state_dict(), checkpoint, vocabulary)
     return Tool(
-        model=Trimodal.load(path, words, device="cpu"),
-        network=load_model(path, checkpoint, vocabulary), path=path, vocabulary=words,
+        model=Trimodal.load(path, device="cpu"),
+        network=load_model(path, checkpoint, vocabulary), path=path,
+        vocabulary=path / "vocabulary.parquet",
     )  # fmt: skip

@@ -24,7 +24,8 @@ from trimodal.models.backbones import (
     build_audio_backbone,
     build_image_backbone,
 )
-from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.config import ModelConfig
+from trimodal.models.networks import TrimodalNet
 
 
 def torchvision_resnet18() -> nn.Module:
@@ -68,7 +69,7 @@ def refuse_download(*_: object, **__: object) -> None:
     "build",
     [
         lambda: build_image_backbone("resnet18", 64, "imagenet"),
-        lambda: build_audio_backbone(64, "imagenet"),
+        lambda: build_audio_backbone("resnet18", 64, "imagenet"),
     ],
     ids=["image", "audio"],
 )
@@ -137,13 +138,13 @@ def test_image_network_takes_all_pretrained_weights(pretrained: dict[str, Tensor
 
 def test_audio_network_takes_all_but_the_first_convolution(pretrained: dict[str, Tensor]) -> None:
     """That one is initialised anew: one channel, Kaiming, fan-out."""
-    state = build_audio_backbone(64, "imagenet").state_dict()
+    state = build_audio_backbone("resnet18", 64, "imagenet").state_dict()
     fresh = state.pop("conv1.weight")
     del pretrained["conv1.weight"]
     assert all(torch.equal(state[name], pretrained[name]) for name in pretrained)
     assert fresh.shape == (64, 1, 7, 7)
     assert fresh.std().item() == pytest.approx(math.sqrt(2 / (64 * 7 * 7)), rel=0.08)
-    assert not torch.equal(fresh, build_audio_backbone(64, "imagenet").conv1.weight)
+    assert not torch.equal(fresh, build_audio_backbone("resnet18", 64, "imagenet").conv1.weight)
 
 
 def test_efficientnet_comes_with_its_imagenet_weights() -> None:
@@ -167,7 +168,7 @@ def test_imagenet_weights_need_the_full_width() -> None:
     with pytest.raises(ValueError, match="width 64"):
         build_image_backbone("resnet18", 32, "imagenet")
     with pytest.raises(ValueError, match="width 64"):
-        build_audio_backbone(32, "imagenet")
+        build_audio_backbone("resnet18", 32, "imagenet")
 
 
 PRETRAINED = config_for_tests(

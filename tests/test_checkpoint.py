@@ -17,6 +17,8 @@ from training_fixtures import VARIABLE_MARGIN
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, build_vocabulary
 from trimodal.models.checkpoint import (
+    CONFIG,
+    WEIGHTS,
     Checkpoint,
     load_model,
     load_text_network,
@@ -43,7 +45,8 @@ CHECKPOINT = Checkpoint(
     window=FRONT_END.window,
     augment=config_for_tests(AugmentConfig, crop_px=24),
     frame_px=32,
-    vocabulary=VOCABULARY.fingerprint,
+    text_input=VOCABULARY.fingerprint,
+    towers={},
     front_end=FRONT_END.mel.front_end_fingerprint(),
     data={"av": "a" * 16, "images": "b" * 16},
     code="c" * 16,
@@ -64,8 +67,8 @@ def trained(seed: int = 0) -> TrimodalNet:
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    path = tmp_path / "models" / "trimodal.safetensors"
-    save_checkpoint(path, trained().state_dict(), CHECKPOINT)
+    path = tmp_path / "models" / "trimodal"
+    save_checkpoint(path, trained().state_dict(), CHECKPOINT, VOCABULARY)
     return path
 
 
@@ -86,10 +89,10 @@ def test_networks_are_read_back_unchanged(saved: Path) -> None:
 
 def test_channels_last_weights_are_saved(tmp_path: Path, saved: Path) -> None:
     """Training uses that memory layout; the file is the same."""
-    path = tmp_path / "other.safetensors"
+    path = tmp_path / "other"
     network = trained().to(memory_format=torch.channels_last)
     save_checkpoint(path, network.state_dict(), CHECKPOINT)
-    assert path.read_bytes() == saved.read_bytes()
+    assert (path / WEIGHTS).read_bytes() == (saved / WEIGHTS).read_bytes()
 
 
 def test_loading_a_model_does_not_download_pretrained_weights(
@@ -104,8 +107,8 @@ def test_loading_a_model_does_not_download_pretrained_weights(
     full = replace(CHECKPOINT.model, width=64)
     network = TrimodalNet(full, torch.from_numpy(VOCABULARY.vectors.copy()))
     checkpoint = replace(CHECKPOINT, model=replace(full, image_weights="imagenet"))
-    save_checkpoint(tmp_path / "full.safetensors", network.state_dict(), checkpoint)
-    load_model(tmp_path / "full.safetensors", checkpoint, VOCABULARY)
+    save_checkpoint(tmp_path / "full", network.state_dict(), checkpoint)
+    load_model(tmp_path / "full", checkpoint, VOCABULARY)
 
 
 def test_another_vocabulary_is_refused(saved: Path) -> None:
@@ -118,14 +121,15 @@ def test_another_vocabulary_is_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 5000, -1])
 def test_truncated_weights_are_a_data_error(keep: int, saved: Path) -> None:
-    saved.write_bytes(saved.read_bytes()[:keep])
-    with pytest.raises(DataError, match=r"trimodal\.safetensors"):
+    weights = saved / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"model\.safetensors"):
         load_model(saved, CHECKPOINT, VOCABULARY)
 
 
 def test_weights_of_another_model_are_a_data_error(saved: Path) -> None:
     model = replace(CHECKPOINT.model, width=4)
-    with pytest.raises(DataError, match=r"trimodal\.safetensors"):
+    with pytest.raises(DataError, match=r"model\.safetensors"):
         load_model(saved, replace(CHECKPOINT, model=model), VOCABULARY)
 
 
@@ -134,33 +138,33 @@ def test_weights_of_another_model_are_a_data_error(saved: Path) -> None:
     [
         ("mel", "mels", 10**9), ("mel", "n_fft", 2**40), ("mel", "sample_rate_hz", 10**400),
         ("window", "seconds", 1e300), ("augment", "crop_px", 33), ("model", "width", 10**6),
-        ("", "frame_px", 10**7),
+        ("", "frame_px", 10**7), ("model", "embedding_dim", 10**6),
     ],
 )  # fmt: skip
 def test_sizes_that_would_fill_the_memory_are_refused(
     saved: Path, section: str, key: str, value: float
 ) -> None:
-    sidecar = saved.with_suffix(".json")
+    sidecar = saved / CONFIG
     content = json.loads(sidecar.read_text())
     (content[section] if section else content)[key] = value
     sidecar.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=rf"trimodal\.json: .*{key}.* is not in 1 to "):
+    with pytest.raises(DataError, match=rf"config\.json: .*{key}.* is not in 1 to "):
         read_checkpoint(saved)
 
 
 def test_a_front_end_that_is_not_the_mels_is_refused(saved: Path) -> None:
-    sidecar = saved.with_suffix(".json")
+    sidecar = saved / CONFIG
     content = json.loads(sidecar.read_text())
     content["mel"]["hop_samples"] = 80
     sidecar.write_text(json.dumps(content))
-    with pytest.raises(DataError, match=r"trimodal\.json: trained on audio of front end"):
+    with pytest.raises(DataError, match=r"config\.json: trained on audio of front end"):
         read_checkpoint(saved)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("name", ["text.head.0.weight", "audio.backbone.bn1.running_var"])
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path, name: str, value: float) -> None:
-    path, state = tmp_path / "trimodal.safetensors", trained().state_dict()
+    path, state = tmp_path / "trimodal", trained().state_dict()
     state[name].view(-1)[1] = value
     save_checkpoint(path, state, CHECKPOINT)
     with pytest.raises(DataError, match=rf"{name} has values that are not finite"):
@@ -171,9 +175,9 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path, name: str, valu
 
 
 def test_names_in_a_strangers_model_are_escaped(tmp_path: Path) -> None:
-    path, state = tmp_path / "trimodal.safetensors", trained().state_dict()
+    path, state = tmp_path / "trimodal", trained().state_dict()
     save_checkpoint(path, state | {"text.\x1b[2J": torch.zeros(1)}, CHECKPOINT)
-    hostile = replace(CHECKPOINT, vocabulary="\x1b[2J")
+    hostile = replace(CHECKPOINT, text_input="\x1b[2J")
     for checkpoint in (CHECKPOINT, hostile):
         with pytest.raises(DataError, match=r"\\x1b\[2J") as caught:
             load_model(path, checkpoint, VOCABULARY)
@@ -186,9 +190,9 @@ def test_networks_of_another_width_are_not_allocated(
     def fail(*_: object) -> None:
         raise AssertionError("the networks were allocated")
 
-    monkeypatch.setattr("trimodal.models.checkpoint.TrimodalNet", fail)
+    monkeypatch.setattr("trimodal.models.checkpoint.build_network", fail)
     wide = replace(CHECKPOINT, model=replace(CHECKPOINT.model, width=1024))
-    with pytest.raises(DataError, match="its networks are of width 2, not 1024"):
+    with pytest.raises(DataError, match=r"conv1\.weight is of shape \(2, 3, 7, 7\), not \(1024, "):
         load_model(saved, wide, VOCABULARY)
 
 
@@ -205,17 +209,17 @@ def test_weights_that_were_replaced_are_refused(saved: Path) -> None:
 
 @pytest.mark.parametrize("text", ['{"format": 2}', "{}", '{"format": "1"}', "[]", "null", '{"fo'])
 def test_json_of_another_format_is_a_data_error(text: str, saved: Path) -> None:
-    saved.with_suffix(".json").write_text(text)
-    with pytest.raises(DataError, match=r"trimodal\.json"):
+    (saved / CONFIG).write_text(text)
+    with pytest.raises(DataError, match=r"config\.json"):
         read_checkpoint(saved)
 
 
 @pytest.mark.parametrize("change", [{"epoch": None}, {"epoch": "three"}, {"extra": 1}])
 def test_invalid_metadata_names_file_and_key(change: dict[str, object], saved: Path) -> None:
-    sidecar = saved.with_suffix(".json")
+    sidecar = saved / CONFIG
     content = json.loads(sidecar.read_text()) | change
     sidecar.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=rf"trimodal\.json.*{next(iter(change))}"):
+    with pytest.raises(ValueError, match=rf"config\.json.*{next(iter(change))}"):
         read_checkpoint(saved)
 
 
@@ -233,9 +237,9 @@ class Trap:
 def test_nothing_is_unpickled(file_format: str, saved: Path, tmp_path: Path) -> None:
     sprung = tmp_path / "sprung"
     if file_format == "pickle":
-        saved.write_bytes(pickle.dumps(Trap(sprung)))
+        (saved / WEIGHTS).write_bytes(pickle.dumps(Trap(sprung)))
     else:
-        torch.save({"image.head.0.weight": Trap(sprung)}, saved)
-    with pytest.raises(DataError, match=r"trimodal\.safetensors"):
+        torch.save({"image.head.0.weight": Trap(sprung)}, saved / WEIGHTS)
+    with pytest.raises(DataError, match=r"model\.safetensors"):
         load_model(saved, CHECKPOINT, VOCABULARY)
     assert not sprung.exists()

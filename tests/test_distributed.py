@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from training_fixtures import VARIABLE_MARGIN
 
 from trimodal.losses.config import LossConfig
+from trimodal.models.image_input import ImageInput
 from trimodal.models.networks import TrimodalNet
-from trimodal.models.preprocessing import normalise
-from trimodal.training import trainer as module
 from trimodal.training.batch_norm import synchronise_batch_norm
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import SINGLE_PROCESS, World
@@ -30,8 +29,11 @@ CLOSE = {"rtol": 0.0, "atol": 1e-10}
 ROWS = 12
 
 
-def in_double(pixels: Tensor) -> Tensor:
-    return normalise(pixels).double()
+_prepare = ImageInput.prepare
+
+
+def in_double(own: ImageInput, pixels: Tensor) -> Tensor:
+    return _prepare(own, pixels).double()
 
 
 def doubled() -> TrimodalNet:
@@ -52,7 +54,7 @@ def batches() -> list[tuple[Tensor, Tensor]]:
 
 def stepped(world: World, config: TrainConfig, loss: LossConfig) -> dict[str, Any]:
     """Two steps on this rank's part of the same batch: the losses, gradients, weights, buffers."""
-    module.normalise = in_double
+    ImageInput.prepare = in_double  # type: ignore[method-assign]
     rows = ROWS // world.size
     part = slice(world.rank * rows, (world.rank + 1) * rows)
     net = doubled()
@@ -95,7 +97,7 @@ def on_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _restored(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "normalise", in_double)
+    monkeypatch.setattr(ImageInput, "prepare", in_double)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -115,7 +117,8 @@ def test_chunks_on_ranks_leave_every_rank_with_the_same_weights(
     for name in parameters:
         torch.testing.assert_close(one["state"][name], other["state"][name], rtol=0, atol=0)
     assert not torch.equal(
-        one["state"]["text.norms.0.running_mean"], other["state"]["text.norms.0.running_mean"]
+        one["state"]["text.backbone.norms.0.running_mean"],
+        other["state"]["text.backbone.norms.0.running_mean"],
     )
 
 

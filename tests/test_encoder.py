@@ -1,5 +1,6 @@
 """The Encoder agrees with what the stages compute, and refuses inputs it cannot use."""
 
+import shutil
 import subprocess
 import sys
 import warnings
@@ -21,7 +22,8 @@ from trimodal.data.clip_index import IndexedClip, read_index
 from trimodal.data.readers import read_frame, read_windows
 from trimodal.evaluation.embedding import embed_test_set
 from trimodal.media.container import LimitError, MediaError
-from trimodal.models.preprocessing import centre_views, normalise
+from trimodal.models.image_input import ImageInput
+from trimodal.models.preprocessing import centre_views
 from trimodal.search.api import Trimodal
 from trimodal.search.audio_windows import Waveform, audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
@@ -52,7 +54,7 @@ def test_sentences_have_the_embeddings_of_the_evaluation(
         for number, sentence in enumerate(sentences)
     ]
     expected = embed_test_set(
-        tool.network, read_vocabulary(tool.vocabulary), queries, [clip],
+        tool.network, queries, [clip],
         frames_per_video=1, renormalise=False, front_end=tiny_data.front_end,
         augment=tiny_data.augment, world=SINGLE_PROCESS,
     )  # fmt: skip
@@ -111,7 +113,7 @@ def test_words_without_a_vector_are_spelled_and_said_to_be(
         for number, sentence in enumerate(sentences)
     ]
     expected = embed_test_set(
-        subword_tool.network, read_vocabulary(subword_tool.vocabulary), queries, [clip],
+        subword_tool.network, queries, [clip],
         frames_per_video=1, renormalise=False, front_end=tiny_data.front_end,
         augment=tiny_data.augment, world=SINGLE_PROCESS,
     )  # fmt: skip
@@ -136,9 +138,10 @@ def test_another_language_is_another_vocabulary(subword_tool: Tool, tmp_path: Pa
 
     known = read_vocabulary(subword_tool.vocabulary)
     german = replace(known.tokeniser, language="german")
-    write_vocabulary(tmp_path / "german.parquet", replace(known, tokeniser=german))
+    model = shutil.copytree(subword_tool.path, tmp_path / "model")
+    write_vocabulary(model / "vocabulary.parquet", replace(known, tokeniser=german))
     with pytest.raises(DataError, match="trained with vocabulary"):
-        Trimodal.load(subword_tool.path, tmp_path / "german.parquet")
+        Trimodal.load(model)
 
 
 def test_images_have_the_embeddings_of_the_evaluation(
@@ -147,7 +150,7 @@ def test_images_have_the_embeddings_of_the_evaluation(
     frames = [read_frame(clip, number) for number in (1, 5, 9)]
     with torch.inference_mode():
         views = centre_views(frames, tiny_data.augment)
-        expected = tool.network.image(normalise(views)).numpy()
+        expected = tool.network.image(ImageInput().prepare(views)).numpy()
     embeddings = tool.model.embed_images([frame.permute(1, 2, 0).numpy() for frame in frames])
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
 
@@ -256,9 +259,15 @@ def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
 
     known = read_vocabulary(tool.vocabulary)
     other = replace(known, vectors=known.vectors + (known.vectors != 0))
-    write_vocabulary(tmp_path / "other.parquet", other)
+    model = shutil.copytree(tool.path, tmp_path / "model")
+    write_vocabulary(model / "vocabulary.parquet", other)
     with pytest.raises(DataError, match="trained with vocabulary"):
-        Trimodal.load(tool.path, tmp_path / "other.parquet")
+        Trimodal.load(model)
+    (model / "vocabulary.parquet").unlink()
+    with pytest.raises(DataError, match=r"vocabulary\.parquet: missing"):
+        Trimodal.load(model)
+    with pytest.raises(DataError, match="no model here"):
+        Trimodal.load(tmp_path)
 
 
 def test_a_sentence_needs_neither_torchvision_nor_media_libraries(tool: Tool) -> None:
@@ -266,7 +275,7 @@ def test_a_sentence_needs_neither_torchvision_nor_media_libraries(tool: Tool) ->
     heavy = {"torchvision", "torchaudio", "av", "PIL", "nltk", "gensim", "sklearn", "scipy"}
     code = (
         "import sys; from trimodal.search.api import Trimodal; "
-        f"m = Trimodal.load({str(tool.path)!r}, {str(tool.vocabulary)!r}, device='cpu'); "
+        f"m = Trimodal.load({str(tool.path)!r}, device='cpu'); "
         "print(m.embed_text(['a dog']).shape, "
         f"sorted({heavy} & sys.modules.keys()))"
     )

@@ -54,7 +54,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "test.csv").write_text("q")
     (tmp_path / "model").write_text("m")
     checkpoint = SimpleNamespace(
-        mel=None, audio_front_end=None, augment=None, epoch=3, loss={"margin_mode": "fixed"}
+        mel=None,
+        audio_front_end=None,
+        augment=None,
+        epoch=3,
+        weights="w",
+        loss={"margin_mode": "fixed"},
     )
     vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}, ENGLISH)
 
@@ -62,7 +67,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         e: Embeddings, protocol: str, leaks: Leaks = NO_LEAKS, policy: Any = "fail"
     ) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
         stubs = {
-            "read_checkpoint": checkpoint, "read_vocabulary": vocabulary,
+            "read_checkpoint": checkpoint, "load_vocabulary": vocabulary,
             "read_queries": (list(e.queries), Counter({"msrvtt: empty sentence": 2})),
             "load_model": None, "file_fingerprint": "f", "find_leaks": leaks,
         }  # fmt: skip
@@ -77,7 +82,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         )
 
         def embed(
-            _network: Any, _vocabulary: Any, queries: Any, *_: Any,
+            _network: Any, queries: Any, *_: Any,
             frames_per_video: int, renormalise: bool, **__: Any,
         ) -> Embeddings:  # fmt: skip
             assert (frames_per_video, renormalise) == (
@@ -103,7 +108,7 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             metrics=tmp_path / "m.json", audit=tmp_path / "a.json", curve=tmp_path / "c.csv",
         )  # fmt: skip
         evaluate(
-            tmp_path / "model", tmp_path, tmp_path, tmp_path, tmp_path / "world", out,
+            tmp_path / "model", tmp_path, tmp_path, tmp_path / "world", out,
             config=settings, leaks=LeaksConfig(test_in_training=policy), machine=MACHINE,
         )  # fmt: skip
         ranks = pq.read_table(out.ranks).to_pylist()

@@ -45,8 +45,8 @@ INPUTS = {
         "captions/vocabulary.parquet",
     ),
     "evaluate": (
-        "av/index.parquet", "av/test-000000.tar", "captions/vocabulary.parquet",
-        "model.safetensors", "model.json",
+        "av/index.parquet", "av/test-000000.tar", "model/vocabulary.parquet",
+        "model/model.safetensors", "model/config.json",
     ),
 }  # fmt: skip
 
@@ -68,7 +68,7 @@ def folder(tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         shutil.copytree(source, tmp_path / name)
     rows = ["key,vid_key,video_id,sentence", "ret0,msr9,video9,a dog", "ret1,msr10,video10,a bird"]
     (tmp_path / "test.csv").write_text("\n".join(rows))
-    make_tool(tiny_data, tmp_path / "model.safetensors")
+    make_tool(tiny_data, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_module, "Trainer", reached)
     monkeypatch.setattr(evaluate_module, "embed_test_set", reached)
@@ -86,7 +86,7 @@ def run_train(folder: Path, data: TinyData) -> None:
 def run_evaluate(folder: Path, _data: TinyData) -> None:
     outputs = {name: folder / name for name in ("embeddings", "ranks", "metrics", "audit", "curve")}
     evaluate(
-        folder / "model.safetensors", folder / "av", folder / "captions", folder / "images",
+        folder / "model", folder / "av", folder / "images",
         folder / "no world", Outputs(**outputs), leaks=LEAKS, machine=MACHINE,
         config=evaluation(test_csv="test.csv"),
     )  # fmt: skip
@@ -151,12 +151,12 @@ def test_results_are_refused_by_the_report(flips: int, tiny_data: TinyData, tmp_
 
 def test_search_and_export_load_no_damaged_model(folder: Path) -> None:
     """Both load it as Trimodal.load does."""
-    model, words = folder / "model.safetensors", folder / "captions/vocabulary.parquet"
-    Trimodal.load(model, words, device="cpu")
-    for damaged in (model, model.with_suffix(".json"), words):
+    model = folder / "model"
+    Trimodal.load(model, device="cpu")
+    for damaged in sorted(model.iterdir()):
         for _ in flipped(damaged, 2):
             with pytest.raises(DataError, match=rf"{damaged.name}\W.*delete"):
-                Trimodal.load(model, words, device="cpu")
+                Trimodal.load(model, device="cpu")
 
 
 @FLIPS
@@ -180,10 +180,10 @@ def test_a_flipped_digit_in_a_header_is_refused(folder: Path, tmp_path: Path) ->
     assert path.read_bytes() != content
     with pytest.raises(ResumeError, match="damaged"):
         load_run(path, IDENTITY, trainer)
-    described = (folder / "model.json").read_text()
-    (folder / "model.json").write_text(described.replace('"epoch": 1', '"epoch": 3'))
-    with pytest.raises(DataError, match=r"model\.json: damaged: .*delete"):
-        read_checkpoint(folder / "model.safetensors")
+    described = (folder / "model/config.json").read_text()
+    (folder / "model/config.json").write_text(described.replace('"epoch": 1', '"epoch": 3'))
+    with pytest.raises(DataError, match=r"config\.json: damaged: .*delete"):
+        read_checkpoint(folder / "model")
 
 
 def test_word_ids_that_no_word_has_are_refused(folder: Path) -> None:

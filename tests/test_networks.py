@@ -9,7 +9,8 @@ from model_fixtures import MODEL
 from torch import Tensor, nn
 
 from trimodal.core.config import ConfigError, parse_section
-from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, build_text_network
+from trimodal.models.config import ModelConfig
+from trimodal.models.networks import TextNet, TrimodalNet, build_text_network
 
 
 def network(*, width: int = 4, words: int = 20) -> TrimodalNet:
@@ -73,15 +74,20 @@ def paper_text_cnn(net: TextNet, ids: Tensor) -> Tensor:
     state = net.state_dict()
 
     def layer(x: Tensor, number: int) -> Tensor:
-        x = F.conv1d(x, state[f"convolutions.{number}.weight"])
-        norm = {k: state[f"norms.{number}.{k}"] for k in ("running_mean", "running_var")}
+        x = F.conv1d(x, state[f"backbone.convolutions.{number}.weight"])
+        norm = {k: state[f"backbone.norms.{number}.{k}"] for k in ("running_mean", "running_var")}
         x = F.batch_norm(
-            x, **norm, weight=state[f"norms.{number}.weight"], bias=state[f"norms.{number}.bias"]
+            x,
+            **norm,
+            weight=state[f"backbone.norms.{number}.weight"],
+            bias=state[f"backbone.norms.{number}.bias"],
         )
         x = F.relu(x)
         return torch.cat([x, torch.zeros(len(x), x.shape[1], 1)], dim=2)
 
-    x = torch.stack([torch.stack([net.vectors[i] for i in row]) for row in ids])  # (batch, 16, 300)
+    x = torch.stack(
+        [torch.stack([net.backbone.vectors[i] for i in row]) for row in ids]
+    )  # (batch, 16, 300)
     x = x.permute(0, 2, 1)
     x = layer(layer(x, 0), 1)
     assert x.shape[1:] == (128, 16)
@@ -116,7 +122,7 @@ def test_word_order_matters() -> None:
 def test_further_words_are_as_if_they_had_a_row(kind: str) -> None:
     vectors = torch.randn(20, 300, generator=torch.Generator().manual_seed(1))
     config = replace(MODEL, text_network=kind)
-    net, longer = (build_text_network(rows, config).eval() for rows in (vectors[:17], vectors))
+    net, longer = (build_text_network(config, rows).eval() for rows in (vectors[:17], vectors))
     longer.load_state_dict(net.state_dict())
     ids = torch.tensor([[2, 17, 19, 16] + [0] * 12, [18] * 16, [3, 1] + [0] * 14])
     with torch.inference_mode():
@@ -126,15 +132,15 @@ def test_further_words_are_as_if_they_had_a_row(kind: str) -> None:
 
 def test_frozen_word_vectors_do_not_move_and_are_not_in_the_state_dict() -> None:
     net = network()
-    before = net.text.vectors.clone()
+    before = net.text.backbone.vectors.clone()
     optimiser = torch.optim.Adam(net.parameters(), lr=0.1)
     net.text(torch.randint(0, 20, (4, 16))).sum().backward()
     optimiser.step()
-    assert not net.text.vectors.requires_grad
-    assert net.text.vectors.grad is None
-    assert torch.equal(net.text.vectors, before)
+    assert not net.text.backbone.vectors.requires_grad
+    assert net.text.backbone.vectors.grad is None
+    assert torch.equal(net.text.backbone.vectors, before)
     assert not [name for name in net.state_dict() if "vectors" in name]
-    assert "vectors" in dict(net.text.named_buffers())
+    assert "vectors" in dict(net.text.backbone.named_buffers())
 
 
 def test_audio_network_has_one_input_channel() -> None:

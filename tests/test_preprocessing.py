@@ -9,7 +9,8 @@ from PIL import Image
 from test_augment import PLAIN, distinct_pixels, every_level
 from torchvision.transforms.v2 import functional as tv
 
-from trimodal.models.preprocessing import centre_views, decode_jpeg, normalise
+from trimodal.models.image_input import ImageInput
+from trimodal.models.preprocessing import centre_views, decode_jpeg
 
 
 def jpeg(pixels: np.ndarray, file_format: str = "JPEG") -> bytes:
@@ -54,5 +55,5 @@ def test_normalised_pixels_are_torchvisions_and_the_input_is_unchanged() -> None
     before = pixels.clone()
     scaled = tv.to_dtype(pixels, torch.float32, scale=True)
     expected = tv.normalize(scaled, mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225])
-    assert torch.allclose(normalise(pixels), expected, rtol=0, atol=1e-6)
+    assert torch.allclose(ImageInput().prepare(pixels), expected, rtol=0, atol=1e-6)
     assert torch.equal(pixels, before)

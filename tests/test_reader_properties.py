@@ -193,7 +193,7 @@ def test_params_round_trip(margin: float, variable_margin: float, mode: Any) -> 
 def test_checkpoint_round_trip(epoch: int, loss: float, code: str, data: dict[str, str]) -> None:
     expected = replace(CHECKPOINT, epoch=epoch, validation_loss=loss, code=code, data=data)
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.safetensors"
+        path = Path(folder) / "model"
         save_checkpoint(path, {}, expected)
         assert read_checkpoint(path) == expected
 

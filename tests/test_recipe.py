@@ -14,7 +14,6 @@ from model_fixtures import MODEL, Tool
 from trainer_fixtures import CONFIG
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
-from trimodal.core.text import read_vocabulary
 from trimodal.data.clip_index import read_index
 from trimodal.evaluation.embedding import Embeddings, embed_test_set
 from trimodal.losses.mined import mined_loss
@@ -46,8 +45,7 @@ def test_pooling_over_words_is_the_mean_of_the_positions_that_hold_any(words: in
     covered = -(-words // 4)  # a position covers four words
     pooled: list[torch.Tensor] = []
     for net in (over_words, over_all):
-        net.head.register_forward_pre_hook(lambda _, inputs: pooled.append(inputs[0]))
-        net(ids)
+        pooled.append(net(ids))
     positions: list[torch.Tensor] = []
     over_all.norms[5].register_forward_hook(lambda *args: positions.append(args[2]))
     over_all(ids)
@@ -69,7 +67,7 @@ def test_the_mean_of_a_captions_words_leaves_padding_out() -> None:
     ids = torch.tensor([[3, 5, 5, 1] + [0] * 12, [0] * 16, [4] * 16])
     by_hand = (net.vectors[3] + 2 * net.vectors[5]) / 4
     torch.testing.assert_close(
-        net.features(net.vectors[ids], ids != 0),
+        net.pool(net.vectors[ids], ids != 0),
         torch.stack([by_hand, torch.zeros(300), net.vectors[4]]),
     )
     shuffled = ids[:1, torch.randperm(16, generator=torch.Generator().manual_seed(1))]
@@ -81,12 +79,12 @@ def test_the_mean_of_a_captions_words_leaves_padding_out() -> None:
 def test_trained_word_vectors_move_and_are_part_of_the_state(text_network: str) -> None:
     model = replace(MODEL, text_network=text_network, word_vectors="trained")  # type: ignore[arg-type]
     network = TrimodalNet(model, word_vectors())
-    assert "text.vectors" in network.state_dict()
+    assert "text.backbone.vectors" in network.state_dict()
     trainer = Trainer(network, CONFIG, VARIABLE_MARGIN, SINGLE_PROCESS)
     audio_batch, (images, ids) = random_batch(30)
     ids[ids == 7] = 6
     trainer.step(audio_batch, (images, ids))
-    moved = (network.text.vectors.detach() - word_vectors()).abs().amax(dim=1) > 1e-6
+    moved = (network.text.backbone.vectors.detach() - word_vectors()).abs().amax(dim=1) > 1e-6
     assert moved[ids.unique()[ids.unique() > 1]].all()
 
 
@@ -257,7 +255,7 @@ def test_means_are_made_unit_vectors_on_request(tool: Tool, tiny_data: TinyData)
 
     def embed(*, renormalise: bool) -> Embeddings:
         return embed_test_set(
-            tool.network, read_vocabulary(tool.vocabulary), queries_of(len(clips)), clips,
+            tool.network, queries_of(len(clips)), clips,
             frames_per_video=4, renormalise=renormalise, front_end=tiny_data.front_end,
             augment=tiny_data.augment, world=SINGLE_PROCESS,
         )  # fmt: skip

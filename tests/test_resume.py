@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.losses.config import LossConfig
-from trimodal.models.networks import ModelConfig
+from trimodal.models.config import ModelConfig
 from trimodal.training import train as module
 from trimodal.training.config import TrainConfig
 from trimodal.training.leaks import LeaksConfig

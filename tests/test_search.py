@@ -216,7 +216,7 @@ def command(
     tool: Tool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
 ) -> Command:
     name, *rest = words
-    model = ["--model", str(tool.path), "--vocabulary", str(tool.vocabulary)]
+    model = ["--model", str(tool.path)]
     monkeypatch.setattr(sys, "argv", ["trimodal", name, *model, *rest])
     code = 0
     try:

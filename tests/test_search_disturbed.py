@@ -28,7 +28,7 @@ KILLS, DAMAGES = 5, 60
 
 def run(tool: Tool, scratch: Path, *words: str, kill_after: float | None = None) -> str:
     """A command's output; it and its workers are killed after some seconds if these are given."""
-    model = ["--model", str(tool.path), "--vocabulary", str(tool.vocabulary)]
+    model = ["--model", str(tool.path)]
     process = subprocess.Popen(
         [sys.executable, "-m", "trimodal.cli", *words, *model],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,

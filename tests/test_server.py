@@ -199,7 +199,7 @@ def test_serve_prints_a_random_token(
     addresses: list[str] = []
     for token in (None, None, "mine", ""):
         server.serve(
-            str(tool.path), str(tool.vocabulary), str(folder / "store"), port=0,
+            str(tool.path), str(folder / "store"), port=0,
             ready=addresses.append, token=token,
         )  # fmt: skip
     queries = [address.partition("/?")[2] for address in addresses]

@@ -13,7 +13,7 @@ from trainer_fixtures import LOSS, run_training
 from training_fixtures import TinyData
 
 from trimodal.core.text import read_vocabulary
-from trimodal.models.checkpoint import load_model, read_checkpoint
+from trimodal.models.checkpoint import WEIGHTS, load_model, read_checkpoint
 from trimodal.training.trainer import Trainer
 
 
@@ -23,17 +23,19 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def content(model: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in model.iterdir()}
+
+
 def test_same_seed_gives_the_same_bytes(tiny_data: TinyData, tmp_path: Path) -> None:
     """With or without loader workers; another seed gives other bytes."""
     first = run_training(tiny_data, tmp_path / "first")
     second = run_training(
         tiny_data, tmp_path / "second", machine=replace(MACHINE, loader_workers=1)
     )
-    assert first.read_bytes() == second.read_bytes()
-    sidecars = [path.with_suffix(".json").read_bytes() for path in (first, second)]
-    assert sidecars[0] == sidecars[1]
+    assert content(first) == content(second)
     other = run_training(tiny_data, tmp_path / "other", seed=2)
-    assert first.read_bytes() != other.read_bytes()
+    assert content(first)["model.safetensors"] != content(other)["model.safetensors"]
 
 
 def test_checkpoint_holds_the_epoch_that_was_kept(
@@ -44,7 +46,7 @@ def test_checkpoint_holds_the_epoch_that_was_kept(
     monkeypatch.setattr(Trainer, "validate", lambda *_: dict.fromkeys(["loss"], next(script)))
     three = run_training(tiny_data, tmp_path / "three", epochs=3)
     two = run_training(tiny_data, tmp_path / "two", epochs=2)
-    best_of_three, last_of_two = load_file(three), load_file(two)
+    best_of_three, last_of_two = load_file(three / WEIGHTS), load_file(two / WEIGHTS)
     assert all(torch.equal(best_of_three[name], last_of_two[name]) for name in last_of_two)
     checkpoint = read_checkpoint(three)
     assert (checkpoint.epoch, checkpoint.validation_loss) == (2, 1.0)
@@ -52,7 +54,7 @@ def test_checkpoint_holds_the_epoch_that_was_kept(
     assert checkpoint.audio_front_end == tiny_data.front_end
     assert checkpoint.front_end == tiny_data.mel.front_end_fingerprint()
     vocabulary = read_vocabulary(tiny_data.captions_dir / "vocabulary.parquet")
-    assert load_model(three, checkpoint, vocabulary).text.vectors.shape == (13, 300)
+    assert load_model(three, checkpoint, vocabulary).text.backbone.vectors.shape == (13, 300)
 
 
 def test_training_that_diverges_writes_no_checkpoint(

@@ -13,8 +13,8 @@ from training_fixtures import TinyData
 
 from trimodal.core.config import ConfigError, parse_section
 from trimodal.losses.ranking import pair_loss
+from trimodal.models.image_input import ImageInput
 from trimodal.models.networks import TrimodalNet
-from trimodal.models.preprocessing import normalise
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import SINGLE_PROCESS
 from trimodal.training.sampler import validation_batches
@@ -35,7 +35,7 @@ def joint_losses(
     net: TrimodalNet, audio: list[Tensor], text: list[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """All images in one pass, so that their batch norm sees both streams."""
-    images = net.image(normalise(torch.cat([audio[0], text[0]])))
+    images = net.image(ImageInput().prepare(torch.cat([audio[0], text[0]])))
     size = len(audio[0])
     return loss_of(images[:size], net.audio(audio[1])), loss_of(images[size:], net.text(text[1]))
 
@@ -80,11 +80,11 @@ def test_alternating_step_updates_after_each_stream() -> None:
     trainer = Trainer(net, replace(CONFIG, update="alternating"), LOSS, SINGLE_PROCESS)
     for _ in range(2):
         optimiser.zero_grad()
-        audio_loss = loss_of(by_hand.image(normalise(audio[0])), by_hand.audio(audio[1]))
+        audio_loss = loss_of(by_hand.image(ImageInput().prepare(audio[0])), by_hand.audio(audio[1]))
         audio_loss.backward()
         optimiser.step()
         optimiser.zero_grad()
-        text_loss = loss_of(by_hand.image(normalise(text[0])), by_hand.text(text[1]))
+        text_loss = loss_of(by_hand.image(ImageInput().prepare(text[0])), by_hand.text(text[1]))
         text_loss.backward()
         optimiser.step()
         stepped = trainer.step(audio, text)
@@ -136,7 +136,7 @@ def test_shared_momentum_is_adams_with_a_gradient_of_zero() -> None:
             (by_hand.audio, by_hand.text, audio), (by_hand.text, by_hand.audio, text),
         ):  # fmt: skip
             optimiser.zero_grad()
-            loss_of(by_hand.image(normalise(pixels)), part(others)).backward()
+            loss_of(by_hand.image(ImageInput().prepare(pixels)), part(others)).backward()
             for parameter in other.parameters():
                 if optimiser.state[parameter]:
                     parameter.grad = torch.zeros_like(parameter)
@@ -223,7 +223,7 @@ def test_validation_is_the_mean_loss_of_all_samples(tiny_data: TinyData) -> None
     expected = 0.0
     with torch.inference_mode():
         for batch in validation_batches(streams.image_audio_validation, 3):
-            loss = loss_of(net.image(normalise(batch[0])), net.audio(batch[1]))
+            loss = loss_of(net.image(ImageInput().prepare(batch[0])), net.audio(batch[1]))
             expected += loss.item() * len(batch[0]) / 7
     assert scores["image_audio"] == pytest.approx(expected, rel=1e-4)
     assert scores["loss"] == pytest.approx(scores["image_audio"] + scores["image_text"])

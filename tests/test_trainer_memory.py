@@ -18,9 +18,8 @@ from training_fixtures import LiveBytes, TinyData
 from trimodal.core.config import ConfigError, parse_section
 from trimodal.losses.config import LossConfig
 from trimodal.losses.ranking import pair_loss
+from trimodal.models.image_input import ImageInput
 from trimodal.models.networks import TrimodalNet
-from trimodal.models.preprocessing import normalise
-from trimodal.training import trainer as trainer_module
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import SINGLE_PROCESS
 from trimodal.training.grad_cache import embed_in_chunks
@@ -37,7 +36,8 @@ Batch = list[Tensor]
 
 @pytest.fixture
 def float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer_module, "normalise", lambda pixels: normalise(pixels).double())
+    prepare = ImageInput.prepare
+    monkeypatch.setattr(ImageInput, "prepare", lambda own, pixels: prepare(own, pixels).double())
 
 
 def double_batches() -> tuple[Batch, Batch]:
@@ -81,7 +81,7 @@ def step_by_hand(
         return in_chunks_by_hand(encode, rows)
 
     def embed_images(pixels: Tensor) -> Tensor:
-        inputs = trainer_module.normalise(pixels)
+        inputs = ImageInput().prepare(pixels)
         return embed(net.image, inputs.contiguous(memory_format=torch.channels_last))
 
     def loss_of(images: Tensor, others: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def run_training(
     machine: MachineConfig = THREE_STEPS,
     **changes: int | str,
 ) -> Path:
-    path = folder / "trimodal.safetensors"
+    path = folder / "trimodal"
     train(
         data.av_dir, data.captions_dir, data.images_dir, path, folder / "log",
         folder / "run.safetensors", config=replace(CONFIG, **changes), loss=LOSS, model=MODEL,

@@ -13,7 +13,7 @@ from trimodal.core.arguments import Distinct, seed_number
 from trimodal.core.console import show, show_traceback
 from trimodal.core.errors import UserError
 
-MODEL, VOCABULARY = "models/trimodal.safetensors", "data/captions/vocabulary.parquet"
+MODEL = "models/trimodal"
 STORE = "data/search"
 AV, CAPTIONS, IMAGES = "data/av", "data/captions", "data/images"
 
@@ -128,8 +128,7 @@ def _between(least: int, most: int) -> Callable[[str], int]:
 
 def _model_arguments() -> argparse.ArgumentParser:
     model = argparse.ArgumentParser(add_help=False)
-    model.add_argument("--model", default=MODEL, help="default: %(default)s")
-    model.add_argument("--vocabulary", default=VOCABULARY, help="default: %(default)s")
+    model.add_argument("--model", default=MODEL, help="its folder; default: %(default)s")
     return model
 
 
@@ -168,7 +167,7 @@ def _index(args: argparse.Namespace) -> None:
     from trimodal.search.api import Trimodal
 
     _end_orderly()
-    report = Trimodal.load(args.model, args.vocabulary).index(
+    report = Trimodal.load(args.model).index(
         args.folder, args.store, workers=args.workers, rebuild=args.rebuild
     )
     for path, problem in sorted(report.problems.items()):
@@ -193,7 +192,7 @@ def _end_orderly() -> None:
 def _search(args: argparse.Namespace) -> None:
     from trimodal.search.api import Trimodal, as_text
 
-    model = Trimodal.load(args.model, args.vocabulary)
+    model = Trimodal.load(args.model)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         hits = model.search(
@@ -219,9 +218,7 @@ def _serve(args: argparse.Namespace) -> None:
 
     _end_orderly()
     with temporary_folder() as folder:
-        serve(
-            args.model, args.vocabulary, args.store, port=args.port, ready=ready, token=args.token
-        )
+        serve(args.model, args.store, port=args.port, ready=ready, token=args.token)
 
 
 def _export_onnx(args: argparse.Namespace) -> None:
@@ -229,7 +226,7 @@ def _export_onnx(args: argparse.Namespace) -> None:
     from trimodal.search.export import export_encoders
 
     _end_orderly()
-    model = Encoder.load(args.model, args.vocabulary, device="cpu")
+    model = Encoder.load(args.model, device="cpu")
     for exported in export_encoders(model, args.folder):
         path = args.folder / exported.file
         show(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")

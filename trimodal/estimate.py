@@ -24,8 +24,9 @@ from trimodal.losses.config import LossConfig
 from trimodal.media.container import encode_video
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
+from trimodal.models.config import ModelConfig
 from trimodal.models.devices import count_devices, pick_device
-from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.preprocess.captions import CaptionsConfig
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard

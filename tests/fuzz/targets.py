@@ -281,8 +281,8 @@ TARGETS: dict[str, Target] = {
         seeds=lambda _: [b"train: {epochs: 3}\n", b"mel:\n  mels: 64 # few\nloss: {}\n", b"{}"],
     ),
     "checkpoint_json": Target(
-        file="model.json", words=_JSON, seeds=_checkpoint_seed, prepare=_write_weights,
-        read=lambda folder: read_checkpoint(folder / "model.safetensors") and None,
+        file="config.json", words=_JSON, seeds=_checkpoint_seed, prepare=_write_weights,
+        read=lambda folder: read_checkpoint(folder) and None,
     ),
     "av_index_parquet": Target(
         file="index.parquet", seeds=_index_seed, prepare=_write_av, read=_index,

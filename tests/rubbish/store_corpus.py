@@ -44,7 +44,7 @@ class BadStore:
 def copied(data: TinyData, folder: Path) -> TinyData:
     """The tiny data in another folder, with a manifest and a checkpoint."""
     shutil.copytree(data.av_dir.parent, folder, dirs_exist_ok=True)
-    save_checkpoint(folder / "model.safetensors", {}, CHECKPOINT)
+    save_checkpoint(folder / "model", {}, CHECKPOINT)
     folders = {name: folder / getattr(data, name).name for name in ("av_dir", "captions_dir")}
     return replace(data, images_dir=folder / data.images_dir.name, **folders)
 
@@ -66,7 +66,7 @@ READERS: dict[str, Callable[[TinyData], object]] = {
     "images": _read_images,
     "vocabulary": lambda data: read_vocabulary(data.captions_dir / "vocabulary.parquet"),
     "manifest": lambda data: read_manifest(data.av_dir.parent / "manifest.parquet"),
-    "checkpoint": lambda data: read_checkpoint(data.av_dir.parent / "model.safetensors"),
+    "checkpoint": lambda data: read_checkpoint(data.av_dir.parent / "model"),
 }
 
 Damage = Callable[[TinyData], object]
@@ -153,6 +153,7 @@ def _metadata(**changed: Any) -> Damage:
 _AV, _INDEX = "av/train-000000.tar", "av/index.parquet"
 _IMAGES = "images/index.parquet"
 _WORDS = "captions/vocabulary.parquet"
+_CONFIG, _WEIGHTS = "model/config.json", "model/model.safetensors"
 
 STORES = [
     BadStore(name="index without metadata", read="clips", file=_INDEX,
@@ -232,16 +233,16 @@ STORES = [
     BadStore(name="manifest with an infinite duration", read="manifest", file="manifest.parquet",
              damage=_column("manifest.parquet", "duration_s", _first(np.inf)),
              refused="not finite"),
-    BadStore(name="checkpoint JSON truncated", read="checkpoint", file="model.json",
-             damage=_truncated("model.json", 0.5), refused="not valid JSON"),
-    BadStore(name="checkpoint JSON nested too deeply", read="checkpoint", file="model.json",
-             damage=_write("model.json", b'{"a":' * 50_000), refused="not valid JSON"),
-    BadStore(name="checkpoint with a loss of NaN", read="checkpoint", file="model.json",
-             damage=_json("model.json", validation_loss=float("nan")),
+    BadStore(name="checkpoint JSON truncated", read="checkpoint", file=_CONFIG,
+             damage=_truncated(_CONFIG, 0.5), refused="not valid JSON"),
+    BadStore(name="checkpoint JSON nested too deeply", read="checkpoint", file=_CONFIG,
+             damage=_write(_CONFIG, b'{"a":' * 50_000), refused="not valid JSON"),
+    BadStore(name="checkpoint with a loss of NaN", read="checkpoint", file=_CONFIG,
+             damage=_json(_CONFIG, validation_loss=float("nan")),
              refused="validation_loss: Input should be a finite number, not nan"),
-    BadStore(name="checkpoint with an infinite window", read="checkpoint", file="model.json",
-             damage=_json("model.json", window={"seconds": float("inf"), "decibel": "power"}),
+    BadStore(name="checkpoint with an infinite window", read="checkpoint", file=_CONFIG,
+             damage=_json(_CONFIG, window={"seconds": float("inf"), "decibel": "power"}),
              refused="window.seconds: Input should be a finite number, not inf"),
-    BadStore(name="weights of another checkpoint", read="checkpoint", file="model.safetensors",
-             damage=_write("model.safetensors", b"other"), refused="not the weights"),
+    BadStore(name="weights of another checkpoint", read="checkpoint", file=_WEIGHTS,
+             damage=_write(_WEIGHTS, b"other"), refused="not the weights"),
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """The audit of the metrics: counts, the geometry of the embeddings, and checks that refuse them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -88,15 +88,12 @@ def audit_counts(
     embeddings: Embeddings,
     ranked: Embeddings,
     leaks: Leaks,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     audio_weight: float,
 ) -> Mapping[str, int | float]:
     """Counts of videos and queries for audit.json. ``embeddings`` are of all videos in ``test``,
     ``ranked`` of those that the protocol ranks.
     """
-    sentences = [vocabulary.tokeniser.words(query.sentence) for query in ranked.queries]
-    ids, _ = vocabulary.encode(sentences)
-    words = ids[ids != PADDING_ID]
     ranked_videos = {query.video_id for query in ranked.queries}
     tied = np.zeros(2, np.int64)
     for block in row_blocks(len(ranked.queries)):
@@ -119,6 +116,19 @@ def audit_counts(
         "videos_with_identical_embedding": identical_videos(ranked),
         "queries_tied_image": int(tied[0]),
         "queries_tied_image_audio": int(tied[1]),
+        **_unknown_words([query.sentence for query in ranked.queries], vocabulary),
+    }
+
+
+def _unknown_words(
+    sentences: Sequence[str], vocabulary: Vocabulary | None
+) -> dict[str, int | float]:
+    """Nothing for a text tower with a tokeniser of its own, which has no unknown words."""
+    if vocabulary is None:
+        return {}
+    ids, _ = vocabulary.encode([vocabulary.tokeniser.words(sentence) for sentence in sentences])
+    words = ids[ids != PADDING_ID]
+    return {
         "unknown_word_share": float((words == UNKNOWN_ID).mean()) if len(words) else 0.0,
         "queries_without_known_word": int((~(ids > UNKNOWN_ID).any(axis=1)).sum()),
     }

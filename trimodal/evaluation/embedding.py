@@ -18,15 +18,14 @@ from trimodal.core.files import write_table
 from trimodal.core.progress import bar
 from trimodal.core.records import DataError, Query
 from trimodal.core.shards import read_extents
-from trimodal.core.text import Vocabulary
 from trimodal.core.timing import evenly_spaced_positions
 from trimodal.data.clip_index import IndexedClip
 from trimodal.data.readers import read_frame, read_windows
 from trimodal.data.shard_files import ReadShard
 from trimodal.evaluation.retrieval import mix, similarity
 from trimodal.media.windows import AudioFrontEnd
-from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
-from trimodal.models.preprocessing import AugmentConfig, centre_views, normalise
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import AugmentConfig, centre_views
 from trimodal.training.distributed import World
 
 Matrix = npt.NDArray[np.float32]
@@ -192,7 +191,6 @@ def video_views(
 @torch.inference_mode()
 def embed_test_set(
     network: TrimodalNet,
-    vocabulary: Vocabulary,
     queries: Sequence[Query],
     clips: Sequence[IndexedClip],
     *,
@@ -210,12 +208,12 @@ def embed_test_set(
     """
     device = world.device
     network = network.to(device).eval()
-    sums = torch.zeros(2, len(clips), EMBEDDING_DIM, device=device)  # image and audio
+    sums = torch.zeros(2, len(clips), network.embedding_dim, device=device)  # image and audio
     padded = torch.zeros(1, dtype=torch.int64, device=device)
     own_rows = range(world.rank, len(clips), world.size)
     for row in bar(own_rows, task="embedding", unit="videos", total=len(own_rows)):
         views = video_views(clips[row], frames_per_video, front_end, augment, read)
-        sums[0, row] = network.image(normalise(views.frames.to(device))).mean(dim=0)
+        sums[0, row] = network.image(network.image.prepare(views.frames.to(device))).mean(dim=0)
         if views.windows is not None:
             sums[1, row] = network.audio(views.windows.to(device)).mean(dim=0)
         padded += views.padded_windows
@@ -225,22 +223,21 @@ def embed_test_set(
         queries=tuple(queries),
         image=image,
         audio=audio,
-        text=_embed_sentences(network, vocabulary, queries, device),
+        text=_embed_sentences(network, queries, device),
         has_audio=np.array([clip.has_audio for clip in clips]),
         padded_windows=int(world.all_reduce_sum(padded).item()),
     )
 
 
 def _embed_sentences(
-    network: TrimodalNet, vocabulary: Vocabulary, queries: Sequence[Query], device: torch.device
+    network: TrimodalNet, queries: Sequence[Query], device: torch.device
 ) -> Matrix:
-    ids, vectors = vocabulary.encode([vocabulary.tokeniser.words(q.sentence) for q in queries])
-    further = torch.from_numpy(vectors).to(device) if len(vectors) else None
+    sentences = [query.sentence for query in queries]
     batches = [
-        network.text(batch.to(device), further).cpu()
-        for batch in torch.split(torch.from_numpy(ids), 1024)
+        network.text(*network.text.tokenise.encode(sentences[start : start + 1024]).to(device))
+        for start in range(0, len(sentences), 1024)
     ]
-    return torch.cat(batches).numpy()
+    return torch.cat(batches).cpu().numpy()
 
 
 def write_embeddings(path: Path, embeddings: Embeddings) -> None:
@@ -253,7 +250,7 @@ def write_embeddings(path: Path, embeddings: Embeddings) -> None:
     def column(rows: Matrix, valid: npt.NDArray[np.bool_] | None = None) -> pa.Array:
         values = pa.array(np.ascontiguousarray(rows).ravel(), pa.float32())
         is_null = None if valid is None else pa.array(~valid)
-        return pa.FixedSizeListArray.from_arrays(values, EMBEDDING_DIM, mask=is_null)
+        return pa.FixedSizeListArray.from_arrays(values, rows.shape[1], mask=is_null)
 
     write_table(
         path,

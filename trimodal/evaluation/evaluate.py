@@ -17,7 +17,7 @@ from trimodal.core.fingerprint import file_fingerprint
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log, summary_line
 from trimodal.core.records import DataError
-from trimodal.core.text import Vocabulary, read_vocabulary
+from trimodal.core.text import Vocabulary
 from trimodal.data.clip_index import ClipTable, read_index
 from trimodal.data.shard_files import open_shards
 from trimodal.evaluation.audit import audit_counts, check_collapse, check_rows, geometry_of
@@ -37,7 +37,12 @@ from trimodal.evaluation.metrics import (
     video_ranks,
 )
 from trimodal.evaluation.oracle import read_ground_truth
-from trimodal.models.checkpoint import Checkpoint, load_model, read_checkpoint
+from trimodal.models.checkpoint import (
+    Checkpoint,
+    load_model,
+    load_vocabulary,
+    read_checkpoint,
+)
 from trimodal.models.devices import pick_device
 from trimodal.sources.msrvtt import read_queries
 from trimodal.training.distributed import World
@@ -84,9 +89,8 @@ class Outputs:
 
 
 def evaluate(
-    model_path: Path,
+    model_dir: Path,
     av_dir: Path,
-    captions_dir: Path,
     images_dir: Path,
     world_dir: Path,
     outputs: Outputs,
@@ -109,13 +113,12 @@ def evaluate(
             path = getattr(outputs, field.name)
             path.unlink(missing_ok=True)
             check_writable(path)
-    checkpoint = read_checkpoint(model_path)
-    vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
+    checkpoint = read_checkpoint(model_dir)
+    vocabulary = load_vocabulary(model_dir, checkpoint)
     clips = read_index(av_dir, "test", checkpoint.mel)
     test_set = _read_test_set(clips, av_dir, images_dir, config, leaks)
     embeddings = embed_test_set(
-        load_model(model_path, checkpoint, vocabulary),
-        vocabulary,
+        load_model(model_dir, checkpoint, vocabulary),
         test_set.matched.queries,
         test_set.matched.clips,
         frames_per_video=config.frames_per_video,
@@ -132,7 +135,7 @@ def evaluate(
     )
     if world.is_main:
         check_rows(embeddings)
-        provenance = _provenance(checkpoint, model_path, av_dir, config)
+        provenance = _provenance(checkpoint, av_dir, config)
         truth_path = world_dir / "truth.parquet"
         _write_results(embeddings, test_set, vocabulary, provenance, truth_path, outputs, config)
 
@@ -166,7 +169,7 @@ def _read_test_set(
 
 
 def _provenance(
-    checkpoint: Checkpoint, model_path: Path, av_dir: Path, config: EvaluateConfig
+    checkpoint: Checkpoint, av_dir: Path, config: EvaluateConfig
 ) -> dict[str, str | int | float]:
     return {
         "margin_mode": checkpoint.loss["margin_mode"],
@@ -175,14 +178,14 @@ def _provenance(
         "epoch": checkpoint.epoch,
         "data": file_fingerprint(av_dir / "index.parquet"),
         "test_csv": file_fingerprint(Path(config.test_csv)),
-        "model": file_fingerprint(model_path),
+        "model": checkpoint.weights,
     }
 
 
 def _write_results(
     embeddings: Embeddings,
     test_set: _TestSet,
-    vocabulary: Vocabulary,
+    vocabulary: Vocabulary | None,
     provenance: dict[str, str | int | float],
     truth_path: Path,
     outputs: Outputs,

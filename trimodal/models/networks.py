@@ -1,71 +1,57 @@
 """The three networks that embed image, audio and text on one unit sphere (docs/method.md, Model).
 
-Some parts have an alternative to the authors' design: linear heads, the mean of word vectors
-instead of the CNN, trained word vectors, dropout (docs/results.md compares them).
+Some parts have an alternative to the authors' design: pretrained towers of other libraries
+(:mod:`trimodal.models.towers`), linear heads, the mean of word vectors instead of the CNN, trained
+word vectors, dropout (docs/results.md compares them).
 """
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, PositiveInt
-from pydantic.dataclasses import dataclass as section_dataclass
 from torch import Tensor, nn
 
-from trimodal.core.config import SECTION
-from trimodal.core.text import PADDING_ID
-from trimodal.models.backbones import (
-    Backbone,
-    Weights,
-    build_audio_backbone,
-    build_image_backbone,
+from trimodal.core.text import PADDING_ID, Vocabulary
+from trimodal.models.backbones import build_audio_backbone, build_image_backbone
+from trimodal.models.config import ModelConfig, Tower
+from trimodal.models.image_input import ImageInput
+from trimodal.models.text_input import TextInput, VocabularyInput
+from trimodal.models.towers import (
+    OPEN_CLIP,
+    Definition,
+    TowerError,
+    open_clip_towers,
+    rebuilt_open_clip,
+    rebuilt_sentence_transformer,
+    sentence_transformer,
 )
 
-EMBEDDING_DIM = 256
-
-
-@section_dataclass(frozen=True, kw_only=True, config=SECTION)
-class ModelConfig:
-    """Section ``model``. ``width`` is the ResNets' first-stage channel count: 64 is ResNet-18.
-
-    ``head`` maps features to the joint space: ``two_layer`` (the paper's) or ``linear``;
-    ``dropout`` is the share of image and audio features dropped before it in training.
-    ``text_network`` is the paper's ``cnn`` or the ``mean`` of the word vectors. ``text_pooling``
-    says what the CNN's last mean is over: ``all`` positions (the authors' code) or those of
-    ``words`` alone. ``word_vectors`` are ``frozen`` (the authors' code) or ``trained``.
-    """
-
-    image_backbone: Backbone
-    image_weights: Weights
-    audio_weights: Weights
-    width: PositiveInt
-    head: Literal["two_layer", "linear"]
-    dropout: Annotated[float, Field(ge=0, lt=1)]
-    text_network: Literal["cnn", "mean"]
-    text_pooling: Literal["all", "words"]
-    word_vectors: Literal["frozen", "trained"]
-
-    def __post_init__(self) -> None:
-        resnets = {self.audio_weights}
-        if self.image_backbone == "resnet18":
-            resnets.add(self.image_weights)
-        if self.width != 64 and "imagenet" in resnets:
-            raise ValueError(
-                "model.image_weights and model.audio_weights: imagenet needs model.width 64, not "
-                f"{self.width}; set them to none, or image_backbone to efficientnet_lite0"
-            )
+Definitions = Mapping[str, Definition]
 
 
 def _head(features: int, config: ModelConfig) -> nn.Module:
     if config.head == "linear":
-        return nn.Linear(features, EMBEDDING_DIM)
+        return nn.Linear(features, config.embedding_dim)
     return nn.Sequential(
-        nn.Linear(features, EMBEDDING_DIM),
+        nn.Linear(features, config.embedding_dim),
         nn.ReLU(inplace=True),
-        nn.Linear(EMBEDDING_DIM, EMBEDDING_DIM),
+        nn.Linear(config.embedding_dim, config.embedding_dim),
     )
+
+
+def _head_in_shared_space(network: Tower, features: int, config: ModelConfig) -> nn.Module:
+    """The head of the image or text network."""
+    if config.head != "none":
+        return _head(features, config)
+    if features != config.embedding_dim:
+        raise TowerError(
+            f"model.head: none, but the {network} network has {features} features and "
+            f"model.embedding_dim is {config.embedding_dim}"
+        )
+    return nn.Identity()
 
 
 def _unit_vectors(rows: Tensor) -> Tensor:
@@ -76,27 +62,58 @@ def _unit_vectors(rows: Tensor) -> Tensor:
 class VisionNet(nn.Module):
     """A 2-D backbone and its head: the image network, and the audio network on mel windows."""
 
-    def __init__(self, backbone: nn.Module, features: int, config: ModelConfig) -> None:
+    def __init__(self, backbone: Any, head: nn.Module, dropout: float) -> None:
         super().__init__()
         self.backbone = backbone
-        self.dropout = nn.Dropout(config.dropout)
-        self.head = _head(features, config)
+        self.dropout = nn.Dropout(dropout)
+        self.head = head
 
-    def forward(
-        self, pixels: Float[Tensor, "batch channels height width"]
-    ) -> Float[Tensor, "batch 256"]:
-        """Unit vectors. Images must be normalised with ImageNet's mean and standard deviation."""
-        return self.from_features(self.backbone(pixels))
+    @property
+    def input(self) -> ImageInput:
+        """What the image network's backbone expects of images."""
+        image_input: ImageInput = self.backbone.input
+        return image_input
 
-    def from_features(
-        self, features: Float[Tensor, "batch features"]
-    ) -> Float[Tensor, "batch 256"]:
-        """Unit vectors from the backbone's features."""
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Uint8 (batch, 3, height, width) RGB to the image network's input."""
+        return self.input.prepare(pixels)
+
+    def forward(self, inputs: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch embedding"]:
+        """Unit vectors of prepared images or audio windows, (batch, channels, height, width), or of
+        the backbone's features of them, (batch, features).
+        """
+        features = inputs if inputs.dim() == 2 else self.backbone(inputs)
         return _unit_vectors(self.head(self.dropout(features)))
 
 
 class TextNet(nn.Module):
-    """Captions, rows of word ids, to unit vectors, starting from word vectors.
+    """Captions, rows of token ids, to unit vectors. ``tokenise`` makes the ids of sentences."""
+
+    tokenise: TextInput
+
+    def __init__(self, backbone: Any, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(
+        self,
+        inputs: Int[Tensor, "batch length"] | Float[Tensor, "batch features"],
+        further: Float[Tensor, "further dim"] | None = None,
+    ) -> Float[Tensor, "batch embedding"]:
+        """Unit vectors of token ids or, if they are floats, of the backbone's features of them. Ids
+        from the number of the vocabulary's words up are rows of ``further``, vectors that only
+        these captions need (not empty).
+        """
+        if inputs.is_floating_point():
+            features = inputs
+        else:
+            features = self.backbone(inputs) if further is None else self.backbone(inputs, further)
+        return _unit_vectors(self.head(features))
+
+
+class WordBackbone(nn.Module):
+    """Captions, rows of word ids, to features, starting from word vectors.
 
     Frozen word vectors are not in the state dict: they belong to the vocabulary.
     """
@@ -111,18 +128,16 @@ class TextNet(nn.Module):
             self.vectors = nn.Parameter(vectors)
         else:
             self.register_buffer("vectors", vectors, persistent=False)
-        self.head = _head(features, config)
+        self.features = features
+        self.definition: Definition = {}
 
     def forward(
         self,
         token_ids: Int[Tensor, "batch words"],
         further: Float[Tensor, "further dim"] | None = None,
-    ) -> Float[Tensor, "batch 256"]:
-        """Unit vectors of captions given as rows of word ids. Ids from the number of words up are
-        rows of ``further``, vectors that only these captions need (not empty).
-        """
-        vectors = self._word_vectors(token_ids, further)
-        return _unit_vectors(self.head(self.features(vectors, token_ids != PADDING_ID)))
+    ) -> Float[Tensor, "batch features"]:
+        """The input of the head. ``further`` as in :class:`TextNet`."""
+        return self.pool(self._word_vectors(token_ids, further), token_ids != PADDING_ID)
 
     def _word_vectors(self, token_ids: Tensor, further: Tensor | None) -> Tensor:
         if further is None:
@@ -132,14 +147,14 @@ class TextNet(nn.Module):
         others = further[(token_ids - known).clamp(min=0)]
         return torch.where((token_ids >= known)[..., None], others, own)
 
-    def features(
+    def pool(
         self, vectors: Float[Tensor, "batch words dim"], is_word: Bool[Tensor, "batch words"]
     ) -> Float[Tensor, "batch features"]:
-        """The input of the head, from the word vectors and which of them are no padding."""
+        """Features from the word vectors and which of them are no padding."""
         raise NotImplementedError
 
 
-class TextCnn(TextNet):
+class TextCnn(WordBackbone):
     """A 1-D CNN on word vectors (docs/method.md, Model).
 
     Six convolutions of kernel 2 without bias, each followed by batch norm, ReLU and one zero on
@@ -160,7 +175,7 @@ class TextCnn(TextNet):
         for weight in self.convolutions.parameters():
             nn.init.kaiming_normal_(weight, mode="fan_out", nonlinearity="relu")
 
-    def features(
+    def pool(
         self, vectors: Float[Tensor, "batch words dim"], is_word: Bool[Tensor, "batch words"]
     ) -> Float[Tensor, "batch 512"]:
         """The mean over positions."""
@@ -176,7 +191,7 @@ class TextCnn(TextNet):
         return (out * covers_word).sum(dim=2) / covers_word.sum(dim=2).clamp(min=1)
 
 
-class WordMean(TextNet):
+class WordMean(WordBackbone):
     """The mean of a caption's word vectors, without padding: word order is ignored, and only the
     head has weights.
     """
@@ -184,30 +199,94 @@ class WordMean(TextNet):
     def __init__(self, vectors: Float[Tensor, "words dim"], config: ModelConfig) -> None:
         super().__init__(vectors, vectors.shape[1], config)
 
-    def features(
+    def pool(
         self, vectors: Float[Tensor, "batch words dim"], is_word: Bool[Tensor, "batch words"]
-    ) -> Float[Tensor, "batch dim"]:
+    ) -> Float[Tensor, "batch embedding"]:
         """The mean; zeros for a caption without a word."""
         weights = is_word.to(vectors.dtype)[..., None]
         return (vectors * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-def build_text_network(vectors: Float[Tensor, "words dim"], config: ModelConfig) -> TextNet:
-    """The text network selected by ``config.text_network``."""
-    return TextCnn(vectors, config) if config.text_network == "cnn" else WordMean(vectors, config)
+def build_text_network(
+    config: ModelConfig,
+    vectors: Float[Tensor, "words dim"] | None,
+    definition: Definition | None = None,
+) -> TextNet:
+    """The text network selected by ``config.text_network``; ``vectors`` are the vocabulary's, row 0
+    is padding, for a network of words. ``definition`` is that of a saved model's tower.
+    """
+    backbone = _text_backbone(config, vectors, definition)
+    network = TextNet(backbone, _head_in_shared_space("text", backbone.features, config))
+    if not config.has_vocabulary:
+        network.tokenise = backbone.tokenise
+    return network
+
+
+def _text_backbone(
+    config: ModelConfig, vectors: Tensor | None, definition: Definition | None
+) -> Any:
+    name, keys = config.text_network, ("model.text_network", "model.text_weights")
+    if config.has_vocabulary:
+        if vectors is None:
+            raise TowerError(f"model.text_network: {name} needs the captions' vocabulary")
+        return (TextCnn if name == "cnn" else WordMean)(vectors, config)
+    if name.startswith(OPEN_CLIP):
+        if definition:
+            return rebuilt_open_clip(definition)[1]
+        return open_clip_towers(name, config.text_weights, *keys)[1]
+    if definition:
+        return rebuilt_sentence_transformer(definition)
+    return sentence_transformer(name, config.text_weights, *keys)
 
 
 class TrimodalNet(nn.Module):
-    """The image, audio and text networks. At full size they have 11,373,632, 11,367,360
+    """The image, audio and text networks. At the paper's size they have 11,373,632, 11,367,360
     and 1,293,312 trainable parameters.
 
-    ``vectors`` are the vocabulary's word vectors; row 0 is padding.
+    ``vectors`` as in :func:`build_text_network`; ``definitions`` are those of a saved model's
+    towers, by network. Raises TowerError and WeightsUnavailableError.
     """
 
-    def __init__(self, config: ModelConfig, vectors: Float[Tensor, "words dim"]) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        vectors: Float[Tensor, "words dim"] | None,
+        definitions: Definitions | None = None,
+    ) -> None:
         super().__init__()
-        image = build_image_backbone(config.image_backbone, config.width, config.image_weights)
-        audio = build_audio_backbone(config.width, config.audio_weights)
-        self.image = VisionNet(image, image.features, config)
-        self.audio = VisionNet(audio, audio.features, config)
-        self.text = build_text_network(vectors, config)
+        known = definitions or {}
+        self.embedding_dim = config.embedding_dim
+        image = build_image_backbone(
+            config.image_backbone, config.width, config.image_weights, known.get("image")
+        )
+        audio = build_audio_backbone(config.audio_backbone, config.width, config.audio_weights)
+        image_head = _head_in_shared_space("image", image.features, config)
+        dropout = 0.0 if config.head == "none" else config.dropout
+        self.image = VisionNet(image, image_head, dropout)
+        self.audio = VisionNet(audio, _head(audio.features, config), config.dropout)
+        self.text = build_text_network(config, vectors, known.get("text"))
+
+    @property
+    def definitions(self) -> dict[str, Definition]:
+        """What a saved model needs, beside the config, to build the towers again."""
+        parts = {"image": self.image.backbone, "text": self.text.backbone}
+        return {name: part.definition for name, part in parts.items() if part.definition}
+
+
+def build_network(
+    config: ModelConfig, vocabulary: Vocabulary | None, definitions: Definitions | None = None
+) -> TrimodalNet:
+    """The three networks for a vocabulary, which only a text network of words needs. Errors as of
+    :class:`TrimodalNet`.
+    """
+    network = TrimodalNet(config, word_vectors(config, vocabulary), definitions)
+    if config.has_vocabulary and vocabulary:
+        network.text.tokenise = VocabularyInput(vocabulary)
+    return network
+
+
+def word_vectors(config: ModelConfig, vocabulary: Vocabulary | None) -> Tensor | None:
+    """A copy of the vocabulary's vectors, if the text network starts from them."""
+    if not config.has_vocabulary or vocabulary is None:
+        return None
+    return torch.from_numpy(vocabulary.vectors.copy())

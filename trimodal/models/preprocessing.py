@@ -1,4 +1,6 @@
-"""From stored JPEGs to network inputs: decode, centre-crop, normalise (docs/method.md, Model)."""
+"""From stored JPEGs to the views that networks are given: decode, centre-crop (docs/method.md,
+Model). :class:`~trimodal.models.image_input.ImageInput` normalises them.
+"""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -12,8 +14,6 @@ from torch import Tensor
 from trimodal.core.config import SECTION
 from trimodal.core.records import DataError
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_STD = (0.229, 0.224, 0.225)
 _MAX_PIXELS = 2**24  # of a stored image; the header of a damaged one may claim 2**32
 
 
@@ -63,10 +63,3 @@ def checked_size(pixels: Tensor, config: AugmentConfig) -> tuple[int, int]:
             "(extract.frame_px, captions.image_px)"
         )
     return height, width
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """uint8 (batch, 3, height, width) to float32, by ImageNet's mean and standard deviation."""
-    mean = torch.tensor(_IMAGENET_MEAN, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(_IMAGENET_STD, device=pixels.device).view(3, 1, 1)
-    return pixels.float().sub_(255.0 * mean).div_(255.0 * std)

@@ -15,18 +15,24 @@ from torch import Tensor
 from trimodal.core.errors import UserError
 from trimodal.core.machine import Device
 from trimodal.core.schemas import WORDS
-from trimodal.core.text import Vocabulary, read_vocabulary
-from trimodal.models.checkpoint import Checkpoint, load_model, load_text_network, read_checkpoint
+from trimodal.core.text import Vocabulary
+from trimodal.models.checkpoint import (
+    MODEL,
+    Checkpoint,
+    load_model,
+    load_text_network,
+    load_vocabulary,
+    read_checkpoint,
+)
 from trimodal.models.devices import pick_device
-from trimodal.models.networks import EMBEDDING_DIM, TrimodalNet
-from trimodal.models.preprocessing import centre_views, normalise
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.preprocessing import centre_views
 
 if TYPE_CHECKING:
     from trimodal.search.audio_windows import Waveform
 
-EmbeddingMatrix = npt.NDArray[np.float32]  # (N, 256)
+EmbeddingMatrix = npt.NDArray[np.float32]  # (N, dim), in all of this module
 _BATCH_SIZE = 64
-_NO_EMBEDDINGS: EmbeddingMatrix = np.empty((0, EMBEDDING_DIM), np.float32)
 
 
 class QueryError(UserError, ValueError):
@@ -38,34 +44,32 @@ class UnknownWordWarning(UserWarning):
 
 
 class Encoder:
-    """The three trained networks. Embeddings are unit vectors, float32 (N, 256); the dot product of
-    two, of any modalities, is their similarity (docs/method.md, Model).
+    """The three trained networks. Embeddings are unit vectors, float32 (N, dim), of
+    ``model.embedding_dim`` dimensions (the paper: 256); the dot product of two, of any modalities,
+    is their similarity (docs/method.md, Model).
     """
 
-    def __init__(
-        self, path: Path, checkpoint: Checkpoint, vocabulary: Vocabulary, device: torch.device
-    ) -> None:
-        self._path, self.checkpoint, self._vocabulary = path, checkpoint, vocabulary
-        self.device = device
-        self._text = load_text_network(path, checkpoint, vocabulary).to(device)
+    def __init__(self, folder: Path, checkpoint: Checkpoint, device: torch.device) -> None:
+        self._folder, self.checkpoint, self.device = folder, checkpoint, device
+        self._vocabulary = load_vocabulary(folder, checkpoint)
+        self._text = load_text_network(folder, checkpoint, self._vocabulary).to(device)
+        self.embedding_dim = checkpoint.model.embedding_dim
 
     @classmethod
     def load(
         cls,
-        path: str | Path = "models/trimodal.safetensors",
-        vocabulary: str | Path = "data/captions/vocabulary.parquet",
+        folder: str | Path = MODEL,
         *,
         device: Device = "auto",
     ) -> Self:
-        """Reads a model and the vocabulary it was trained with. Image and audio networks are read
-        when they are first used; a model that was replaced in the meantime is refused then.
+        """Reads a model's folder. Image and audio networks are read when they are first used; a
+        model that was replaced in the meantime is refused then.
 
-        Raises DataError for files that are damaged or do not belong together, OSError for missing
-        ones.
+        Raises DataError for a folder without a model and for files that are damaged or do not
+        belong together, TowerError for a text tower whose library is not installed.
         """
-        path = Path(path)
-        words = read_vocabulary(Path(vocabulary))
-        return cls(path, read_checkpoint(path), words, pick_device(device))
+        folder = Path(folder)
+        return cls(folder, read_checkpoint(folder), pick_device(device))
 
     @property
     def fingerprint(self) -> str:
@@ -73,8 +77,10 @@ class Encoder:
         return self.checkpoint.weights
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        """The words that the model knows, and how it splits sentences into words."""
+    def vocabulary(self) -> Vocabulary | None:
+        """The words that the model knows, and how it splits sentences into words. None for a text
+        tower with a tokeniser of its own, which knows every word.
+        """
         return self._vocabulary
 
     @cached_property
@@ -82,23 +88,30 @@ class Encoder:
         """All three. Sentences need only the text network, which loads faster."""
         # Weights created in inference mode could be neither exported nor trained.
         with torch.inference_mode(False):
-            return load_model(self._path, self.checkpoint, self._vocabulary).to(self.device)
+            return load_model(self._folder, self.checkpoint, self._vocabulary).to(self.device)
 
     def embed_text(self, sentences: Sequence[str]) -> EmbeddingMatrix:
-        """(N, 256). The first 16 words that are not stop words count (docs/method.md, Data). Warns
+        """(N, dim). The first 16 words that are not stop words count (docs/method.md, Data). Warns
         about words without a vector (UnknownWordWarning): with ``captions.unknown_words: subword``
         the model takes one from their spelling, else they do not count. Raises QueryError for a
         sentence without any word that counts.
         """
-        rows = []
-        for sentence in sentences:  # in a comprehension the warning would point at another line
-            rows.append(self._words(sentence))
-        ids, vectors = self._vocabulary.encode(rows)
-        further = torch.from_numpy(vectors).to(self.device) if len(vectors) else None
-        return self._embed(lambda part: self._text(part, further), torch.from_numpy(ids))
+        for sentence in sentences:
+            if self._vocabulary:
+                self._check_words(sentence, self._vocabulary)
+            elif not sentence.strip():
+                raise QueryError("an empty sentence")
+        if not len(sentences):
+            return self._no_embeddings
+        ids, further = self._text.tokenise.encode(sentences).to(self.device)
+        return self._embed(lambda part: self._text(part, further), ids)
 
-    def _words(self, sentence: str) -> list[str]:
-        known = self._vocabulary
+    @property
+    def _no_embeddings(self) -> EmbeddingMatrix:
+        return np.empty((0, self.embedding_dim), np.float32)
+
+    @staticmethod
+    def _check_words(sentence: str, known: Vocabulary) -> None:
         words = known.tokeniser.words(sentence)[:WORDS]
         unknown = [w for w in words if w not in known and known.spelling(w) is None]
         spelled = [w for w in words if w not in unknown and (w in known.spelled or w not in known)]
@@ -110,14 +123,13 @@ class Encoder:
             notes.append(f"no vector for {', '.join(spelled)}: taken from the spelling")
         if notes:
             warnings.warn(f"{sentence!r}: {'; '.join(notes)}", UnknownWordWarning, stacklevel=3)
-        return words
 
     def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> EmbeddingMatrix:
-        """(N, 256), of image files (trimodal.media.image) or uint8 (height, width, 3) RGB arrays.
+        """(N, dim), of image files (trimodal.media.image) or uint8 (height, width, 3) RGB arrays.
         As in training, they are resized to squares, aspect ratio not kept, and centre-cropped.
         Raises QueryError for a file that is not an image, OSError for a missing one.
         """
-        return np.concatenate([_NO_EMBEDDINGS, *map(self._embed_image, images)])
+        return np.concatenate([self._no_embeddings, *map(self._embed_image, images)])
 
     def _embed_image(self, image: str | Path | npt.NDArray[np.uint8]) -> EmbeddingMatrix:
         from PIL import Image
@@ -137,12 +149,13 @@ class Encoder:
         return self.embed_frames([pixels])
 
     def embed_frames(self, frames: Sequence[Tensor]) -> EmbeddingMatrix:
-        """(N, 256), of uint8 (3, side, side) RGB frames of the size used in training."""
+        """(N, dim), of uint8 (3, side, side) RGB frames of the size used in training."""
         views = centre_views(frames, self.checkpoint.augment)
-        return self._embed(lambda part: self.networks.image(normalise(part)), views)
+        image = self.networks.image
+        return self._embed(lambda part: image(image.prepare(part)), views)
 
     def embed_windows(self, windows: Float[Tensor, "windows 1 mels columns"]) -> EmbeddingMatrix:
-        """(N, 256), of audio windows (trimodal.search.audio_windows)."""
+        """(N, dim), of audio windows (trimodal.search.audio_windows)."""
         return self._embed(self.networks.audio, windows)
 
     def audio_windows(self, file: str | Path) -> Float[Tensor, "windows 1 mels columns"]:
@@ -152,7 +165,7 @@ class Encoder:
         return audio_windows(Path(file), self.checkpoint.audio_front_end)
 
     def embed_audio(self, sounds: Sequence["str | Path | Waveform | Tensor"]) -> EmbeddingMatrix:
-        """(N, 256), of files with an audio track, also videos, of samples
+        """(N, dim), of files with an audio track, also videos, of samples
         (:class:`~trimodal.search.audio_windows.Waveform`), or of what :meth:`audio_windows` returns
         for files. Of audio longer than the model's window, one window per second is embedded; the
         result is their normalised mean. Raises MediaError for a file without decodable audio,
@@ -160,7 +173,7 @@ class Encoder:
         """
         from trimodal.search.audio_windows import Waveform
 
-        rows = [_NO_EMBEDDINGS]
+        rows = [self._no_embeddings]
         for sound in sounds:
             if isinstance(sound, Waveform):
                 windows = sound.windows(self.checkpoint.audio_front_end)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from trimodal.core.files import (
     write_json,
 )
 from trimodal.core.schemas import VECTOR_DIM, WORDS
-from trimodal.models.preprocessing import normalise
+from trimodal.models.networks import VisionNet
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 
 Part = Literal["text", "image", "audio"]
@@ -44,21 +44,21 @@ class ExportedEncoder:
 class _ImageEncoder(nn.Module):
     """The image network with its preprocessing: takes uint8 pixels, scales them as in training."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: VisionNet) -> None:
         super().__init__()
         self.network = network
         self.eval()
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Uint8 (N, 3, crop, crop) RGB -> (N, 256)."""
-        embeddings: Tensor = self.network(normalise(pixels))
+        """Uint8 (N, 3, crop, crop) RGB -> (N, dim)."""
+        embeddings: Tensor = self.network(self.network.prepare(pixels))
         return embeddings
 
 
 def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     """Writes ``text.onnx`` (int64 (N, 16) word ids), ``image.onnx`` (uint8 (N, 3, crop, crop) RGB)
     and ``audio.onnx`` (float32 (N, 1, mels, columns) windows in [-1, 1]). Each outputs
-    ``embeddings``, unit vectors float32 (N, 256), for any N. ``encoders.json`` has the settings
+    ``embeddings``, unit vectors float32 (N, dim), for any N. ``encoders.json`` has the settings
     needed to prepare their inputs, among them how sentences are split into words. Where words
     without a vector get one from their spelling, ``text.onnx`` has a second input, ``further``:
     their vectors, float32 (M, 300) (M >= 1), which ids from the number of words up stand for
@@ -71,6 +71,17 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     if missing := missing_packages("onnx", "onnxruntime", "onnxscript"):
         raise ExportError(f"{missing[0]} is not installed: pip install 'trimodal[onnx]'")
     remove_stale_temporary_folders()
+    with _replacing(folder.absolute()) as complete:
+        exported = [_export(part, encoder, complete) for part in parts_of(encoder)]
+        settings = asdict(encoder.checkpoint) | _text_settings(encoder)
+        write_json(complete / "encoders.json", settings)
+    return exported
+
+
+def _text_settings(encoder: Encoder) -> dict[str, Any]:
+    """How sentences become ids, for a vocabulary of words; a tower's tokeniser is in ``towers``."""
+    if encoder.vocabulary is None:
+        return {}
     tokeniser = encoder.vocabulary.tokeniser
     words = {
         "language": tokeniser.language,
@@ -78,10 +89,7 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
         "stop_words": sorted(tokeniser.stop_words),
         "rows": len(encoder.vocabulary.words),
     }
-    with _replacing(folder.absolute()) as complete:
-        exported = [_export(part, encoder, complete) for part in parts_of(encoder)]
-        write_json(complete / "encoders.json", asdict(encoder.checkpoint) | {"words": words})
-    return exported
+    return {"words": words}
 
 
 @contextmanager
@@ -119,6 +127,9 @@ def example(part: Part, encoder: Encoder, rows: int) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(1)
     front_end, side = encoder.checkpoint.audio_front_end, encoder.checkpoint.augment.crop_px
     if part == "text":
+        if encoder.vocabulary is None:
+            tokenise = encoder.networks.text.tokenise
+            return (tokenise.encode(["a dog barks", "rain on a roof", "music"] * rows).ids[:rows],)
         count = len(encoder.vocabulary.words)
         if encoder.vocabulary.subwords is None:
             return (torch.randint(0, count, (rows, WORDS), generator=generator),)
@@ -154,7 +165,7 @@ def _export(part: Part, encoder: Encoder, folder: Path) -> ExportedEncoder:
 
 
 def run(path: Path, inputs: Sequence[Tensor]) -> EmbeddingMatrix:
-    """An exported encoder's embeddings of the inputs, (N, 256)."""
+    """An exported encoder's embeddings of the inputs, (N, dim)."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])

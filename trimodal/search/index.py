@@ -18,7 +18,6 @@ from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.core.progress import bar
 from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.container import DecodingLimits
-from trimodal.models.networks import EMBEDDING_DIM
 from trimodal.search.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 from trimodal.search.folder import Listing, VideoState, list_videos
@@ -81,7 +80,11 @@ def index_folder(
     remove_stale_temporary_folders()
     with _locked(location):
         about = About(folder=str(root), model=encoder.fingerprint)
-        store = _new_store(location, about) if rebuild else _open_or_create(location, about)
+        store = (
+            _new_store(location, about, encoder.embedding_dim)
+            if rebuild
+            else _open_or_create(location, about, encoder.embedding_dim)
+        )
         store.check_every_byte()
         store.drop_unfinished()
         indexed = {video.path: video for video in store.files()}
@@ -135,22 +138,22 @@ def _locked(location: str) -> Iterator[None]:
         raise StoreError(f"{location}: another run is updating this index") from None
 
 
-def _open_or_create(location: str, about: About) -> MomentStore:
+def _open_or_create(location: str, about: About, embedding_dim: int) -> MomentStore:
     """The existing store if it is of this folder and this model; else an empty one."""
     try:
         store = MomentStore.open(location)
     except NoStoreError:
-        return _new_store(location, about)
+        return _new_store(location, about, embedding_dim)
     if store.about.folder != about.folder:
         raise StoreError(
             f"{location}: an index of {printable(store.about.folder)}; choose another --store or "
             "delete it"
         )
-    return store if store.about.model == about.model else _new_store(location, about)
+    return store if store.about.model == about.model else _new_store(location, about, embedding_dim)
 
 
-def _new_store(location: str, about: About) -> MomentStore:
-    return MomentStore.create(location, about, EMBEDDING_DIM)
+def _new_store(location: str, about: About, embedding_dim: int) -> MomentStore:
+    return MomentStore.create(location, about, embedding_dim)
 
 
 def _add(
@@ -168,7 +171,7 @@ def _add(
             decode_videos(videos, side, mel, LIMITS, workers),
             task="indexing", unit="videos", total=len(to_index),
         )  # fmt: skip
-        batch, in_a_row = _Batch(store), 0
+        batch, in_a_row = _Batch(store, encoder.embedding_dim), 0
         first = store.next_file
         for number, (now, footage) in enumerate(zip(to_index, decoded, strict=True), start=first):
             failed = footage.problem.startswith(_UNREAD)
@@ -192,8 +195,8 @@ def _add(
 class _Batch:
     """Collects videos, so that the store gets few large writes."""
 
-    def __init__(self, store: MomentStore) -> None:
-        self._store = store
+    def __init__(self, store: MomentStore, embedding_dim: int) -> None:
+        self._store, self._embedding_dim = store, embedding_dim
         self._clear()
 
     def _clear(self) -> None:
@@ -226,14 +229,14 @@ class _Batch:
 
     def write(self) -> None:
         """Writes the collected videos to the store."""
-        empty = np.empty((0, 2 * EMBEDDING_DIM), np.float32)
+        empty = np.empty((0, 2 * self._embedding_dim), np.float32)
         self._store.add(self._videos, self._moments, np.concatenate([empty, *self._embeddings]))
         self._clear()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moments:
-    """Moments (frame, thumbnail, mel) and their embeddings, (moments, 512)."""
+    """Moments (frame, thumbnail, mel) and their embeddings, (moments, 2 x dim)."""
 
     moments: list[tuple[int, bytes, bytes]]
     embeddings: EmbeddingMatrix
@@ -265,7 +268,7 @@ def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
         thumbnails = [simplejpeg.encode_jpeg(frame, _THUMBNAIL_QUALITY) for frame in part]
         yield _Moments(
             moments=list(zip(numbers, thumbnails, mels, strict=True)),
-            embeddings=embeddings.reshape(len(part), 2 * EMBEDDING_DIM),
+            embeddings=embeddings.reshape(len(part), 2 * encoder.embedding_dim),
         )
 
 

@@ -57,7 +57,6 @@ _CONTENT_TYPES = {
 
 def serve(
     model: str,
-    vocabulary: str,
     store: str,
     *,
     port: int,
@@ -71,7 +70,7 @@ def serve(
     """
     remove_stale_temporary_folders()
     token = new_token() if token is None else token
-    app = build_app(Trimodal.load(model, vocabulary), MomentStore.open(store), token)
+    app = build_app(Trimodal.load(model), MomentStore.open(store), token)
     with socket.create_server((_LOOPBACK, port)) as listener:
         query = f"/?{urlencode({'token': token})}" if token else ""
         ready(f"http://{_LOOPBACK}:{listener.getsockname()[1]}{query}")

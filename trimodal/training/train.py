@@ -14,8 +14,9 @@ from trimodal.core.timing import window_fits
 from trimodal.losses.config import LossConfig
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
+from trimodal.models.config import ModelConfig
 from trimodal.models.devices import pick_device
-from trimodal.models.networks import ModelConfig, TrimodalNet
+from trimodal.models.networks import build_network
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
@@ -32,7 +33,7 @@ def train(
     av_dir: Path,
     captions_dir: Path,
     images_dir: Path,
-    checkpoint_path: Path,
+    model_dir: Path,
     log_dir: Path,
     run_path: Path,
     *,
@@ -67,7 +68,7 @@ def train(
         batch_bytes(samples, augment.crop_px, front_end), machine.loader_workers
     ):
         log.info(f"train: {problem}; batches are copied through pipes instead, which is slower")
-    network = TrimodalNet(model, torch.from_numpy(vocabulary.vectors.copy()))
+    network = build_network(model, vocabulary)
     trainer = Trainer(network, config, loss, world)
     if not world.is_main:  # weights are rank 0's, random numbers each rank's own
         seed = np.random.SeedSequence([config.seed, world.rank]).generate_state(1)
@@ -76,7 +77,7 @@ def train(
     sections = [asdict(section) for section in (config, loss, model, front_end, augment)]
     identity = RunIdentity(
         params=fingerprint([world.size, _readers(config, machine), *sections]),
-        data=fingerprint([data, vocabulary.fingerprint]),
+        data=fingerprint([data, network.text.tokenise.fingerprint]),
         code=code_fingerprint("trimodal.training.loop", "trimodal.training.streams"),
     )
     run = _open_run(run_path, identity, trainer)
@@ -95,14 +96,17 @@ def train(
         window=front_end.window,
         augment=augment,
         frame_px=streams.image_audio.frame_px,
-        vocabulary=vocabulary.fingerprint,
+        text_input=network.text.tokenise.fingerprint,
+        towers=network.definitions,
         front_end=front_end.mel.front_end_fingerprint(),
         data=data,
         code=identity.code,
         epoch=run.best_epoch,
         validation_loss=run.best_loss,
     )
-    save_checkpoint(checkpoint_path, run.best_weights, checkpoint)
+    save_checkpoint(
+        model_dir, run.best_weights, checkpoint, vocabulary if model.has_vocabulary else None
+    )
     _log_summary(run, streams, config, front_end, world)
 
 

@@ -14,7 +14,6 @@ from trimodal.losses.info_nce import LogitScale
 from trimodal.losses.ranking import FullBatch
 from trimodal.models.devices import pick_dtype
 from trimodal.models.networks import TrimodalNet
-from trimodal.models.preprocessing import normalise
 from trimodal.training.batch_norm import synchronise_batch_norm
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
@@ -193,7 +192,8 @@ class Trainer:
         return self._pair_loss(self._embed_images(batch[0]), captions)
 
     def _embed_images(self, pixels: Tensor) -> Tensor:
-        return self._embed("image", pixels, lambda part: self._to_layout(normalise(part)))
+        prepare = self.network.image.prepare
+        return self._embed("image", pixels, lambda part: self._to_layout(prepare(part)))
 
     def _embed_audio(self, windows: Tensor) -> Tensor:
         return self._embed("audio", windows, self._to_layout)
