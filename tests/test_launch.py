@@ -46,7 +46,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(world: World, data: TinyData, folder: Path, config: TrainConfig) -> dict[str, Any]:
     train(
-        data.av_dir, data.captions_dir, data.images_dir, folder / "model.safetensors",
+        data.av_dir, data.captions_dir, data.images_dir, folder / "model",
         folder / "log", folder / "run.safetensors", config=config, loss=LOSS, model=MODEL,
         front_end=data.front_end, augment=data.augment, leaks=LEAKS, machine=TWO_DEVICES,
         world=world,
@@ -67,7 +67,7 @@ def stage_command(data: TinyData, folder: Path) -> list[str]:
     return [
         sys.executable, "-m", "pipeline.train", "--params", str(path), "--av", str(data.av_dir),
         "--captions", str(data.captions_dir), "--images", str(data.images_dir),
-        "--model", str(folder / "model.safetensors"), "--resume", str(folder / "run.safetensors"),
+        "--model", str(folder / "model"), "--resume", str(folder / "run.safetensors"),
         "--curves", str(folder / "log"),
     ]  # fmt: skip
 
@@ -135,7 +135,7 @@ def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_resumes(
     outputs = [rank.communicate(timeout=60) for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], outputs
     assert_resumed("".join(out for out, _ in outputs))
-    assert (tmp_path / "run" / "model.safetensors").exists()
+    assert (tmp_path / "run" / "model").exists()
 
 
 @pytest.mark.nightly
@@ -193,7 +193,7 @@ def evaluated(world: World, data: TinyData, model: Path, out: Path) -> dict[str,
     names = {"embeddings": ".parquet", "ranks": ".parquet", "metrics": ".json", "audit": ".json"}
     outputs = {name: out / f"{name}{ending}" for name, ending in names.items()}
     evaluate(
-        model, data.av_dir, data.captions_dir, data.images_dir, out / "no world",
+        model, data.av_dir, data.images_dir, out / "no world",
         Outputs(**outputs, curve=out / "curve.csv"), leaks=LEAKS, machine=MACHINE,
         world=world,
         config=evaluation(test_csv=str(queries), min_effective_rank=1.0, max_mean_cosine=1.0),
@@ -203,7 +203,7 @@ def evaluated(world: World, data: TinyData, model: Path, out: Path) -> dict[str,
 
 def test_an_evaluation_on_ranks_writes_the_same_bytes(tiny_data: TinyData, tmp_path: Path) -> None:
     run(World(), tiny_data, tmp_path / "run", replace(CONFIG, epochs=1))
-    model = tmp_path / "run" / "model.safetensors"
+    model = tmp_path / "run" / "model"
     evaluated(World(), tiny_data, model, tmp_path / "alone")
     on_ranks(2, evaluated, tmp_path, tiny_data, model, tmp_path / "two")
     alone, two = results(tmp_path / "alone"), results(tmp_path / "two")

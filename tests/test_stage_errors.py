@@ -48,7 +48,7 @@ ARGUMENTS = {
     "captions": ("--captions", "data/captions", "--images", "data/images"),
     "train": (
         "--av", "data/av", "--captions", "data/captions", "--images", "data/images",
-        "--model", "models/trimodal.safetensors", "--resume", "models/run.safetensors",
+        "--model", "models/trimodal", "--resume", "models/run.safetensors",
         "--curves", "metrics/train",
     ),
 }  # fmt: skip
@@ -290,7 +290,7 @@ def train_with_a_loader(folder: Path, *prefix: str, **environment: str) -> tuple
         timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    return done.stdout, (folder / "models/trimodal.safetensors").read_bytes()
+    return done.stdout, (folder / "models/trimodal/model.safetensors").read_bytes()
 
 
 @pytest.mark.nightly

@@ -9,7 +9,7 @@ import torch
 from configs import MACHINE
 from model_fixtures import MODEL
 from safetensors.torch import load_file
-from trainer_fixtures import LOSS, run_training
+from trainer_fixtures import LOSS, model_files, run_training
 from training_fixtures import TinyData
 
 from trimodal.core.text import read_vocabulary
@@ -23,19 +23,15 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def content(model: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in model.iterdir()}
-
-
 def test_same_seed_gives_the_same_bytes(tiny_data: TinyData, tmp_path: Path) -> None:
     """With or without loader workers; another seed gives other bytes."""
     first = run_training(tiny_data, tmp_path / "first")
     second = run_training(
         tiny_data, tmp_path / "second", machine=replace(MACHINE, loader_workers=1)
     )
-    assert content(first) == content(second)
+    assert model_files(first) == model_files(second)
     other = run_training(tiny_data, tmp_path / "other", seed=2)
-    assert content(first)["model.safetensors"] != content(other)["model.safetensors"]
+    assert model_files(first)["model.safetensors"] != model_files(other)["model.safetensors"]
 
 
 def test_checkpoint_holds_the_epoch_that_was_kept(

@@ -72,3 +72,8 @@ def run_training(
         leaks=LeaksConfig(test_in_training=leaks), machine=machine,
     )  # fmt: skip
     return path
+
+
+def model_files(folder: Path) -> dict[str, bytes]:
+    """The content of a model's files, by name."""
+    return {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -8,7 +8,7 @@ its weights.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -54,7 +54,9 @@ class TimmBackbone(nn.Module):
 
     def __init__(self, name: str, channels: int, key: str) -> None:
         super().__init__()
-        timm = _imported(TIMM, key)
+        _check_installed(TIMM, key)
+        import timm
+
         try:
             self.network = timm.create_model(
                 name, pretrained=False, num_classes=0, in_chans=channels
@@ -123,7 +125,7 @@ def _timm_file(name: str, weights: str, key: str) -> Path:
             f"{key}: timm knows no pretrained weights of {name!r}; "
             "timm.list_pretrained() has the names of all"
         )
-    with _explaining_weights(key, name):
+    with _explaining_weights(key, name), _quiet():
         return Path(hf_hub_download(config.hf_hub_id, "model.safetensors"))
 
 
@@ -181,7 +183,9 @@ def open_clip_towers(
     that tag) or ``open_clip:FOLDER`` with open_clip_config.json and weights. Raises TowerError and
     WeightsUnavailableError.
     """
-    open_clip = _imported(OPEN_CLIP, key)
+    _check_installed(OPEN_CLIP, key)
+    import open_clip
+
     name = name.removeprefix(OPEN_CLIP)
     folder = Path(name).is_dir()
     model, _, tag = name.rpartition("/")
@@ -200,13 +204,15 @@ def open_clip_towers(
             force_custom_text=True,
             weights_only=True,
         )
-    config = _open_clip_config(open_clip, name, model, folder, key)
+    config = _open_clip_config(name, model, folder, key)
     preprocess = open_clip.get_model_preprocess_cfg(clip)
     definition = {"model_cfg": config, "preprocess_cfg": json.loads(json.dumps(preprocess))}
     return _clip_parts(clip, definition)
 
 
-def _open_clip_config(open_clip: Any, name: str, model: str, folder: bool, key: str) -> Any:
+def _open_clip_config(name: str, model: str, folder: bool, key: str) -> Any:
+    import open_clip
+
     if folder:
         config = json.loads((Path(name) / "open_clip_config.json").read_text())["model_cfg"]
     else:
@@ -220,7 +226,7 @@ def _open_clip_config(open_clip: Any, name: str, model: str, folder: bool, key: 
 
 def rebuilt_open_clip(definition: Definition) -> tuple[OpenClipImage, OpenClipText]:
     """Both towers, with random weights, from what a saved model says of them."""
-    _imported(OPEN_CLIP, "model")
+    _check_installed(OPEN_CLIP, "model")
     from open_clip.model import CustomTextCLIP
 
     with _quiet():
@@ -272,7 +278,7 @@ def sentence_transformer(
     """``sentence_transformers:NAME`` of the hub or of a local folder: a transformer with pooling,
     perhaps normalised. Raises TowerError and WeightsUnavailableError.
     """
-    _imported(SENTENCE_TRANSFORMERS, key)
+    _check_installed(SENTENCE_TRANSFORMERS, key)
     name = name.removeprefix(SENTENCE_TRANSFORMERS)
     from sentence_transformers import SentenceTransformer
 
@@ -304,7 +310,7 @@ def sentence_transformer(
 
 def rebuilt_sentence_transformer(definition: Definition) -> SentenceTransformerText:
     """The tower, with random weights, from what a saved model says of it."""
-    _imported(SENTENCE_TRANSFORMERS, "model")
+    _check_installed(SENTENCE_TRANSFORMERS, "model")
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import AutoConfig, AutoModel
 
@@ -342,13 +348,10 @@ def _channels(values: Any) -> Channels:
     return first, second, third
 
 
-def _imported(prefix: str, key: str) -> Any:
+def _check_installed(prefix: str, key: str) -> None:
     package, extra = _PACKAGES[prefix]
     if missing_packages(package):
         raise TowerError(f"{key}: {prefix[:-1]} needs pip install 'trimodal[{extra}]'")
-    import importlib
-
-    return importlib.import_module(package)
 
 
 @contextmanager
@@ -379,6 +382,3 @@ def _quiet() -> Iterator[None]:
 def _line(error: BaseException) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-Builder = Callable[[], nn.Module]
