@@ -153,7 +153,7 @@ def _download_cost(
             basis=f"lower bound: only the pauses of {access.workers} workers, without the network; "
             "size of a test clip",
         )
-    if source == "files":
+    if source in ("files", "videos"):
         clips = sizes.train_clips + sizes.test_videos
         return StageCost(
             stage="download",

@@ -40,7 +40,7 @@ _STORED = SCHEMA.set(_TIME, pa.field("updated_at", pa.timestamp("ms", tz="UTC"))
 _BEFORE_FINGERPRINTS = _STORED.remove(SCHEMA.get_field_index("fingerprint"))
 _KNOWN = {
     "status": get_args(ClipStatus),
-    "source": ("vggsound", "msrvtt"),
+    "source": ("vggsound", "msrvtt", "own"),
     "split": get_args(Split),
 }
 

@@ -80,7 +80,7 @@ class Clip:
     """
 
     clip_id: str
-    source: Literal["vggsound", "msrvtt"]
+    source: Literal["vggsound", "msrvtt", "own"]
     split: Split
     label: str
     youtube_id: str = ""

@@ -20,6 +20,7 @@ from trimodal.download.demo.world import DemoConfig
 from trimodal.download.demo_clips import render_world
 from trimodal.download.earlier import read_earlier_manifest
 from trimodal.download.local import find_local_clips
+from trimodal.download.own_videos import find_own_videos
 from trimodal.download.youtube import YoutubeConfig
 from trimodal.sources.msrvtt import read_videos
 from trimodal.sources.vggsound import read_vggsound
@@ -28,12 +29,14 @@ from trimodal.sources.vggsound import read_vggsound
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class DownloadConfig:
     """Section ``download``. ``demo`` renders a world; ``files`` uses local clips; ``youtube``
-    fetches VGGSound's clips (section ``youtube``). ``vggsound_media`` and
-    ``msrvtt_media`` are folders of clips (``<clip id>.mp4``, .mkv, .webm, .mov, .avi), of tars and
-    zips, or one tar or zip. At least ``min_coverage`` of each data set's clips must be usable.
+    fetches VGGSound's clips (section ``youtube``); ``videos`` trains on every video in the folder
+    ``vggsound_media``, without a list, but those that ``msrvtt_csv``, if there is one, names.
+    ``vggsound_media`` and ``msrvtt_media`` are folders of clips (``<clip id>.mp4``, .mkv, .webm,
+    .mov, .avi), of tars and zips, or one tar or zip. At least ``min_coverage`` of each data set's
+    clips must be usable.
     """
 
-    source: Literal["demo", "files", "youtube"]
+    source: Literal["demo", "files", "youtube", "videos"]
     vggsound_csv: str
     vggsound_media: str
     vggsound_splits: tuple[Literal["train", "test"], ...]
@@ -46,6 +49,7 @@ class DownloadConfig:
             "demo": (),
             "files": ("vggsound_csv", "vggsound_media", "msrvtt_csv", "msrvtt_media"),
             "youtube": ("vggsound_csv", "msrvtt_csv", "msrvtt_media"),
+            "videos": ("vggsound_media", *(("msrvtt_media",) if self.msrvtt_csv else ())),
         }[self.source]
         for key in required:
             if not getattr(self, key):
@@ -95,6 +99,8 @@ def _collect(
     machine: MachineConfig,
     earlier: Sequence[ClipOutcome],
 ) -> tuple[list[ClipOutcome], Counter[str]]:
+    if config.source == "videos":
+        return _own_videos(config, machine, earlier)
     clips, bad_rows = read_vggsound(Path(config.vggsound_csv), config.vggsound_splits)
     videos, bad_msrvtt_rows = read_videos(Path(config.msrvtt_csv))
     bad_rows += bad_msrvtt_rows
@@ -103,6 +109,19 @@ def _collect(
         return [*crawl(youtube, clips, clips_dir / "youtube", machine), *test_clips], bad_rows
     media = storage_path(config.vggsound_media)
     return [*find_local_clips(media, clips, earlier, machine), *test_clips], bad_rows
+
+
+def _own_videos(
+    config: DownloadConfig, machine: MachineConfig, earlier: Sequence[ClipOutcome]
+) -> tuple[list[ClipOutcome], Counter[str]]:
+    test_clips: list[ClipOutcome] = []
+    bad_rows: Counter[str] = Counter()
+    if config.msrvtt_csv:
+        videos, bad_rows = read_videos(Path(config.msrvtt_csv))
+        test_clips = find_local_clips(storage_path(config.msrvtt_media), videos, earlier, machine)
+    names = {outcome.clip.clip_id for outcome in test_clips}
+    folder = storage_path(config.vggsound_media)
+    return [*find_own_videos(folder, names, earlier), *test_clips], bad_rows
 
 
 def _by_source(outcomes: Sequence[ClipOutcome]) -> dict[str, list[ClipOutcome]]:

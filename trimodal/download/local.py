@@ -22,7 +22,7 @@ from trimodal.core.records import RETRYABLE, Clip, ClipStatus
 from trimodal.download.probe import inspect
 from trimodal.parallel.executor import map_in_order
 
-_VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
+VIDEO_ENDINGS = (".mp4", ".mkv", ".webm", ".mov", ".avi")
 _ScanJob = tuple[Path, Sequence[ClipOutcome]]  # a file or archive, and its earlier outcomes
 
 
@@ -102,7 +102,7 @@ def _scan_all(
 def _clip_name(file_name: str) -> str:
     """The clip id that a media file is named after; empty for other files."""
     name = PurePosixPath(file_name)
-    return name.stem if name.suffix.lower() in _VIDEO_ENDINGS else ""
+    return name.stem if name.suffix.lower() in VIDEO_ENDINGS else ""
 
 
 def _scan(clips_by_id: Mapping[str, Clip], job: _ScanJob) -> _ScanResult:
