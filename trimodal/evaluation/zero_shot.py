@@ -178,7 +178,9 @@ def average_precisions(
 def summarise_classification(scores: Matrix, is_label: npt.NDArray[np.bool_]) -> dict[str, float]:
     """Top-1 and, for more than five classes, top-5 accuracy; if items have several labels, the
     mean average precision over the classes that any item has. In per cent, each with ``_low`` and
-    ``_high``, its 95 % percentile interval over resampled items (Efron 1979).
+    ``_high``, its 95 % interval over resampled items: for accuracies the bootstrap's percentiles
+    (Efron 1979); for the mAP, which an item drawn twice raises, its basic interval, the percentiles
+    mirrored at the value (Davison and Hinkley 1997, section 5.2.1).
 
     An item with several labels counts as right if its best one is within the first K.
     """
@@ -204,6 +206,9 @@ def summarise_classification(scores: Matrix, is_label: npt.NDArray[np.bool_]) ->
     point = 100 * measured(np.ones((1, len(scores)), np.int64))[0]
     resampled = np.concatenate([100 * measured(weights) for weights in _resamples(len(scores))])
     low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+    if is_multi_label:
+        mirrored = 2 * point[-1] - high[-1], 2 * point[-1] - low[-1]
+        low[-1], high[-1] = np.clip(mirrored, 0, 100)
     summary: dict[str, float] = {}
     for name, *values in zip(names, point, low, high, strict=True):
         summary |= zip((name, f"{name}_low", f"{name}_high"), map(float, values), strict=True)
