@@ -88,9 +88,9 @@ def _drawn_folds(labels: Sequence[str]) -> list[str]:
 
     names, counts = np.unique(list(labels), return_counts=True)
     if counts.min() < FOLDS:
+        rarest = str(names[counts.argmin()])
         raise DataError(
-            f"linear probe: class {names[counts.argmin()]!r} has {counts.min()} items; {FOLDS} "
-            "folds need as many"
+            f"linear probe: class {rarest!r} has {counts.min()} items; {FOLDS} folds need as many"
         )
     fold_of = [""] * len(labels)
     splits = StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED)

@@ -22,7 +22,7 @@ TOP = (1, 5)
 RESAMPLES = 1000
 _BATCH = 50  # resamples whose weights are in memory together
 _SEED = 1  # of the resampling: the same scores always have the same interval
-_UNNAMED = np.float32(-2.0)  # the score of a class without a name, below every cosine
+_UNNAMED = np.finfo(np.float32).min  # the score of a class without a name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +110,7 @@ def class_scores(items: Float[np.ndarray, "items dim"], classes: NamedClasses) -
     """Cosines, float32 (items, classes); of classes without a name, less than any cosine. Raises
     EmbeddingError for an item whose embedding is zero or not finite.
     """
-    return _below_cosines(unit_rows(items, "items") @ classes.embeddings.T, classes)
+    return np.where(classes.is_named, _cosines(items, classes), _UNNAMED)
 
 
 def video_scores(
@@ -121,13 +121,14 @@ def video_scores(
     classes: NamedClasses,
 ) -> Matrix:
     """:func:`class_scores` of image and audio, mixed; of the image alone for silent videos."""
-    by_image = class_scores(image, classes)
-    by_audio = class_scores(np.where(has_audio[:, None], audio, image), classes)
-    return _below_cosines(mix(by_image, by_audio, audio_weight), classes)
+    by_image = _cosines(image, classes)
+    by_audio = _cosines(np.where(has_audio[:, None], audio, image), classes)
+    return np.where(classes.is_named, mix(by_image, by_audio, audio_weight), _UNNAMED)
 
 
-def _below_cosines(scores: Matrix, classes: NamedClasses) -> Matrix:
-    return np.where(classes.is_named, scores, _UNNAMED)
+def _cosines(items: npt.NDArray[np.floating[Any]], classes: NamedClasses) -> Matrix:
+    scores: Matrix = unit_rows(items, "items") @ classes.embeddings.T
+    return scores
 
 
 def best_label_ranks(
@@ -148,7 +149,7 @@ def best_label_ranks(
     greater = ((scores > best) & ~is_label).sum(axis=1)
     ties = ((scores == best) & ~is_label).sum(axis=1)
     rank: npt.NDArray[np.float64] = 1.0 + greater + ties / 2.0
-    rank[best[:, 0] <= _UNNAMED] = np.inf
+    rank[best[:, 0] == _UNNAMED] = np.inf
     return rank
 
 
