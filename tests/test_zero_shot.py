@@ -46,7 +46,7 @@ def named(embeddings: Any, is_named: Any = None) -> NamedClasses:
     rows = np.asarray(embeddings, np.float32)
     return NamedClasses(
         embeddings=rows, is_named=np.ones(len(rows), bool) if is_named is None else is_named,
-        unknown_words={},
+        unknown_words={}, unknown_prompt_words=(),
     )  # fmt: skip
 
 
@@ -112,7 +112,10 @@ def test_a_class_without_a_known_word_is_named_and_has_no_embedding() -> None:
     assert found.is_named.tolist() == [True, False, True]
     assert not found.embeddings[1].any()
     assert found.unknown_words == {"l zyx": ("zyx",), "l zyx cat": ("zyx",)}
+    assert found.unknown_prompt_words == ()
     assert asked == ["a dog", "a zyx cat"]
+    templates = Templates(origin="", sentences=("a {}", "zyx of {}", "zyx {} zyx"))
+    assert embed_classes(classes, templates, embed, words_of).unknown_prompt_words == ("zyx",)
     with pytest.raises(EmbeddingError, match="no word of any class"):
         embed_classes(classes_of(["zyx"]), Templates(origin="", sentences=("{}",)), embed, words_of)
 

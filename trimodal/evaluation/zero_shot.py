@@ -53,12 +53,14 @@ def words_in(vocabulary: Vocabulary) -> WordsOf:
 class NamedClasses:
     """The embeddings of a set's classes, (classes, dim) unit vectors. Rows of classes that the
     model cannot name, because it knows none of their words, are zero and ``is_named`` is false;
-    ``unknown_words`` has the words of each class that do not count, if there are any.
+    ``unknown_words`` has the words of each class that do not count, if there are any,
+    ``unknown_prompt_words`` those of the templates.
     """
 
     embeddings: Matrix
     is_named: npt.NDArray[np.bool_]
     unknown_words: dict[str, tuple[str, ...]]
+    unknown_prompt_words: tuple[str, ...]
 
 
 def embed_classes(
@@ -89,7 +91,13 @@ def embed_classes(
             for label, use in zip(classes.labels, uses, strict=False)
             if use.unknown
         },
+        unknown_prompt_words=_unknown_in(templates, words_of),
     )
+
+
+def _unknown_in(templates: Templates, words_of: WordsOf | None) -> tuple[str, ...]:
+    uses = [words_of(sentence) for sentence in templates.prompts("")] if words_of else []
+    return tuple(sorted({word for use in uses for word in use.unknown}))
 
 
 def unit_rows(rows: npt.NDArray[Any], what: str) -> Matrix:

@@ -76,6 +76,7 @@ def run_zero_shot(name: str, config: ZeroShotSet, model: ZeroShotModel) -> ZeroS
         "passed_over": dict(sorted(items.passed_over.items())),
         "unknown_classes": _chosen(classes, ~named.is_named),
         "unknown_words": {label: list(words) for label, words in named.unknown_words.items()},
+        "unknown_prompt_words": list(named.unknown_prompt_words),
         "classes_without_items": _chosen(classes, is_label.sum(axis=0) == 0),
         "labels_that_are_no_classes": dict(sorted(other_labels.items())),
         "class_file": classes.origin,
