@@ -75,6 +75,14 @@ def test_items_whose_class_is_in_no_other_fold_are_counted_and_wrong() -> None:
     assert probe.accuracy_by_fold["1"] == pytest.approx(100 * 28 / 30)
 
 
+def test_a_rare_class_is_drawn_into_as_many_folds_as_it_has_items() -> None:
+    rows, labels = draw(noise=0.1)
+    labels[0], labels[1], labels[2] = "rare", "rare", "single"
+    probe = linear_probe(rows, labels, None)
+    assert probe.items_of_unseen_classes == 1
+    assert probe.accuracy < 100
+
+
 def test_a_regression_that_has_not_converged_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_ITERATIONS", 1)
     rows, labels = draw()
@@ -84,10 +92,9 @@ def test_a_regression_that_has_not_converged_is_named(monkeypatch: pytest.Monkey
 
 def test_too_few_folds_classes_or_items_are_refused() -> None:
     rows, labels = draw()
-    refused(lambda: linear_probe(rows, labels, ["1"] * 60), "1 folds and 3 classes")
-    refused(lambda: linear_probe(rows, ["dog"] * 60, None), "5 folds and 1 classes")
-    labels[:4] = ["rare"] * 4
-    refused(lambda: linear_probe(rows, labels, None), "'rare' has 4 items")
+    refused(lambda: linear_probe(rows, labels, ["1"] * 60), "all items are in fold 1")
+    refused(lambda: linear_probe(rows, ["dog"] * 60, None), "only one class")
+    refused(lambda: linear_probe(rows[:12], labels[:12], None), "no class has 5 items")
     halves = ["dog"] * 30 + ["cat"] * 30
     folds = ["1"] * 30 + ["2"] * 30
     refused(lambda: linear_probe(rows, halves, folds), "without fold 1", "only one class")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from data_fixtures import REAL, needs_real_data, refused
 
+from trimodal.download.demo.captions import NOUNS, VERBS
 from trimodal.evaluation.prompt_files import read_classes, read_templates
 
 PROMPTS = Path(__file__).parents[1] / "trimodal/evaluation/prompts"
@@ -21,7 +22,9 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "own.txt"
 
 
-@pytest.mark.parametrize(("name", "count"), [("vggsound", 309), ("esc50", 50), ("audioset", 344)])
+@pytest.mark.parametrize(
+    ("name", "count"), [("vggsound", 309), ("esc50", 50), ("audioset", 344), ("demo", 16)]
+)
 def test_the_lists_have_as_many_classes_as_they_say(name: str, count: int) -> None:
     classes = read_classes(name)
     assert len(classes.labels) == len(classes.words) == count
@@ -30,7 +33,7 @@ def test_the_lists_have_as_many_classes_as_they_say(name: str, count: int) -> No
 
 
 def test_every_file_of_the_package_is_read_and_packaged() -> None:
-    assert CLASSES == ["audioset", "esc50", "vggsound"]
+    assert CLASSES == ["audioset", "demo", "esc50", "vggsound"]
     assert TEMPLATES == ["name", "picture", "sound", "video"]
     assert len(list(PROMPTS.iterdir())) == len(CLASSES + TEMPLATES)
     for name in TEMPLATES:
@@ -47,6 +50,11 @@ def test_vggsounds_classes_are_those_of_its_test_split() -> None:
     with (REAL / "annotations/vggsound_test_split.csv").open(newline="") as rows:
         labels = {label for _, label in csv.reader(rows)}
     assert set(read_classes("vggsound").labels) == labels
+
+
+def test_the_demos_classes_are_what_its_things_do() -> None:
+    whole = {f"{NOUNS[kind][0]} {VERBS[kind][0].ongoing}" for kind in NOUNS}
+    assert set(read_classes("demo").labels) == whole
 
 
 def test_words_can_differ_from_the_label() -> None:
@@ -127,7 +135,7 @@ def test_faulty_templates_are_refused(text: str, named: str, file: Path) -> None
 
 
 def test_a_name_that_the_package_does_not_have_is_refused_with_those_it_has() -> None:
-    refused(lambda: read_classes("esc10"), "'esc10'", "audioset, esc50, vggsound")
+    refused(lambda: read_classes("esc10"), "'esc10'", "audioset, demo, esc50, vggsound")
     refused(lambda: read_templates("sounds"), "'sounds'", "name, picture, sound, video")
 
 

@@ -189,6 +189,13 @@ def test_several_labels_have_a_mean_average_precision(tmp_path: Path) -> None:
     )
 
 
+def test_a_probe_that_cannot_be_is_refused_before_anything_is_embedded(tmp_path: Path) -> None:
+    put(tmp_path, {"dog/1.wav": "dog", "cat/1.wav": "cat"})
+    config = zero_shot_set(path=str(tmp_path), linear_probe=True)
+    unused = replace(WORD_MODEL, embed_audio=no_clips, embed_text=no_clips)
+    refused(lambda: run_zero_shot("own", config, unused), "no class has 5 items")
+
+
 def test_what_is_left_out_is_counted_or_refused(tmp_path: Path) -> None:
     put(tmp_path, {
         "dog/1.wav": "dog", "dog/2.wav": "broken", "cat/1.wav": "cat", "cat/x.txt": "",

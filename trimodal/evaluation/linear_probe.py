@@ -1,6 +1,7 @@
 """A linear probe: logistic regression on embeddings, tested on folds that it has not seen."""
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -34,6 +35,25 @@ class Probe:
         return asdict(self)
 
 
+def probe_folds(labels: Sequence[str], folds: Sequence[str] | None) -> list[str]:
+    """The fold of each item: its own, or one of five stratified ones that are drawn.
+
+    Raises DataError for a single fold, for a single class outside of one fold, and where folds must
+    be drawn and no class has an item for each.
+    """
+    if folds is None:
+        if max(Counter(labels).values()) < FOLDS:
+            raise DataError(f"linear probe: no class has {FOLDS} items, one for each fold to draw")
+        folds = _drawn_folds(labels)
+    if len(names := set(folds)) < 2:
+        raise DataError(f"linear probe: all items are in fold {folds[0]}")
+    for name in sorted(names):
+        others = {label for label, fold in zip(labels, folds, strict=True) if fold != name}
+        if len(others) < 2:
+            raise DataError(f"linear probe: without fold {name} there is only one class")
+    return list(folds)
+
+
 def linear_probe(
     embeddings: npt.NDArray[np.float32], labels: Sequence[str], folds: Sequence[str] | None
 ) -> Probe:
@@ -41,26 +61,19 @@ def linear_probe(
     features standardised by those folds, and tests on the one; for each fold. ``embeddings`` are
     (items, dim), with one label and fold each; without ``folds``, five stratified ones are drawn.
 
-    Raises DataError for fewer than two folds or classes, and for a class with fewer items than
-    there are folds to draw.
+    Raises DataError as :func:`probe_folds`.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    fold_of = np.array(_drawn_folds(labels) if folds is None else list(folds))
+    fold_of = np.array(probe_folds(labels, folds))
     names, label_of = sorted(set(fold_of.tolist())), np.array(list(labels))
-    if len(names) < 2 or len(set(labels)) < 2:
-        raise DataError(
-            f"linear probe: {len(names)} folds and {len(set(labels))} classes; 2 of each are needed"
-        )
     accuracies, not_converged, unseen = {}, [], 0
     for name in names:
         test = fold_of == name
-        if len(seen := set(label_of[~test].tolist())) < 2:
-            raise DataError(f"linear probe: without fold {name} there is only one class")
-        unseen += int((~np.isin(label_of[test], list(seen))).sum())
+        unseen += int((~np.isin(label_of[test], label_of[~test])).sum())
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=_MAX_ITERATIONS))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
@@ -83,18 +96,15 @@ def linear_probe(
 
 
 def _drawn_folds(labels: Sequence[str]) -> list[str]:
-    """A fold for each item, each class spread evenly."""
+    """A fold for each item, each class spread as evenly as it can be."""
     from sklearn.model_selection import StratifiedKFold
 
-    names, counts = np.unique(list(labels), return_counts=True)
-    if counts.min() < FOLDS:
-        rarest = str(names[counts.argmin()])
-        raise DataError(
-            f"linear probe: class {rarest!r} has {counts.min()} items; {FOLDS} folds need as many"
-        )
     fold_of = [""] * len(labels)
     splits = StratifiedKFold(FOLDS, shuffle=True, random_state=_SEED)
-    for number, (_, test) in enumerate(splits.split(np.zeros(len(labels)), list(labels)), start=1):
+    with warnings.catch_warnings():  # of rare classes, whose items are counted
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        drawn = list(splits.split(np.zeros(len(labels)), list(labels)))
+    for number, (_, test) in enumerate(drawn, start=1):
         for item in test:
             fold_of[item] = str(number)
     return fold_of

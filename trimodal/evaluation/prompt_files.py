@@ -44,8 +44,8 @@ class Templates:
 
 
 def read_classes(name: str) -> ClassList:
-    """The package's list ``name`` (vggsound, esc50, audioset), or that of the file at this path;
-    AudioSet's own ``class_labels_indices.csv`` too, whose labels are ids.
+    """The package's list ``name`` (vggsound, esc50, audioset, demo), or that of the file at this
+    path; AudioSet's own ``class_labels_indices.csv`` too, whose labels are ids.
 
     Raises DataError, naming file and line, for a file in another format, without a class, or with
     a class twice.

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from trimodal.core.files import write_json, write_table
 from trimodal.core.records import DataError
-from trimodal.evaluation.linear_probe import linear_probe
+from trimodal.evaluation.linear_probe import linear_probe, probe_folds
 from trimodal.evaluation.prompt_files import ClassList, read_classes, read_templates
 from trimodal.evaluation.zero_shot import (
     Matrix,
@@ -62,7 +62,7 @@ def run_zero_shot(name: str, config: ZeroShotSet, model: ZeroShotModel) -> ZeroS
     other_labels = keep_classes(items, classes)
     items.check_coverage(name, config.min_coverage)
     if config.linear_probe:
-        _check_single_label(items)
+        _check_probe(items)
     named = embed_classes(classes, templates, model.embed_text, model.words_of)
     embeddings = embed_items(items, config.modality, model)
     items.check_coverage(name, config.min_coverage)
@@ -125,12 +125,19 @@ def _scores(config: ZeroShotSet, embeddings: ItemEmbeddings, named: NamedClasses
     )
 
 
-def _check_single_label(items: LabelledItems) -> None:
+def _check_probe(items: LabelledItems) -> None:
     if several := [item.name for item in items.used if len(item.labels) > 1]:
         raise DataError(
             f"linear probe: {len(several)} items have several labels, the first is {several[0]}; "
             "set linear_probe to false"
         )
+    probe_folds(*_labels_and_folds(items))
+
+
+def _labels_and_folds(items: LabelledItems) -> tuple[list[str], list[str] | None]:
+    """The label of each item, and its fold; None unless all have one."""
+    folds = [item.fold for item in items.used]
+    return [item.labels[0] for item in items.used], folds if all(folds) else None
 
 
 def _probe(config: ZeroShotSet, items: LabelledItems, embeddings: ItemEmbeddings) -> dict[str, Any]:
@@ -144,13 +151,7 @@ def _probe(config: ZeroShotSet, items: LabelledItems, embeddings: ItemEmbeddings
         sound = np.zeros_like(audio)
         sound[embeddings.has_audio] = unit_rows(audio[embeddings.has_audio], "items")
         features = np.concatenate([unit_rows(image, "items"), sound], axis=1)
-    has_folds = all(item.fold for item in items.used)
-    probe = linear_probe(
-        features,
-        [item.labels[0] for item in items.used],
-        [item.fold for item in items.used] if has_folds else None,
-    )
-    return probe.metrics()
+    return linear_probe(features, *_labels_and_folds(items)).metrics()
 
 
 def _item_table(
