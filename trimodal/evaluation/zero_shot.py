@@ -1,5 +1,5 @@
 """Zero-shot classification: an item gets the class whose name is nearest to it, as in CLIP (Radford
-et al. 2021, section 3.1.4; docs/evaluation.md).
+et al. 2021, section 3.1.4; docs/zero-shot.md).
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Zero-shot classification of a test set, and a linear probe beside it (docs/evaluation.md)."""
+"""Zero-shot classification of a test set, and a linear probe beside it (docs/zero-shot.md)."""
 
 from dataclasses import dataclass
 from pathlib import Path
