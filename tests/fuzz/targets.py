@@ -27,6 +27,7 @@ from trimodal.core.shard_writer import Sample, write_shard
 from trimodal.data.clip_index import read_index
 from trimodal.download.demo.annotations import write_annotations
 from trimodal.download.demo.world import DemoConfig, sample_world
+from trimodal.evaluation.prompt_files import read_classes, read_templates
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.shard_format import index_metadata
@@ -35,6 +36,13 @@ from trimodal.overlay import apply_overlay
 from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy
+from trimodal.sources.labelled_files import (
+    SOUND_SUFFIXES,
+    LabelledFiles,
+    read_audioset_files,
+    read_esc50,
+    read_label_table,
+)
 from trimodal.sources.msrvtt import read_queries
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.sources.word2vec import read_vectors
@@ -113,6 +121,37 @@ def _captioned(images: list[Any]) -> None:
         assert image.captions
         assert all(caption == caption.strip() != "" for caption in image.captions)
         assert "\n".join(image.captions).encode()
+
+
+_LABELLED = ("a.wav", "b.wav", "abcdefghijk_30.wav")
+
+
+def _write_sounds(folder: Path) -> None:
+    for sounds in (folder / "audio", folder / "meta"):
+        sounds.mkdir()
+    for name in _LABELLED:
+        (folder / "audio" / name).touch()
+
+
+def _labelled(found: LabelledFiles) -> None:
+    assert len({row.name for row in found.files}) == len(found.files)
+    for row in found.files:
+        assert row.file.name in _LABELLED
+        assert row.labels
+        assert all(label == label.strip() != "" for label in row.labels)
+    assert all(count > 0 for count in found.left_out.values())
+
+
+def _classes(folder: Path) -> None:
+    classes = read_classes(str(folder / "classes.txt"))
+    assert len(set(classes.labels)) == len(classes.labels) == len(classes.words) > 0
+    assert all(text == text.strip() != "" for text in classes.labels + classes.words)
+
+
+def _templates(folder: Path) -> None:
+    for prompt in read_templates(str(folder / "templates.txt")).prompts("WORDS"):
+        assert prompt.count("WORDS") >= 1
+        assert "{" not in prompt
 
 
 def _vectors(folder: Path) -> None:
@@ -250,6 +289,33 @@ TARGETS: dict[str, Target] = {
     "msrvtt_json": Target(
         file="queries.json", read=lambda folder: _queries(folder / "queries.json"), words=_JSON,
         seeds=_msrvtt_seed,
+    ),
+    "labels_csv": Target(
+        file="labels.csv", prepare=_write_sounds, words=(*_CSV, b";", b"file", b"fold"),
+        read=lambda folder: _labelled(
+            read_label_table(folder / "labels.csv", folder / "audio", SOUND_SUFFIXES)
+        ),
+        seeds=lambda _: [b"file,label\na.wav,dog\n", b"file,labels,fold\nb.wav,dog;cat,1\n"],
+    ),
+    "esc50_csv": Target(
+        file="meta/esc50.csv", prepare=_write_sounds, words=_CSV,
+        read=lambda folder: _labelled(read_esc50(folder)),
+        seeds=lambda _: [b"filename,fold,target,category\na.wav,1,0,dog\nb.wav,2,1,cat\n"],
+    ),
+    "audioset_csv": Target(
+        file="segments.csv", prepare=_write_sounds, words=(*_CSV, b"#", b"/m/", b"30.000"),
+        read=lambda folder: _labelled(
+            read_audioset_files(folder / "segments.csv", folder / "audio", SOUND_SUFFIXES)
+        ),
+        seeds=lambda _: [b'# YTID\nabcdefghijk, 30.000, 40.000, "/m/09x0r,/m/068hy"\n'],
+    ),
+    "classes_txt": Target(
+        file="classes.txt", read=_classes, words=(b"#", b"|", b"{}", b"\r", b"# version 1\n"),
+        seeds=lambda _: [b"# version 1\ndog\nsea_waves | sea waves\n"],
+    ),
+    "templates_txt": Target(
+        file="templates.txt", read=_templates, words=(b"#", b"{", b"}", b"\r", b"# version 1\n"),
+        seeds=lambda _: [b"# version 1\n{}\nthe sound of {}\n"],
     ),
     "coco_json": Target(
         file="annotations/captions_val2017.json",
