@@ -22,8 +22,12 @@ def main() -> None:
     """Runs a subcommand; errors a user can fix are one line on standard error, with exit code 1."""
     parser = argparse.ArgumentParser(prog="trimodal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    scale = commands.add_parser("scale", help="apply an overlay of params/ to params.yaml")
-    scale.add_argument("name", help="an overlay: the stem of a file in params/")
+    scale = commands.add_parser("scale", help="apply overlays of params/ to params.yaml")
+    scale.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help="overlays, applied in this order: the name of a file in params/ without .yaml",
+    )  # fmt: skip
+    scale.add_argument("--list", action="store_true", help="show the overlays and what they are")
     compare = commands.add_parser(
         "compare", help="compare the metrics of two revisions, with significance"
     )
@@ -41,7 +45,7 @@ def main() -> None:
     sys.excepthook = show_traceback
     try:
         if args.command == "scale":
-            _scale(args.name)
+            _scale(args.names, show_list=args.list)
         elif args.command == "doctor":
             _doctor()
         elif args.command == "compare":
@@ -261,13 +265,23 @@ def _export_pairs(args: argparse.Namespace) -> None:
         show(f"{args.folder}/{configuration.name}: {rows} pairs{left_out}")
 
 
-def _scale(name: str) -> None:
-    from trimodal.overlay import apply_overlay
+def _scale(names: list[str], *, show_list: bool) -> None:
+    from trimodal.overlay import apply_overlay, find_overlay, list_overlays
 
-    changed = apply_overlay(Path("params.yaml"), Path("params") / f"{name}.yaml")
+    folder = Path("params")
+    if show_list:
+        overlays = list_overlays(folder)
+        width = max(map(len, overlays), default=0)
+        for name, what in overlays.items():
+            show(f"{name:{width}}  {what}")
+        return
+    if not names:
+        raise UserError("which overlay? trimodal scale --list shows them")
+    paths = [find_overlay(folder, name) for name in names]
+    changed = apply_overlay(Path("params.yaml"), *paths)
     for key, (before, after) in changed.items():
         show(f"{key}: {before} -> {after}")
-    show(f"applied params/{name}.yaml: {len(changed)} values changed")
+    show(f"applied {', '.join(map(str, paths))}: {len(changed)} values changed")
 
 
 def _doctor() -> None:
