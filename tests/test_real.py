@@ -1,4 +1,4 @@
-"""The computations of experiments/real and experiments/choices.py, on synthetic data."""
+"""The computations of experiments/real, on synthetic data."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -7,17 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from repository import ROOT
 
-from experiments.choices import (
-    CHOICES,
-    DEFAULT,
-    VARIABLE,
-    Choice,
-    _compare,
-    _training_key,
-    _with_references,
-)
 from experiments.real import clips, flickr8k
 from experiments.real.prepared import Captioned
 from experiments.real.recipes import (
@@ -29,8 +19,6 @@ from experiments.real.recipes import (
     train,
     with_margin,
 )
-from trimodal.core.config import load_section
-from trimodal.models.networks import ModelConfig
 
 WORDS, FEATURES = 40, 1280
 
@@ -158,34 +146,3 @@ def test_a_mean_over_divisions_is_a_clips_own() -> None:
     assert means["MeanR"].tolist() == [2, 2.5, 12]
     interval = clips._interval(means["MeanR"])
     assert interval["low"] < interval["mean"] == 5.5 < interval["high"]
-
-
-def test_choices_are_values_that_params_can_have() -> None:
-    for name, choice in CHOICES.items():
-        assert choice.against in {DEFAULT, *CHOICES}, name
-        assert set(choice.changes) <= {"loss", "train", "augment", "model", "evaluate"}
-
-
-def test_what_is_set_against_is_trained_too_and_tests_alone_train_nothing() -> None:
-    asked = {name: CHOICES[name] for name in ("... of temperature 0.2", "InfoNCE")}
-    assert _with_references(asked) == {*asked, VARIABLE}
-    of = {name: _training_key(choice.changes) for name, choice in CHOICES.items()}
-    assert of["8 moments a test video"] == of["means made unit vectors"] == _training_key({})
-    assert len(set(of.values())) == len(CHOICES) - 1
-
-
-def test_a_choice_is_told_against_what_it_changes() -> None:
-    rng = np.random.default_rng(0)
-    before = [rng.integers(5, 40, 80).astype(float) for _ in range(2)]
-    found = {(DEFAULT, seed): {"image": r, "image_audio": r} for seed, r in enumerate(before)}
-    found |= {("x", seed): {"image": r - 4, "image_audio": r} for seed, r in enumerate(before)}
-    told = _compare("x", Choice(against=DEFAULT, changes={}), found, [0, 1])
-    assert told["image MeanR"]["with"] == pytest.approx(told["image MeanR"]["without"] - 4)
-    assert told["image MeanR"]["over_queries"].endswith("p < 0.001")
-    assert told["image_audio R@1"]["over_queries"].endswith("p = 1")
-
-
-def test_the_models_of_choices_are_checked_as_params_are() -> None:
-    model = load_section(ROOT / "params.yaml", "model", ModelConfig)
-    for choice in CHOICES.values():
-        replace(model, **choice.changes.get("model", {}))

@@ -33,11 +33,14 @@ def main() -> None:
     )
     for name in ("first", "second"):
         compare.add_argument(name, help="a commit, a DVC experiment, or workspace")
-    experiments = commands.add_parser("experiments", help="a series of DVC experiments")
-    experiments.add_argument("series", choices=["table1"], help="table1: the paper's comparison")
-    experiments.add_argument(
-        "--seeds", type=seed_number, nargs="+", action=Distinct, default=[1, 2, 3]
+    compare.add_argument("--test-set", metavar="NAME", help="one of evaluate.sets")
+    experiments = commands.add_parser(
+        "experiments", help="run a series of DVC experiments and compare them"
     )
+    experiments.add_argument("series", metavar="FILE", help="a YAML file, or the name of one in "
+                             "experiments/; table1: the paper's comparison")  # fmt: skip
+    experiments.add_argument("--seeds", type=seed_number, nargs="+", action=Distinct,
+                             help="instead of the file's")  # fmt: skip
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
     _add_export(commands)
@@ -49,9 +52,9 @@ def main() -> None:
         elif args.command == "doctor":
             _doctor()
         elif args.command == "compare":
-            _compare(args.first, args.second)
+            _compare(args.first, args.second, args.test_set)
         elif args.command == "experiments":
-            _experiments(args.seeds)
+            _experiments(args.series, args.seeds)
         elif args.command == "index":
             _index(args)
         elif args.command == "search":
@@ -293,16 +296,17 @@ def _doctor() -> None:
         sys.exit(1)
 
 
-def _compare(first: str, second: str) -> None:
+def _compare(first: str, second: str, test_set: str | None) -> None:
     from trimodal.report.experiments import compare_revisions
 
-    show(compare_revisions(first, second))
+    show(compare_revisions(first, second, test_set))
 
 
-def _experiments(seeds: list[int]) -> None:
-    from trimodal.report.experiments import run_table1
+def _experiments(name: str, seeds: list[int] | None) -> None:
+    from trimodal.report.experiments import run_series
+    from trimodal.report.series import find_series
 
-    show(run_table1(seeds))
+    show(run_series(find_series(name), seeds))
 
 
 if __name__ == "__main__":
