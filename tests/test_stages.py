@@ -55,6 +55,28 @@ def test_deps_are_the_rooms_of_the_import_closure(stage: str) -> None:
     assert deps == {f"pipeline/{stage}.py"} | rooms_of(closure(f"pipeline.{stage}"))
 
 
+def outputs(stage: str) -> set[str]:
+    spec = STAGES[stage]
+    leaves = [*spec.get("outs", []), *spec.get("metrics", []), *spec.get("plots", [])]
+    return {out if isinstance(out, str) else next(iter(out)) for out in leaves}
+
+
+def upstream(stage: str) -> set[str]:
+    """The stages whose outputs a stage depends on, directly or not."""
+    found: set[str] = set()
+    for other in STAGES:
+        if any(
+            Path(dep).is_relative_to(out) for dep in STAGES[stage]["deps"] for out in outputs(other)
+        ):
+            found |= {other} | upstream(other)
+    return found
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "links"])
+def test_sources_are_linked_before_any_stage_reads_them(stage: str) -> None:
+    assert "links" in upstream(stage)
+
+
 def test_packages_hold_only_docstrings() -> None:
     """Except data's, whose functions are for other programs."""
     packages = {*ROOT.glob("trimodal/*/**/__init__.py"), ROOT / "pipeline" / "__init__.py"}

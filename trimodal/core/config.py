@@ -81,7 +81,7 @@ class _Loader(yaml.SafeLoader):
 
 
 # DVC writes 0.00001 as YAML 1.2 has it, which PyYAML takes for a text.
-_Loader.add_implicit_resolver(  # type: ignore[no-untyped-call]
+_Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
