@@ -22,7 +22,7 @@ stages:
     cmd: python captions.py
     params: [captions]
     deps: [data/links.done, "${captions.coco}", "${captions.vectors}", captions.py]
-    outs: [data/captions.txt]
+    outs: [data/captions.txt: {persist: true}]
   evaluate:
     cmd: python evaluate.py
     deps: [evaluate.py, data/captions.txt]

@@ -4,12 +4,14 @@ import io
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
+from trimodal.core.config import read_yaml
 from trimodal.core.files import check_writable, write_json
 from trimodal.core.fingerprint import git_revision
 from trimodal.core.progress import clock, log, start_logging
@@ -26,7 +28,7 @@ from trimodal.report.dvc_command import (
     last_line,
     run_dvc,
 )
-from trimodal.report.series import Series, overrides, read_series
+from trimodal.report.series import STAGES, Series, overrides, read_series
 
 WORKSPACE = "workspace"  # DVC's name for the files as they are now
 
@@ -99,6 +101,11 @@ def run_series(path: Path, seeds: Sequence[int] | None = None) -> str:
     with alone(), ending_with_children():
         clear_leftovers(ours)
         existing = _experiment_names()
+        if stale := _stale_stages():
+            log.info(
+                f"{', '.join(stale)}: out of date, and each experiment will run them anew; to run "
+                "them once, end this with Ctrl-C and run dvc repro first"
+            )
         try:
             for number, ((variant, seed), name) in enumerate(names.items(), 1):
                 if name in existing:
@@ -119,6 +126,21 @@ def run_series(path: Path, seeds: Sequence[int] | None = None) -> str:
     comparison = {"git": git_revision(), **compare_variants(series, runs)}
     write_json(series.result_path, comparison)
     return comparison_table(comparison)
+
+
+def _stale_stages() -> list[str]:
+    """Those that are not as params, code and sources are now, and that DVC's run cache does not
+    keep, because their outputs persist.
+    """
+    changed = json.loads(ask_dvc("status", "--json"))
+    stages = read_yaml(STAGES)["stages"]
+    return [name for name in changed if name in stages and _persists(stages[name])]
+
+
+def _persists(stage: Mapping[str, Any]) -> bool:
+    outs = [out for out in stage.get("outs", []) if isinstance(out, dict)]
+    options = [given for out in outs for given in out.values()]
+    return any(of.get("persist") and of.get("cache", True) for of in options)
 
 
 def _run(name: str, settings: list[str]) -> str:
