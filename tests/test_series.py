@@ -95,6 +95,7 @@ def variants(**others: Any) -> dict[str, Any]:
         ),
         (variants(x={"against": "x"}), "mine.yaml: variants.x.against: 'x' leads back to"),
         (variants(x={"seed": 1}), "mine.yaml.variants.x.seed: unknown key"),
+        (variants(x={"recipe": "../real"}), "variants.x.recipe: no params/recipes/../real.yaml"),
         (variants(x={"recipe": "best"}), "variants.x.recipe: no params/recipes/best.yaml (known: "),
         *(
             (variants(x={"params": {key: value}}), f"mine.yaml: variants.x.params.{key}: {told}")
@@ -118,6 +119,14 @@ def test_a_wrong_series_is_named_by_file_and_key(content: Any, told: str) -> Non
         read(content)
     assert told in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "params/recipes/ours.yaml"])
+@pytest.mark.usefixtures("folder")
+def test_params_and_recipes_without_sections_are_named(name: str) -> None:
+    Path(name).write_text("- 1\n")
+    with pytest.raises(ConfigError, match=f"^{name}: not a mapping of sections to values"):
+        read(GOOD | {"variants": {"a": {"recipe": "ours"}}})
 
 
 @pytest.mark.usefixtures("folder")

@@ -102,7 +102,7 @@ def read_series(path: Path, seeds: Sequence[int] | None = None) -> Series:
         raise ConfigError(f"{path}: metrics/{result}.json is a stage's: set another 'result'")
     _check_references(series.scores, ("against",), f"{path}: scores")
     _check_references(series.variants, ("builds_on", "against"), f"{path}: variants")
-    params = read_yaml(PARAMS)
+    params = _sections(PARAMS)
     _check_test_set(series.test_set, params, path)
     filled = {
         name: replace(
@@ -152,16 +152,28 @@ def _changes(
     if variant.builds_on is not None:
         changes |= _changes(variants, variant.builds_on, params, where)
     if variant.recipe is not None:
-        recipe = RECIPES / f"{variant.recipe}.yaml"
-        if not recipe.is_file():
-            known = ", ".join(sorted(path.stem for path in RECIPES.glob("*.yaml"))) or "none"
-            raise ConfigError(f"{where}.{name}.recipe: no {recipe} (known: {known})")
-        for section, values in read_yaml(recipe).items():
-            changes |= {f"{section}.{key}": value for key, value in values.items()}
+        changes |= _recipe(variant.recipe, f"{where}.{name}.recipe")
     changes |= variant.params
     for key, value in changes.items():
         _check_value(key, value, params, f"{where}.{name}.params.{key}")
     return changes
+
+
+def _recipe(name: str, where: str) -> dict[str, Value]:
+    """An overlay's values by 'section.key'."""
+    recipes = {path.stem: path for path in RECIPES.glob("*.yaml")}
+    if name not in recipes:
+        known = ", ".join(sorted(recipes)) or "none"
+        raise ConfigError(f"{where}: no {RECIPES}/{name}.yaml (known: {known})")
+    sections = _sections(recipes[name])
+    return {f"{s}.{key}": value for s, values in sections.items() for key, value in values.items()}
+
+
+def _sections(path: Path) -> dict[str, dict[str, Any]]:
+    content = read_yaml(path)
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise ConfigError(f"{path}: not a mapping of sections to values")
+    return content
 
 
 def _check_value(key: str, value: Value, params: Any, where: str) -> None:
