@@ -4,8 +4,8 @@
 #              experiments; writes metrics/comparison.json (ten to twenty minutes)
 # make real    experiments on Flickr8k and 60 clips with audio, of ../shared/data: the paper's recipe
 #              and ours, with intervals; writes metrics/real (an hour at most)
-# make choices ablation of what the paper leaves open, on the demo: 45 training runs of one or two
-#              minutes; writes metrics/choices.json
+# make choices ablation of what the paper leaves open, on the data of params.yaml: 54 experiments, for
+#              the demo of one or two minutes each; writes metrics/choices.json
 # make bench   extraction, loading, training and start-up against other tools; word vectors and
 #              the captions stage at paper scale (12 GB of disk, 30 min)
 # make growth  the cost per clip with 1,000, 10,000 and 100,000 clips (2 h)
@@ -40,13 +40,13 @@ tests: $(VENV)/.installed
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
 
 table: $(VENV)/.installed
-	trimodal experiments table1 --seeds 1 2 3
+	trimodal experiments experiments/table1.yaml
 
 real: $(VENV)/.installed
 	python -m experiments.real
 
 choices: $(VENV)/.installed
-	python -m experiments.choices
+	trimodal experiments experiments/choices.yaml
 
 nightly: $(VENV)/.installed
 	pytest -m nightly

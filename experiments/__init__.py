@@ -1,3 +1,4 @@
-"""Experiments on retrieval quality: each trains models, prints tables with intervals and tests, and
-writes JSON into ``metrics``. Timings are in ``benchmarks``.
+"""Experiments on retrieval quality: series for ``trimodal experiments``, which are YAML files, and
+``real``, which trains models, prints tables with intervals and tests, and writes JSON into
+``metrics``. Timings are in ``benchmarks``.
 """

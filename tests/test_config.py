@@ -247,6 +247,14 @@ def test_whole_number_must_be_one(value: str, params: Any, file: Path) -> None:
     assert "train.epochs" in refusal(file, text.replace("EPOCHS", value), "train")
 
 
+@pytest.mark.parametrize("value", ["0.00001", "1e-05", "1E-5", "1.0e-5", "+1e-05"])
+def test_small_numbers_are_numbers_as_dvc_writes_them(value: str, params: Any, file: Path) -> None:
+    """``dvc exp run -S train.weight_decay=0.00001`` leaves 1e-05 in params.yaml."""
+    params["train"]["weight_decay"] = "HERE"
+    text = yaml.safe_dump({"train": params["train"]}).replace("HERE", value)
+    assert load(file, text, "train").weight_decay == 1e-05
+
+
 def test_files_source_requires_its_folders(params: Any, file: Path) -> None:
     params["download"]["source"] = "files"
     assert "download.vggsound_csv" in refusal(file, params, "download")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,79 +13,44 @@ from pathlib import Path
 
 import psutil
 import pytest
+from comparison_fixtures import run as fake_run
+from experiment_fixtures import PARAMS, STAGES, TABLE1, fake_project, sh
 from repository import ROOT
 
 from trimodal.report import dvc_command, experiments
 from trimodal.report.dvc_command import ExperimentError, alone, ask_dvc, clear_leftovers
-from trimodal.report.experiments import compare_revisions, run_at, run_table1
+from trimodal.report.experiments import compare_revisions, run_at, run_series
 from trimodal.report.significance import PairingError
 
-PARAMS = "loss:\n  margin_mode: fixed\ntrain:\n  seed: 1\n"
-STAGE = """
-stages:
-  evaluate:
-    cmd: python evaluate.py
-    deps: [evaluate.py]
-    params: [loss, train]
-    outs: [data/evaluation/ranks.parquet]
-    metrics:
-      - metrics/audit.json: {cache: false}
-"""
-# Stands for training and evaluation: ranks that depend on the params.
-SCRIPT = """
-import json, pathlib, yaml
-import pyarrow.parquet as pq
-from comparison_fixtures import audit, ranks_table, run
-params = yaml.safe_load(open("params.yaml"))
-variable = params["loss"]["margin_mode"] == "variable"
-made = run("x", 10 * params["train"]["seed"] + variable, better=0.5 * variable)
-pathlib.Path("data/evaluation").mkdir(parents=True, exist_ok=True)
-pathlib.Path("metrics").mkdir(exist_ok=True)
-pq.write_table(ranks_table(made.ranks["image"], made.ranks["image_audio"]),
-               "data/evaluation/ranks.parquet")
-json.dump(audit(), open("metrics/audit.json", "w"))
-"""
-
-
-def sh(*words: str) -> None:
-    subprocess.run(words, check=True, capture_output=True, timeout=120)
+TABLE = Path("experiments/table1.yaml")
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with one stage, evaluated and committed."""
-    monkeypatch.chdir(tmp_path)
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    tools = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    for name, value in {
-        "PYTHONPATH": path, "PATH": tools,
-        "DVC_NO_ANALYTICS": "1", "GIT_AUTHOR_NAME": "test", "GIT_AUTHOR_EMAIL": "test@localhost",
-        "GIT_COMMITTER_NAME": "test", "GIT_COMMITTER_EMAIL": "test@localhost",
-    }.items():  # fmt: skip
-        monkeypatch.setenv(name, value)
-    Path("params.yaml").write_text(PARAMS)
-    Path("dvc.yaml").write_text(STAGE)
-    Path("evaluate.py").write_text(SCRIPT)
-    sh("git", "init", "-q")
-    sh("dvc", "init", "-q")
+    """A repository with a quick pipeline on untracked sources, evaluated and committed."""
+    project = fake_project(tmp_path, monkeypatch)
     sh("dvc", "repro", "-q")
     sh("git", "add", "-A")
-    sh("git", "commit", "-q", "-m", "first")
-    return tmp_path
+    sh("git", "commit", "-q", "-m", "run")
+    return project
 
 
 @pytest.mark.nightly
 def test_the_papers_comparison_is_run_and_read_back(project: Path) -> None:
-    text = run_table1([2, 1])
+    text = run_series(TABLE, [2, 1])
     assert "| VM-ranking loss, image + audio |" in text
+    logs = [path.read_text() for path in (project / ".dvc/tmp/trimodal").glob("table1-*.log")]
+    assert len(logs) == 4
+    assert all("Stage 'captions' didn't change" in log for log in logs)
     comparison = json.loads((project / "metrics/comparison.json").read_text())
     assert comparison["seeds"] == [1, 2]
-    assert comparison["queries"] == 200
+    assert comparison["queries"] == {"image": 200, "image_audio": 200}
+    assert comparison["data"] == "inside beside"
     # The commit's own run is the experiment of fixed margin and seed 1.
     for revision in ("HEAD", "workspace"):
         assert (run_at(revision).ranks["image"] == run_at("table1-fixed-s1").ranks["image"]).all()
     table = compare_revisions("table1-fixed-s1", "table1-variable-s1")
-    assert "| text to video | metric | table1-fixed-s1 | table1-variable-s1 | difference |" in table
+    assert "| search | metric | table1-fixed-s1 | table1-variable-s1 | difference |" in table
     one, other = (run_at(f"table1-fixed-s{seed}").ranks["image"] for seed in (1, 2))
     assert (one != other).any()
 
@@ -94,12 +60,16 @@ def dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
     """A DVC that does nothing but remember its commands; experiments with seed 13 fail."""
     monkeypatch.chdir(tmp_path)
     Path(".dvc").mkdir()
-    Path("params.yaml").write_text(PARAMS)
+    for path, text in {"params.yaml": PARAMS, "dvc.yaml": STAGES, str(TABLE): TABLE1}.items():
+        Path(path).parent.mkdir(exist_ok=True)
+        Path(path).write_text(text)
     commands: list[tuple[str, ...]] = []
     done = ["table1-fixed-s1", "table1-variable-s13"]
 
     def ask(*words: str) -> str:
         commands.append(words)
+        if words[0] == "status":
+            return json.dumps({"links": [], "captions": [], "evaluate": []})
         if words[:2] == ("exp", "remove"):
             done.remove(words[2])
         return "\n".join(done)
@@ -116,6 +86,8 @@ def dvc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]
     monkeypatch.setattr(experiments, "ask_dvc", ask)
     monkeypatch.setattr(experiments, "run_dvc", run)
     monkeypatch.setattr(experiments, "clear_leftovers", lambda _: commands.append(("clear",)))
+    monkeypatch.setattr(experiments, "clock", lambda _: "00:00")
+    monkeypatch.setattr(experiments, "run_at", lambda name, _: fake_run(name, 1))
     return commands
 
 
@@ -123,7 +95,7 @@ def test_experiments_that_failed_are_named_after_all_have_run(
     dvc: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(ExperimentError) as caught:
-        run_table1([13, 1])
+        run_series(TABLE, [13, 1])
     assert str(caught.value) == (
         "experiments failed: table1-fixed-s13 failed: no \x1b[2J memory for table1-fixed-s13; "
         "table1-variable-s13 was killed by signal 9; see .dvc/tmp/trimodal/NAME.log"
@@ -136,6 +108,9 @@ def test_experiments_that_failed_are_named_after_all_have_run(
     assert ("exp", "remove", "table1-variable-s1") not in dvc
     assert dvc[0] == dvc[-1] == ("clear",)
     lines = capsys.readouterr().out.splitlines()
+    assert lines.pop(0).startswith(
+        "captions: out of date, and each experiment will run them anew; to"
+    )
     assert lines[0] == (
         "1 of 4: table1-fixed-s1 begins; its output: .dvc/tmp/trimodal/table1-fixed-s1.log"
     )
@@ -147,32 +122,39 @@ def test_experiments_that_failed_are_named_after_all_have_run(
     assert len(lines) == 8
 
 
-def test_the_test_set_is_found_from_the_folder_of_an_experiment(
-    dvc: list[tuple[str, ...]], tmp_path: Path
+def test_an_experiment_gets_its_variants_values_and_seed(dvc: list[tuple[str, ...]]) -> None:
+    with pytest.raises(ExperimentError):
+        run_series(TABLE, [13, 1])
+    runs = [words for words in dvc if words[:2] == ("exp", "run")]
+    set_params = [
+        [words[place + 1] for place, word in enumerate(words) if word == "--set-param"]
+        for words in runs
+    ]
+    assert set_params == [
+        [f'loss.margin_mode="{mode}"', f"train.seed={seed}"]
+        for seed in (1, 13) for mode in ("fixed", "variable")
+    ]  # fmt: skip
+
+
+def test_scores_that_there_are_not_are_known_after_one_experiment(
+    dvc: list[tuple[str, ...]],
 ) -> None:
-    """Sources lie outside of git and DVC's outputs; ``evaluate`` reads one of them."""
-    Path("test.csv").touch()
-    params = "evaluate: {test_csv: test.csv}\ndownload: {source: %s}\n"
-    for source, passed in (("files", True), ("demo", False)):
-        Path("params.yaml").write_text(params % source)
-        dvc.clear()
-        with pytest.raises(ExperimentError):
-            run_table1([13, 1])
-        (words, *_) = [words for words in dvc if words[:2] == ("exp", "run")]
-        assert ("--allow-missing" in words) is True
-        assert (f"evaluate.test_csv={tmp_path / 'test.csv'}" in words) == passed
+    TABLE.write_text(TABLE1.replace("image_audio:", "sound:"))
+    with pytest.raises(ExperimentError, match=r"no score 'sound' \(known: image, image_audio\)"):
+        run_series(TABLE, [1, 2])
+    assert len([words for words in dvc if words[:2] == ("exp", "run")]) == 1
+    assert dvc[-1] == ("clear",)
 
 
 def test_one_of_two_runs_at_a_time_is_refused(dvc: list[tuple[str, ...]]) -> None:
     with alone(), pytest.raises(ExperimentError, match="runs already in this repository"):
-        run_table1([1, 2])
+        run_series(TABLE, [1, 2])
     assert dvc == []
 
 
 @pytest.mark.parametrize(
     ("seeds", "problem"),
     [
-        ([1], "two different seeds"),
         ([1, 2, 1], "seeds 1 2 1: one of them is given twice"),
         ([1, -2], "seed -2: not from 0"),
         ([1, 2**32], "seed 4294967296: not from 0"),
@@ -182,16 +164,16 @@ def test_seeds_are_checked_before_anything_runs(
     seeds: list[int], problem: str, dvc: list[tuple[str, ...]]
 ) -> None:
     with pytest.raises(PairingError, match=problem):
-        run_table1(seeds)
+        run_series(TABLE, seeds)
     assert dvc == []
 
 
 def test_a_result_that_cannot_be_written_is_known_before_anything_runs(
     dvc: list[tuple[str, ...]],
 ) -> None:
-    experiments.RESULT.mkdir(parents=True)
+    Path("metrics/comparison.json").mkdir(parents=True)
     with pytest.raises(IsADirectoryError, match=r"metrics/comparison\.json"):
-        run_table1([1, 2])
+        run_series(TABLE, [1, 2])
     assert dvc == []
 
 
@@ -200,6 +182,7 @@ FAKE = """
 import subprocess, sys
 sys.path.insert(0, {tests!r})
 from trimodal.report import dvc_command, experiments
+from pathlib import Path
 real = subprocess.run
 def run(command, **options):
     if command[1:3] != ["-m", "dvc"]:
@@ -208,16 +191,19 @@ def run(command, **options):
     outer = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {{inner!r}}])"
     return real([sys.executable, "-c", outer], **options)
 experiments._experiment_names = lambda: set()
+experiments._stale_stages = lambda: []
 experiments.clear_leftovers = lambda _: None
 subprocess.run = run
-experiments.run_table1([1, 2])
+experiments.run_series(Path("experiments/table1.yaml"), [1, 2])
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_that_was_started(number: int, tmp_path: Path) -> None:
     (tmp_path / ".dvc").mkdir()
-    (tmp_path / "params.yaml").write_text(PARAMS)
+    (tmp_path / "experiments").mkdir()
+    for path, text in {"params.yaml": PARAMS, "dvc.yaml": STAGES, str(TABLE): TABLE1}.items():
+        (tmp_path / path).write_text(text)
     code = FAKE.format(tests=str(ROOT / "tests"))
     command = [sys.executable, "-c", code]
     with subprocess.Popen(
@@ -268,7 +254,7 @@ def test_what_a_killed_run_left_is_cleared_and_nothing_of_others(
     info.parent.mkdir()
     info.write_text(json.dumps({"name": "table1-fixed-s2", "root_dir": str(outside)}))
     try:
-        clear_leftovers(experiments._OURS)
+        clear_leftovers(re.compile(r"table1-(fixed|variable)-s\d+"))
         workers["table1-fixed-s1"].wait(10)
         assert [name for name, worker in workers.items() if worker.poll() is not None] == [
             "table1-fixed-s1"
@@ -313,7 +299,7 @@ def test_tasks_and_runs_that_died_are_cleared_and_the_comparison_goes_on(project
     assert orphan() == left
     assert list(standalone.glob("tmp*"))
     (project / "evaluate.py").write_text(script)
-    text = run_table1([1, 2])
+    text = run_series(TABLE, [1, 2])
     assert "| VM-ranking loss, image + audio |" in text
     assert not orphan()
     assert not list(standalone.glob("tmp*"))

@@ -13,9 +13,10 @@ from model_fixtures import FACTS
 from report_fixtures import Evaluated
 from repository import ROOT
 
-from trimodal.report.comparison import table1
+from trimodal.report.comparison import compare_variants
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.report import write_report
+from trimodal.report.series import read_series
 
 # docs/method.md, Results: R@1, R@5, R@10, MedR of each row
 PAPER = {
@@ -225,12 +226,16 @@ def test_report_is_written_over_an_older_one(metrics: dict[str, Any], tmp_path: 
     assert "77.7" in report(tmp_path, metrics)
 
 
-def test_comparison_of_margins_names_its_commit(metrics: dict[str, Any], tmp_path: Path) -> None:
+def test_comparison_of_margins_names_its_commit(
+    metrics: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    series = read_series(Path("experiments/table1.yaml"), [1, 2])
     runs = {
         (mode, seed): run(f"{mode}{seed}", 10 * seed + (mode == "variable"))
         for mode in ("fixed", "variable") for seed in (1, 2)
     }  # fmt: skip
-    comparison = {"git": "0123456789abcdef", **table1(runs), "data": "d"}
+    comparison = {"git": "0123456789abcdef", **compare_variants(series, runs), "data": "d"}
     text = report(tmp_path, metrics, comparison)
     assert "commit 0123456789abcdef." in text
     assert comparison_table(comparison) in text

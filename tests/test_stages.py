@@ -55,6 +55,28 @@ def test_deps_are_the_rooms_of_the_import_closure(stage: str) -> None:
     assert deps == {f"pipeline/{stage}.py"} | rooms_of(closure(f"pipeline.{stage}"))
 
 
+def outputs(stage: str) -> set[str]:
+    spec = STAGES[stage]
+    leaves = [*spec.get("outs", []), *spec.get("metrics", []), *spec.get("plots", [])]
+    return {out if isinstance(out, str) else next(iter(out)) for out in leaves}
+
+
+def upstream(stage: str) -> set[str]:
+    """The stages whose outputs a stage depends on, directly or not."""
+    found: set[str] = set()
+    for other in STAGES:
+        if any(
+            Path(dep).is_relative_to(out) for dep in STAGES[stage]["deps"] for out in outputs(other)
+        ):
+            found |= {other} | upstream(other)
+    return found
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage != "links"])
+def test_sources_are_linked_before_any_stage_reads_them(stage: str) -> None:
+    assert "links" in upstream(stage)
+
+
 def test_packages_hold_only_docstrings() -> None:
     """Except data's, whose functions are for other programs."""
     packages = {*ROOT.glob("trimodal/*/**/__init__.py"), ROOT / "pipeline" / "__init__.py"}
@@ -94,13 +116,13 @@ SECTIONS = set(yaml.safe_load((ROOT / "params.yaml").read_text()))
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_changes_no_result_is_tracked_by_no_stage(stage: str) -> None:
-    tracked = {key.split(".")[0] for key in STAGES[stage]["params"]}
+    tracked = {key.split(".")[0] for key in STAGES[stage].get("params", [])}
     assert tracked <= SECTIONS - {"machine"}
 
 
 @pytest.mark.parametrize("section", sorted(SECTIONS - {"machine"}))
 def test_every_other_section_is_tracked_whole(section: str) -> None:
-    assert [stage for stage, spec in STAGES.items() if section in spec["params"]]
+    assert [stage for stage, spec in STAGES.items() if section in spec.get("params", [])]
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -115,9 +137,9 @@ def test_a_stage_tracks_the_sections_that_it_reads(stage: str) -> None:
         and node.func.id == "load_section"
         and isinstance(node.args[1], ast.Constant)
     }
-    tracked = {key for key in STAGES[stage]["params"] if "." not in key}
+    tracked = {key for key in STAGES[stage].get("params", []) if "." not in key}
     assert tracked == read - {"machine"}
-    assert ("machine" in read) == (stage != "report")
+    assert ("machine" in read) == (stage not in ("links", "report"))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +153,7 @@ def test_a_stage_tracks_the_sections_that_it_reads(stage: str) -> None:
 )
 def test_a_change_reaches_no_stage_that_it_does_not_concern(section: str, stages: set[str]) -> None:
     """A window is cut when a sample is read, so that a longer one needs no new shards."""
-    reads = {stage for stage, spec in STAGES.items() if section in spec["params"]}
+    reads = {stage for stage, spec in STAGES.items() if section in spec.get("params", [])}
     assert reads == stages
 
 

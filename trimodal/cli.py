@@ -22,18 +22,25 @@ def main() -> None:
     """Runs a subcommand; errors a user can fix are one line on standard error, with exit code 1."""
     parser = argparse.ArgumentParser(prog="trimodal", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    scale = commands.add_parser("scale", help="apply an overlay of params/ to params.yaml")
-    scale.add_argument("name", help="an overlay: the stem of a file in params/")
+    scale = commands.add_parser("scale", help="apply overlays of params/ to params.yaml")
+    scale.add_argument(
+        "names", nargs="*", metavar="NAME",
+        help="overlays, applied in this order: the name of a file in params/ without .yaml",
+    )  # fmt: skip
+    scale.add_argument("--list", action="store_true", help="show the overlays and what they are")
     compare = commands.add_parser(
         "compare", help="compare the metrics of two revisions, with significance"
     )
     for name in ("first", "second"):
         compare.add_argument(name, help="a commit, a DVC experiment, or workspace")
-    experiments = commands.add_parser("experiments", help="a series of DVC experiments")
-    experiments.add_argument("series", choices=["table1"], help="table1: the paper's comparison")
-    experiments.add_argument(
-        "--seeds", type=seed_number, nargs="+", action=Distinct, default=[1, 2, 3]
+    compare.add_argument("--test-set", metavar="NAME", help="one of evaluate.sets")
+    experiments = commands.add_parser(
+        "experiments", help="run a series of DVC experiments and compare them"
     )
+    experiments.add_argument("series", metavar="FILE", help="a YAML file, or the name of one in "
+                             "experiments/; table1: the paper's comparison")  # fmt: skip
+    experiments.add_argument("--seeds", type=seed_number, nargs="+", action=Distinct,
+                             help="instead of the file's")  # fmt: skip
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
     _add_search(commands)
     _add_export(commands)
@@ -41,13 +48,13 @@ def main() -> None:
     sys.excepthook = show_traceback
     try:
         if args.command == "scale":
-            _scale(args.name)
+            _scale(args.names, show_list=args.list)
         elif args.command == "doctor":
             _doctor()
         elif args.command == "compare":
-            _compare(args.first, args.second)
+            _compare(args.first, args.second, args.test_set)
         elif args.command == "experiments":
-            _experiments(args.seeds)
+            _experiments(args.series, args.seeds)
         elif args.command == "index":
             _index(args)
         elif args.command == "search":
@@ -258,13 +265,23 @@ def _export_pairs(args: argparse.Namespace) -> None:
         show(f"{args.folder}/{configuration.name}: {rows} pairs{left_out}")
 
 
-def _scale(name: str) -> None:
-    from trimodal.overlay import apply_overlay
+def _scale(names: list[str], *, show_list: bool) -> None:
+    from trimodal.overlay import apply_overlay, find_overlay, list_overlays
 
-    changed = apply_overlay(Path("params.yaml"), Path("params") / f"{name}.yaml")
+    folder = Path("params")
+    if show_list:
+        overlays = list_overlays(folder)
+        width = max(map(len, overlays), default=0)
+        for name, what in overlays.items():
+            show(f"{name:{width}}  {what}")
+        return
+    if not names:
+        raise UserError("which overlay? trimodal scale --list shows them")
+    paths = [find_overlay(folder, name) for name in names]
+    changed = apply_overlay(Path("params.yaml"), *paths)
     for key, (before, after) in changed.items():
         show(f"{key}: {before} -> {after}")
-    show(f"applied params/{name}.yaml: {len(changed)} values changed")
+    show(f"applied {', '.join(map(str, paths))}: {len(changed)} values changed")
 
 
 def _doctor() -> None:
@@ -276,16 +293,17 @@ def _doctor() -> None:
         sys.exit(1)
 
 
-def _compare(first: str, second: str) -> None:
+def _compare(first: str, second: str, test_set: str | None) -> None:
     from trimodal.report.experiments import compare_revisions
 
-    show(compare_revisions(first, second))
+    show(compare_revisions(first, second, test_set))
 
 
-def _experiments(seeds: list[int]) -> None:
-    from trimodal.report.experiments import run_table1
+def _experiments(name: str, seeds: list[int] | None) -> None:
+    from trimodal.report.experiments import run_series
+    from trimodal.report.series import find_series
 
-    show(run_table1(seeds))
+    show(run_series(find_series(name), seeds))
 
 
 if __name__ == "__main__":

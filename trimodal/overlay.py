@@ -1,43 +1,80 @@
-"""Applies an overlay to ``params.yaml``, keeping its comments."""
+"""Applies overlays to ``params.yaml``, keeping its comments."""
 
 import io
 import stat
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import YAMLError
+from ruamel.yaml.error import CommentMark, YAMLError
+from ruamel.yaml.tokens import CommentToken
 
 from trimodal.core.config import ConfigError, parse_yaml, read_yaml
 from trimodal.core.files import atomic_path
 
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
+# Mappings whose keys are the user's own: an overlay that has one replaces all of it.
+_WHOLE = ("evaluate.sets",)
+_COMMENT_AT = {CommentedMap: 2, CommentedSeq: 0}  # of the four comments that an item can have
 Changes = dict[str, tuple[Any, Any]]
 
 
-def apply_overlay(params_path: Path, overlay_path: Path) -> Changes:
-    """Writes the overlay's values into the params file, keeping its comments, order, line ends and
-    mode. The text is read again before it replaces the file.
+def list_overlays(folder: Path) -> dict[str, str]:
+    """What each overlay of ``folder`` is, its first comment line, by the name that finds it."""
+    paths = sorted(folder.rglob("*.yaml"), key=lambda path: (len(path.parts), path))
+    stems = Counter(path.stem for path in paths)
+    return {
+        path.stem
+        if path.parent == folder or stems[path.stem] == 1
+        else path.relative_to(folder).with_suffix("").as_posix(): _first_comment(path)
+        for path in paths
+    }
+
+
+def find_overlay(folder: Path, name: str) -> Path:
+    """The file of an overlay: ``<folder>/<name>.yaml``, or else the one file of this name in a
+    folder below (``ours`` is recipes/ours.yaml).
+
+    Raises ConfigError, which lists what there is, for an unknown name, and for one of two files.
+    """
+    names = {path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml")}
+    found = {name} & names or {other for other in names if other.endswith(f"/{name}")}
+    if len(found) > 1:
+        raise ConfigError(f"{folder}: '{name}' is ambiguous: {' or '.join(sorted(found))}")
+    if not found:
+        known = ", ".join(list_overlays(folder)) or "none"
+        raise ConfigError(f"{folder}: no such overlay: '{name}' (known: {known})")
+    return folder / f"{found.pop()}.yaml"
+
+
+def _first_comment(path: Path) -> str:
+    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+        return next((line[1:].strip() for line in lines if line.startswith("#")), "")
+
+
+def apply_overlay(params_path: Path, *overlay_paths: Path) -> Changes:
+    """Writes the overlays' values, in this order, into the params file, keeping its comments,
+    order, line ends and mode. The text is read again before it replaces the file, once.
 
     Returns the changes: 'section.key' -> (before, after). Raises ConfigError, and leaves the file
-    as it is, for an overlay that does not exist or has a key that is not in the params file, and
-    for a params file that cannot be written so.
+    as it is, if an overlay has a key that is not in the params file, and for a params file that
+    cannot be written so.
     """
-    if not overlay_path.is_file():
-        known = ", ".join(sorted(path.stem for path in overlay_path.parent.glob("*.yaml")))
-        raise ConfigError(f"{overlay_path}: no such overlay (known: {known or 'none'})")
     params_path = params_path.resolve()  # a link stays one
-    params, overlay = _sections(params_path), _sections(overlay_path)
-    files = f"{overlay_path}: {params_path}"
-    changed = _apply(overlay, params, "", files)
-    expected = read_yaml(params_path)
-    _apply(read_yaml(overlay_path), expected, "", files)
+    params, expected = _sections(params_path), read_yaml(params_path)
+    changed: Changes = {}
+    for overlay_path in overlay_paths:
+        files = f"{overlay_path}: {params_path}"
+        for key, (before, after) in _apply(_sections(overlay_path), params, "", files).items():
+            changed[key] = (changed.get(key, (before, after))[0], after)
+        _apply(read_yaml(overlay_path), expected, "", files)
     text = _dumped(params)
     if repr(parse_yaml(text, params_path)) != repr(expected):
         raise ConfigError(
-            f"{params_path}: cannot be written in its form with {overlay_path}; start from the "
-            "repository's params.yaml"
+            f"{params_path}: cannot be written in its form with "
+            f"{' and '.join(map(str, overlay_paths))}; start from the repository's params.yaml"
         )
     before = params_path.read_bytes().decode("utf-8")
     if 2 * before.count("\r\n") > before.count("\n"):
@@ -46,7 +83,7 @@ def apply_overlay(params_path: Path, overlay_path: Path) -> Changes:
     mode = stat.S_IMODE(params_path.stat().st_mode)
     with atomic_path(params_path, mode) as temporary:
         temporary.write_bytes(text.encode())
-    return changed
+    return {key: (before, after) for key, (before, after) in changed.items() if before != after}
 
 
 def _apply(values: dict[str, Any], target: dict[str, Any], section: str, files: str) -> Changes:
@@ -57,11 +94,13 @@ def _apply(values: dict[str, Any], target: dict[str, Any], section: str, files: 
         if key not in target:
             what = "key" if section else "section"
             raise ConfigError(f"{files} has no {what} '{name}'")
-        if isinstance(value, dict) and isinstance(target[key], dict):
+        if isinstance(value, dict) and isinstance(target[key], dict) and name not in _WHOLE:
             changed |= _apply(value, target[key], name, files)
         elif target[key] != value:
             changed[name] = (target[key], value)
-            target[key] = _in_form_of(target[key], value)
+            new = _in_form_of(target[key], value)
+            _keep_what_follows(target[key], new)
+            target[key] = new
     return changed
 
 
@@ -79,6 +118,31 @@ def _in_form_of(old: Any, value: Any) -> Any:
     if isinstance(form, CommentedMap | CommentedSeq) and form.fa.flow_style():
         plain.fa.set_flow_style()
     return plain
+
+
+def _keep_what_follows(old: Any, new: Any) -> None:
+    """Lines of comments and blank lines below a mapping or list in block form, which ruamel.yaml
+    has with its last item, go to the last item of the one that replaces it.
+    """
+    kept, place = _last_item(old), _last_item(new)
+    if kept is None or place is None:
+        return
+    tokens = kept[0].ca.items.get(kept[1])
+    token = tokens[_COMMENT_AT[type(kept[0])]] if tokens else None
+    below = token.value.partition("\n")[2] if token else ""
+    if below:
+        comment: list[CommentToken | None] = [None] * 4
+        comment[_COMMENT_AT[type(place[0])]] = CommentToken(f"\n{below}", CommentMark(0))
+        place[0].ca.items[place[1]] = comment
+
+
+def _last_item(value: Any) -> tuple[Any, Any] | None:
+    """The mapping or list in block form that the last line of ``value`` is in, and the key."""
+    found = None
+    while isinstance(value, CommentedMap | CommentedSeq) and value and not value.fa.flow_style():
+        key = next(reversed(value)) if isinstance(value, CommentedMap) else len(value) - 1
+        found, value = (value, key), value[key]
+    return found
 
 
 def _dumped(params: Any) -> str:

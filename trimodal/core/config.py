@@ -6,6 +6,7 @@ A section's class is next to the code that it configures, declared as
 """
 
 import json
+import re
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,12 @@ class _Loader(yaml.SafeLoader):
         if self.peek_event().tag is not None:  # type: ignore[no-untyped-call]
             raise yaml.YAMLError("tags (!name) are not supported")
         return super().compose_node(parent, index)
+
+
+# DVC writes 0.00001 as YAML 1.2 has it, which PyYAML takes for a text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Section:

@@ -1,6 +1,6 @@
 """Runs side by side on the same test set: what differs, by how much, and how certainly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from trimodal.evaluation.retrieval import summarise
 from trimodal.report.rendering import render
+from trimodal.report.series import Series
 from trimodal.report.significance import (
     PER_QUERY,
     PairingError,
@@ -19,44 +20,55 @@ from trimodal.report.significance import (
 )
 from trimodal.report.tables import SEARCHES, Table
 
-# The rows of the paper's table 1 as (margin mode, search), and the pairs of rows that it compares.
-ROWS = (("fixed", "image"), ("fixed", "image_audio"), ("variable", "image"),
-        ("variable", "image_audio"))  # fmt: skip
-_PAIRS = ((0, 1), (0, 2), (1, 3), (2, 3))
+_RANK = "rank_"  # begins the name of a column of ranks
+Row = tuple[str, str]  # variant, score
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """An evaluated run: the rank of each query's true video, by search (``image``,
-    ``image_audio``), and the test set (file, protocol, number of videos), which must agree.
+    """An evaluated run. By score (``image_audio``, ``text_to_image``, ...): the queries, and the
+    rank of each query's true item. The test set (file, protocol, number of items) must agree.
     """
 
     name: str
-    queries: tuple[str, ...]
+    queries: Mapping[str, tuple[str, ...]]
     ranks: Mapping[str, RankArray]
     test_set: tuple[Any, ...]
     data: str
 
 
 def run_from(name: str, ranks: pa.Table, audit: Mapping[str, Any]) -> Run:
-    """A run from what ``evaluate`` wrote: ranks.parquet and audit.json."""
+    """A run from what ``evaluate`` wrote: ranks.parquet, whose columns ``rank_...`` each hold a
+    score's ranks (null for a query that it does not have), and audit.json.
+
+    Raises KeyError for files of another version.
+    """
+    columns = [column for column in ranks.column_names if column.startswith(_RANK)]
+    if not columns:
+        raise KeyError(_RANK)
+    given = {
+        column.removeprefix(_RANK): ranks.filter(ranks[column].is_valid()) for column in columns
+    }
     return Run(
         name=name,
-        queries=tuple(ranks["query_id"].to_pylist()),
-        ranks={search: ranks[f"rank_{search}"].to_numpy() for search in SEARCHES},
+        queries={score: tuple(t["query_id"].to_pylist()) for score, t in given.items()},
+        ranks={score: t[f"{_RANK}{score}"].to_numpy() for score, t in given.items()},
         test_set=(audit["test_csv"], audit["protocol"], audit["gallery"]),
         data=audit["data"],
     )
 
 
 def check_same_test_set(runs: Sequence[Run]) -> None:
-    """Raises PairingError unless all runs rank the same queries among the same number of videos."""
+    """Raises PairingError unless all runs rank the same queries among the same items."""
     first = runs[0]
     for run in runs[1:]:
         if (run.queries, run.test_set) != (first.queries, first.test_set):
+            counts = (
+                "; ".join(f"{s} {len(q)}" for s, q in r.queries.items()) for r in (first, run)
+            )
             raise PairingError(
-                f"{first.name} and {run.name} have different test sets: {len(first.queries)} "
-                f"queries, {first.test_set}, and {len(run.queries)} queries, {run.test_set}"
+                f"{first.name} and {run.name} have different test sets: {next(counts)} queries, "
+                f"{first.test_set}, and {next(counts)} queries, {run.test_set}"
             )
 
 
@@ -67,80 +79,108 @@ def compare(first: Run, second: Run) -> str:
     """
     check_same_test_set([first, second])
     rows: list[Sequence[str]] = []
-    for search, search_name in SEARCHES.items():
-        ranks = [run.ranks[search] for run in (first, second)]
+    for score in first.ranks:
+        score_name = SEARCHES.get(score, score.replace("_", " "))
+        ranks = [run.ranks[score] for run in (first, second)]
         for metric, per_query in PER_QUERY.items():
             values = [per_query(rank_array) for rank_array in ranks]
             means = (f"{value.mean():.1f}" for value in values)
             difference = paired_over_queries(values[0], values[1])
-            rows.append((search_name, metric, *means, str(difference)))
+            rows.append((score_name, metric, *means, str(difference)))
         medians = (f"{np.median(rank_array):.3g}" for rank_array in ranks)
-        rows.append((search_name, "MedR", *medians, ""))
+        rows.append((score_name, "MedR", *medians, ""))
     table = Table(
-        header=("text to video", "metric", first.name, second.name, "difference"),
+        header=("search", "metric", first.name, second.name, "difference"),
         rows=rows,
         left_columns=frozenset({0, 1, 4}),
     )
-    text = render("run_comparison.md.j2", table=table, queries=len(first.queries))
-    return text.removesuffix("\n")
+    queries = query_counts([len(queries) for queries in first.queries.values()])
+    return render("run_comparison.md.j2", table=table, queries=queries).removesuffix("\n")
 
 
-def table1(runs: Mapping[tuple[str, int], Run]) -> dict[str, Any]:
-    """The paper's comparison from runs by (margin mode, seed): every run's metrics, the tests of
-    each pair of rows, and how often the test over queries calls two seeds of one recipe different.
+def query_counts(counts: Sequence[int]) -> str:
+    """'200', or '5000 and 1000' where the scores have different queries."""
+    return " and ".join(map(str, dict.fromkeys(counts)))
 
-    Raises PairingError for fewer than two seeds, a seed that one mode lacks, or different test
-    sets.
+
+def compare_variants(series: Series, runs: Mapping[tuple[str, int], Run]) -> dict[str, Any]:
+    """The series' results from runs by (variant, seed): every run's metrics, the tests of what is
+    compared, and how often the test over queries calls two seeds of one variant different.
+
+    Raises PairingError for a run that is missing, and for different test sets or data.
     """
-    seeds = sorted({seed for _, seed in runs})
-    if len(seeds) < 2:
-        raise PairingError("an interval over seeds needs at least two different seeds")
-    if missing := [(m, s) for m in ("fixed", "variable") for s in seeds if (m, s) not in runs]:
+    if missing := [(v, s) for v in series.variants for s in series.seeds if (v, s) not in runs]:
         raise PairingError(f"no runs of {missing}")
     check_same_test_set(list(runs.values()))
     if len({run.data for run in runs.values()}) > 1:
         raise PairingError("the runs were trained and tested on different shards")
+    one = next(iter(runs.values()))
+    _check_pairs(series, one)
+    ranks = {
+        (variant, score): [runs[variant, seed].ranks[score] for seed in series.seeds]
+        for variant in series.variants
+        for score in series.scores
+    }
     return {
-        "data": next(iter(runs.values())).data,
-        "queries": len(next(iter(runs.values())).queries),
-        "seeds": seeds,
+        "title": series.title,
+        "data": one.data,
+        "test_set": series.test_set,
+        "queries": {score: len(one.queries[score]) for score in series.scores},
+        "seeds": list(series.seeds),
+        "metrics": list(series.metrics),
+        "scores": {score: of.name for score, of in series.scores.items()},
+        "variants": {
+            name: {"name": variant.name, "params": dict(variant.params)}
+            for name, variant in series.variants.items()
+        },
         "runs": [
-            {"margin_mode": mode, "seed": seed, "search": search, **summarise(run.ranks[search])}
-            for (mode, seed), run in sorted(runs.items())
-            for search in SEARCHES
+            {"variant": variant, "seed": seed, "score": score, **summarise(of_seed)}
+            for (variant, score), of_row in ranks.items()
+            for seed, of_seed in zip(series.seeds, of_row, strict=True)
         ],
         "differences": [
-            _differences(runs, seeds, ROWS[first], ROWS[second]) for first, second in _PAIRS
+            {
+                "first": list(first),
+                "second": list(second),
+                "tests": {m: _tests(ranks[first], ranks[second], m) for m in series.metrics},
+            }
+            for first, second in _pairs(series)
         ],
-        "false_alarms": {metric: _false_alarms_of_seeds(runs, metric) for metric in PER_QUERY},
+        "false_alarms": {
+            metric: [
+                int(count)
+                for count in np.sum([false_alarms(of, metric) for of in ranks.values()], axis=0)
+            ]
+            for metric in series.metrics
+        },
     }
 
 
-def _differences(
-    runs: Mapping[tuple[str, int], Run],
-    seeds: list[int],
-    first: tuple[str, str],
-    second: tuple[str, str],
-) -> dict[str, Any]:
-    """Of two rows, each metric's test over queries (of each query's mean over seeds) and over
-    seeds.
+def _pairs(series: Series) -> Iterator[tuple[Row, Row]]:
+    """The rows that are compared: variants by each score, and scores in each variant."""
+    for name, variant in series.variants.items():
+        if variant.against is not None:
+            for score in series.scores:
+                yield (variant.against, score), (name, score)
+        for score, of in series.scores.items():
+            if of.against is not None:
+                yield (name, of.against), (name, score)
+
+
+def _check_pairs(series: Series, run: Run) -> None:
+    for score, of in series.scores.items():
+        if of.against is not None and run.queries[of.against] != run.queries[score]:
+            raise PairingError(f"{of.against} and {score} have different queries")
+
+
+def _tests(
+    first: Sequence[RankArray], second: Sequence[RankArray], metric: str
+) -> dict[str, dict[str, float] | None]:
+    """The test over queries (of each query's mean over seeds) and the one over seeds, which a
+    single seed does not have.
     """
-    first_ranks, second_ranks = (
-        [runs[mode, seed].ranks[search] for seed in seeds] for mode, search in (first, second)
-    )
-    tests = {}
-    for metric in PER_QUERY:
-        both = both_tests(first_ranks, second_ranks, metric)._asdict()
-        tests[metric] = {name: asdict(difference) for name, difference in both.items()}
-    return {"first": list(first), "second": list(second), "tests": tests}
-
-
-def _false_alarms_of_seeds(runs: Mapping[tuple[str, int], Run], metric: str) -> list[int]:
-    """Of pairs of runs that differ by seed alone: [called different at 5 %, all]."""
-    total = np.zeros(2, int)
-    for row_mode, search in ROWS:
-        same_recipe = [
-            run.ranks[search] for (mode, _), run in sorted(runs.items()) if mode == row_mode
-        ]
-        total += false_alarms(same_recipe, metric)
-    return [int(count) for count in total]
+    if len(first) == 1:
+        values = (PER_QUERY[metric](ranks[0]) for ranks in (first, second))
+        return {"over_queries": asdict(paired_over_queries(*values)), "over_seeds": None}
+    both = both_tests(first, second, metric)._asdict()
+    return {name: asdict(difference) for name, difference in both.items()}

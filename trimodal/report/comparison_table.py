@@ -1,23 +1,19 @@
-"""The paper's comparison as tables: means over seeds, and differences with their tests."""
+"""A series of experiments as tables: means over seeds, and differences with their tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from trimodal.core.records import DataError
+from trimodal.report.comparison import query_counts
 from trimodal.report.rendering import render
-from trimodal.report.significance import PER_QUERY, Difference, mean_over_seeds
-from trimodal.report.tables import COLUMNS, SEARCHES, Table
+from trimodal.report.significance import ONE_SEED, Difference, mean_over_seeds
+from trimodal.report.tables import COLUMNS, Table
 
 Comparison = Mapping[str, Any]
 _METRICS = (*COLUMNS, "MeanR")
-_LOSSES = {"fixed": "simple loss", "variable": "VM-ranking loss"}
-_ROWS = {
-    (mode, search): f"{loss}, {name}"
-    for mode, loss in _LOSSES.items()
-    for search, name in SEARCHES.items()
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,12 +29,17 @@ class ComparisonView:
 
 
 def comparison_table(comparison: Comparison) -> str:
-    """Markdown, from what :func:`trimodal.report.comparison.table1` returned."""
+    """Markdown, from what :func:`trimodal.report.comparison.compare_variants` returned."""
     return render("comparison.md.j2", comparison=comparison_view(comparison)).removesuffix("\n")
 
 
 def comparison_view(comparison: Comparison) -> ComparisonView:
-    """The tables of what :func:`trimodal.report.comparison.table1` returned."""
+    """The tables of what :func:`trimodal.report.comparison.compare_variants` returned.
+
+    Raises DataError for what another version wrote.
+    """
+    if "variants" not in comparison:
+        raise DataError("the comparison is of another version: run make table again")
     return ComparisonView(
         seeds=len(comparison["seeds"]),
         means=_means(comparison),
@@ -48,21 +49,29 @@ def comparison_view(comparison: Comparison) -> ComparisonView:
 
 
 def _means(comparison: Comparison) -> Table:
+    values: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+    for run in comparison["runs"]:
+        values.setdefault((run["variant"], run["score"]), []).append(run)
     rows = []
-    for (mode, search), name in _ROWS.items():
-        runs = [
-            run
-            for run in comparison["runs"]
-            if (run["margin_mode"], run["search"]) == (mode, search)
-        ]
+    for row, runs in values.items():
         cells = [_interval(np.array([run[metric] for run in runs])) for metric in _METRICS]
-        rows.append((name, *cells))
-    queries, seeds = comparison["queries"], len(comparison["seeds"])
-    title = f"text to video, {queries} queries, {seeds} seeds"
+        rows.append((_name(comparison, row), *cells))
+    queries = query_counts(list(comparison["queries"].values()))
+    seeds = len(comparison["seeds"])
+    title = f"{comparison['title']}, {queries} queries, {seeds} seed{'s' * (seeds > 1)}"
     return Table(header=(title, *_METRICS), rows=rows)
 
 
+def _name(comparison: Comparison, row: Sequence[str]) -> str:
+    """What a variant and score, or of an only score the variant, is called."""
+    variant, score = row
+    name: str = comparison["variants"][variant]["name"]
+    return f"{name}, {comparison['scores'][score]}" if len(comparison["scores"]) > 1 else name
+
+
 def _interval(values: np.ndarray) -> str:
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
     mean, half_width = mean_over_seeds(values)
     return f"{mean:.1f} ± {half_width:.1f}"
 
@@ -70,11 +79,13 @@ def _interval(values: np.ndarray) -> str:
 def _differences(comparison: Comparison) -> Table:
     rows = []
     for pair in comparison["differences"]:
-        name = f"{_ROWS[tuple(pair['second'])]} minus {_ROWS[tuple(pair['first'])]}"
-        for metric in PER_QUERY:
-            tests = pair["tests"][metric]
-            differences = [Difference(**tests[over]) for over in ("over_queries", "over_seeds")]
-            rows.append((name, metric, *map(str, differences)))
+        first, second = (_name(comparison, pair[row]) for row in ("first", "second"))
+        for metric, tests in pair["tests"].items():
+            differences = [
+                str(Difference(**tests[over])) if tests[over] else ONE_SEED
+                for over in ("over_queries", "over_seeds")
+            ]
+            rows.append((f"{second} minus {first}", metric, *differences))
     return Table(
         header=("difference", "metric", "over queries", "over seeds"),
         rows=rows,

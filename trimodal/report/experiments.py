@@ -1,12 +1,13 @@
-"""The paper's comparison as DVC experiments, and the results of any revision."""
+"""Series of DVC experiments, and the results of any revision."""
 
 import io
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 
@@ -15,7 +16,7 @@ from trimodal.core.files import check_writable, write_json
 from trimodal.core.fingerprint import git_revision
 from trimodal.core.progress import clock, log, start_logging
 from trimodal.core.records import DataError
-from trimodal.report.comparison import Run, compare, run_from, table1
+from trimodal.report.comparison import Run, compare, compare_variants, run_from
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.dvc_command import (
     LOGS,
@@ -27,29 +28,33 @@ from trimodal.report.dvc_command import (
     last_line,
     run_dvc,
 )
-from trimodal.report.significance import PairingError, check_seeds
+from trimodal.report.series import STAGES, Series, overrides, read_series
 
-RANKS = "data/evaluation/ranks.parquet"
-AUDIT = "metrics/audit.json"
-RESULT = Path("metrics/comparison.json")
-MODES = ("fixed", "variable")
 WORKSPACE = "workspace"  # DVC's name for the files as they are now
-_OURS = re.compile(rf"table1-({'|'.join(MODES)})-s\d+")
 
 
-def run_at(revision: str) -> Run:
+def result_files(test_set: str | None) -> tuple[str, str]:
+    """Where ``evaluate`` leaves a test set's ranks and its audit."""
+    if test_set is None:
+        return "data/evaluation/ranks.parquet", "metrics/audit.json"
+    return f"data/evaluation/{test_set}/ranks.parquet", f"data/evaluation/{test_set}/audit.json"
+
+
+def run_at(revision: str, test_set: str | None = None) -> Run:
     """The evaluated run of a commit, a tag, a DVC experiment's name, or ``workspace``.
 
     Raises ExperimentError for an unknown revision and for results that are not in DVC's cache,
     DataError for results of another format.
     """
-    ranks, audit = _content(RANKS, revision), _content(AUDIT, revision)
+    names = result_files(test_set)
+    ranks, audit = (_content(name, revision) for name in names)
     try:
         table = pq.read_table(io.BytesIO(ranks), page_checksum_verification=True)
         return run_from(revision, table, json.loads(audit))
     except (ValueError, KeyError, OSError) as error:
         raise DataError(
-            f"{revision}: {RANKS} or {AUDIT} was written by another version or is damaged: {error}"
+            f"{revision}: {' or '.join(names)} was written by another version or is damaged: "
+            f"{error}"
         ) from error
 
 
@@ -67,58 +72,83 @@ def _content(path: str, revision: str) -> bytes:
         raise ExperimentError(f"{revision}: no {path}: {error}") from error
 
 
-def compare_revisions(first: str, second: str) -> str:
+def compare_revisions(first: str, second: str, test_set: str | None = None) -> str:
     """Markdown: two revisions' metrics, differences and paired tests."""
-    return compare(run_at(first), run_at(second))
+    return compare(run_at(first, test_set), run_at(second, test_set))
 
 
-def run_table1(seeds: Sequence[int]) -> str:
-    """Runs an experiment for each margin mode and seed (``table1-fixed-s1``, ...), one after the
-    other, each on the commit's code with the workspace's changes; writes
-    ``metrics/comparison.json`` and returns the table. Stages that have run before come from DVC's
-    run cache, so a run that was interrupted goes on where it was. No process outlives this call.
+def run_series(path: Path, seeds: Sequence[int] | None = None) -> str:
+    """Runs an experiment for each variant and seed of the series in ``path`` (of table1.yaml:
+    ``table1-fixed-s1``, ...), one after the other, each on the commit's code with the workspace's
+    changes; writes the series' JSON and returns its tables as Markdown. ``seeds`` come instead of
+    the file's. Stages that have run before come from DVC's run cache, so a run that was interrupted
+    goes on where it was. No process outlives this call.
 
-    Raises PairingError, before anything runs, for fewer than two seeds, and ExperimentError if DVC
-    cannot run an experiment, after it has tried the others.
+    Raises ConfigError and PairingError, before anything runs, for a series that cannot be run, and
+    ExperimentError if DVC cannot run an experiment, after it has tried the others.
     """
-    check_seeds(seeds)
-    if len(seeds) < 2:
-        raise PairingError("an interval over seeds needs at least two different seeds")
-    check_writable(RESULT)
+    series = read_series(path, seeds)
+    check_writable(series.result_path)
     start_logging()
-    names = {(mode, seed): f"table1-{mode}-s{seed}" for seed, mode in product(sorted(seeds), MODES)}
+    names = {
+        (variant, seed): f"{path.stem}-{variant}-s{seed}"
+        for seed, variant in product(series.seeds, series.variants)
+    }
+    ours = re.compile(rf"{re.escape(path.stem)}-({'|'.join(series.variants)})-s\d+")
+    runs: dict[tuple[str, int], Run] = {}
     failures: list[str] = []
     start = time.monotonic()
     with alone(), ending_with_children():
-        clear_leftovers(_OURS)
+        clear_leftovers(ours)
         existing = _experiment_names()
+        if stale := _stale_stages():
+            log.info(
+                f"{', '.join(stale)}: out of date, and each experiment will run them anew; to run "
+                "them once, end this with Ctrl-C and run dvc repro first"
+            )
         try:
-            for number, ((mode, seed), name) in enumerate(names.items(), 1):
+            for number, ((variant, seed), name) in enumerate(names.items(), 1):
                 if name in existing:
                     ask_dvc("exp", "remove", name)
                 place = f"{number} of {len(names)}: {name}"
                 log.info(f"{place} begins; its output: {LOGS / f'{name}.log'}")
-                problem = _run(name, mode, seed)
+                problem = _run(name, overrides(series.variants[variant].params, seed))
                 elapsed = clock(time.monotonic() - start)
                 log.info(f"{place} {problem or 'is done'}; {elapsed} since the start")
-                failures += [f"{name} {problem}"] * bool(problem)
+                if problem:
+                    failures.append(f"{name} {problem}")
+                else:
+                    runs[variant, seed] = _results(name, series)
         finally:
-            clear_leftovers(_OURS)
+            clear_leftovers(ours)
     if failures:
         raise ExperimentError(f"experiments failed: {'; '.join(failures)}; see {LOGS}/NAME.log")
-    comparison = table1({key: run_at(name) for key, name in names.items()})
-    write_json(RESULT, {"git": git_revision(), **comparison})
+    comparison = {"git": git_revision(), **compare_variants(series, runs)}
+    write_json(series.result_path, comparison)
     return comparison_table(comparison)
 
 
-def _run(name: str, mode: str, seed: int) -> str:
+def _stale_stages() -> list[str]:
+    """Those that are not as params, code and sources are now, and that DVC's run cache does not
+    keep, because their outputs persist.
+    """
+    changed = json.loads(ask_dvc("status", "--json"))
+    stages = read_yaml(STAGES)["stages"]
+    return [name for name in changed if name in stages and _persists(stages[name])]
+
+
+def _persists(stage: Mapping[str, Any]) -> bool:
+    outs = [out for out in stage.get("outs", []) if isinstance(out, dict)]
+    options = [given for out in outs for given in out.values()]
+    return any(of.get("persist") and of.get("cache", True) for of in options)
+
+
+def _run(name: str, settings: list[str]) -> str:
     """Runs an experiment; returns what went wrong, or ''."""
-    params = {"loss.margin_mode": mode, "train.seed": seed, **_test_set()}
     log_file = LOGS / f"{name}.log"
     code = run_dvc(
-        # Sources are not in the experiment's folder; unchanged stages that read them are skipped.
-        log_file, "exp", "run", "--temp", "--allow-missing", "--name", name,
-        *(word for key, value in params.items() for word in ("--set-param", f"{key}={value}")),
+        log_file, "exp", "run", "--temp", "--name", name,
+        *(word for setting in settings for word in ("--set-param", setting)),
     )  # fmt: skip
     if code < 0:
         return f"was killed by signal {-code}"
@@ -127,15 +157,15 @@ def _run(name: str, mode: str, seed: int) -> str:
     return ""
 
 
-def _test_set() -> dict[str, str]:
-    """The test captions, which ``evaluate`` reads, by a path that holds in the experiment's folder
-    too, unless an earlier stage makes them.
-    """
-    params = read_yaml(Path("params.yaml"))
-    test_csv = Path(params.get("evaluate", {}).get("test_csv", ""))
-    if params.get("download", {}).get("source", "demo") == "demo" or not test_csv.is_file():
-        return {}
-    return {"evaluate.test_csv": str(test_csv.resolve())}
+def _results(name: str, series: Series) -> Run:
+    """Raises ExperimentError, before the other experiments run, if a score is missing."""
+    run = run_at(name, series.test_set)
+    if missing := [score for score in series.scores if score not in run.ranks]:
+        ranks, _ = result_files(series.test_set)
+        raise ExperimentError(
+            f"{name}: {ranks} has no score '{missing[0]}' (known: {', '.join(run.ranks)})"
+        )
+    return run
 
 
 def _experiment_names() -> set[str]:

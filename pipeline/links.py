@@ -1,0 +1,26 @@
+"""Stage ``links``: in an experiment's folder, links to sources that only the repository has."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True, help="which name the sources")
+    parser.add_argument("--stages", type=Path, required=True, help="dvc.yaml, for their outputs")
+    parser.add_argument("--done", type=Path, required=True, help="out: always the same")
+    args = parser.parse_args()
+
+    from trimodal.core.files import write_text
+    from trimodal.core.links import link_sources
+    from trimodal.core.progress import log, stage
+
+    with stage("links"):
+        for link in link_sources(args.params, args.stages, Path.cwd()):
+            log.info(f"linked {link} -> {link.readlink()}")
+        write_text(args.done, "done\n")
+
+
+if __name__ == "__main__":
+    main()
