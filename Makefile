@@ -55,6 +55,7 @@ bench: $(VENV)/.installed
 	python -m benchmarks.startup
 	python -m benchmarks.margin_loss
 	python -m benchmarks.training_step
+	python -m benchmarks.contention
 	python -m benchmarks.loading
 	python -m benchmarks.streaming
 	python -m benchmarks.extraction
