@@ -1,5 +1,6 @@
 """The C libraries' settings are made before PyTorch is loaded, wherever a process begins."""
 
+import gc
 import os
 import platform
 import subprocess
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from trimodal.core.runtime import SPIN_COUNT, share_cores
+from trimodal import cli
+from trimodal.core.runtime import SPIN_COUNT, share_cores, uncollected
+from trimodal.search.api import Trimodal
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
@@ -25,6 +28,7 @@ COMMANDS = (
     "-m benchmarks.margin_loss",
     "-m benchmarks.training_step",
     "-m experiments.real",
+    "-c 'import experiments.real.clips'",
     "-c 'from trimodal import Trimodal'",
     "-c 'import trimodal.losses.ranking'",
     "conftest",
@@ -131,3 +135,34 @@ def test_freed_memory_is_kept_unless_the_user_has_set_malloc(
     environment: dict[str, str], kept_mb: int
 ) -> None:
     assert abs(int(python(FREE, environment)) - kept_mb) < 8
+
+
+def test_the_collector_is_off_within_the_block_and_as_before_after_it() -> None:
+    frozen = gc.get_freeze_count()
+    with uncollected():
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() == frozen
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > frozen
+    gc.disable()
+    try:
+        with uncollected():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
+
+
+def test_a_search_loads_and_answers_without_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    on: list[bool] = []
+
+    class Model:
+        def search(self, *_: object, **__: object) -> list[object]:
+            on.append(gc.isenabled())
+            return []
+
+    monkeypatch.setattr(Trimodal, "load", lambda *_: Model())
+    monkeypatch.setattr("sys.argv", ["trimodal", "search", "--text", "bark"])
+    cli.main()
+    assert on == [False]
+    assert gc.isenabled()

@@ -1,12 +1,16 @@
-"""Settings of the C libraries beneath PyTorch, made before it is loaded. They change no result.
+"""Settings of the process: of the C libraries beneath PyTorch, and of Python's garbage collector.
+They change no result.
 
-Importing any module of this package makes them (``trimodal/__init__.py``), so every process that
-computes has them, whoever starts it.
+Importing any module of this package makes those of the C libraries (``trimodal/__init__.py``), so
+every process that computes has them, whoever starts it.
 """
 
 import ctypes
+import gc
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Iterations that a thread waits at a barrier before it sleeps: some 50 us, about what waking it
 # costs. GNU OpenMP's default is 300,000. Beside other processes, the thread that is waited for may
@@ -46,3 +50,20 @@ def _has_own_malloc() -> bool:
     return "glibc.malloc." in os.environ.get("GLIBC_TUNABLES", "") or any(
         name.startswith("MALLOC_") for name in os.environ
     )
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Keeps the garbage collector off within the block, and from what the block leaves for ever.
+
+    For imports: the collector would go through all objects of PyTorch again and again, for a fifth
+    of the time that importing it and LanceDB takes, and find nothing.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
