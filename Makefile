@@ -6,8 +6,8 @@
 #              and ours, with intervals; writes metrics/real (an hour at most)
 # make choices ablation of what the paper leaves open, on the demo: 45 training runs of one or two
 #              minutes; writes metrics/choices.json
-# make bench   extraction, loading, training and start-up against other tools; word vectors and
-#              the captions stage at paper scale (12 GB of disk, 30 min)
+# make bench   extraction, loading, training and start-up against other tools, a busy machine; word
+#              vectors and the captions stage at paper scale (12 GB of disk, an hour)
 # make growth  the cost per clip with 1,000, 10,000 and 100,000 clips (2 h)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
 # make nightly the long tests: the pipeline killed eighty times, all real clips decoded, Ray, the
