@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from multiprocessing.forkserver import _forkserver  # type: ignore[attr-defined]
+from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from shutil import copy
 from tempfile import TemporaryDirectory
@@ -129,7 +129,8 @@ def measured(workload: str, folder: Path) -> Usage:
     before, began = _cpu_seconds(), time.perf_counter()
     WORKLOADS[workload](folder)
     wall_s = time.perf_counter() - began
-    _forkserver._stop()  # waits for it: the CPU time of its workers counts with its own
+    # Waits for the fork server: the CPU time of its workers counts with its own.
+    _forkserver._stop()  # type: ignore[attr-defined]
     user_s, system_s = (after - at for after, at in zip(_cpu_seconds(), before, strict=True))
     return Usage(wall_s=wall_s, user_s=user_s, system_s=system_s, peak_bytes=peak_bytes())
 
