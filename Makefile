@@ -6,8 +6,8 @@
 #              and ours, with intervals; writes metrics/real (an hour at most)
 # make choices ablation of what the paper leaves open, on the data of params.yaml: 54 experiments, for
 #              the demo of one or two minutes each; writes metrics/choices.json
-# make bench   extraction, loading, training and start-up against other tools; word vectors and
-#              the captions stage at paper scale (12 GB of disk, 30 min)
+# make bench   extraction, loading, training and start-up against other tools, a busy machine; word
+#              vectors and the captions stage at paper scale (12 GB of disk, an hour)
 # make growth  the cost per clip with 1,000, 10,000 and 100,000 clips (2 h)
 # make audit   known vulnerabilities of the pinned packages (asks a service on the network)
 # make nightly the long tests: the pipeline killed eighty times, all real clips decoded, Ray, the
@@ -55,6 +55,7 @@ bench: $(VENV)/.installed
 	python -m benchmarks.startup
 	python -m benchmarks.margin_loss
 	python -m benchmarks.training_step
+	python -m benchmarks.contention
 	python -m benchmarks.loading
 	python -m benchmarks.streaming
 	python -m benchmarks.extraction

@@ -44,7 +44,7 @@ COMPARISONS = (
     ("dvc repro", "dvc status", "2"),
     ("dvc repro, one stage that copies a file", "dvc status", ""),
     ("trimodal --help", "python -c ''", "8"),
-    ("trimodal search --text ...", "python -c 'import torch'", "2.5"),
+    ("trimodal search --text ...", "python -c 'import torch'", "1.5"),
 )
 VIDEOS = 40  # in the index
 

@@ -2,3 +2,5 @@
 ``real``, which trains models, prints tables with intervals and tests, and writes JSON into
 ``metrics``. Timings are in ``benchmarks``.
 """
+
+import trimodal  # noqa: F401 - before torch (trimodal/core/runtime.py)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+import trimodal  # noqa: F401 - before torch (trimodal/core/runtime.py)
+
 if TYPE_CHECKING:  # xdist's controller, which runs no test, loads this file too
     from model_fixtures import Tool
     from report_fixtures import Evaluated

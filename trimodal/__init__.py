@@ -5,10 +5,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from trimodal.core.runtime import keep_freed_memory, share_cores
+
 if TYPE_CHECKING:
     from trimodal.search.api import Trimodal
 
 __all__ = ["Trimodal"]
+
+share_cores()
+keep_freed_memory()
 
 
 def __getattr__(name: str) -> Any:

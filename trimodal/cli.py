@@ -12,6 +12,7 @@ from pathlib import Path
 from trimodal.core.arguments import Distinct, seed_number
 from trimodal.core.console import show, show_traceback
 from trimodal.core.errors import UserError
+from trimodal.core.runtime import uncollected
 
 MODEL = "models/trimodal"
 STORE = "data/search"
@@ -197,15 +198,16 @@ def _end_orderly() -> None:
 
 
 def _search(args: argparse.Namespace) -> None:
-    from trimodal.search.api import Trimodal, as_text
+    with uncollected():  # LanceDB is imported by the search
+        from trimodal.search.api import Trimodal, as_text
 
-    model = Trimodal.load(args.model)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        hits = model.search(
-            args.text, args.audio, args.image,
-            top=args.top, audio_weight=args.audio_weight, store=args.store, exact=True,
-        )  # fmt: skip
+        model = Trimodal.load(args.model)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            hits = model.search(
+                args.text, args.audio, args.image,
+                top=args.top, audio_weight=args.audio_weight, store=args.store, exact=True,
+            )  # fmt: skip
     for warning in caught:
         show(f"trimodal: {warning.message}", error=True)
     show(json.dumps([asdict(hit) for hit in hits], indent=2) if args.json else as_text(hits))
@@ -214,9 +216,10 @@ def _search(args: argparse.Namespace) -> None:
 def _serve(args: argparse.Namespace) -> None:
     import webbrowser
 
-    from trimodal.core.files import temporary_folder
-    from trimodal.search.guard import write_redirect
-    from trimodal.search.server import serve
+    with uncollected():
+        from trimodal.core.files import temporary_folder
+        from trimodal.search.guard import write_redirect
+        from trimodal.search.server import serve
 
     def ready(address: str) -> None:
         show(f"Search your videos at {address} (Ctrl-C stops it)")
