@@ -263,16 +263,16 @@ class MomentStore:
         """
         weighted = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
         with store_errors(self.location):
-            moments, scores = nearest(self._query_table, weighted, limit, exact=exact)
-        if not all(abs(score) <= _MAX_SCORE for score in scores):  # also refuses NaN
+            moments, vectors = nearest(self._query_table, weighted, limit, exact=exact)
+        dim = len(query)
+        parts = (vectors * weighted).reshape(-1, 2, dim).sum(axis=2, dtype=np.float64)
+        scores = parts.sum(axis=1)
+        if not (abs(scores) <= _MAX_SCORE).all():  # also refuses NaN
             raise damaged(self.location, "embeddings that are no unit vectors")
+        silent = (vectors[:, :dim] == vectors[:, dim:]).all(axis=1)
+        best = np.argsort(-scores, kind="stable")
         return [
-            MomentHit(
-                file=moment >> FRAME_BITS,
-                second=frame_centre_seconds(moment & (1 << FRAME_BITS) - 1),
-                score=score,
-            )
-            for moment, score in zip(moments, scores, strict=True)
+            _hit(int(moments[row]), *parts[row].tolist(), silent=bool(silent[row])) for row in best
         ]
 
     @cached_property
@@ -292,6 +292,17 @@ class MomentStore:
         """The number of moments."""
         with store_errors(self.location):
             return int(self.table.count_rows())
+
+
+def _hit(moment: int, from_image: float, from_audio: float, *, silent: bool) -> MomentHit:
+    score = from_image + from_audio
+    return MomentHit(
+        file=moment >> FRAME_BITS,
+        second=frame_centre_seconds(moment & (1 << FRAME_BITS) - 1),
+        score=score,
+        from_image=score if silent else from_image,
+        from_audio=None if silent else from_audio,
+    )
 
 
 def _moment_id(file: int, frame: int) -> int:

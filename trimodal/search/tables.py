@@ -56,11 +56,15 @@ class IndexedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class MomentHit:
-    """A moment (the video's number, the second) and its similarity to the query, in [-1, 1]."""
+    """A moment (the video's number, the second) and its similarity to the query, in [-1, 1]: the
+    sum of what its frame and its audio gave, ``from_audio`` being None for a silent moment.
+    """
 
     file: int
     second: float
     score: float
+    from_image: float
+    from_audio: float | None
 
 
 FILES = pa.schema(
