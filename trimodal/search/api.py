@@ -93,8 +93,8 @@ class Trimodal(Encoder):
         is ``audio_weight``, by default that of the kind of query (:func:`default_audio_weight`). A
         silent moment's is its frame's; with w = 1 silent moments are left out (docs/method.md,
         Search).
-        ``exact`` compares with every moment even if there is an approximate index, whose loading
-        takes longer than a single exact query.
+        ``exact`` compares with every moment even if there is a graph over them, which takes longer
+        to load than a single exact query.
 
         Raises QueryError for an empty query, StoreError if nothing is indexed or by another model,
         and the errors of ``embed_text``, ``embed_audio`` and ``embed_images``.
