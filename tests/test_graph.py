@@ -206,8 +206,10 @@ def test_a_killed_build_costs_nothing_but_itself(
     assert list(folder.glob(".graph-*.tmp"))
     again = MomentStore.open(store.location)
     assert again.search(new[0, :256], 0.0, 1)[0].file == VIDEOS
+    again.drop([0])  # another version
     again.compact()
     assert len(graph_of(again).moments) == (VIDEOS + 1) * MOMENTS
+    assert graph_of(again).here.sum() == VIDEOS * MOMENTS
     assert list(folder.glob(".graph-*.tmp")) == []
 
 

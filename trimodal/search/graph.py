@@ -198,7 +198,6 @@ def update_graph(store: Path, name: str, table: Table) -> None:
     """Makes the graph ``name`` of a table of moments, by adding to the store's last one if most of
     its moments are still there, and removes all others.
     """
-    remove_leftovers(store)
     if not (store / name).exists():
         before = _last(store, name.split("-")[1])
         ids = _ids(table)
@@ -212,7 +211,8 @@ def update_graph(store: Path, name: str, table: Table) -> None:
 
 
 def remove_graphs(store: Path, but: str = "") -> None:
-    """Removes a store's graphs, except one."""
+    """Removes a store's graphs, except one, and what a killed run left of others."""
+    remove_leftovers(store)
     for folder in store.glob("graph-*"):
         if folder.name != but:
             remove(folder.replace(folder.with_name(f".{folder.name}.tmp")))  # whole or gone
