@@ -28,8 +28,9 @@ from trimodal.search.audio_windows import (
 )
 from trimodal.search.footage import Footage, VideoFile
 from trimodal.search.index import LIMITS, UnreachableError, index_folder
-from trimodal.search.store import FRAME_BITS, MomentStore
+from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import StoreError
+from trimodal.search.tables import FRAME_BITS
 
 
 @pytest.fixture(scope="module")

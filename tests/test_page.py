@@ -1,5 +1,6 @@
 """The page in a real browser: typing, dropping, playing, keyboard only, narrow and dark."""
 
+import re
 import shutil
 import threading
 import time
@@ -12,12 +13,14 @@ import uvicorn
 from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from sound_fixtures import index_sounds
 
 from trimodal.search.server import build_app
 from trimodal.search.store import MomentStore
 from trimodal.search.tables import About
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PARTS = re.compile(r"image -?\d\.\d\d, audio -?\d\.\d\d")
 pytestmark = pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
 
 
@@ -129,12 +132,56 @@ def test_the_audio_weight_changes_the_scores(page: Page) -> None:
     expect(page.locator("output")).to_have_text("1.00")
     expect(score).not_to_have_attribute("aria-label", before or "")
     page.wait_for_url("**w=1")  # the last of sixteen queries
+    page.get_by_role("button", name="Weight by query").click()
+    expect(page.locator("output")).to_have_text("0.20")
+    expect(score).to_have_attribute("aria-label", before or "")
+    expect(page.get_by_role("button", name="Weight by query")).to_be_hidden()
+    assert "w=" not in page.url
+
+
+def test_image_and_audio_are_shown_to_add_up(page: Page) -> None:
+    page.get_by_role("searchbox").fill("a red dog")
+    page.keyboard.press("Enter")
+    result = page.locator("li", has_text="steps.mp4")
+    expect(result.locator(".parts")).to_have_text(PARTS)
+    score, image, audio = (
+        float(number) for text in (".score", ".parts")
+        for number in re.findall(r"-?\d\.\d\d", result.locator(text).inner_text())
+    )  # fmt: skip
+    assert score == pytest.approx(image + audio, abs=0.016)  # each is rounded
+    expect(page.locator("li", has_text="silent.mp4").locator(".parts")).to_have_text(
+        re.compile(r"image -?\d\.\d\d, no audio")
+    )
+    expect(result.locator(".others button").first).to_have_attribute("title", PARTS)
+
+
+def test_a_dropped_sound_finds_its_own_clip(tool: Tool, browser: Browser, tmp_path: Path) -> None:
+    sounds = index_sounds(tool, tmp_path)
+    with served(tool, sounds.store) as address:
+        page = browser.new_page()
+        page.goto(address)
+        for cut in sounds.cuts:
+            drop(page, cut, "audio/wav")
+            own = page.locator("#results li", has_text=cut.with_suffix(".mp4").name)
+            expect(page.locator("#results li .path").first).to_contain_text(
+                cut.with_suffix(".mp4").name
+            )
+            expect(own.locator(".parts")).to_contain_text("image 0.00, audio 1.00")
+        expect(page.locator("output")).to_have_text("1.00")
+        page.get_by_role("searchbox").fill("a dog")
+        page.keyboard.press("Enter")
+        expect(page.locator("output")).to_have_text("0.60")
+        page.get_by_role("button", name="Remove").click()
+        expect(page.locator("#drop-text")).to_contain_text("Drop an audio")
+        page.get_by_role("button", name="Search").click()
+        expect(page.locator("output")).to_have_text("0.20")
+        page.close()
 
 
 def test_an_audio_file_is_dropped_and_removed(page: Page, folder: Path) -> None:
     drop(page, folder / "steps.mp4", "video/mp4")
     expect(page.locator("#drop-text")).to_have_text("Query with the audio file steps.mp4")
-    expect(page.locator("#results li")).to_have_count(2)
+    expect(page.locator("#results li")).to_have_count(1)  # the other is silent
     page.get_by_role("button", name="Remove").click()
     expect(page.locator("#drop-text")).to_contain_text("Drop an audio or image file")
 

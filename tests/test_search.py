@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -45,8 +46,8 @@ def test_queries_of_text_and_audio(tool: Tool, indexed: str) -> None:
     media = Path(indexed).parent / "long.mp4"
     for hits in (
         model.search("a red dog", store=indexed),
-        model.search(audio=media, store=indexed),
-        model.search(["a dog", "a bird"], [media], store=indexed, audio_weight=0.5),
+        model.search(audio=media, store=indexed, audio_weight=0.9),
+        model.search(["a dog", "a bird"], [media], store=indexed),
     ):
         assert {hit.path for hit in hits} == {"long.mp4", "silent.mp4"}
         assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
@@ -191,17 +192,25 @@ def test_moments_that_a_run_has_not_listed_yet_are_left_out(tool: Tool, tmp_path
 def test_control_characters_of_names_do_not_reach_the_terminal() -> None:
     hit = VideoHit(
         path="a\x1b]0;b\n.mp4", file=1, has_audio=True, aspect=1.0, score=0.5,
-        moments=[Moment(second=0.5, score=0.5)],
+        moments=[Moment(second=0.5, score=0.5, from_image=0.25, from_audio=0.25)],
     )  # fmt: skip
-    assert as_text([hit]) == "  1  0.500 at 0:00.5  a\\x1b]0;b\\n.mp4"
+    assert as_text([hit]).endswith(" at 0:00.5  a\\x1b]0;b\\n.mp4")
 
 
 def test_results_as_text() -> None:
+    moments = [
+        Moment(second=75.5, score=0.5, from_image=0.5625, from_audio=-0.0625),
+        Moment(second=3.5, score=0.25, from_image=0.25, from_audio=None),
+    ]
     hit = VideoHit(
-        path="a/b.mp4", file=1, has_audio=False, aspect=1.0, score=0.5,
-        moments=[Moment(second=75.5, score=0.5), Moment(second=3.5, score=0.25)],
+        path="a/b.mp4", file=1, has_audio=True, aspect=1.0, score=0.5, moments=moments
     )  # fmt: skip
-    assert as_text([hit]) == "  1  0.500 at 1:15.5  a/b.mp4  [silent]  (also 0.250 at 0:03.5)"
+    silent = replace(hit, path="c.mp4", has_audio=False, moments=moments[1:])
+    assert as_text([hit, silent]).splitlines() == [
+        "  1  0.500 (image 0.562, audio -0.062) at 1:15.5  a/b.mp4"
+        "  (also 0.250 (image 0.250, no audio) at 0:03.5)",
+        "  2  0.250 (image 0.250, no audio) at 0:03.5  c.mp4  [silent]",
+    ]
 
 
 class Command(NamedTuple):
@@ -253,7 +262,7 @@ def test_the_commands(
     assert "trimodal: 'a dog and a zebra': words without a vector: zebra\n" in done.stderr
     (hit,) = json.loads(done.stdout)
     assert hit["path"] == "a.mp4"
-    assert hit["moments"][0].keys() == {"second", "score"}
+    assert hit["moments"][0].keys() == {"second", "score", "from_image", "from_audio"}
     done = run("search", "--store", store, "--text", "zebra")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (

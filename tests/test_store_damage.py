@@ -14,12 +14,15 @@ from trimodal.search.store_errors import NoStoreError, StoreError
 
 @pytest.fixture(scope="module")
 def sealed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store as a finished run leaves it."""
+    """A store as a finished run leaves it, with a graph."""
     folder = tmp_path_factory.mktemp("sealed")
     store, _ = filled(str(folder), 20)
     store.drop([3])
-    store.compact()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trimodal.search.store._MIN_ROWS_FOR_INDEX", 1)
+        store.compact()
     store.seal()
+    assert list(folder.glob("graph-*/*.faiss"))
     return folder
 
 

@@ -108,9 +108,9 @@ def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     search.add_argument(
         "--audio-weight",
         type=float,
-        default=0.2,
         metavar="W",
-        help="of the audio, 0 to 1; the frame's is 1 - W; default: %(default)s",
+        help="of the audio, 0 to 1; the frame's is 1 - W; default: 0.2 for text, 1 for audio, 0 "
+        "for images, the mean for several inputs",
     )
     search.add_argument("--json", action="store_true")
     serve = commands.add_parser(
@@ -210,6 +210,8 @@ def _search(args: argparse.Namespace) -> None:
             )  # fmt: skip
     for warning in caught:
         show(f"trimodal: {warning.message}", error=True)
+    if not hits:
+        show("trimodal: nothing is indexed that can be compared with this query", error=True)
     show(json.dumps([asdict(hit) for hit in hits], indent=2) if args.json else as_text(hits))
 
 

@@ -20,17 +20,23 @@ if TYPE_CHECKING:
     from trimodal.search.tables import MomentHit
 
 STORE = "data/search"
-AUDIO_WEIGHT = 0.2  # text->video (docs/method.md, Evaluation)
+_TEXT_WEIGHT, _AUDIO_WEIGHT, _IMAGE_WEIGHT = 0.2, 1.0, 0.0  # docs/method.md, Search
 _MOMENTS_PER_VIDEO = 3
 _MIN_DISTANCE_SECONDS = 3.0  # of two moments of a hit: an audio window
 
 
 @dataclass(frozen=True, kw_only=True)
 class Moment:
-    """A second of a video and its similarity to the query: a dot product in [-1, 1]."""
+    """A second of a video and its similarity to the query: a dot product in [-1, 1], the sum of
+    what came ``from_image`` and ``from_audio``. These are (1 - w) x the frame's similarity and w x
+    the audio's, w being the audio weight. A silent moment's score is its frame's similarity, and
+    its ``from_audio`` None.
+    """
 
     second: float
     score: float
+    from_image: float
+    from_audio: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +82,7 @@ class Trimodal(Encoder):
         image: str | Path | Sequence[str | Path] = (),
         *,
         top: int = 10,
-        audio_weight: float = AUDIO_WEIGHT,
+        audio_weight: float | None = None,
         store: str | Path = STORE,
         exact: bool = False,
     ) -> list[VideoHit]:
@@ -84,9 +90,11 @@ class Trimodal(Encoder):
 
         Several sentences, audio files and images form one query: the normalised mean of their
         embeddings. A moment's score is (1 - w) x its frame's similarity + w x its audio's, where w
-        is ``audio_weight``; a silent moment's is its frame's (docs/method.md, Evaluation).
-        ``exact`` compares with every moment even if there is an approximate index, whose loading
-        takes longer than a single exact query.
+        is ``audio_weight``, by default that of the kind of query (:func:`default_audio_weight`). A
+        silent moment's is its frame's; with w = 1 silent moments are left out (docs/method.md,
+        Search).
+        ``exact`` compares with every moment even if there is a graph over them, which takes longer
+        to load than a single exact query.
 
         Raises QueryError for an empty query, StoreError if nothing is indexed or by another model,
         and the errors of ``embed_text``, ``embed_audio`` and ``embed_images``.
@@ -96,11 +104,11 @@ class Trimodal(Encoder):
         if self._store is None or self._store.location != str(store):
             self._store = LiveStore(str(store))
         self._store.use(self._check_model)  # before a query that may take long
-        query = self.query(_as_list(text), _as_list(audio), _as_list(image))
+        inputs = _as_list(text), _as_list(audio), _as_list(image)
+        query = self.query(*inputs)
+        weight = default_audio_weight(*map(len, inputs)) if audio_weight is None else audio_weight
         return self._store.use(
-            lambda opened: self.search_in(
-                opened, query, top=top, audio_weight=audio_weight, exact=exact
-            )
+            lambda opened: self.search_in(opened, query, top=top, audio_weight=weight, exact=exact)
         )
 
     def query(
@@ -134,7 +142,7 @@ class Trimodal(Encoder):
         while True:
             moments = store.search(query, audio_weight, limit, exact=exact)
             hits: list[VideoHit] = []
-            for of_video in _by_video(moments):
+            for of_video in _by_video(_comparable(moments, audio_weight)):
                 if len(hits) < top and (hit := _video_hit(store, of_video)):
                     hits.append(hit)
             if len(hits) == top or len(moments) < limit:
@@ -151,8 +159,23 @@ class Trimodal(Encoder):
             )
 
 
+def default_audio_weight(sentences: int, sounds: int, images: int) -> float:
+    """The audio weight for a query of that many inputs, at least one: 0.2 for sentences, 1 for
+    sounds, 0 for images, and for a mix the mean over its inputs, as its embedding is.
+    """
+    weights = sentences * _TEXT_WEIGHT + sounds * _AUDIO_WEIGHT + images * _IMAGE_WEIGHT
+    return weights / (sentences + sounds + images)
+
+
 def _as_list(inputs: str | Path | Sequence[str | Path]) -> list[str]:
     return [str(inputs)] if isinstance(inputs, (str, Path)) else [str(item) for item in inputs]
+
+
+def _comparable(hits: "list[MomentHit]", audio_weight: float) -> "list[MomentHit]":
+    """Without the silent moments if audio alone counts: a sound's similarities to frames are of
+    another scale than those to sounds.
+    """
+    return [hit for hit in hits if audio_weight < 1 or hit.from_audio is not None]
 
 
 def _by_video(hits: "list[MomentHit]") -> "list[list[MomentHit]]":
@@ -175,7 +198,14 @@ def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit | N
     chosen: list[Moment] = []
     for moment in moments:
         if all(abs(moment.second - other.second) >= _MIN_DISTANCE_SECONDS for other in chosen):
-            chosen.append(Moment(second=moment.second, score=moment.score))
+            chosen.append(
+                Moment(
+                    second=moment.second,
+                    score=moment.score,
+                    from_image=moment.from_image,
+                    from_audio=moment.from_audio,
+                )
+            )
     return VideoHit(
         path=video.path,
         file=video.file,
@@ -190,11 +220,17 @@ def as_text(hits: Sequence[VideoHit]) -> str:
     """Results for a terminal: one line per video, its best moment first."""
     lines = []
     for rank, hit in enumerate(hits, start=1):
-        best, *others = (f"{m.score:.3f} at {_clock(m.second)}" for m in hit.moments)
+        best, *others = map(_moment_as_text, hit.moments)
         also = f"  (also {', '.join(others)})" if others else ""
         silent = "" if hit.has_audio else "  [silent]"
         lines.append(f"{rank:>3}  {best}  {printable(hit.path)}{silent}{also}")
     return "\n".join(lines)
+
+
+def _moment_as_text(moment: Moment) -> str:
+    audio = "no audio" if moment.from_audio is None else f"audio {moment.from_audio:.3f}"
+    parts = f"image {moment.from_image:.3f}, {audio}"
+    return f"{moment.score:.3f} ({parts}) at {_clock(moment.second)}"
 
 
 def _clock(seconds: float) -> str:

@@ -39,14 +39,18 @@ def open_for_queries(location: str) -> AsyncTable:
 
 def nearest(
     moments: AsyncTable, query: npt.NDArray[np.float32], limit: int, *, exact: bool = False
-) -> tuple[list[int], list[float]]:
-    """The ids of the nearest moments and their dot products, best first; exact without an index."""
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """The ids of the nearest moments, (found,), and their vectors, (found, 512), best first; exact
+    without an index.
+    """
     search = moments.query().nearest_to(query).column("point").distance_type("dot")
     search = search.ef(max(_MIN_CANDIDATES, limit))
     if exact:
         search = search.bypass_vector_index()
-    rows = _wait_for(search.select(["moment", "_distance"]).limit(limit).to_arrow())
-    return rows["moment"].to_pylist(), (1 - rows["_distance"].to_numpy()).tolist()
+    # Of rows that are read anyway, and of the same version of the table.
+    rows = _wait_for(search.select(["moment", "point", "_distance"]).limit(limit).to_arrow())
+    points = rows["point"].combine_chunks().flatten().to_numpy()
+    return rows["moment"].to_numpy(), points.reshape(len(rows), len(query))
 
 
 @cache

@@ -18,7 +18,7 @@ _PART_BYTES = 2**20
 def write_seal(store: Path) -> None:
     """Lists the store's files with their sizes and checksums."""
     write_json(store / _NAME, {
-        name: [path.stat().st_size, _checksum(path)] for name, path in _files(store).items()
+        name: [path.stat().st_size, checksum(path)] for name, path in _files(store).items()
     })  # fmt: skip
 
 
@@ -42,7 +42,8 @@ def broken_file(store: Path, *, every_byte: bool) -> str:
 
 
 def _files(store: Path) -> dict[str, Path]:
-    paths = (path for table in store.glob("*.lance") for path in table.rglob("*"))
+    folders = (*store.glob("*.lance"), *store.glob("graph-*"))
+    paths = (path for folder in folders for path in folder.rglob("*"))
     return {path.relative_to(store).as_posix(): path for path in sorted(paths) if path.is_file()}
 
 
@@ -60,22 +61,23 @@ def _read(store: Path) -> dict[str, list[int]]:
 
 def _first_broken(store: Path, listed: dict[str, list[int]], *, every_byte: bool) -> str:
     read_bytes, files = 0, _files(store)
-    for name, (size, checksum) in sorted(listed.items(), key=lambda item: item[1][0]):
+    for name, (size, crc) in sorted(listed.items(), key=lambda item: item[1][0]):
         path = files.get(name)
         try:
             if path is None or path.stat().st_size != size:
                 return name
             read_bytes += size
-            if (every_byte or read_bytes <= _QUICK_BYTES) and _checksum(path) != checksum:
+            if (every_byte or read_bytes <= _QUICK_BYTES) and checksum(path) != crc:
                 return name
         except FileNotFoundError:
             return name
     return ""
 
 
-def _checksum(path: Path) -> int:
-    checksum = 0
+def checksum(path: Path) -> int:
+    """A file's CRC-32."""
+    crc = 0
     with path.open("rb") as file:
         while part := file.read(_PART_BYTES):
-            checksum = zlib.crc32(part, checksum)
-    return checksum
+            crc = zlib.crc32(part, crc)
+    return crc

@@ -26,7 +26,7 @@ from torch import Tensor
 from trimodal.core.errors import UserError
 from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.media.container import LimitError, MediaError
-from trimodal.search.api import Trimodal
+from trimodal.search.api import Trimodal, default_audio_weight
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.search.guard import Guard, new_token, secured
 from trimodal.search.live import LiveStore
@@ -126,11 +126,11 @@ class _Search:
         request: Request,
         text: Annotated[str, Query(max_length=_MAX_CHARACTERS)] = "",
         kind: Literal["", "audio", "image"] = "",
-        audio_weight: Annotated[float, Query(ge=0, le=1)] = 0.2,
+        audio_weight: Annotated[float | None, Query(ge=0, le=1)] = None,
         top: Annotated[int, Query(ge=1, le=_MAX_VIDEOS)] = 12,
     ) -> dict[str, Any]:
         """Moments for a sentence, the audio or image file in the request's body, or both. ``store``
-        is part of the URLs of their images and videos.
+        is part of the URLs of their images and videos, ``audio_weight`` the weight that was used.
         """
         async with _upload(request) as file:
             sentences = [text] if text.strip() else []
@@ -148,17 +148,25 @@ class _Search:
                 raise HTTPException(422, str(error).replace(str(file), "The file")) from error
 
     def _search(
-        self, text: list[str], audio: list[Tensor], image: list[str], audio_weight: float, top: int
+        self,
+        text: list[str],
+        audio: list[Tensor],
+        image: list[str],
+        audio_weight: float | None,
+        top: int,
     ) -> dict[str, Any]:
-        def search(store: MomentStore) -> dict[str, Any]:
-            hits = self._model.search_in(store, query, top=top, audio_weight=audio_weight)
-            return {"store": store.identity, "hits": [asdict(hit) for hit in hits]}
-
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UnknownWordWarning)
             query = self._model.query(text, audio, image)
-        found = self._store.use(search)
-        return found | {"warnings": [str(warning.message) for warning in caught]}
+        notes = [str(warning.message) for warning in caught]
+        by_kind = default_audio_weight(len(text), len(audio), len(image))
+        weight = by_kind if audio_weight is None else audio_weight
+
+        def search(store: MomentStore) -> dict[str, Any]:
+            hits = self._model.search_in(store, query, top=top, audio_weight=weight)
+            return {"store": store.identity, "hits": [asdict(hit) for hit in hits]}
+
+        return self._store.use(search) | {"audio_weight": weight, "warnings": notes}
 
     def thumbnail(
         self, request: Request, store: StoreName, file: FileNumber, second: Second

@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from lancedb.table import AsyncTable, Table
 
-from trimodal.core.timing import frame_centre_seconds
+from trimodal.search.graph import CurrentGraph, graph_name, remove_graphs, update_graph
 from trimodal.search.nearest import READ_INTERVAL, build_index, nearest, open_for_queries
 from trimodal.search.seal import broken_file, remove_seal, write_seal
 from trimodal.search.store_errors import StoreError, damaged, local_folder, store_errors
@@ -34,14 +34,14 @@ from trimodal.search.tables import (
     MomentHit,
     Record,
     about_row,
+    moment_id,
     moments_schema,
     read_about,
+    scored,
 )
 
-FRAME_BITS = 20  # of a moment's number: enough for a video of twelve days
 _MIN_ROWS_FOR_INDEX = 50_000  # moments from which on an approximate index is built
 _OLD_VERSIONS = timedelta(hours=1)  # after this, no reader uses a replaced version any more
-_MAX_SCORE = 1.01  # of unit vectors, rounding included
 
 
 class MomentStore:
@@ -54,6 +54,7 @@ class MomentStore:
         self._about_table: Table = database.open_table("about")
         self._files: Table = database.open_table("files")
         self.table: Table = database.open_table("moments")
+        self._graph = CurrentGraph(local_folder(location), record.identity, self.table)
 
     @classmethod
     def open(cls, location: str) -> Self:
@@ -87,6 +88,7 @@ class MomentStore:
             database.create_table("about", about_row(about, record))
             store = cls(location, about, record, database)
         if folder is not None:
+            remove_graphs(folder)
             (folder / CREATING).unlink()
         return store
 
@@ -154,6 +156,7 @@ class MomentStore:
         )  # fmt: skip
         self._about_table.add(about_row(self.about, self._record), mode="overwrite")
         self.__dict__.pop("_query_table", None)
+        self._graph.forget()
 
     def files(self) -> list[IndexedVideo]:
         """All videos, ordered by path."""
@@ -198,7 +201,7 @@ class MomentStore:
         embeddings: npt.NDArray[np.float32],
     ) -> pa.Table:
         files_of, frames, *jpegs = zip(*moments, strict=True)
-        ids = list(map(_moment_id, files_of, frames))
+        ids = list(map(moment_id, files_of, frames))
         columns: list[Any] = [ids, list(files_of), *map(list, jpegs)]
         dim = embeddings.shape[1]
         flat = pa.array(np.ascontiguousarray(embeddings).ravel(), pa.float32())
@@ -238,17 +241,27 @@ class MomentStore:
         self.drop(counts.keys() - listed.keys())
 
     def compact(self) -> None:
-        """Merges small fragments into large ones, and builds or extends the approximate index if
-        there are enough moments. Without an index, search is exact.
+        """Merges small fragments into large ones, and builds or extends the graph over the moments
+        if there are enough, at a URL LanceDB's approximate index. Without them, search is exact.
         """
         self._before_change()
+        folder = local_folder(self.location)
         with store_errors(self.location):
             for table in (self.table, self._files, self._about_table):
                 table.optimize(cleanup_older_than=_OLD_VERSIONS)
-            indexed = bool(self.table.list_indices())
-            if self.table.count_rows() >= _MIN_ROWS_FOR_INDEX and not indexed:
+            many = self.table.count_rows() >= _MIN_ROWS_FOR_INDEX
+            indices = self.table.list_indices()
+            if folder is None and many and not indices:
                 build_index(self.table)
+            for index in indices if folder is not None else ():  # of an earlier version
+                self.table.drop_index(index.name)
             self._after_change()
+            if folder is not None and many:
+                name = graph_name(self.identity, self._record.moments_version)
+                update_graph(folder, name, self.table)
+            elif folder is not None:
+                remove_graphs(folder)
+            self._graph.forget()
 
     def search(
         self,
@@ -259,21 +272,16 @@ class MomentStore:
         exact: bool = False,
     ) -> list[MomentHit]:
         """The ``limit`` moments most similar to ``query``, a unit vector (256,), best first.
-        ``exact`` bypasses the index, which takes seconds to load for a million moments.
+        ``exact`` compares with every moment.
         """
         weighted = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
+        weighted = weighted.astype(np.float32)
         with store_errors(self.location):
-            moments, scores = nearest(self._query_table, weighted, limit, exact=exact)
-        if not all(abs(score) <= _MAX_SCORE for score in scores):  # also refuses NaN
-            raise damaged(self.location, "embeddings that are no unit vectors")
-        return [
-            MomentHit(
-                file=moment >> FRAME_BITS,
-                second=frame_centre_seconds(moment & (1 << FRAME_BITS) - 1),
-                score=score,
-            )
-            for moment, score in zip(moments, scores, strict=True)
-        ]
+            if graph := self._graph.find():
+                moments, vectors = graph.nearest(weighted, limit, exact=exact)
+            else:
+                moments, vectors = nearest(self._query_table, weighted, limit, exact=exact)
+            return scored(moments, vectors, weighted)
 
     @cached_property
     def _query_table(self) -> AsyncTable:
@@ -281,7 +289,7 @@ class MomentStore:
 
     def images(self, file: int, second: float) -> tuple[bytes, bytes] | None:
         """A moment's thumbnail and mel, both JPEGs; None if there is no such moment."""
-        moment = _moment_id(file, round(second + 0.5))
+        moment = moment_id(file, round(second + 0.5))
         with store_errors(self.location):
             query = self.table.search().where(f"moment = {moment:d}")
             rows = query.select(["thumbnail", "mel"]).limit(1).to_list()
@@ -292,8 +300,3 @@ class MomentStore:
         """The number of moments."""
         with store_errors(self.location):
             return int(self.table.count_rows())
-
-
-def _moment_id(file: int, frame: int) -> int:
-    """A moment's id in one number: returning one column is faster than two."""
-    return file << FRAME_BITS | frame

@@ -5,11 +5,16 @@ them, ``about`` a single one.
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
+from trimodal.core.timing import frame_centre_seconds
 from trimodal.search.store_errors import NoStoreError, StoreError, damaged, local_folder
 
 FORMAT = 2
+FRAME_BITS = 20  # of a moment's id: enough for a video of twelve days
+MAX_SCORE = 1.01  # of unit vectors, rounding included
 CREATING = ".creating"  # a file beside the tables of a store that is not complete
 
 
@@ -56,11 +61,49 @@ class IndexedVideo:
 
 @dataclass(frozen=True, kw_only=True)
 class MomentHit:
-    """A moment (the video's number, the second) and its similarity to the query, in [-1, 1]."""
+    """A moment (the video's number, the second) and its similarity to the query, in [-1, 1]: the
+    sum of what its frame and its audio gave, ``from_audio`` being None for a silent moment.
+    """
 
     file: int
     second: float
     score: float
+    from_image: float
+    from_audio: float | None
+
+
+def moment_id(file: int, frame: int) -> int:
+    """A moment's id in one number: returning one column is faster than two."""
+    return file << FRAME_BITS | frame
+
+
+def scored(
+    moments: npt.NDArray[np.int64],
+    vectors: npt.NDArray[np.float32],
+    weighted: npt.NDArray[np.float32],
+) -> list[MomentHit]:
+    """Moments, (found,), best first, from their vectors, (found, 512), and a query's, (512,).
+    Raises ValueError for vectors that are not of two unit vectors.
+    """
+    dim = len(weighted) // 2
+    parts = (vectors * weighted).reshape(-1, 2, dim).sum(axis=2, dtype=np.float64)
+    scores = parts.sum(axis=1)
+    if not (abs(scores) <= MAX_SCORE).all():  # also refuses NaN
+        raise ValueError("embeddings that are no unit vectors")
+    silent = (vectors[:, :dim] == vectors[:, dim:]).all(axis=1)
+    hits = []
+    for row in np.argsort(-scores, kind="stable"):
+        image, audio = parts[row].tolist()
+        hits.append(
+            MomentHit(
+                file=int(moments[row] >> FRAME_BITS),
+                second=frame_centre_seconds(int(moments[row] & (1 << FRAME_BITS) - 1)),
+                score=image + audio,
+                from_image=image + audio if silent[row] else image,
+                from_audio=None if silent[row] else audio,
+            )
+        )
+    return hits
 
 
 FILES = pa.schema(

@@ -2,6 +2,7 @@
 const $ = (id) => document.getElementById(id);
 const MAX_BYTES = 20_000_000;
 let file = null; // the audio or image file of the query
+let weight = null; // of the audio, as the user set it; null: by the kind of query
 let lastQuery = 0; // so that a slow response does not replace a later one
 
 const clock = (seconds) => {
@@ -13,6 +14,15 @@ const showMessage = (text, bad = false) => {
   $("message").textContent = text;
   $("message").classList.toggle("bad", bad);
 };
+
+const showWeight = (value) => {
+  $("weight").value = value;
+  $("weight-shown").textContent = Number(value).toFixed(2);
+  $("by-kind").hidden = weight === null;
+};
+
+const partsOf = ({ from_image, from_audio }) =>
+  `image ${from_image.toFixed(2)}, ${from_audio === null ? "no audio" : `audio ${from_audio.toFixed(2)}`}`;
 
 const kindOf = (upload) => {
   if (!upload) return "";
@@ -36,7 +46,7 @@ async function search() {
     return;
   }
   const query = ++lastQuery;
-  const parameters = new URLSearchParams({ text, kind: kindOf(file), audio_weight: $("weight").value });
+  const parameters = new URLSearchParams({ text, kind: kindOf(file), ...(weight === null ? {} : { audio_weight: weight }) });
   showMessage("Searching …");
   try {
     const response = await fetch(`/api/search?${parameters}`, { method: "POST", body: file });
@@ -44,7 +54,7 @@ async function search() {
     if (query !== lastQuery) return;
     if (!response.ok) throw new Error(typeof result.detail === "string" ? result.detail : "This query is not valid.");
     show(result);
-    history.replaceState(null, "", text ? `?${new URLSearchParams({ q: text, w: $("weight").value })}` : "/");
+    history.replaceState(null, "", text ? `?${new URLSearchParams({ q: text, ...(weight === null ? {} : { w: weight }) })}` : "/");
   } catch (error) {
     if (query !== lastQuery) return;
     $("results").replaceChildren();
@@ -52,9 +62,10 @@ async function search() {
   }
 }
 
-function show({ store, hits, warnings }) {
+function show({ store, hits, warnings, audio_weight }) {
+  if (weight === null) showWeight(audio_weight);
   $("results").replaceChildren(...hits.map((hit) => card(hit, store)));
-  const summary = hits.length ? `${hits.length} ${hits.length === 1 ? "video" : "videos"}, best first.` : "Nothing is indexed.";
+  const summary = hits.length ? `${hits.length} ${hits.length === 1 ? "video" : "videos"}, best first.` : audio_weight < 1 ? "Nothing is indexed." : "Nothing that is indexed has audio.";
   showMessage([summary, ...warnings].join(" "));
 }
 
@@ -80,13 +91,15 @@ function card(hit, store) {
   } else silent();
   node.querySelector(".score").textContent = best.score.toFixed(2);
   node.querySelector(".path").textContent = `${hit.path} · ${clock(best.second)}`;
+  node.querySelector(".parts").textContent = partsOf(best);
   const also = node.querySelector(".others");
   if (others.length) also.append("also at ");
   for (const moment of others) {
     const link = document.createElement("button");
     link.type = "button";
     link.textContent = clock(moment.second);
-    link.setAttribute("aria-label", `Play ${hit.path} at ${clock(moment.second)}`);
+    link.title = `${moment.score.toFixed(2)}: ${partsOf(moment)}`;
+    link.setAttribute("aria-label", `Play ${hit.path} at ${clock(moment.second)}, score ${link.title}`);
     link.addEventListener("click", () => play(hit, moment, store));
     also.append(link);
   }
@@ -126,7 +139,14 @@ $("clear").addEventListener("click", () => {
   $("text").focus();
 });
 $("weight").addEventListener("input", () => {
-  $("weight-shown").textContent = Number($("weight").value).toFixed(2);
+  weight = $("weight").value;
+  showWeight(weight);
+});
+$("by-kind").addEventListener("click", () => {
+  weight = null;
+  if ($("text").value.trim() || file) search();
+  else showWeight(0.2);
+  $("weight").focus();
 });
 $("weight").addEventListener("change", () => {
   if ($("text").value.trim() || file) search();
@@ -158,8 +178,11 @@ if (address.has("token")) { // it is in the cookie now; not to be kept in the hi
   address.delete("token");
   history.replaceState(null, "", address.size ? `?${address}` : "/");
 }
-if (address.has("w")) $("weight").value = address.get("w");
-$("weight-shown").textContent = Number($("weight").value).toFixed(2);
+if (address.has("w")) {
+  $("weight").value = address.get("w"); // which refuses what is no weight
+  weight = $("weight").value;
+  showWeight(weight);
+}
 about().then(() => {
   if (address.get("q")) {
     $("text").value = address.get("q");
