@@ -235,6 +235,8 @@ class Trainer:
         return float(total / samples), images, others
 
     def _update(self, loss: Tensor) -> None:
+        if not loss.requires_grad:  # of frozen towers without heads
+            return
         # Adam skips a parameter without a gradient, but not one whose gradient is zero.
         self._optimiser.zero_grad(set_to_none=self._config.alternating_momentum == "separate")
         # Ranks average their gradients, but the full batch's gradient is the sum over the ranks.
