@@ -16,18 +16,19 @@ def main() -> None:
 
     from trimodal.core.config import load_section
     from trimodal.core.progress import stage
-    from trimodal.features.config import FeaturesConfig, make_nothing, nothing_is_frozen
+    from trimodal.features.config import FeaturesConfig, make_nothing
+    from trimodal.models.config import ModelConfig
 
     with stage("features"):
         config = load_section(args.params, "features", FeaturesConfig)
-        if nothing_is_frozen(args.params):
+        model = load_section(args.params, "model", ModelConfig)
+        if not model.freeze:
             make_nothing(args.out)
             return
         from trimodal.core.machine import MachineConfig
         from trimodal.core.storage import storage_path
         from trimodal.features.frozen import FrozenTowers
         from trimodal.features.stage import make_features
-        from trimodal.models.config import ModelConfig
         from trimodal.models.preprocessing import AugmentConfig
 
         make_features(
@@ -35,7 +36,7 @@ def main() -> None:
             storage_path(args.images),
             args.out,
             FrozenTowers(
-                model=load_section(args.params, "model", ModelConfig),
+                model=model,
                 config=config,
                 augment=load_section(args.params, "augment", AugmentConfig),
                 captions_dir=args.captions,

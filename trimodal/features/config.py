@@ -1,11 +1,11 @@
-"""Section ``features``, and what the stage asks before it imports PyTorch."""
+"""Section ``features``, and the stage where nothing is frozen, without PyTorch."""
 
 from pathlib import Path
 
 from pydantic import NonNegativeInt, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from trimodal.core.config import SECTION, read_yaml
+from trimodal.core.config import SECTION
 from trimodal.core.files import remove
 
 
@@ -18,13 +18,6 @@ class FeaturesConfig:
 
     views: PositiveInt
     seed: NonNegativeInt
-
-
-def nothing_is_frozen(params_path: Path) -> bool:
-    """Whether ``model.freeze`` is an empty list; anything else, sections are to be read for."""
-    params = read_yaml(params_path)
-    model = params.get("model") if isinstance(params, dict) else None
-    return isinstance(model, dict) and model.get("freeze") == []
 
 
 def make_nothing(out_dir: Path) -> None:
