@@ -68,8 +68,8 @@ def stage_command(data: TinyData, folder: Path) -> list[str]:
     return [
         sys.executable, "-m", "pipeline.train", "--params", str(path), "--av", str(data.av_dir),
         "--captions", str(data.captions_dir), "--images", str(data.images_dir),
-        "--features", "none", "--model", str(folder / "model"), "--resume", str(folder / "run.safetensors"),
-        "--curves", str(folder / "log"),
+        "--features", "none", "--model", str(folder / "model"), "--curves", str(folder / "log"),
+        "--resume", str(folder / "run.safetensors"),
     ]  # fmt: skip
 
 
