@@ -1,5 +1,6 @@
 """Recall on validation, the choice of the best epoch by it, and where epochs are logged."""
 
+import json
 import logging
 import math
 import re
@@ -124,6 +125,8 @@ def test_select_by_recall_reaches_the_checkpoint(
         )  # fmt: skip
         path = run_training(tiny_data, tmp_path / select_by, select_by=select_by)
         assert read_checkpoint(path).epoch == epoch
+        best = json.loads((tmp_path / select_by / "log" / "metrics.json").read_text())["best"]
+        assert best["val_recall"] == {"loss": 20.0, "recall": 30.0}[select_by]
         assert read_checkpoint(path).validation_loss == 3.0 - epoch
 
 

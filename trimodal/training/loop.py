@@ -49,7 +49,8 @@ def run_epochs(
             "train: no epoch had a finite validation loss; lower train.learning_rate"
         )
     if epoch_log:
-        epoch_log.best(epoch=run.best_epoch, val_loss=run.best_loss)
+        recall = {"val_recall": run.best_recall} if math.isfinite(run.best_recall) else {}
+        epoch_log.best(epoch=run.best_epoch, val_loss=run.best_loss, **recall)
 
 
 def _remaining_epochs(
@@ -74,9 +75,8 @@ def _remaining_epochs(
             if trainer.frozen and epoch > (config.freeze_epochs or config.epochs):
                 streams = streams.thawed()
                 _thaw(trainer, run)
-                with torch.random.fork_rng(
-                    devices=[]
-                ):  # a run that resumes here has made its loaders before
+                # A run that resumes here has made its loaders before.
+                with torch.random.fork_rng(devices=[]):
                     batches, _ = paired_batches(
                         streams, config, run.step, world, machine.loader_workers
                     )
