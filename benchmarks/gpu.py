@@ -30,6 +30,7 @@ from trimodal.core.config import load_section
 from trimodal.core.console import show
 from trimodal.core.files import write_text
 from trimodal.core.schemas import VECTOR_DIM, WORDS
+from trimodal.data.augment import VIEW_FIELDS, random_fields, training_views
 from trimodal.data.readers import Pair
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
@@ -39,10 +40,8 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig, decode_jpeg
 from trimodal.overlay import apply_overlay
 from trimodal.training import trainer as trainer_module
-from trimodal.training.augment import VIEW_FIELDS, training_views
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
-from trimodal.training.random_streams import random_fields
 from trimodal.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]

@@ -45,7 +45,7 @@ from trimodal.training.trainer import Trainer
 KEPT_BATCHES = 4
 IDLE_SHARE = 0.05  # of a core: loaders that use less have filled their queues
 
-Batches = Iterator[tuple[Pair, Pair]]
+Batches = Iterator[tuple[Pair, Pair | None]]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ def main() -> None:
     parser.add_argument("--av", type=str, required=True, help="in: clip shards, a folder or URL")
     parser.add_argument("--captions", type=Path, required=True, help="in: caption tables")
     parser.add_argument("--images", type=str, required=True, help="in: image shards, as --av")
+    parser.add_argument("--features", type=Path, required=True, help="in: of model.freeze")
     parser.add_argument("--model", type=Path, required=True, help="out: the model's folder")
     parser.add_argument("--resume", type=Path, required=True, help="in and out: the run's state")
     parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
@@ -20,6 +21,7 @@ def main() -> None:
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.core.storage import storage_path
+    from trimodal.features.config import FeaturesConfig
     from trimodal.losses.config import LossConfig
     from trimodal.media.mel import MelConfig
     from trimodal.media.windows import AudioFrontEnd, WindowConfig
@@ -49,6 +51,7 @@ def main() -> None:
                 augment=load_section(args.params, "augment", AugmentConfig),
                 leaks=load_section(args.params, "leaks", LeaksConfig),
                 machine=machine,
+                features=(args.features, load_section(args.params, "features", FeaturesConfig)),
                 world=world,
             )  # fmt: skip
 

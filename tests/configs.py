@@ -11,6 +11,7 @@ from trimodal.download.demo.world import DemoConfig
 from trimodal.download.download import DownloadConfig
 from trimodal.download.youtube import YoutubeConfig
 from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.features.config import FeaturesConfig
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
@@ -32,6 +33,7 @@ SECTIONS: dict[str, type] = {
     "captions": CaptionsConfig,
     "augment": AugmentConfig,
     "model": ModelConfig,
+    "features": FeaturesConfig,
     "loss": LossConfig,
     "leaks": LeaksConfig,
     "train": TrainConfig,

@@ -12,9 +12,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from trimodal.core.records import DataError
+from trimodal.data.augment import VIEW_FIELDS, jitter, random_fields, training_views
 from trimodal.models.preprocessing import AugmentConfig, centre_views
-from trimodal.training.augment import VIEW_FIELDS, jitter, training_views
-from trimodal.training.random_streams import random_fields
 
 PLAIN = config_for_tests(AugmentConfig, crop_px=5, flip=False, brightness=0.0, saturation=0.0)
 VIEW_RECORD = random_fields(*VIEW_FIELDS)

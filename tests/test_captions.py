@@ -19,8 +19,10 @@ from data_fixtures import contents, write_vectors
 from PIL import Image
 
 from trimodal.core.config import ConfigError
+from trimodal.core.files import read_table
 from trimodal.core.machine import MachineConfig
 from trimodal.core.records import DataError
+from trimodal.core.schemas import CAPTION_SCHEMA, IMAGE_SCHEMA
 from trimodal.core.text import read_vocabulary
 from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 from trimodal.preprocess.image_shards import stored_jpeg
@@ -391,3 +393,29 @@ def test_split_without_a_usable_caption_is_an_error(
         (Path(config.flickr30k) / "results.csv").write_text(rows)
     with pytest.raises(DataError, match=r"no caption with words in .*val"):
         prepare(config, tmp_path / "out")
+
+
+def test_without_captions_there_are_empty_tables_and_no_vocabulary(
+    config: CaptionsConfig, tmp_path: Path
+) -> None:
+    """What an earlier run left goes; the paths and the vectors are not read."""
+    out = tmp_path / "out"
+    prepare(config, out)
+    empty = {"coco": "none", "flickr30k": "none", "vectors": "none"}
+    none = {"coco_annotations": "none", "flickr30k_annotations": "none"}
+    prepare_captions(replace(config, **empty, **none), out / "captions", out / "images", MACHINE)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert left == {
+        "captions/captions.parquet", "captions/token_ids.npy", "captions/stats.json",
+        "images/index.parquet",
+    }  # fmt: skip
+    assert read_table(out / "captions/captions.parquet", CAPTION_SCHEMA).num_rows == 0
+    assert np.load(out / "captions/token_ids.npy").shape == (0, 16)
+    assert read_table(out / "images/index.parquet", IMAGE_SCHEMA).num_rows == 0
+
+
+def test_one_source_alone_may_be_left_out(config: CaptionsConfig, tmp_path: Path) -> None:
+    _, stats = prepare(
+        replace(config, flickr30k="none", flickr30k_annotations="none"), tmp_path / "coco"
+    )
+    assert set(stats["images"]) == {"coco"}

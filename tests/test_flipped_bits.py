@@ -28,8 +28,8 @@ from trimodal.models.checkpoint import read_checkpoint
 from trimodal.report.evaluated import read_test_set
 from trimodal.search.api import Trimodal
 from trimodal.training import train as train_module
+from trimodal.training.caption_inputs import check_token_ids
 from trimodal.training.distributed import SINGLE_PROCESS
-from trimodal.training.image_text import check_token_ids
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
 from trimodal.training.train import train

@@ -60,6 +60,7 @@ def stage_command(data: TinyData, folder: Path) -> list[str]:
         "train": asdict(TWO), "loss": asdict(LOSS), "model": asdict(MODEL),
         "mel": asdict(data.mel), "window": asdict(data.front_end.window),
         "augment": asdict(data.augment), "leaks": asdict(LEAKS), "machine": asdict(TWO_DEVICES),
+        "features": {"views": 1, "seed": 1},
     }  # fmt: skip
     folder.mkdir()
     path = folder.parent / "params.yaml"
@@ -67,8 +68,8 @@ def stage_command(data: TinyData, folder: Path) -> list[str]:
     return [
         sys.executable, "-m", "pipeline.train", "--params", str(path), "--av", str(data.av_dir),
         "--captions", str(data.captions_dir), "--images", str(data.images_dir),
-        "--model", str(folder / "model"), "--resume", str(folder / "run.safetensors"),
-        "--curves", str(folder / "log"),
+        "--features", "none", "--model", str(folder / "model"), "--curves", str(folder / "log"),
+        "--resume", str(folder / "run.safetensors"),
     ]  # fmt: skip
 
 

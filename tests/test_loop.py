@@ -14,6 +14,7 @@ from trainer_fixtures import CONFIG, THREE_STEPS
 from training_fixtures import TinyData
 
 from trimodal.core.machine import MachineConfig
+from trimodal.training.epoch_log import epoch_log
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.resume import Run
 from trimodal.training.streams import open_streams
@@ -33,6 +34,7 @@ class ScriptedTrainer:
     losses: Iterable[float]
     events: list[str] = field(default_factory=list)
     network: torch.nn.Module = field(default_factory=lambda: torch.nn.Linear(1, 1))
+    frozen: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         self._losses = iter(self.losses)
@@ -49,6 +51,9 @@ class ScriptedTrainer:
     def end_epoch(self) -> None:
         self.events.append("end")
 
+    def weights(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
 
 @dataclass(kw_only=True)
 class RecordedRun(Run):
@@ -56,9 +61,11 @@ class RecordedRun(Run):
 
     best_epochs: list[tuple[int, float]] = field(default_factory=list)
 
-    def keep_best(self, weights: Mapping[str, Tensor], epoch: int, loss: float) -> None:
-        super().keep_best(weights, epoch, loss)
-        self.best_epochs.append((epoch, loss))
+    def keep_best(
+        self, weights: Mapping[str, Tensor], epoch: int, scores: Mapping[str, float]
+    ) -> None:
+        super().keep_best(weights, epoch, scores)
+        self.best_epochs.append((epoch, scores["loss"]))
 
 
 def run_scripted(
@@ -79,15 +86,16 @@ def run_scripted(
         MACHINE.shard_cache,
     )
     trainer, run = ScriptedTrainer(losses), RecordedRun()
-    run_epochs(
-        trainer,
-        streams,
-        config,
-        machine,
-        log_dir,
-        run,
-        lambda: trainer.events.append("save"),  # type: ignore[arg-type]
-    )
+    with epoch_log(log_dir, config.loggers, log_dir / "loggers", "a run") as logged:
+        run_epochs(
+            trainer,  # type: ignore[arg-type]
+            streams,
+            config,
+            machine,
+            logged,
+            run,
+            lambda: trainer.events.append("save"),
+        )
     return trainer, (run.best_epoch, run.best_loss), run.best_epochs
 
 

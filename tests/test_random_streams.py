@@ -6,11 +6,11 @@ from itertools import product
 import numpy as np
 import pytest
 
+from trimodal.data.augment import random_fields
 from trimodal.training.random_streams import (
     RandomFields,
     RandomStream,
     SampleIndex,
-    random_fields,
 )
 
 SEEDS = (0, 1, 2, 3, 2020)

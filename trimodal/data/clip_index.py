@@ -86,6 +86,32 @@ class ClipTable(Sequence[IndexedClip]):
         """The number of each clip's shard, (clips,)."""
         return self._shard_of
 
+    def frame_extents(self) -> dict[Path, npt.NDArray[np.int64]]:
+        """By shard, offset and size of the frames of its clips, in order of clips, (frames, 2)."""
+        counts = np.diff(self._frame_bounds)
+        shard_of_frame = np.repeat(self._shard_of, counts)
+        frames = slice(self._frame_bounds[0], self._frame_bounds[-1])
+        extents = np.stack([self._frame_offsets[frames], self._frame_sizes[frames]], axis=1)
+        order = np.argsort(shard_of_frame, kind="stable")
+        bounds = np.searchsorted(shard_of_frame[order], np.arange(1, len(self._shards)))
+        return dict(zip(self._shards, np.split(extents[order], bounds), strict=True))
+
+    def frames_before(self) -> npt.NDArray[np.int64]:
+        """How many frames the clips before each one in its shard have, (clips,): the row of its
+        first frame in :meth:`frame_extents`.
+        """
+        order = np.argsort(self._shard_of, kind="stable")
+        shards, counts = self._shard_of[order], np.diff(self._frame_bounds)[order]
+        starts = np.cumsum(counts, dtype=np.int64) - counts
+        before = np.empty(self._length, np.int64)
+        before[order] = starts - starts[np.searchsorted(shards, shards)]
+        return before
+
+    @property
+    def shards(self) -> list[Path]:
+        """The shards that :attr:`shard_of` numbers."""
+        return self._shards
+
     @overload
     def __getitem__(self, index: int) -> IndexedClip: ...
 
@@ -112,15 +138,17 @@ def _column(rows: pa.Table, name: str) -> pa.Array:
     return chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
 
 
-def read_index(av_dir: Path, split: Split, mel: MelConfig) -> ClipTable:
+def read_index(av_dir: Path, split: Split, mel: MelConfig | None) -> ClipTable:
     """The clips of one split, in shard order.
 
     Raises DataError, naming file and key, if the shards were made with other settings than ``mel``
-    or by another version, and for values that no clip can have.
+    (None: whatever they are, for who reads no sound) or by another version, and for values that no
+    clip can have.
     """
     path = av_dir / "index.parquet"
     table = read_table(path, AV_SCHEMA).filter(pc.field("split") == split)
-    check_index_metadata(path, table.schema.metadata or {}, mel)
+    if mel is not None:
+        check_index_metadata(path, table.schema.metadata or {}, mel)
     _check_rows(path, table)
     return ClipTable(av_dir, table)
 

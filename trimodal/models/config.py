@@ -39,8 +39,8 @@ class ModelConfig:
     ``frozen`` (the authors' code) or ``trained``.
 
     Backbones in ``freeze`` are not trained, their features are computed once
-    (:mod:`trimodal.training.features`). ``init_from`` is the folder of a model from which the
-    networks in ``init_towers`` start.
+    (:mod:`trimodal.features.stage`). ``init_from`` is the folder of a model from which the networks
+    in ``init_towers`` start (:mod:`trimodal.models.warm_start`).
     """
 
     image_backbone: _ImageBackbone

@@ -22,7 +22,7 @@ class AugmentConfig:
     """Section ``augment``. Training takes random crops of ``crop_px``, flips half of them, and
     scales brightness and saturation by a factor in 1 +- the given share. SpecAugment masks up to
     ``mask_seconds`` of each audio window and a band of up to ``mask_mels``
-    (:func:`~trimodal.training.augment.mask_windows`).
+    (:func:`~trimodal.data.augment.mask_windows`).
     """
 
     crop_px: PositiveInt

@@ -70,11 +70,14 @@ def caption_columns(
     return columns, empty
 
 
-def write_captions(captions_dir: Path, columns: CaptionColumns, vocabulary: Vocabulary) -> None:
+def write_captions(
+    captions_dir: Path, columns: CaptionColumns, vocabulary: Vocabulary | None
+) -> None:
     """Writes ``captions.parquet`` (schemas.CAPTION_SCHEMA), in groups of 65,536 rows, and its
     column of word ids as ``token_ids.npy``, int32 (captions, 16), which training memory-maps.
+    A table without captions needs no vocabulary.
     """
-    ids = [vocabulary.token_ids([word])[0] for word in columns.words]
+    ids = [vocabulary.token_ids([word])[0] for word in columns.words] if vocabulary else []
     word_ids = np.array(ids, np.int32)
     words = pa.array(columns.words, pa.string())
     count = len(columns.captions)

@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.config import SECTION, JpegQuality, Share
 from trimodal.core.coverage import check_coverage
-from trimodal.core.files import write_json
+from trimodal.core.files import remove, write_json
 from trimodal.core.language import nltk_tokenise, tokeniser_of
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import bar, log, summary_line
@@ -38,14 +38,15 @@ from trimodal.sources.word2vec import read_vectors
 class CaptionsConfig:
     """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and images
     (file names: trimodal.sources), ``vectors`` is a file in one of word2vec's formats
-    (trimodal.sources.word2vec). The annotations are the data set's own or Karpathy's. At least
-    ``min_coverage`` of the images they name must be usable. ``language`` is that of captions,
-    vectors and queries: one for which NLTK has stop words. The vocabulary has the captions' words
-    and the first ``frequent_words`` rows of the vector file. Of words without a vector,
-    ``unknown_words`` says what becomes of them, in captions and in queries: they do not count, and
-    a query of nothing else is an ``error``; or they get the vector that their spelling suggests
-    (``subword``: trimodal.core.subwords). Those that still have none and occur at least
-    ``learned_words`` times in the captions get a zero vector, to be learned
+    (trimodal.sources.word2vec). The annotations are the data set's own or Karpathy's; of ``none``
+    nothing is read. With none at all there are no captions, images or vocabulary, ``vectors`` is
+    not read, and the text network must be frozen. At least ``min_coverage`` of the images they name
+    must be usable. ``language`` is that of captions, vectors and queries: one for which NLTK has
+    stop words. The vocabulary has the captions' words and the first ``frequent_words`` rows of the
+    vector file. Of words without a vector, ``unknown_words`` says what becomes of them, in captions
+    and in queries: they do not count, and a query of nothing else is an ``error``; or they get the
+    vector that their spelling suggests (``subword``: trimodal.core.subwords). Those that still have
+    none and occur at least ``learned_words`` times in the captions get a zero vector, to be learned
     (``model.word_vectors: trained``); 0 disables this. Images are stored as ``image_px`` x
     ``image_px``, turned upright unless ``exif_orientation`` is ignored.
     """
@@ -74,10 +75,15 @@ def prepare_captions(
 
     Left out and counted: bad rows, images without captions, of a test split or whose file is
     missing or broken, captions of stop words only. Raises DataError if a split has nothing left.
+    Where both annotations are ``none``, the tables have no rows and there is no vocabulary.
     """
+    if config.coco_annotations == config.flickr30k_annotations == "none":
+        _write_no_captions(config, captions_dir, images_dir, machine)
+        return
     tokeniser = tokeniser_of(config.language)
     files, left_out = _read_sources(config)
     images, size = _store_images(files, images_dir, config, left_out, machine)
+    _check_splits("usable image", _by_source_and_split(images), left_out)
     del files
     columns, empty = caption_columns(
         bar(images, task="reading captions", unit="images"), nltk_tokenise(tokeniser)
@@ -118,6 +124,16 @@ def prepare_captions(
     log.info(summary_line(summary, left_out))
 
 
+def _write_no_captions(
+    config: CaptionsConfig, captions_dir: Path, images_dir: Path, machine: MachineConfig
+) -> None:
+    write_images([], images_dir, _image_format(config), machine)
+    remove(captions_dir / "vocabulary.parquet")
+    write_captions(captions_dir, CaptionColumns(), None)
+    write_json(captions_dir / "stats.json", {"images": {}, "captions": {}, "left_out": {}})
+    log.info("captions: none (captions.coco_annotations, captions.flickr30k_annotations)")
+
+
 def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]]:
     coco, coco_left_out = read_coco_files(Path(config.coco), config.coco_annotations)
     flickr30k, flickr30k_left_out = read_flickr30k_files(
@@ -134,13 +150,7 @@ def _store_images(
     machine: MachineConfig,
 ) -> tuple[list[CaptionedImage], int]:
     """The images that could be stored, in order, and their size in bytes; counts the rest."""
-    image_format = ImageFormat(
-        px=config.image_px,
-        jpeg_quality=config.jpeg_quality,
-        images_per_shard=config.images_per_shard,
-        exif_orientation=config.exif_orientation,
-    )
-    done = write_images(files, images_dir, image_format, machine)
+    done = write_images(files, images_dir, _image_format(config), machine)
     check_coverage(
         "captions", "images", len(done.rows), done.left_out, required=config.min_coverage,
         param="captions.min_coverage", examples=done.examples,
@@ -148,8 +158,16 @@ def _store_images(
     left_out.update(done.left_out)
     stored = {row["image_id"] for row in done.rows}
     images = [file.image for file in files if file.image.image_id in stored]
-    _check_splits("usable image", _by_source_and_split(images), left_out)
     return images, done.bytes
+
+
+def _image_format(config: CaptionsConfig) -> ImageFormat:
+    return ImageFormat(
+        px=config.image_px,
+        jpeg_quality=config.jpeg_quality,
+        images_per_shard=config.images_per_shard,
+        exif_orientation=config.exif_orientation,
+    )
 
 
 def _vocabulary(

@@ -13,7 +13,7 @@ from trimodal.sources.coco import read_coco
 from trimodal.sources.flickr30k import read_flickr30k
 from trimodal.sources.karpathy import read_karpathy
 
-Annotations = Literal["official", "karpathy"]
+Annotations = Literal["official", "karpathy", "none"]
 
 # A data set's images are in a folder with one of these names or in an archive with that name and
 # one of ARCHIVE_SUFFIXES; the first that exists is used.
@@ -37,9 +37,11 @@ def read_coco_files(folder: Path, annotations: Annotations) -> tuple[list[ImageF
     what is left out, by reason.
 
     ``official`` reads ``annotations/captions_{train,val}2017.json``; ``karpathy`` reads
-    ``dataset_coco.json``, whose images can be in train2017 or val2017. Raises DataError for invalid
-    annotations or missing images.
+    ``dataset_coco.json``, whose images can be in train2017 or val2017; ``none`` reads nothing.
+    Raises DataError for invalid annotations or missing images.
     """
+    if annotations == "none":
+        return [], Counter()
     train = _image_files(folder, COCO_TRAIN)
     val = _image_files(folder, COCO_VAL)
     if annotations == "karpathy":
@@ -56,8 +58,11 @@ def read_flickr30k_files(
     """Flickr30k's images with their captions and files; and counts of what is left out, by reason.
 
     ``official`` reads ``results.csv``, all training images; ``karpathy`` reads
-    ``dataset_flickr30k.json``. Raises DataError for invalid annotations or missing images.
+    ``dataset_flickr30k.json``; ``none`` reads nothing. Raises DataError for invalid annotations or
+    missing images.
     """
+    if annotations == "none":
+        return [], Counter()
     if annotations == "karpathy":
         images, left_out = read_karpathy(folder, "flickr30k")
     else:

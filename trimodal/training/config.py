@@ -8,6 +8,7 @@ from pydantic.dataclasses import dataclass
 from trimodal.core.config import SECTION
 from trimodal.models.devices import Precision
 
+Logger = Literal["tensorboard", "wandb"]
 Rows = Annotated[int, Field(ge=2)]  # a loss needs a negative, batch norm two rows
 
 
@@ -30,6 +31,11 @@ class TrainConfig:
     shard by shard, mixing the rows of ``shuffle_shards`` of them, so that a cache of a few shards
     suffices (:class:`~trimodal.training.rounds.ShardRounds`), and makes ``frames_per_clip`` pairs
     of each clip meanwhile. Both read every clip once a round.
+
+    The towers of ``model.freeze`` stay as they are, or learn, too, after ``freeze_epochs``. The
+    epoch that is kept is the one with the lowest validation loss, or with the highest validation
+    recall (``select_by``: :mod:`trimodal.training.validation`). Scores go to ``loggers``, too
+    (:mod:`trimodal.training.epoch_log`), which change no result.
 
     With several processes (``machine.devices``) the negatives of each row are still those of the
     full batch. ``batch_norm`` is then over each process's own rows (``local``, as in the authors'
@@ -59,6 +65,9 @@ class TrainConfig:
     frames_per_clip: PositiveInt
     batch_norm: Literal["local", "synchronised"]
     precision: Precision
+    freeze_epochs: PositiveInt | None
+    select_by: Literal["loss", "recall"]
+    loggers: tuple[Logger, ...]
 
     def __post_init__(self) -> None:
         if not self.first_frame <= self.validation_frame <= self.last_frame:

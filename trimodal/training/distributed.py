@@ -70,9 +70,9 @@ class World:
 
     def data_parallel(self, network: nn.Module) -> nn.Module:
         """Wraps the network so that its gradients are the mean over ranks; all ranks start with
-        rank 0's weights.
+        rank 0's weights. A network without gradients stays as it is.
         """
-        if self.size == 1:
+        if self.size == 1 or not any(p.requires_grad for p in network.parameters()):
             return network
         # Buffers are synchronised before they are used (broadcast_buffers), not at every pass.
         return DistributedDataParallel(network, forward_sync_buffers=False)

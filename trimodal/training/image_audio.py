@@ -1,7 +1,9 @@
 """The image-audio stream: pairs of a frame and the audio centred on it, read from shards."""
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,18 +12,15 @@ from torch.utils.data import Dataset
 
 from trimodal.core.shards import read_extents
 from trimodal.core.timing import FramePosition, training_positions
+from trimodal.data.augment import VIEW_FIELDS, mask_windows, random_fields
 from trimodal.data.clip_index import ClipTable, IndexedClip
 from trimodal.data.readers import Pair, read_frame, read_windows
 from trimodal.data.shard_files import ReadShard
+from trimodal.features.store import FeatureStore
 from trimodal.media.windows import AudioFrontEnd
-from trimodal.models.preprocessing import AugmentConfig, centre_views
-from trimodal.training.augment import VIEW_FIELDS, mask_windows, training_views
-from trimodal.training.random_streams import (
-    RandomFields,
-    RandomStream,
-    SampleIndex,
-    random_fields,
-)
+from trimodal.models.preprocessing import AugmentConfig
+from trimodal.training.pictures import FeaturesOfPictures, Pictures, StoredPictures
+from trimodal.training.random_streams import RandomFields, RandomStream, SampleIndex
 
 _FIELDS = random_fields("frame", *VIEW_FIELDS)
 _MASK_FIELDS = random_fields("seed")
@@ -47,10 +46,26 @@ class _Clips:
         clips: ClipTable,
         sampling: FrameSampling,
         front_end: AudioFrontEnd,
+        augment: AugmentConfig,
         read: ReadShard,
+        features: FeatureStore | None,
     ) -> None:
         self._clips, self._sampling, self._front_end = clips, sampling, front_end
-        self._read_shard = read
+        self._augment, self._read_shard = augment, read
+        self._pictures: Pictures = StoredPictures(self._decoded, augment)
+        if features and features.has("image"):
+            counts = [len(extents) for extents in clips.frame_extents().values()]
+            stored = features.pictures("av", clips.shards, clips.fingerprints, counts)
+            self._pictures = FeaturesOfPictures(stored, clips.shard_of, clips.frames_before())
+
+    def thawed(self) -> Self:
+        """The same samples, with pixels."""
+        thawed = copy(self)
+        thawed._pictures = StoredPictures(thawed._decoded, self._augment)
+        return thawed
+
+    def _decoded(self, row: int, number: int) -> Tensor:
+        return read_frame(self._clips[row], number + 1, self._read_shard)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -79,20 +94,19 @@ class _Clips:
         """Each clip with the first position at which it may be sampled."""
         return ((clip, self.positions(clip)[0]) for clip in self._clips)
 
-    def _read(
-        self, clips: Sequence[IndexedClip], positions: Sequence[FramePosition]
-    ) -> tuple[list[Tensor], Tensor]:
-        frames = [
-            read_frame(clip, position.frame, self._read_shard)
-            for clip, position in zip(clips, positions, strict=True)
-        ]
+    def _windows(self, clips: Sequence[IndexedClip], positions: Sequence[FramePosition]) -> Tensor:
         centres = [position.centre_seconds for position in positions]
-        return frames, read_windows(clips, centres, self._front_end, self._read_shard)[0]
+        return read_windows(clips, centres, self._front_end, self._read_shard)[0]
+
+
+def _numbers(positions: Sequence[FramePosition]) -> npt.NDArray[np.int64]:
+    """The positions' frames, from 0."""
+    return np.array([position.frame - 1 for position in positions])
 
 
 class ImageAudioPairs(_Clips, Dataset[Pair]):
-    """For training: a frame of each clip and the audio centred on it, uint8 (3, crop, crop) and
-    float32 (1, mels, columns).
+    """For training: a frame of each clip and the audio centred on it, uint8 (3, crop, crop), or
+    float16 (features,) of a frozen tower, and float32 (1, mels, columns).
 
     In each round the frame is drawn at random from those whose window fits into the audio, and
     augmented.
@@ -108,13 +122,13 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
         *,
         frames_per_clip: int = 1,
         read: ReadShard = read_extents,
+        features: FeatureStore | None = None,
     ) -> None:
         """``frames_per_clip`` successive rounds take different frames of a clip, evenly spaced from
         one drawn at random, as far as it has so many.
         """
-        super().__init__(clips, sampling, front_end, read)
+        super().__init__(clips, sampling, front_end, augment, read, features)
         self._frames_per_clip = frames_per_clip
-        self._augment = augment
         self._views = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
         self._frames = RandomFields(RandomStream.CLIP_VIEWS, seed, len(clips), _FIELDS)
         self._masks = RandomFields(RandomStream.CLIP_MASKS, seed, len(clips), _MASK_FIELDS)
@@ -124,14 +138,17 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
         return views[0], windows[0]
 
     def __getitems__(self, indices: Sequence[SampleIndex]) -> Pair:
-        """Samples of one round: uint8 (indices, 3, crop, crop), (indices, 1, mels, columns)."""
-        clips = [self._clips[index.sample] for index in indices]
+        """Samples of one round: uint8 (indices, 3, crop, crop) or float16 (indices, features),
+        (indices, 1, mels, columns).
+        """
+        rows = np.array([index.sample for index in indices])
+        clips = [self._clips[row] for row in rows.tolist()]
         random = self._views.of(indices)
         candidates = zip(self._fractions(indices), map(self.positions, clips), strict=True)
         chosen = [positions[int(fraction * len(positions))] for fraction, positions in candidates]
-        frames, windows = self._read(clips, chosen)
+        windows = self._windows(clips, chosen)
         self._mask(windows, indices)
-        return training_views(frames, self._augment, random), windows
+        return self._pictures.training(rows, _numbers(chosen), random), windows
 
     def _fractions(self, indices: Sequence[SampleIndex]) -> list[float]:
         """Where in the list of its positions each clip is sampled, in [0, 1)."""
@@ -150,7 +167,8 @@ class ImageAudioPairs(_Clips, Dataset[Pair]):
 
 class ImageAudioValidation(_Clips, Dataset[Pair]):
     """For validation, without randomness: the validation frame of each clip (or the nearest whose
-    window fits) and the audio centred on it, uint8 (3, crop, crop) and float32 (1, mels, columns).
+    window fits) and the audio centred on it, uint8 (3, crop, crop), or float16 (features,) of a
+    frozen tower, and float32 (1, mels, columns).
     """
 
     def __init__(
@@ -161,22 +179,22 @@ class ImageAudioValidation(_Clips, Dataset[Pair]):
         augment: AugmentConfig,
         *,
         read: ReadShard = read_extents,
+        features: FeatureStore | None = None,
     ) -> None:
-        super().__init__(clips, sampling, front_end, read)
-        self._augment = augment
+        super().__init__(clips, sampling, front_end, augment, read, features)
 
     def __getitem__(self, row: int) -> Pair:
         views, windows = self.__getitems__([row])
         return views[0], windows[0]
 
     def __getitems__(self, rows: Sequence[int]) -> Pair:
-        """Uint8 (rows, 3, crop, crop), (rows, 1, mels, columns)."""
+        """Uint8 (rows, 3, crop, crop) or float16 (rows, features), (rows, 1, mels, columns)."""
         clips = [self._clips[row] for row in rows]
         chosen = [
             min(self.positions(clip), key=self._distance_to_validation_frame) for clip in clips
         ]
-        frames, windows = self._read(clips, chosen)
-        return centre_views(frames, self._augment), windows
+        windows = self._windows(clips, chosen)
+        return self._pictures.validation(np.array(rows), _numbers(chosen)), windows
 
     def _distance_to_validation_frame(self, position: FramePosition) -> int:
         return abs(position.frame - self._sampling.validation_frame)

@@ -3,19 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 
 import torch
-from dvclive.live import Live
 
 from trimodal.core.errors import UserError
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import counter
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import SINGLE_PROCESS, World
+from trimodal.training.epoch_log import EpochLog, Pace
 from trimodal.training.loaders import LoaderError
-from trimodal.training.resume import Run, Scores
+from trimodal.training.resume import Run
 from trimodal.training.streams import Streams, paired_batches
 from trimodal.training.trainer import Trainer, mean_losses
 
@@ -29,34 +28,29 @@ def run_epochs(
     streams: Streams,
     config: TrainConfig,
     machine: MachineConfig,
-    log_dir: Path,
+    epoch_log: EpochLog | None,
     run: Run,
     save: Callable[[], None],
     world: World = SINGLE_PROCESS,
 ) -> None:
-    """Trains for the remaining epochs of ``run``. Rank 0 logs each epoch through DVCLive, including
-    those of an earlier process. Keeps the best weights in ``run``, and calls ``save`` every
-    ``machine.checkpoint_every_steps`` and at the end. Raises TrainingError for losses that are not
-    finite, for a GPU out of memory and for a killed loader.
+    """Trains for the remaining epochs of ``run``. Each epoch, including those of an earlier
+    process, goes to ``epoch_log`` (rank 0's). Keeps the best weights in ``run``, and calls ``save``
+    every ``machine.checkpoint_every_steps`` and at the end. Raises TrainingError for losses that
+    are not finite, for a GPU out of memory and for a killed loader.
     """
-    with ExitStack() as stack:
-        live = None
-        if world.is_main:
-            live = stack.enter_context(
-                Live(str(log_dir), dvcyaml=None, save_dvc_exp=False, report=None)
-            )
+    if epoch_log:
         for scores in run.history:
-            _log_epoch(live, scores)
-        if len(run.history) < config.epochs:
-            with _explain_lost_memory_and_loaders():
-                _remaining_epochs(trainer, streams, config, machine, live, run, save, world)
-        if not run.best_epoch:
-            raise TrainingError(
-                "train: no epoch had a finite validation loss; lower train.learning_rate"
-            )
-        if live:
-            live.log_metric("best/epoch", run.best_epoch, plot=False)
-            live.log_metric("best/val_loss", run.best_loss, plot=False)
+            epoch_log.epoch(scores)
+    if len(run.history) < config.epochs:
+        with _explain_lost_memory_and_loaders():
+            _remaining_epochs(trainer, streams, config, machine, epoch_log, run, save, world)
+    if not run.best_epoch:
+        raise TrainingError(
+            "train: no epoch had a finite validation loss; lower train.learning_rate"
+        )
+    if epoch_log:
+        recall = {"val_recall": run.best_recall} if math.isfinite(run.best_recall) else {}
+        epoch_log.best(epoch=run.best_epoch, val_loss=run.best_loss, **recall)
 
 
 def _remaining_epochs(
@@ -64,16 +58,28 @@ def _remaining_epochs(
     streams: Streams,
     config: TrainConfig,
     machine: MachineConfig,
-    live: Live | None,
+    epoch_log: EpochLog | None,
     run: Run,
     save: Callable[[], None],
     world: World,
 ) -> None:
+    if not trainer.frozen:
+        streams = streams.thawed()
     batches, steps = paired_batches(streams, config, run.step, world, machine.loader_workers)
     run.restore_random(world.rank)
+    pace = Pace(config.epochs, len(run.history))
     with counter(task="training", unit="steps", total=config.epochs * steps) as progress:
         progress.update(run.step)
         for epoch in range(len(run.history) + 1, config.epochs + 1):
+            first_step = run.step
+            if trainer.frozen and epoch > (config.freeze_epochs or config.epochs):
+                streams = streams.thawed()
+                _thaw(trainer, run)
+                # A run that resumes here has made its loaders before.
+                with torch.random.fork_rng(devices=[]):
+                    batches, _ = paired_batches(
+                        streams, config, run.step, world, machine.loader_workers
+                    )
             while run.step < epoch * steps:
                 run.losses.append(trainer.step(*next(batches)))
                 run.step += 1
@@ -85,15 +91,25 @@ def _remaining_epochs(
                 raise TrainingError(f"train: the loss of epoch {epoch} is {means['loss']}")
             scores = {"train": means, "val": trainer.validate(streams)}
             trainer.end_epoch()
-            if scores["val"]["loss"] < run.best_loss:
-                run.keep_best(trainer.network.state_dict(), epoch, scores["val"]["loss"])
+            if run.is_best(scores["val"], config.select_by):
+                run.keep_best(trainer.weights(), epoch, scores["val"])
             run.history.append(scores)
             run.losses.clear()
-            _log_epoch(live, scores)
+            if epoch_log:
+                epoch_log.epoch(scores)
+            if progress.disable:
+                pace.line(epoch, (run.step - first_step) * streams.batch_samples(config), scores)
             progress.set_postfix(val=f"{scores['val']['loss']:.4f}", best=run.best_epoch)
             if run.step % machine.checkpoint_every_steps == 0 and epoch < config.epochs:
                 save()
     save()
+
+
+def _thaw(trainer: Trainer, run: Run) -> None:
+    """The best epoch so far had the frozen weights as they were."""
+    if run.best_epoch:
+        run.best_weights |= trainer.frozen_weights()
+    trainer.thaw()
 
 
 @contextmanager
@@ -122,12 +138,3 @@ def _explain_lost_memory_and_loaders() -> Iterator[None]:
             f"train: {error}; run dvc repro again to resume from the last checkpoint, with "
             "fewer machine.loader_workers if memory ran out"
         ) from error
-
-
-def _log_epoch(live: Live | None, scores: Scores) -> None:
-    if live is None:
-        return
-    for split, values in scores.items():
-        for name, value in values.items():
-            live.log_metric(f"{split}/{name}", value)
-    live.next_step()  # type: ignore[no-untyped-call]

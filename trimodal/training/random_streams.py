@@ -9,9 +9,8 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-Fields = npt.NDArray[np.void]
+from trimodal.data.augment import Fields
 
 
 class SampleIndex(NamedTuple):
@@ -42,11 +41,6 @@ class RandomStream(Enum):
             RandomStream.CLIP_MASKS: (3, round_number, 0),
         }
         return np.random.default_rng([seed, *words[self]])
-
-
-def random_fields(*names: str) -> np.dtype[np.void]:
-    """The dtype of a record with these fields: float32 numbers in [0, 1)."""
-    return np.dtype([(name, np.float32) for name in names])
 
 
 class RandomFields:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,10 +22,10 @@ from trimodal.core.fingerprint import sha256_of
 from trimodal.core.records import DataError
 from trimodal.training.distributed import World
 from trimodal.training.trainer import StepLosses, Trainer
+from trimodal.training.validation import Scores
 
-_FORMAT = 4
+_FORMAT = 5
 _HEADER = "run"
-Scores = dict[str, dict[str, float]]
 
 
 class ResumeError(DataError):
@@ -44,9 +44,9 @@ class RunIdentity:
 @dataclass(kw_only=True)
 class Run:
     """The progress of a training run. ``history`` has an entry for each epoch, {'train': ...,
-    'val': ...}; ``losses`` are those of the unfinished epoch's steps; ``best_weights`` is empty
-    until there is a best epoch. ``random`` is PyTorch's random state at the last save, by device,
-    with a row for each rank.
+    'val': ...}; ``losses`` are those of the unfinished epoch's steps; ``best_weights``, without
+    those that were frozen, is empty until there is a best epoch. ``random`` is PyTorch's random
+    state at the last save, by device, with a row for each rank.
     """
 
     step: int = 0
@@ -54,12 +54,26 @@ class Run:
     losses: list[StepLosses] = field(default_factory=list)
     best_epoch: int = 0
     best_loss: float = math.inf
+    best_recall: float = -math.inf
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Tensor] = field(default_factory=dict)
 
-    def keep_best(self, weights: Mapping[str, Tensor], epoch: int, loss: float) -> None:
+    def is_best(self, scores: Mapping[str, float], select_by: Literal["loss", "recall"]) -> bool:
+        """Whether an epoch with these validation scores, of which the loss must be finite, is
+        better than the best so far: a lower loss, or a higher recall, or with that the same a lower
+        loss.
+        """
+        loss = scores["loss"]
+        if select_by == "loss" or not math.isfinite(loss):
+            return loss < self.best_loss
+        return (-scores["recall"], loss) < (-self.best_recall, self.best_loss)
+
+    def keep_best(
+        self, weights: Mapping[str, Tensor], epoch: int, scores: Mapping[str, float]
+    ) -> None:
         """Copies the weights as the best so far."""
-        self.best_epoch, self.best_loss = epoch, loss
+        self.best_epoch, self.best_loss = epoch, scores["loss"]
+        self.best_recall = scores.get("recall", -math.inf)
         self.best_weights = {
             name: tensor.detach().cpu().clone() for name, tensor in weights.items()
         }
@@ -99,6 +113,7 @@ def save_run(path: Path, run: Run, identity: RunIdentity, trainer: Trainer, worl
         "history": run.history,
         "best_epoch": run.best_epoch,
         "best_loss": run.best_loss,
+        "best_recall": run.best_recall,
         "trainer": metadata,
     }
     flat = {
@@ -148,9 +163,10 @@ def load_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
     return Run(
         step=header["step"],
         history=header["history"],
-        losses=[StepLosses(*pair) for pair in zip(*losses.values(), strict=True)] if losses else [],
+        losses=_unstacked(losses),
         best_epoch=header["best_epoch"],
         best_loss=header["best_loss"],
+        best_recall=header["best_recall"],
         best_weights=parts.get("best", {}),
         random=parts["random"],
     )
@@ -159,8 +175,16 @@ def load_run(path: Path, identity: RunIdentity, trainer: Trainer) -> Run:
 def _stack(losses: list[StepLosses]) -> dict[str, Tensor]:
     if not losses:
         return {}
-    columns = zip(*losses, strict=True)
-    return dict(zip(StepLosses._fields, map(torch.stack, columns), strict=True))
+    columns = zip(StepLosses._fields, zip(*losses, strict=True), strict=True)
+    return {name: torch.stack(column) for name, column in columns if column[0] is not None}
+
+
+def _unstacked(losses: Mapping[str, Tensor]) -> list[StepLosses]:
+    if not losses:
+        return []
+    audio = losses["image_audio"]
+    text = losses.get("image_text", [None] * len(audio))
+    return [StepLosses(*pair) for pair in zip(audio, text, strict=True)]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -1,6 +1,7 @@
 """Stage ``train``: trains on both streams and keeps the best epoch (docs/method.md, Training)."""
 
-from dataclasses import asdict
+from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,18 +10,25 @@ import torch
 from trimodal.core.fingerprint import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log
-from trimodal.core.text import read_vocabulary
+from trimodal.core.records import DataError
+from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.core.timing import window_fits
+from trimodal.features.config import FeaturesConfig
+from trimodal.features.frozen import LEARNING_PARTS, FrozenTowers
+from trimodal.features.store import FeatureStore
 from trimodal.losses.config import LossConfig
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.checkpoint import Checkpoint, save_checkpoint
 from trimodal.models.config import ModelConfig
 from trimodal.models.devices import pick_device
-from trimodal.models.networks import build_network
+from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
+from trimodal.models.warm_start import init_fingerprint, initial_network
+from trimodal.training.caption_inputs import check_token_ids
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
-from trimodal.training.image_text import check_token_ids
+from trimodal.training.epoch_log import check_loggers, epoch_log
+from trimodal.training.image_text import has_captions
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loaders import batch_bytes, sharing_problems
 from trimodal.training.loop import TrainingError, run_epochs
@@ -44,6 +52,7 @@ def train(
     augment: AugmentConfig,
     leaks: LeaksConfig,
     machine: MachineConfig,
+    features: tuple[Path, FeaturesConfig] | None = None,
     world: World | None = None,
 ) -> None:
     """Trains and saves the epoch with the lowest validation loss; curves go to ``log_dir``.
@@ -51,33 +60,47 @@ def train(
     ``run_path`` holds the state of the run, unfinished or finished. A run that was killed resumes
     from it and ends with the same bytes. A run there with other params, data or code, or another
     number of ranks, is not resumed: the log says so and a new run starts. All ranks of ``world``
-    call this and rank 0 writes; None is this process alone. Raises DataError, before the first
-    step, if test videos are in the training data (section ``leaks``), and TrainingError as
+    call this and rank 0 writes; None is this process alone. Where ``model.freeze`` names towers,
+    ``features`` are needed: the folder of what they make of the data, and its section. Raises
+    DataError, before the first step, if test videos are in the training data (section ``leaks``)
+    and for features of other towers or data, and TrainingError as
     :func:`~trimodal.training.loop.run_epochs`.
     """
     world = world or World(device=pick_device(machine.device))
+    check_loggers(config.loggers)
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
+    vocabulary = _vocabulary(captions_dir, model)
     torch.manual_seed(config.seed)
-    vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
-    check_token_ids(captions_dir, len(vocabulary.words))
+    network = initial_network(model, vocabulary)
+    store = None
+    if model.freeze:
+        if features is None:
+            raise ValueError("model.freeze needs features")
+        folder, section = features
+        towers = FrozenTowers(
+            model=model, config=section, augment=augment, captions_dir=captions_dir
+        )
+        store = _freeze(network, towers, folder)
     streams = open_streams(
-        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache, world
-    )
+        av_dir, captions_dir, images_dir, config, front_end, augment, machine.shard_cache, world,
+        tokenise=None if model.has_vocabulary else network.text.tokenise, features=store,
+    )  # fmt: skip
     samples = config.batch_size * world.local_size // world.size
     for problem in sharing_problems(
         batch_bytes(samples, augment.crop_px, front_end), machine.loader_workers
     ):
         log.info(f"train: {problem}; batches are copied through pipes instead, which is slower")
-    network = build_network(model, vocabulary)
-    trainer = Trainer(network, config, loss, world)
+    trainer = Trainer(network, config, loss, world, model.freeze)
     if not world.is_main:  # weights are rank 0's, random numbers each rank's own
         seed = np.random.SeedSequence([config.seed, world.rank]).generate_state(1)
         torch.manual_seed(seed.item())
     data = _data_fingerprints(av_dir, captions_dir, images_dir)
-    sections = [asdict(section) for section in (config, loss, model, front_end, augment)]
+    without_loggers = replace(config, loggers=())
+    sections = [asdict(section) for section in (without_loggers, loss, model, front_end, augment)]
+    others = [found for found in (init_fingerprint(model), store and store.fingerprint) if found]
     identity = RunIdentity(
         params=fingerprint([world.size, _readers(config, machine), *sections]),
-        data=fingerprint([data, network.text.tokenise.fingerprint]),
+        data=fingerprint([data, network.text.tokenise.fingerprint, *others]),
         code=code_fingerprint("trimodal.training.loop", "trimodal.training.streams"),
     )
     run = _open_run(run_path, identity, trainer)
@@ -86,7 +109,14 @@ def train(
     def save() -> None:
         save_run(run_path, run, identity, trainer, world)
 
-    run_epochs(trainer, streams, config, machine, log_dir, run, save, world)
+    with ExitStack() as stack:
+        logged = None
+        if world.is_main:
+            name = fingerprint(asdict(identity))
+            logged = stack.enter_context(
+                epoch_log(log_dir, config.loggers, run_path.parent / "loggers", name)
+            )
+        run_epochs(trainer, streams, config, machine, logged, run, save, world)
     if not world.is_main:
         return
     checkpoint = Checkpoint(
@@ -105,9 +135,41 @@ def train(
         validation_loss=run.best_loss,
     )
     save_checkpoint(
-        model_dir, run.best_weights, checkpoint, vocabulary if model.has_vocabulary else None
+        model_dir,
+        trainer.frozen_weights() | run.best_weights,
+        checkpoint,
+        vocabulary if model.has_vocabulary else None,
     )
     _log_summary(run, streams, config, front_end, world)
+
+
+def _vocabulary(captions_dir: Path, model: ModelConfig) -> Vocabulary | None:
+    """The captions' vocabulary, if the text network needs one. Raises DataError if word ids are not
+    of it, and without captions if the text network would have to learn.
+    """
+    if not has_captions(captions_dir) and ("text" not in model.freeze or model.has_vocabulary):
+        raise DataError(
+            "train: there are no captions (captions.coco_annotations and "
+            "captions.flickr30k_annotations: none): model.text_network must be a pretrained tower, "
+            "and model.freeze must have text"
+        )
+    if not model.has_vocabulary:
+        return None
+    vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
+    check_token_ids(captions_dir, len(vocabulary.words))
+    return vocabulary
+
+
+def _freeze(network: TrimodalNet, towers: FrozenTowers, features_dir: Path) -> FeatureStore:
+    """Makes the frozen towers those of the stage ``features``, whatever ``train.seed`` is, and
+    opens their features.
+    """
+    frozen = towers.build()
+    for name in towers.model.freeze:
+        weights = dict(getattr(frozen, name).state_dict())
+        own = {n: w for n, w in weights.items() if n.partition(".")[0] not in LEARNING_PARTS}
+        getattr(network, name).load_state_dict(own, strict=False)
+    return FeatureStore(features_dir, towers.identities(frozen))
 
 
 def _readers(config: TrainConfig, machine: MachineConfig) -> int:
@@ -133,7 +195,7 @@ def _log_summary(
     log.info(
         f"train: {config.epochs} epochs on {world.size} x {world.device.type}, "
         f"{len(streams.image_audio)} clips ({padded} shorter than a window and padded), "
-        f"{len(streams.image_text)} images; "
+        f"{0 if streams.image_text is None else len(streams.image_text)} images; "
         f"best epoch {run.best_epoch}, validation loss {run.best_loss:.4f}"
     )
 

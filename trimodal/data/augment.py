@@ -12,11 +12,17 @@ from torch import Tensor
 from torchaudio.functional import mask_along_axis
 
 from trimodal.models.preprocessing import AugmentConfig, checked_size
-from trimodal.training.random_streams import Fields
+
+Fields = npt.NDArray[np.void]
 
 _GREY = np.array((0.2989, 0.587, 0.114), np.float32)  # of red, green and blue (ITU-R 601)
 VIEW_FIELDS = ("top", "left", "flip", "brightness", "saturation")
 _BLOCK_VALUES = 2**17  # channel values computed together, few enough for the processor's cache
+
+
+def random_fields(*names: str) -> np.dtype[np.void]:
+    """The dtype of a record with these fields: float32 numbers in [0, 1)."""
+    return np.dtype([(name, np.float32) for name in names])
 
 
 def training_views(images: Sequence[Tensor], config: AugmentConfig, random: Fields) -> Tensor:
