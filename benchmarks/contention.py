@@ -29,7 +29,7 @@ from trimodal.core.arguments import Distinct, positive
 from trimodal.core.runtime import SPIN_COUNT
 
 _PARAMS = Path("params.yaml")
-_MODEL = Path("models/trimodal.safetensors")
+_MODEL = Path("models/trimodal")
 _VIDEOS = 40  # of the demo, indexed
 _PICTURES, _BATCHES, _PX = 32, 12, 224  # of features
 # GNU OpenMP's default spin count; a parameter of malloc at its default, so that no other is set.
@@ -211,7 +211,7 @@ def _index(folder: Path) -> None:
     videos.mkdir()
     for video in sorted(Path("data/clips/demo").glob("video*.mp4"))[:_VIDEOS]:
         copy(video, videos)
-    model = Trimodal.load(_MODEL, Path("data/captions/vocabulary.parquet"))
+    model = Trimodal.load(_MODEL)
     model.index(videos, str(folder / "store"))
 
 

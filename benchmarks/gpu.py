@@ -36,6 +36,7 @@ from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.config import ModelConfig
+from trimodal.models.devices import Compile, Precision
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig, decode_jpeg
 from trimodal.overlay import apply_overlay
@@ -67,9 +68,9 @@ class Candidate:
     """How the step is done. ``precision`` and ``compile`` are those of section ``train``."""
 
     name: str
-    precision: str = "bfloat16"
+    precision: Precision = "bfloat16"
     channels_last: bool = True
-    compile: str = "off"
+    compile: Compile = "off"
     pinned: bool = False
     data_parallel: bool = False
 

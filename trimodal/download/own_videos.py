@@ -4,7 +4,6 @@ import re
 from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import cast
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.fingerprint import bytes_fingerprint
@@ -77,7 +76,7 @@ def clip_ids(folder: Path, videos: Sequence[Path]) -> list[str]:
 
 def _outcome(clip: Clip, path: Path, earlier: ClipOutcome | None) -> ClipOutcome:
     try:
-        updated_at, size = cast("tuple[int, int]", retried(partial(_state, path)))
+        updated_at, size = retried(partial(_state, path))
         file = StoredFile.plain(path)
     except UnreadableError as error:
         status: ClipStatus = "unavailable" if error.reason == "missing" else "unreadable"

@@ -1,5 +1,7 @@
 """Which device to compute on, and in which precision."""
 
+import shutil
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -8,6 +10,7 @@ from trimodal.core.errors import UserError
 from trimodal.core.machine import Device, Devices
 
 Precision = Literal["auto", "float32", "bfloat16"]
+Compile = Literal["auto", "on", "off"]
 
 
 class DeviceError(UserError, RuntimeError):
@@ -50,3 +53,28 @@ def pick_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
     use_bfloat16 = precision == "bfloat16" or (precision == "auto" and native)
     return torch.bfloat16 if use_bfloat16 else torch.float32
+
+
+def compile_problem(device: torch.device) -> str:
+    """Why torch.compile has no compiler for this device here; empty if it has."""
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return "there is no C compiler"
+    if device.type == "cuda" and find_spec("triton") is None:
+        return "triton is not installed"
+    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        return "there is no C++ compiler"
+    return ""
+
+
+def should_compile(choice: Compile, device: torch.device) -> tuple[bool, str]:
+    """Whether to compile the networks' steps, and why not if that was asked for. ``auto`` compiles
+    on a GPU, where it pays (docs/benchmarks.md), if there is a compiler.
+
+    Raises DeviceError for ``on`` without a compiler.
+    """
+    if choice == "off" or (choice == "auto" and device.type == "cpu"):
+        return False, ""
+    problem = compile_problem(device)
+    if problem and choice == "on":
+        raise DeviceError(f"train.compile is on, but {problem}; set it to auto or off")
+    return not problem, problem

@@ -58,7 +58,7 @@ class TimmBackbone(nn.Module):
         import timm
 
         try:
-            self.network = timm.create_model(
+            network: Any = timm.create_model(
                 name, pretrained=False, num_classes=0, in_chans=channels
             )
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -67,14 +67,16 @@ class TimmBackbone(nn.Module):
                 f"{key}: timm has no usable model {name!r} ({_line(error)}); "
                 f"{f'near: {near}; ' if near else ''}timm.list_models() has all names"
             ) from error
-        config = timm.data.resolve_model_data_config(self.network)
-        fixed = self.network.pretrained_cfg.get("fixed_input_size", False)
+        self.network = network
+        data: Any = timm.data
+        config = data.resolve_model_data_config(network)
+        fixed = network.pretrained_cfg.get("fixed_input_size", False)
         self.input = ImageInput(
             size_px=config["input_size"][-1] if fixed else None,
             mean=_channels(config["mean"]),
             std=_channels(config["std"]),
         )
-        self.features: int = getattr(self.network, "head_hidden_size", self.network.num_features)
+        self.features: int = getattr(network, "head_hidden_size", network.num_features)
         self.definition: Definition = {}
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from pydantic.dataclasses import dataclass
 
 from trimodal.core.config import SECTION
-from trimodal.models.devices import Precision
+from trimodal.models.devices import Compile, Precision
 
 Logger = Literal["tensorboard", "wandb"]
 Rows = Annotated[int, Field(ge=2)]  # a loss needs a negative, batch norm two rows
@@ -18,7 +18,8 @@ class TrainConfig:
     stream has batches. The learning rate is multiplied by ``rate_decay`` every
     ``rate_step_epochs`` and grows linearly from zero in the first ``warmup_steps``; each network's
     rate is ``learning_rate`` times its factor. The networks compute in ``precision``; embeddings
-    and losses are float32. With ``chunk_size`` the networks embed that many rows at a time, while
+    and losses are float32. ``compile`` is torch.compile: ``auto`` on a GPU with a compiler. With
+    ``chunk_size`` the networks embed that many rows at a time, while
     the loss still sees the full batch (:mod:`trimodal.training.grad_cache`).
 
     ``update`` is ``joint``, one step on the sum of both streams' losses (the paper), or
@@ -65,6 +66,7 @@ class TrainConfig:
     frames_per_clip: PositiveInt
     batch_norm: Literal["local", "synchronised"]
     precision: Precision
+    compile: Compile
     freeze_epochs: PositiveInt | None
     select_by: Literal["loss", "recall"]
     loggers: tuple[Logger, ...]

@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LinearLR, StepLR
 
+from trimodal.core.progress import log
 from trimodal.data.readers import Pair
 from trimodal.features.frozen import LEARNING_PARTS, frozen_parts
 from trimodal.losses.config import LossConfig, configured_loss
 from trimodal.losses.info_nce import LogitScale
 from trimodal.losses.ranking import FullBatch
-from trimodal.models.devices import pick_dtype
+from trimodal.models.devices import pick_dtype, should_compile
 from trimodal.models.networks import TrimodalNet
 from trimodal.training.batch_norm import synchronise_batch_norm
 from trimodal.training.config import TrainConfig
@@ -49,14 +50,14 @@ class Trainer:
         world: World,
         frozen: Sequence[str] = (),
     ) -> None:
-        device = world.device
+        device, self._world = world.device, world
         if config.batch_norm == "synchronised" and world.size > 1:
             synchronise_batch_norm(network, world)
         self.network = network.to(device)
         self._layout = memory_layout(network, device)
         self.network.to(memory_format=self._layout)
+        self._compile(config)
         self._config = config
-        self._world = world
         self.frozen = tuple(frozen)
         for part in self._frozen_parts():
             part.requires_grad_(False)
@@ -92,6 +93,15 @@ class Trainer:
         self._schedule = StepLR(self._optimiser, config.rate_step_epochs, config.rate_decay)
         steps = max(1, config.warmup_steps)
         self._warmup = LinearLR(self._optimiser, 1 / steps, total_iters=steps - 1)
+
+    def _compile(self, config: TrainConfig) -> None:
+        compiled, problem = should_compile(config.compile, self._world.device)
+        if problem:
+            log.info(
+                f"train: networks are not compiled (train.compile {config.compile}): {problem}"
+            )
+        for part in self.network.children() if compiled else ():
+            part.compile()
 
     def _frozen_parts(self) -> Iterator[nn.Module]:
         for tower in self.frozen:
