@@ -14,14 +14,17 @@ import torch
 from configs import MACHINE, PARAMS
 from data_fixtures import contents, refused
 from features_fixtures import FEATURES, FROZEN, make, open_store, towers_of
+from s3_server import new_bucket, s3_server
 from stream_fixtures import SAMPLING, clips_of
 from training_fixtures import TinyData
 
+from trimodal.core.storage import storage_path
 from trimodal.core.text import read_vocabulary
 from trimodal.data.clip_index import read_index
 from trimodal.data.readers import read_frame
 from trimodal.features import compute, stage
 from trimodal.features.config import make_nothing
+from trimodal.features.stage import make_features
 from trimodal.models.preprocessing import centre_views
 from trimodal.training.image_audio import ImageAudioPairs, ImageAudioValidation
 from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
@@ -321,3 +324,19 @@ def test_features_that_float16_cannot_hold_are_refused(tiny_data: TinyData, tmp_
     )
     refused(lambda: compute.picture_features(work, job), "a.npy", "model.image_backbone", "float16")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.nightly
+def test_shards_may_be_at_urls(tiny_data: TinyData, features: Path, tmp_path: Path) -> None:
+    """In two workers, through the cache."""
+    with s3_server():
+        bucket = new_bucket("features")
+        for folder in (tiny_data.av_dir, tiny_data.images_dir):
+            for path in filter(Path.is_file, folder.iterdir()):
+                (storage_path(f"{bucket}/{folder.name}") / path.name).write_bytes(path.read_bytes())
+        cache = replace(MACHINE.shard_cache, folder=str(tmp_path / "cache"))
+        make_features(
+            storage_path(f"{bucket}/av"), storage_path(f"{bucket}/images"), tmp_path / "out",
+            towers_of(tiny_data), replace(MACHINE, workers=2, shard_cache=cache),
+        )  # fmt: skip
+    assert contents(tmp_path / "out") == contents(features)

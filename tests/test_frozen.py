@@ -298,3 +298,27 @@ def test_another_seed_has_the_same_towers_and_other_heads(
     )
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]) == is_frozen(name), name
+
+
+def test_a_thawed_trainer_is_restored_thawed(tiny_data: TinyData, features: Path) -> None:
+    """With its optimiser's state of the towers; a frozen one stays frozen."""
+    batches, _ = paired_batches(streams_of(tiny_data, features, CONFIG).thawed(), CONFIG)
+    for thaws in (True, False):
+        trainers = [
+            Trainer(towers_of(tiny_data).build(), CONFIG, LOSS, SINGLE_PROCESS, ("image", "text"))
+            for _ in range(2)
+        ]
+        if thaws:
+            trainers[0].thaw()
+            trainers[0].step(*next(batches))
+        tensors, metadata = trainers[0].state()
+        trainers[1].restore(
+            {name: tensor.clone() for name, tensor in tensors.items()},
+            json.loads(json.dumps(metadata)),
+        )
+        assert trainers[1].frozen == trainers[0].frozen == (() if thaws else ("image", "text"))
+        again, _ = trainers[1].state()
+        assert again.keys() == tensors.keys()
+        assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+        learning = [p.requires_grad for p in trainers[1].network.parameters()]
+        assert all(learning) == thaws
