@@ -9,8 +9,8 @@ from trimodal.core.config import SECTION, Share
 
 Protocol = Literal["standard", "authors"]
 Duplicates = Literal["own", "any"]
-SetName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")]
-FileName = Annotated[str, StringConstraints(pattern=r"\A[^/\\\0.][^/\\\0]{0,254}\Z")]
+SetName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+FileName = Annotated[str, StringConstraints(pattern=r"^[^/\\.\x00][^/\\\x00]{0,254}$")]
 
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)

@@ -1,13 +1,13 @@
 """The measures of a retrieval direction, each with a bootstrap interval over the queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.evaluation.retrieval import EmbeddingError, Ranking, summarise
+from trimodal.evaluation.retrieval import Ranking, summarise
 
 RECALLS = (1, 5, 10, 50)
 _INTERVAL_PERCENT = (2.5, 97.5)
@@ -62,7 +62,7 @@ def measure(ranking: Ranking, resamples: int) -> Measured:
     return Measured(values=values, draws={name: draws[name] for name in values})
 
 
-def _resampled_counts(queries: int, resamples: int) -> Sequence[npt.NDArray[np.float64]]:
+def _resampled_counts(queries: int, resamples: int) -> Iterator[npt.NDArray[np.float64]]:
     """How often each query is in each resample, (resamples of the block, queries), in blocks."""
     rng = np.random.default_rng(_SEED)
     at_a_time = max(1, _DRAWN // queries)
@@ -79,7 +79,8 @@ def _medians(ordered: npt.NDArray[np.float64], counts: npt.NDArray[np.float64]) 
     total = counts.cumsum(axis=1)
     queries = len(ordered)
     middle = [
-        ordered[(total > position).argmax(axis=1)] for position in ((queries - 1) // 2, queries // 2)
+        ordered[(total > position).argmax(axis=1)]
+        for position in ((queries - 1) // 2, queries // 2)
     ]
     medians: Draws = (middle[0] + middle[1]) / 2
     return medians
@@ -89,7 +90,9 @@ def mean_of(parts: Sequence[Measured]) -> Measured:
     """Each measure's mean over ``parts``, such as folds, which have the same measures."""
     first = parts[0]
     return Measured(
-        values={name: float(np.mean([part.values[name] for part in parts])) for name in first.values},
+        values={
+            name: float(np.mean([part.values[name] for part in parts])) for name in first.values
+        },
         draws={name: np.mean([part.draws[name] for part in parts], axis=0) for name in first.draws},
     )
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ NDCG_AT = 10
 _BLOCK_ROWS = 1024  # queries whose scores are in memory together
 _PAIRS = 256  # of a query and a true item, whose scores are in memory together
 
-Truth = csr_array  # of bool, (queries, items)
+Truth: TypeAlias = csr_array  # of bool, (queries, items)
 
 
 class EmbeddingError(UserError, ValueError):
@@ -177,7 +177,8 @@ def truth_of(
         return own
     group = np.unique([sentence.strip() for sentence in sentences], return_inverse=True)[1]
     groups = csr_array((np.ones(count, np.int32), (np.arange(count), group)))
-    return ((groups @ (groups.T @ own.astype(np.int32))) > 0).tocsr()
+    any_equal: Truth = ((groups @ (groups.T @ own.astype(np.int32))) > 0).tocsr()
+    return any_equal
 
 
 def best_of_owners(

@@ -1,0 +1,7 @@
+"""The files that ``evaluate`` leaves in a test set's folder."""
+
+EMBEDDINGS = "embeddings.parquet"
+RANKS = "ranks.parquet"
+METRICS = "metrics.json"
+AUDIT = "audit.json"
+CURVE = "curve.csv"
