@@ -173,15 +173,16 @@ def test_all_sets_are_in_one_table_with_their_intervals(
     lines = report(tmp_path, metrics).splitlines()
     sets = [line for line in lines if line.startswith(("| sounds |", "| msrvtt |"))]
     assert [line.split(" | ")[1] for line in sets] == [
-        "text to audio", "audio to text", "text to video, image", "text to video, image + audio",
-        "text to image", "image to text", "text to audio", "audio to text", "audio to image text",
+        "text to audio", "audio to text", "text to video, image alone",
+        "text to video, image + audio", "text to image", "image to text", "text to audio",
+        "audio to text", "audio to image, helped by text",
     ]  # fmt: skip
     assert sets[0] == (
         "| sounds | text to audio | 15 / 3 | 40.0 (30.2..50.0) | 41.0 | 42.0 | 43.0 | 2.0 | 3.5 | "
         "44.0 (4.0..100.0) | 45.0 | 276.0 (200.0..300.0) |"
     )
     assert sets[1].endswith("| 15 / 3 | 50.0 | 51.0 | 52.0 |  | 1.0 | 1.5 |  |  |  |")
-    assert sets[2].startswith("| msrvtt | text to video, image | 50 / 50 | 10.0 | 20.0 |")
+    assert sets[2].startswith("| msrvtt | text to video, image alone | 50 / 50 | 10.0 | 20.0 |")
 
 
 def test_a_report_without_a_set_of_videos_is_refused(tmp_path: Path) -> None:

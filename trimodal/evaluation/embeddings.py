@@ -62,8 +62,12 @@ class Embeddings:
         """For each audio weight, the scores of all videos for some queries, (queries, videos):
         image and audio similarity mixed, or image alone for silent videos.
         """
-        by_image = similarity(self.text[queries], self.image)
-        by_audio = similarity(self.text[queries], self.audio)
+        return self.scores_of(self.text[queries], audio_weights)
+
+    def scores_of(self, text: Matrix, audio_weights: Sequence[float]) -> Iterator[Matrix]:
+        """As :meth:`scores`, of any sentences' embeddings, (sentences, dim)."""
+        by_image = similarity(text, self.image)
+        by_audio = similarity(text, self.audio)
         for weight in audio_weights:
             yield mix(by_image, by_audio, weight, self.has_audio)
 

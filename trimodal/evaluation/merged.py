@@ -9,7 +9,7 @@ from trimodal.core.progress import log
 from trimodal.core.records import DataError
 from trimodal.evaluation.results import AUDIT, CURVE, METRICS
 
-HEADLINE = ("R@1", "R@5", "R@10", "MedR", "rsum")
+HEADLINE = ("R@1", "R@5", "R@10", "MedR", "rsum", "N_10_skewness", "never_retrieved")
 
 
 def merge_results(

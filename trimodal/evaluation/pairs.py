@@ -20,6 +20,7 @@ from trimodal.evaluation.audit import check_collapse, check_modality, geometry_o
 from trimodal.evaluation.cache import matrix_of, read_cached, vector_column, write_cached
 from trimodal.evaluation.config import Duplicates
 from trimodal.evaluation.embeddings import Matrix
+from trimodal.evaluation.hubs import hub_metrics
 from trimodal.evaluation.measures import Measured, mean_of, measure
 from trimodal.evaluation.metrics import Metrics, rsums
 from trimodal.evaluation.results import METRICS, RANKS
@@ -160,8 +161,11 @@ def write_pair_results(
     leaks: Leaks,
     left_out: Counter[str],
     facts: Mapping[str, Any],
+    bank: Matrix | None = None,
 ) -> None:
-    """Writes the audit; then, if the embeddings have not collapsed, metrics and ranks."""
+    """Writes the audit; then, if the embeddings have not collapsed, metrics and ranks. ``bank`` are
+    training captions for QB-Norm, (captions, dim).
+    """
     config = task.config
     parts = dict(zip(pairs.modalities, (pairs.first, pairs.second), strict=True))
     geometry = geometry_of_rows(parts)
@@ -175,6 +179,15 @@ def write_pair_results(
     metrics = pair_metrics(
         pairs, duplicates=duplicates, folds=folds, resamples=config.bootstrap_resamples
     )
+    if pairs.sentences:
+        one, other = pairs.modalities
+        metrics[f"{one}_to_{other}"] = hub_metrics(
+            pairs.first,
+            bank,
+            lambda text: similarity(text, pairs.second),
+            pairs.truth(duplicates),
+            config.bootstrap_resamples,
+        )
     _write_ranks(task.out / RANKS, pairs, duplicates)
     write_json(task.out / METRICS, metrics)
     text = ", ".join(

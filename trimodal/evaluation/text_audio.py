@@ -12,6 +12,7 @@ from trimodal.core.files import read_table
 from trimodal.core.schemas import AV_SCHEMA
 from trimodal.evaluation.caption_sets import CaptionedFile, UnusableFileError, embed_captioned
 from trimodal.evaluation.config import TextAudioSet
+from trimodal.evaluation.hubs import bank_of
 from trimodal.evaluation.pairs import write_pair_results
 from trimodal.evaluation.task import Task
 from trimodal.media.audio_windows import audio_windows
@@ -47,6 +48,7 @@ def evaluate_text_audio(task: Task, test_set: TextAudioSet) -> None:
         return F.normalize(mean, dim=0) if task.config.renormalise else mean
 
     pairs, not_usable = embed_captioned(task, "audio", "sounds", items, embed)
+    bank = bank_of(task)
     if task.world.is_main:
         write_pair_results(
             task,
@@ -55,6 +57,7 @@ def evaluate_text_audio(task: Task, test_set: TextAudioSet) -> None:
             folds=0,
             leaks=leaks,
             left_out=left_out + not_usable,
+            bank=bank,
             facts={},
         )
 

@@ -13,6 +13,7 @@ from trimodal.core.files import read_table
 from trimodal.core.schemas import IMAGE_SCHEMA
 from trimodal.evaluation.caption_sets import CaptionedFile, UnusableFileError, embed_captioned
 from trimodal.evaluation.config import TextImageSet
+from trimodal.evaluation.hubs import bank_of
 from trimodal.evaluation.pairs import write_pair_results
 from trimodal.evaluation.task import Task
 from trimodal.media.image import ImageError, square
@@ -58,6 +59,7 @@ def evaluate_text_image(task: Task, test_set: TextImageSet) -> None:
         return embedding
 
     pairs, not_usable = embed_captioned(task, "image", "images", items, embed)
+    bank = bank_of(task)
     if task.world.is_main:
         fewer = sum(len(item.captions) < (test_set.captions_per_image or 0) for item in items)
         write_pair_results(
@@ -67,6 +69,7 @@ def evaluate_text_image(task: Task, test_set: TextImageSet) -> None:
             folds=test_set.folds,
             leaks=leaks,
             left_out=left_out + not_usable,
+            bank=bank,
             facts={"images_with_fewer_captions": fewer},
         )
 

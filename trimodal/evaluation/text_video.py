@@ -20,7 +20,8 @@ from trimodal.data.shard_files import ReadShard
 from trimodal.evaluation.audit import audit_counts, check_collapse, check_rows, geometry_of
 from trimodal.evaluation.config import Protocol, TextVideoSet
 from trimodal.evaluation.embedding import embed_clips, embed_sentences
-from trimodal.evaluation.embeddings import Embeddings, read_embeddings, write_embeddings
+from trimodal.evaluation.embeddings import Embeddings, Matrix, read_embeddings, write_embeddings
+from trimodal.evaluation.hubs import bank_of, hub_metrics
 from trimodal.evaluation.matching import MatchedVideos, match_videos
 from trimodal.evaluation.metrics import (
     Metrics,
@@ -51,8 +52,9 @@ def evaluate_text_video(task: Task, test_set: TextVideoSet) -> None:
     clips = task.clips()
     tested = _read_test_set(task, clips, Path(test_set.path))
     embeddings = _embeddings(task, clips, tested.matched)
+    bank = bank_of(task)
     if task.world.is_main:
-        _write_results(task, test_set, tested, embeddings)
+        _write_results(task, test_set, tested, embeddings, bank)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +138,11 @@ def embed_test_set(
 
 
 def _write_results(
-    task: Task, test_set: TextVideoSet, tested: _TestSet, embeddings: Embeddings
+    task: Task,
+    test_set: TextVideoSet,
+    tested: _TestSet,
+    embeddings: Embeddings,
+    bank: Matrix | None,
 ) -> None:
     """Writes the audit; then, if the embeddings have not collapsed, everything else."""
     config = task.config
@@ -162,7 +168,7 @@ def _write_results(
         min_effective_rank=config.min_effective_rank,
         max_mean_cosine=config.max_mean_cosine,
     )
-    metrics = _metrics(task, test_set, embeddings, ranked)
+    metrics = _metrics(task, test_set, embeddings, ranked, bank)
     _write_ranks(task.out / RANKS, ranked, test_set, config.audio_weight)
     write_text(task.out / CURVE, audio_weight_curve(ranked, config.curve_steps))
     write_json(task.out / METRICS, metrics)
@@ -172,7 +178,11 @@ def _write_results(
 
 
 def _metrics(
-    task: Task, test_set: TextVideoSet, embeddings: Embeddings, ranked: Embeddings
+    task: Task,
+    test_set: TextVideoSet,
+    embeddings: Embeddings,
+    ranked: Embeddings,
+    bank: Matrix | None,
 ) -> Metrics:
     config, truth_path = task.config, task.inputs.world / "truth.parquet"
     duplicates, resamples = test_set.duplicates, config.bootstrap_resamples
@@ -182,6 +192,13 @@ def _metrics(
         config.text_weight,
         duplicates=duplicates,
         resamples=resamples,
+    )
+    metrics["text_to_video"] |= hub_metrics(
+        ranked.text,
+        bank,
+        lambda text: next(ranked.scores_of(text, (config.audio_weight,))),
+        ranked.truth(duplicates),
+        resamples,
     )
     other: Protocol = "authors" if test_set.protocol == "standard" else "standard"
     if embeddings.has_audio.sum() >= 2:

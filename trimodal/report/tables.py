@@ -23,6 +23,11 @@ _PUBLISHED = (
     ("the paper: + VM-ranking loss", "VGGSound + COCO + Flickr30k, 550+ h", 6.1, 15.8, 24.2, 48),
 )
 _MEASURES = ("R@1", "R@5", "R@10", "R@50", "MedR", "MeanR", "MRR", "nDCG@10")
+_SEARCH_NAMES = {
+    "text_to_video, image": "text to video, image alone",
+    "text_to_video, image_audio": "text to video, image + audio",
+    "audio_to_image_text": "audio to image, helped by text",
+}
 _ORACLES = {"image": "sees", "audio": "hears", "both": "sees and hears"}
 
 
@@ -84,7 +89,7 @@ def sets_table(results: Results) -> Table:
             measures = [_with_interval(summary, measure) for measure in _MEASURES]
             sums = metrics.get("rsum", {}).get(search.replace("_to_", "_"), {})
             rsum = _with_interval(sums, "rsum") if sums else ""
-            label = search.replace("image_audio", "image + audio").replace("_", " ")
+            label = _SEARCH_NAMES.get(search) or search.replace("_", " ")
             rows.append((name, label, size, *measures, rsum))
     return Table(
         header=("test set", "search", "queries / items", *_MEASURES, "rsum"),
