@@ -63,7 +63,8 @@ def test_deps_are_the_rooms_of_the_import_closure(stage: str) -> None:
 def outputs(stage: str) -> set[str]:
     spec = STAGES[stage]
     leaves = [*spec.get("outs", []), *spec.get("metrics", []), *spec.get("plots", [])]
-    return {out if isinstance(out, str) else next(iter(out)) for out in leaves}
+    paths = {out if isinstance(out, str) else next(iter(out)) for out in leaves}
+    return {path.removesuffix("/${key}") for path in paths}
 
 
 def upstream(stage: str) -> set[str]:
