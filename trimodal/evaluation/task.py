@@ -21,6 +21,10 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.training.distributed import World
 from trimodal.training.leaks import LeaksConfig
 
+# What embeds, and what files are read with.
+_EMBEDDING_CODE = (
+    "trimodal.evaluation.embedding", "trimodal.media.image", "trimodal.media.audio_windows",
+)  # fmt: skip
 T = TypeVar("T")
 
 
@@ -83,7 +87,7 @@ class Task:
         shared = {
             "model": asdict(self.checkpoint),
             "renormalise": self.config.renormalise,
-            "code": code_fingerprint("trimodal.evaluation.embedding"),
+            "code": code_fingerprint(*_EMBEDDING_CODE),
         }
         return fingerprint(shared | content)
 
