@@ -53,7 +53,7 @@ FILES = {
     "download": "data/clips/manifest.parquet",
     "extract": "data/av/index.parquet",
     "captions": "data/captions/captions.parquet",
-    "evaluate": "data/evaluation/ranks.parquet",
+    "evaluate": "data/evaluation/msrvtt/ranks.parquet",
 }
 POLL_SECONDS = 0.05
 
@@ -150,7 +150,8 @@ def write_model(folder: Path) -> None:
 
 def stage_cost(stage: str, folder: Path) -> Cost:
     """Runs a stage with dvc.yaml's command; raises RuntimeError if it fails."""
-    command = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]["cmd"].split()
+    spec = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][stage]
+    command = spec.get("do", spec)["cmd"].replace("${key}", "msrvtt").split()
     assert command[0] == "python"  # noqa: S101
     if stage != "download":  # which resumes with the clips of an earlier run
         for path in (folder / FILES[stage]).parent.glob("*"):

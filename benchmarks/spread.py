@@ -136,7 +136,7 @@ def run_job(folder: Path, job: Job) -> Outcome:
     from benchmarks.trained import evaluate_in, train_into
     from trimodal.core.config import load_section
     from trimodal.core.machine import MachineConfig
-    from trimodal.evaluation.evaluate import EvaluateConfig
+    from trimodal.evaluation.config import EvaluateConfig
     from trimodal.losses.config import LossConfig
     from trimodal.training.config import TrainConfig
 

@@ -6,7 +6,10 @@ from typing import Any
 
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
-from trimodal.evaluation.evaluate import EvaluateConfig, Outputs, evaluate
+from trimodal.evaluation.config import EvaluateConfig
+from trimodal.evaluation.evaluate import evaluate
+from trimodal.evaluation.results import METRICS
+from trimodal.evaluation.task import Inputs
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
@@ -56,25 +59,22 @@ def train_into(
 def evaluate_in(
     out: Path, config: EvaluateConfig, machine: MachineConfig | None = None
 ) -> dict[str, Any]:
-    """Evaluates the model that :func:`train_into` wrote to ``out`` and returns the metrics; without
-    ``machine`` that section is params.yaml's.
+    """Evaluates the model that :func:`train_into` wrote to ``out`` on the first test set and
+    returns the metrics; without ``machine`` that section is params.yaml's.
     """
-    outputs = Outputs(
-        embeddings=out / "embeddings.parquet",
-        ranks=out / "ranks.parquet",
-        metrics=out / "retrieval.json",
-        audit=out / "audit.json",
-        curve=out / "audio_weight.csv",
-    )
     evaluate(
-        out / "model",
-        _DATA / "av",
-        _DATA / "images",
-        _DATA / "world",
-        outputs,
+        next(iter(config.sets)),
+        Inputs(
+            model=out / "model",
+            av=_DATA / "av",
+            captions=_DATA / "captions",
+            images=_DATA / "images",
+            world=_DATA / "world",
+        ),
+        out,
         config=config,
         leaks=load_section(_PARAMS, "leaks", LeaksConfig),
         machine=machine or load_section(_PARAMS, "machine", MachineConfig),
     )
-    metrics: dict[str, Any] = json.loads(outputs.metrics.read_text())
+    metrics: dict[str, Any] = json.loads((out / METRICS).read_text())
     return metrics

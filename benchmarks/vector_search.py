@@ -80,7 +80,7 @@ def main() -> None:
 
 def make_embeddings(folder: Path, rows: int) -> Embeddings:
     """Writes ``embeddings.npy``, (rows, 512), and returns the queries, (queries, 256)."""
-    table = pq.read_table(ROOT / "data/evaluation/embeddings.parquet")
+    table = pq.read_table(ROOT / "data/evaluation/msrvtt/embeddings.parquet")
     image, text = (matrix(table[name]) for name in ("image", "text"))
     silent = np.array(table["audio"].is_null())
     audio = image.copy()

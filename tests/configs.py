@@ -10,7 +10,7 @@ from trimodal.core.machine import MachineConfig
 from trimodal.download.demo.world import DemoConfig
 from trimodal.download.download import DownloadConfig
 from trimodal.download.youtube import YoutubeConfig
-from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.evaluation.config import EvaluateConfig
 from trimodal.features.config import FeaturesConfig
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig

@@ -7,18 +7,34 @@ from typing import Any
 import numpy as np
 import pytest
 from configs import config_for_tests
+from sklearn.metrics import ndcg_score
 
 from trimodal.core.records import Query
 from trimodal.data.clip_index import IndexedClip
-from trimodal.evaluation.embedding import Embeddings
-from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.evaluation.config import (
+    Duplicates,
+    EvaluateConfig,
+    Protocol,
+    TestSet,
+    TextVideoSet,
+)
+from trimodal.evaluation.embeddings import Embeddings
 
-KEYS = {"R@1", "R@5", "R@10", "MedR", "MeanR"}
+KEYS = {"R@1", "R@5", "R@10", "R@50", "MedR", "MeanR", "MRR", "nDCG@10"}
+SET = "tested"
 
 
-def config(**changes: Any) -> EvaluateConfig:
-    small = {"test_csv": "test.csv", "audio_weight": 0.25, "text_weight": 0.5, "curve_steps": 4}
-    return config_for_tests(EvaluateConfig, **(small | changes))
+def config(test_set: TestSet | None = None, **changes: Any) -> EvaluateConfig:
+    """Section evaluate with the test set ``SET``, by default of videos and ``test.csv``."""
+    sets = {SET: test_set or text_video("test.csv"), "other": text_video("no file.csv")}
+    small = {"audio_weight": 0.25, "text_weight": 0.5, "curve_steps": 4, "bootstrap_resamples": 0}
+    return config_for_tests(EvaluateConfig, sets=sets, **(small | changes))
+
+
+def text_video(
+    path: str, protocol: Protocol = "standard", duplicates: Duplicates = "own"
+) -> TextVideoSet:
+    return TextVideoSet(kind="text_video", path=path, protocol=protocol, duplicates=duplicates)
 
 
 def queries_of(count: int, sentence: str = "a dog") -> tuple[Query, ...]:
@@ -67,9 +83,19 @@ def slow_summary(scores: list[list[float]], true: list[set[int]] | None = None) 
         ranks.append(1 + greater + ties / 2)
     ordered = sorted(ranks)
     middle = len(ordered) // 2
-    summary = {f"R@{k}": 100 * sum(r <= k for r in ranks) / len(ranks) for k in (1, 5, 10)}
+    summary = {f"R@{k}": 100 * sum(r <= k for r in ranks) / len(ranks) for k in (1, 5, 10, 50)}
     median = ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2
-    return summary | {"MedR": median, "MeanR": sum(ranks) / len(ranks)}
+    relevance = [
+        [j == i if true is None else j in true[i] for j in range(len(row))]
+        for i, row in enumerate(scores)
+    ]
+    return summary | {
+        "MedR": median,
+        "MeanR": sum(ranks) / len(ranks),
+        "MRR": 100 * sum(1 / rank for rank in ranks) / len(ranks),
+        # scikit-learn has none for a gallery of one item
+        "nDCG@10": 100 * float(ndcg_score(relevance, scores, k=10)) if len(scores[0]) > 1 else 100,
+    }
 
 
 def dot(one: Any, other: Any) -> float:

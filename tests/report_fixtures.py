@@ -10,7 +10,7 @@ from training_fixtures import TinyData
 
 from trimodal.core.files import write_table
 from trimodal.core.records import Query
-from trimodal.evaluation.embedding import Embeddings, write_embeddings
+from trimodal.evaluation.embeddings import Embeddings, write_embeddings
 from trimodal.evaluation.metrics import video_ranks
 
 AUDIO_WEIGHT = 0.2
@@ -18,7 +18,7 @@ AUDIO_WEIGHT = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The folder of embeddings and ranks, the shards, and the embeddings."""
+    """The test set's folder, with embeddings and ranks, the shards, and the embeddings."""
 
     folder: Path
     av_dir: Path

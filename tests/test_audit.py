@@ -17,8 +17,9 @@ from trimodal.evaluation.audit import (
     geometry_of,
     identical_videos,
 )
-from trimodal.evaluation.embedding import Embeddings, MatchedVideos
+from trimodal.evaluation.embeddings import Embeddings
 from trimodal.evaluation.geometry import effective_rank, mean_cosine
+from trimodal.evaluation.matching import MatchedVideos
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.training.leaks import Leaks
 
@@ -63,6 +64,7 @@ def test_audit_counts_by_hand() -> None:
         "videos_seen_in_training_left_out": 1,
         "videos_seen_in_training_kept": 1,
         "queries": 4,
+        "distinct_sentences": 4,
         "gallery": 4,
         "gallery_without_audio": 1,
         "silent_videos_left_out": 2,

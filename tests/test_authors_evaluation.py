@@ -20,8 +20,9 @@ from mel_fixtures import PAPER
 
 from trimodal.core.timing import evenly_spaced_positions
 from trimodal.evaluation import embedding
-from trimodal.evaluation.embedding import VideoViews, embed_test_set
+from trimodal.evaluation.embedding import VideoViews
 from trimodal.evaluation.retrieval import EmbeddingError, mix, ranks, similarity, summarise
+from trimodal.evaluation.text_video import embed_test_set
 from trimodal.media.windows import window_first_column
 from trimodal.models.text_input import TextBatch
 from trimodal.training.distributed import SINGLE_PROCESS

@@ -80,7 +80,7 @@ def test_at_paper_scale_every_missing_source_is_named_with_where_to_get_it(workd
     assert missing >= {
         "download.vggsound_csv", "download.vggsound_media", "download.msrvtt_csv",
         "download.msrvtt_media", "captions.coco", "captions.flickr30k", "captions.vectors",
-        "evaluate.test_csv",
+        "evaluate.sets.msrvtt.path",
     }  # fmt: skip
     assert "vggsound" in detail(diagnosis, "download.vggsound_csv")
     assert "MSRVTT.zip" in detail(diagnosis, "download.msrvtt_media")

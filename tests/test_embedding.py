@@ -9,7 +9,8 @@ import pytest
 from evaluation_fixtures import clip_of, embeddings_of, queries_of, several_sentences
 
 from trimodal.core.records import DataError, Query
-from trimodal.evaluation.embedding import match_videos, write_embeddings
+from trimodal.evaluation.embeddings import write_embeddings
+from trimodal.evaluation.matching import match_videos
 
 
 def test_missing_videos_and_those_to_leave_out_are_counted() -> None:

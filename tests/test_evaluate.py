@@ -2,8 +2,8 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,21 +13,28 @@ from configs import MACHINE
 from data_fixtures import ENGLISH
 from evaluation_fixtures import (
     KEYS,
+    SET,
     clip_of,
     close,
     config,
     embeddings_of,
+    queries_of,
     several_sentences,
     slow_text_to_video,
+    text_video,
 )
 
+from trimodal.core.config import ConfigError
 from trimodal.core.records import DataError
 from trimodal.core.text import build_vocabulary
 from trimodal.data.clip_index import IndexedClip
 from trimodal.evaluation import evaluate as module
-from trimodal.evaluation.embedding import Embeddings
-from trimodal.evaluation.evaluate import Outputs, evaluate
+from trimodal.evaluation import task as task_module
+from trimodal.evaluation import text_video as kind_module
+from trimodal.evaluation.embeddings import Embeddings
+from trimodal.evaluation.evaluate import evaluate
 from trimodal.evaluation.retrieval import EmbeddingError
+from trimodal.evaluation.task import Inputs
 from trimodal.training.leaks import Leaks, LeaksConfig
 
 NO_MATCHES: dict[Any, dict[str, str]] = {
@@ -48,38 +55,52 @@ class Clips(list[IndexedClip]):
     fingerprints: ClassVar[dict[Path, str]] = {}
 
 
+@dataclass(kw_only=True)
+class Checkpoint:
+    """In place of the model's."""
+
+    weights: str = "w"
+    mel: Any = None
+    audio_front_end: Any = None
+    augment: Any = None
+    epoch: int = 3
+    loss: dict[str, str] = field(default_factory=lambda: {"margin_mode": "fixed"})
+
+
 @pytest.fixture
 def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs ``evaluate`` with everything before the embeddings replaced by stubs."""
     (tmp_path / "test.csv").write_text("q")
     (tmp_path / "model").write_text("m")
-    checkpoint = SimpleNamespace(
-        mel=None,
-        audio_front_end=None,
-        augment=None,
-        epoch=3,
-        weights="w",
-        loss={"margin_mode": "fixed"},
-    )
     vocabulary = build_vocabulary({"dog": 1}, {"dog": np.ones(300, np.float32)}, ENGLISH)
 
     def run(
-        e: Embeddings, protocol: str, leaks: Leaks = NO_LEAKS, policy: Any = "fail"
+        e: Embeddings,
+        protocol: Any = "standard",
+        leaks: Leaks = NO_LEAKS,
+        policy: Any = "fail",
+        *,
+        duplicates: Any = "own",
+        weights: str = "w",
+        **changes: Any,
     ) -> tuple[dict[str, Any], dict[str, Any], list[Any]]:
         stubs = {
-            "read_checkpoint": checkpoint, "load_vocabulary": vocabulary,
-            "read_queries": (list(e.queries), Counter({"msrvtt: empty sentence": 2})),
-            "load_model": None, "file_fingerprint": "f", "find_leaks": leaks,
+            (module, "read_checkpoint"): Checkpoint(weights=weights),
+            (module, "load_vocabulary"): vocabulary,
+            (kind_module, "read_queries"): (
+                list(e.queries), Counter({"msrvtt: empty sentence": 2}),
+            ),
+            (task_module, "load_model"): None,
+            (task_module, "file_fingerprint"): "f",
+            (kind_module, "file_fingerprint"): "f",
+            (kind_module, "find_leaks"): leaks,
         }  # fmt: skip
-        for name, value in stubs.items():
-            monkeypatch.setattr(module, name, lambda *_, _value=value, **__: _value)
+        for (where, name), value in stubs.items():
+            monkeypatch.setattr(where, name, lambda *_, _value=value, **__: _value)
 
-        settings = config(
-            test_csv=str(tmp_path / "test.csv"),
-            protocol=protocol,
-            frames_per_video=3,
-            renormalise=True,
-        )
+        test_set = text_video(str(tmp_path / "test.csv"), protocol, duplicates)
+        shared = {"frames_per_video": 3, "renormalise": True}
+        settings = config(test_set, **(shared | changes))
 
         def embed(
             _network: Any, queries: Any, *_: Any,
@@ -88,11 +109,12 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             assert (frames_per_video, renormalise) == (
                 settings.frames_per_video, settings.renormalise,
             )  # fmt: skip
+            embedded.append(len(queries))
             tested = {query.video_id for query in queries}
             order = dict.fromkeys(query.video_id for query in e.queries)
             return e.select(np.array([video in tested for video in order]))
 
-        monkeypatch.setattr(module, "embed_test_set", embed)
+        monkeypatch.setattr(kind_module, "embed_test_set", embed)
         silent = {
             q.video_id for q, v in zip(e.queries, e.true_video, strict=True) if not e.has_audio[v]
         }
@@ -100,20 +122,24 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             clip_of(name, audio=name not in silent) for name in {q.video_id for q in e.queries}
         )
         monkeypatch.setattr(
-            module, "read_index", lambda _, split, __: clips if split == "test" else []
+            task_module, "read_index", lambda _, split, __: clips if split == "test" else []
         )
-        monkeypatch.setattr(module, "open_shards", lambda *_, **__: None)
-        out = Outputs(
-            embeddings=tmp_path / "e.parquet", ranks=tmp_path / "r.parquet",
-            metrics=tmp_path / "m.json", audit=tmp_path / "a.json", curve=tmp_path / "c.csv",
+        monkeypatch.setattr(task_module, "open_shards", lambda *_, **__: None)
+        inputs = Inputs(
+            model=tmp_path / "model", av=tmp_path, captions=tmp_path, images=tmp_path,
+            world=tmp_path / "world",
         )  # fmt: skip
         evaluate(
-            tmp_path / "model", tmp_path, tmp_path, tmp_path / "world", out,
-            config=settings, leaks=LeaksConfig(test_in_training=policy), machine=MACHINE,
+            SET, inputs, out, config=settings,
+            leaks=LeaksConfig(test_in_training=policy), machine=MACHINE,
         )  # fmt: skip
-        ranks = pq.read_table(out.ranks).to_pylist()
-        return json.loads(out.metrics.read_text()), json.loads(out.audit.read_text()), ranks
+        ranks = pq.read_table(out / "ranks.parquet").to_pylist()
+        metrics, audit = ((out / f"{name}.json").read_text() for name in ("metrics", "audit"))
+        return json.loads(metrics), json.loads(audit), ranks
 
+    out = tmp_path / "out"
+    embedded: list[int] = []
+    run.embedded = embedded  # type: ignore[attr-defined]
     return run
 
 
@@ -140,7 +166,7 @@ def test_both_protocols_match_slow_loops(protocol: str, stage: Any) -> None:
 
 
 def test_authors_protocol_without_audio_is_an_error(stage: Any) -> None:
-    with pytest.raises(DataError, match=r"evaluate\.protocol authors"):
+    with pytest.raises(DataError, match=r"protocol authors"):
         stage(embeddings_of(5, dim=256, silent=(0, 1, 2, 3)), "authors")
 
 
@@ -169,7 +195,7 @@ def test_several_sentences_a_video_are_queries_of_their_own(
     mean = np.mean([row["rank_image_audio"] for row in ranks])
     assert mean == pytest.approx(metrics["text_to_video"]["image_audio"]["MeanR"])
     assert max(row["rank_image"] for row in ranks) <= gallery
-    embedded = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    embedded = pq.read_table(tmp_path / "out" / "embeddings.parquet").to_pylist()
     assert [row["video_id"] for row in embedded] == [query.video_id for query in e.queries]
     assert [row["image"] for row in embedded] == e.image[e.true_video].tolist()
 
@@ -185,17 +211,19 @@ def test_the_demos_oracle_needs_one_sentence_a_video(stage: Any, tmp_path: Path)
 
 
 def output_files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name not in ("test.csv", "model"))
+    return sorted(path.name for path in (folder / "out").iterdir())
 
 
 def test_leak_is_refused_and_an_earlier_runs_outputs_are_removed(
     stage: Any, tmp_path: Path
 ) -> None:
     stage(embeddings_of(12, dim=256), "standard")
-    assert output_files(tmp_path) == ["a.json", "c.csv", "e.parquet", "m.json", "r.parquet"]
+    assert output_files(tmp_path) == [
+        "audit.json", "curve.csv", "embeddings.parquet", "metrics.json", "ranks.parquet",
+    ]  # fmt: skip
     with pytest.raises(DataError, match=r"evaluate: 2 of 12 test videos are in training"):
         stage(embeddings_of(12, dim=256), "standard", A_LEAK)
-    assert output_files(tmp_path) == []
+    assert output_files(tmp_path) == ["embeddings.parquet"]
 
 
 @pytest.mark.parametrize(("policy", "gallery"), [("leave_out", 10), ("keep", 12)])
@@ -234,9 +262,9 @@ def test_collapse_leaves_the_audit_and_no_metrics(part: str, stage: Any, tmp_pat
     e = embeddings_of(12, dim=256)
     getattr(e, part)[:] = 1
     with pytest.raises(EmbeddingError, match=rf"{part} embeddings have collapsed.*rank 1\.000"):
-        stage(e, "standard")
-    assert output_files(tmp_path) == ["a.json"]
-    geometry = json.loads((tmp_path / "a.json").read_text())["geometry"]
+        stage(e, "standard", weights="other")
+    assert output_files(tmp_path) == ["audit.json", "embeddings.parquet"]
+    geometry = json.loads((tmp_path / "out" / "audit.json").read_text())["geometry"]
     assert geometry[part]["mean_cosine"] == pytest.approx(1)
     assert all(geometry[other]["mean_cosine"] < 0.5 for other in geometry if other != part)
 
@@ -250,3 +278,60 @@ def test_rows_that_are_not_finite_are_refused_before_the_audit(
     with pytest.raises(EmbeddingError, match=f"1 of 12 {part} embeddings are not finite"):
         stage(e, "standard")
     assert output_files(tmp_path) == []
+
+
+# Embeddings that are kept
+
+
+def test_another_protocol_or_weight_embeds_nothing_again(stage: Any) -> None:
+    e = several_sentences(30, videos=9, dim=256, silent=(2, 6))
+    first = stage(e)
+    assert stage(e) == first
+    metrics, _, _ = stage(e, "authors")
+    assert metrics["text_to_video"] == first[0]["other_protocol"]
+    _, audit, _ = stage(e, audio_weight=0.75, min_effective_rank=1.0, duplicates="any")
+    assert audit["audio_weight"] == 0.75
+    assert stage.embedded == [30]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"weights": "other"},
+        {"frames_per_video": 4},
+        {"renormalise": False},
+        {"leaks": A_LEAK, "policy": "leave_out"},
+    ],
+)
+def test_what_embeddings_are_of_embeds_again(change: dict[str, Any], stage: Any) -> None:
+    e = embeddings_of(12, dim=256)
+    stage(e)
+    stage(e, **change)
+    assert len(stage.embedded) == 2
+
+
+def test_another_sentence_embeds_again(stage: Any) -> None:
+    e = embeddings_of(12, dim=256)
+    stage(e)
+    stage(replace(e, queries=queries_of(12, sentence="a cat")))
+    assert len(stage.embedded) == 2
+
+
+def test_damaged_embeddings_are_made_again(stage: Any, tmp_path: Path) -> None:
+    e = embeddings_of(12, dim=256)
+    first = stage(e)
+    path = tmp_path / "out" / "embeddings.parquet"
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    assert stage(e) == first
+    assert len(stage.embedded) == 2
+
+
+def test_an_unknown_set_is_named_with_those_there_are(tmp_path: Path) -> None:
+    inputs = Inputs(model=tmp_path, av=tmp_path, captions=tmp_path, images=tmp_path, world=tmp_path)
+    with pytest.raises(ConfigError, match=r"has no 'nowhere' \(it has: tested, other\)"):
+        evaluate(
+            "nowhere", inputs, tmp_path, config=config(), machine=MACHINE,
+            leaks=LeaksConfig(test_in_training="fail"),
+        )  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, cast
 import numpy as np
 import pytest
 from configs import MACHINE
+from evaluation_fixtures import SET
 from evaluation_fixtures import config as evaluation
 from model_fixtures import MODEL, make_tool
 from report_fixtures import make_evaluated
@@ -22,8 +23,9 @@ from training_fixtures import TinyData
 from trimodal.core.errors import UserError
 from trimodal.core.files import read_table
 from trimodal.core.records import DataError
-from trimodal.evaluation import evaluate as evaluate_module
-from trimodal.evaluation.evaluate import Outputs, evaluate
+from trimodal.evaluation import text_video as text_video_module
+from trimodal.evaluation.evaluate import evaluate
+from trimodal.evaluation.task import Inputs
 from trimodal.models.checkpoint import read_checkpoint
 from trimodal.report.evaluated import read_test_set
 from trimodal.search.api import Trimodal
@@ -71,7 +73,7 @@ def folder(tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     make_tool(tiny_data, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(train_module, "Trainer", reached)
-    monkeypatch.setattr(evaluate_module, "embed_test_set", reached)
+    monkeypatch.setattr(text_video_module, "embed_test_set", reached)
     return tmp_path
 
 
@@ -84,12 +86,11 @@ def run_train(folder: Path, data: TinyData) -> None:
 
 
 def run_evaluate(folder: Path, _data: TinyData) -> None:
-    outputs = {name: folder / name for name in ("embeddings", "ranks", "metrics", "audit", "curve")}
-    evaluate(
-        folder / "model", folder / "av", folder / "images",
-        folder / "no world", Outputs(**outputs), leaks=LEAKS, machine=MACHINE,
-        config=evaluation(test_csv="test.csv"),
+    inputs = Inputs(
+        model=folder / "model", av=folder / "av", captions=folder / "captions",
+        images=folder / "images", world=folder / "no world",
     )  # fmt: skip
+    evaluate(SET, inputs, folder / "out", leaks=LEAKS, machine=MACHINE, config=evaluation())
 
 
 STAGES: dict[str, Callable[[Path, TinyData], None]] = {
@@ -142,11 +143,11 @@ def test_every_flip_is_refused(stage: str, flips: int, folder: Path, tiny_data: 
 def test_results_are_refused_by_the_report(flips: int, tiny_data: TinyData, tmp_path: Path) -> None:
     evaluated = make_evaluated(tiny_data, tmp_path)
     paths = [evaluated.folder / f"{name}.parquet" for name in ("embeddings", "ranks")]
-    read_test_set(*paths)
+    read_test_set(evaluated.folder)
     for path in paths:
         for where in flipped(path, flips):
             with pytest.raises(DataError, match=path.name):
-                pytest.fail(f"{where}: {read_test_set(*paths)}")
+                pytest.fail(f"{where}: {read_test_set(evaluated.folder)}")
 
 
 def test_search_and_export_load_no_damaged_model(folder: Path) -> None:

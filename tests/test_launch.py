@@ -14,6 +14,7 @@ import psutil
 import pytest
 import yaml
 from configs import MACHINE
+from evaluation_fixtures import SET, text_video
 from evaluation_fixtures import config as evaluation
 from forked import Forked
 from ranks import free_port, on_ranks
@@ -22,7 +23,8 @@ from torch.distributed.run import get_args_parser
 from training_fixtures import TinyData
 
 from trimodal.core.records import DataError
-from trimodal.evaluation.evaluate import Outputs, evaluate
+from trimodal.evaluation.evaluate import evaluate
+from trimodal.evaluation.task import Inputs
 from trimodal.models.devices import DeviceError, count_devices, pick_device
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
@@ -157,7 +159,8 @@ def test_a_killed_job_ends_with_the_bytes_of_an_uninterrupted_one(
 def test_torchrun_takes_the_commands_of_dvc_yaml(stage: str) -> None:
     """Its parser refuses an option that could be an abbreviation of one of its own."""
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-    python, _, *command = stages[stage]["cmd"].split()
+    spec = stages[stage]
+    python, _, *command = spec.get("do", spec)["cmd"].split()
     parsed = get_args_parser().parse_args(["--nnodes", "2", "-m", *command])
     assert python == "python"
     assert [parsed.training_script, *parsed.training_script_args] == command
@@ -191,14 +194,12 @@ def evaluated(world: World, data: TinyData, model: Path, out: Path) -> dict[str,
     queries = out.parent / "test.csv"
     rows = ["key,vid_key,video_id,sentence", "ret0,msr9,video9,a dog", "ret1,msr10,video10,a bird"]
     queries.write_text("\n".join(rows))
-    names = {"embeddings": ".parquet", "ranks": ".parquet", "metrics": ".json", "audit": ".json"}
-    outputs = {name: out / f"{name}{ending}" for name, ending in names.items()}
-    evaluate(
-        model, data.av_dir, data.images_dir, out / "no world",
-        Outputs(**outputs, curve=out / "curve.csv"), leaks=LEAKS, machine=MACHINE,
-        world=world,
-        config=evaluation(test_csv=str(queries), min_effective_rank=1.0, max_mean_cosine=1.0),
+    inputs = Inputs(
+        model=model, av=data.av_dir, captions=data.captions_dir, images=data.images_dir,
+        world=out / "no world",
     )  # fmt: skip
+    settings = evaluation(text_video(str(queries)), min_effective_rank=1.0, max_mean_cosine=1.0)
+    evaluate(SET, inputs, out, leaks=LEAKS, machine=MACHINE, world=world, config=settings)
     return {}
 
 

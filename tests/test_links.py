@@ -9,7 +9,7 @@ import pytest
 from experiment_fixtures import experiment_files, fake_project, sh
 
 from trimodal.core.config import ConfigError
-from trimodal.core.links import link_sources, repository_of
+from trimodal.core.links import link_sources, repository_of, stage_outputs
 
 
 @pytest.fixture
@@ -132,3 +132,11 @@ def test_dvcs_queue_runs_an_experiment_on_untracked_sources(
     finally:
         sh("dvc", "queue", "stop", "--kill")
     assert json.loads(experiment_files("other")["metrics/audit.json"])["data"] == "inside beside"
+
+
+def test_a_stage_for_each_item_leaves_the_folder_of_its_outputs(tmp_path: Path) -> None:
+    text = (
+        "stages: {each: {foreach: [a], do: {cmd: c, outs: ['data/each/${key}': {persist: true}]}}}"
+    )
+    (tmp_path / "dvc.yaml").write_text(text)
+    assert list(stage_outputs(tmp_path / "dvc.yaml")) == ["data/each"]

@@ -2,10 +2,12 @@
 
 import csv
 import io
+import math
 
 import numpy as np
 import pytest
 from evaluation_fixtures import (
+    KEYS,
     close,
     dot,
     embeddings_of,
@@ -14,7 +16,7 @@ from evaluation_fixtures import (
     slow_text_to_video,
 )
 
-from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.embeddings import Embeddings
 from trimodal.evaluation.metrics import audio_weight_curve, compute_metrics, text_to_video
 from trimodal.evaluation.retrieval import EmbeddingError
 
@@ -66,7 +68,7 @@ def perfect(count: int, silent: tuple[int, ...] = ()) -> Embeddings:
 
 def test_perfect_embeddings_have_perfect_metrics() -> None:
     metrics = compute_metrics(perfect(12, silent=(3,)), 0.25, 0.5)
-    best = {"R@1": 100.0, "R@5": 100.0, "R@10": 100.0, "MedR": 1.0, "MeanR": 1.0}
+    best = dict.fromkeys(KEYS, 100.0) | {"MedR": 1.0, "MeanR": 1.0}
     assert metrics["text_to_video"] == {"image": best, "image_audio": best}
     assert all(summary == best for summary in metrics["directions"].values())
 
@@ -77,8 +79,11 @@ def test_constant_embeddings_score_as_random() -> None:
         queries=queries_of(21), image=ones, audio=ones, text=ones,
         has_audio=np.ones(21, bool), padded_windows=0,
     )  # fmt: skip
-    random = {"R@1": 0.0, "R@5": 0.0, "R@10": 0.0, "MedR": 11.0, "MeanR": 11.0}
-    assert text_to_video(e, 0.2) == {"image": random, "image_audio": random}
+    random = {
+        "R@1": 0.0, "R@5": 0.0, "R@10": 0.0, "R@50": 100.0, "MedR": 11.0, "MeanR": 11.0,
+        "MRR": 100 / 11, "nDCG@10": 100 * sum(1 / math.log2(1 + n) for n in range(1, 11)) / 21,
+    }  # fmt: skip
+    assert text_to_video(e, 0.2) == {"image": close(random), "image_audio": close(random)}
 
 
 @pytest.mark.parametrize("part", ["image", "audio", "text"])

@@ -28,7 +28,11 @@ CHANGES = {
 def repository(tmp_path: Path) -> Repository:
     """At the tiny scale, reproduced and committed."""
     (tmp_path / "shared").symlink_to(SHARED)
-    changes = CHANGES | {"evaluate": {"test_csv": "data/sources/test.csv"}}
+    test_set = {
+        "kind": "text_video", "path": "data/sources/test.csv", "protocol": "standard",
+        "duplicates": "own",
+    }  # fmt: skip
+    changes = CHANGES | {"evaluate": {"sets": {"msrvtt": test_set}}}
     repository = make_repository(tmp_path / "repository", changes, Path(gettempdir()))
     sources = repository.folder / "data/sources"
     sources.mkdir(parents=True)

@@ -26,7 +26,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
 
 def stages_run(said: str) -> list[str]:
     """The stages that a `dvc repro` or `dvc exp run` says it runs, or with --dry would begin at."""
-    return re.findall(r"Running stage '(\w+)'", said)
+    return re.findall(r"Running stage '([\w@]+)'", said)
 
 
 def set_param(folder: Path, section: str, key: str, value: Any) -> Any:
@@ -35,6 +35,10 @@ def set_param(folder: Path, section: str, key: str, value: Any) -> Any:
     before, params[section][key] = params[section][key], value
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     return before
+
+
+def audit_of(folder: Path) -> Any:
+    return json.loads((folder / "metrics/audit.json").read_text())["msrvtt"]
 
 
 def finite_numbers(content: Any) -> Iterator[float]:
@@ -49,13 +53,13 @@ def finite_numbers(content: Any) -> Iterator[float]:
 
 def test_every_output_is_there_and_sound(repository: tuple[Path, Run]) -> None:
     folder, _ = repository
-    metrics = json.loads((folder / "metrics/retrieval.json").read_text())
+    metrics = json.loads((folder / "metrics/retrieval.json").read_text())["msrvtt"]
     assert len(list(finite_numbers(metrics))) > 50
     modalities = ("text", "image", "audio")
     assert set(metrics["directions"]) == {f"{a}_to_{b}" for a, b in permutations(modalities, 2)}
-    audit = json.loads((folder / "metrics/audit.json").read_text())
+    audit = audit_of(folder)
     assert audit["queries"] == audit["gallery"] == 8
-    ranks = pq.read_table(folder / "data/evaluation/ranks.parquet")
+    ranks = pq.read_table(folder / "data/evaluation/msrvtt/ranks.parquet")
     assert len(ranks) == 8
     assert (folder / "metrics/report/report.md").read_text().count("ours:") == 2
     assert not list(folder.rglob("*.tmp"))
@@ -94,8 +98,8 @@ def test_a_change_begins_at_the_stage_it_concerns(
 def test_another_audio_weight_evaluates_again_and_no_more(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     set_param(folder, "evaluate", "audio_weight", 0.5)
-    assert stages_run(run("dvc", "repro")) == ["evaluate", "report"]
-    assert json.loads((folder / "metrics/audit.json").read_text())["audio_weight"] == 0.5
+    assert stages_run(run("dvc", "repro")) == ["evaluate@msrvtt", "metrics", "report"]
+    assert audit_of(folder)["audio_weight"] == 0.5
 
 
 @pytest.mark.nightly
@@ -106,20 +110,21 @@ def test_collapsed_embeddings_stop_the_pipeline_and_leave_an_audit(
     before = set_param(folder, "evaluate", "max_mean_cosine", -1.0)
     with pytest.raises(AssertionError, match=r"image embeddings have collapsed"):
         run("dvc", "repro")
-    assert "geometry" in json.loads((folder / "metrics/audit.json").read_text())
-    assert not (folder / "metrics/retrieval.json").exists()
+    results = folder / "data/evaluation/msrvtt"
+    assert "geometry" in json.loads((results / "audit.json").read_text())
+    assert not (results / "metrics.json").exists()
     set_param(folder, "evaluate", "max_mean_cosine", before)
     run("dvc", "repro")
-    assert (folder / "metrics/retrieval.json").exists()
+    assert (results / "metrics.json").exists()
 
 
 @pytest.mark.nightly
 def test_an_experiment_is_one_command_and_can_be_compared(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     said = run("dvc", "exp", "run", "-S", "loss.margin_mode=variable")
-    assert stages_run(said) == ["train", "evaluate", "report"]
-    assert json.loads((folder / "metrics/audit.json").read_text())["margin_mode"] == "variable"
-    assert "text_to_video.image.R@1" in run("dvc", "metrics", "show", "--md")
+    assert stages_run(said) == ["train", "evaluate@msrvtt", "metrics", "report"]
+    assert audit_of(folder)["margin_mode"] == "variable"
+    assert "msrvtt.text_to_video.image.R@1" in run("dvc", "metrics", "show", "--md")
     difference = json.loads(run("dvc", "metrics", "diff", "--json"))
     assert any(path.endswith("train/metrics.json") for path in difference)
     assert "variable" in run("dvc", "exp", "show", "--csv")

@@ -16,7 +16,8 @@ from training_fixtures import VARIABLE_MARGIN, TinyData
 
 from trimodal.data.augment import mask_windows
 from trimodal.data.clip_index import read_index
-from trimodal.evaluation.embedding import Embeddings, embed_test_set
+from trimodal.evaluation.embeddings import Embeddings
+from trimodal.evaluation.text_video import embed_test_set
 from trimodal.losses.mined import mined_loss
 from trimodal.losses.ranking import pair_loss, variable_margins_of
 from trimodal.models.networks import TextCnn, TrimodalNet, WordMean

@@ -13,9 +13,11 @@ from model_fixtures import FACTS
 from report_fixtures import Evaluated
 from repository import ROOT
 
+from trimodal.core.records import DataError
 from trimodal.report.comparison import compare_variants
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.report import write_report
+from trimodal.report.results import read_results
 from trimodal.report.series import read_series
 
 # docs/method.md, Results: R@1, R@5, R@10, MedR of each row
@@ -31,6 +33,17 @@ PAPER = {
     "VM-ranking loss": "6.1 | 15.8 | 24.2 | 48",
 }
 
+SOUNDS_AUDIT = {"kind": "text_audio", "queries": 15, "gallery": 3}
+SOUNDS = {
+    "directions": {
+        "text_to_audio": {
+            "R@1": 40.0, "R@5": 41.0, "R@10": 42.0, "R@50": 43.0, "MedR": 2.0, "MeanR": 3.5,
+            "MRR": 44.0, "nDCG@10": 45.0, "intervals": {"R@1": [30.25, 50.0], "MRR": [4.0, 99.96]},
+        },
+        "audio_to_text": {"R@1": 50.0, "R@5": 51.0, "R@10": 52.0, "MedR": 1.0, "MeanR": 1.5},
+    },
+    "rsum": {"text_audio": {"rsum": 276.0, "intervals": {"rsum": [200.0, 300.0]}}},
+}  # fmt: skip
 NO_COMPARISON: dict[str, Any] = {"git": "", "seeds": [], "runs": []}  # as committed
 
 
@@ -62,7 +75,8 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
         (plots / part).mkdir(parents=True, exist_ok=True)
         (plots / part / "loss.tsv").write_text("step\tloss\n0\t0.5\n1\t0.25\n")
     audit = {
-        "margin_mode": "variable", "protocol": "standard", "audio_weight": 0.2, "epoch": 2,
+        "kind": "text_video", "margin_mode": "variable", "protocol": "standard",
+        "audio_weight": 0.2, "epoch": 2,
         "queries": 50, "gallery": 50, "gallery_without_audio": 3, "unknown_word_share": 0.0123,
         "data": "d", "videos_seen_in_training_kept": 0, "videos_seen_in_training_left_out": 0,
         "geometry": {
@@ -71,10 +85,18 @@ def write(folder: Path, retrieval: dict[str, Any], comparison: Any = None) -> Pa
         },
     }  # fmt: skip
     (folder / "model.json").write_text(json.dumps(FACTS))
-    (folder / "retrieval.json").write_text(json.dumps(retrieval))
-    (folder / "audit.json").write_text(json.dumps(audit))
+    audits = {"sounds": SOUNDS_AUDIT, "msrvtt": audit}
+    (folder / "audit.json").write_text(json.dumps(audits))
+    for name, metrics in {"sounds": SOUNDS, "msrvtt": retrieval}.items():
+        (folder / "evaluation" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "evaluation" / name / "metrics.json").write_text(json.dumps(metrics))
+    for file in ("embeddings.parquet", "ranks.parquet"):
+        shutil.copy(_evaluated[0].folder / file, folder / "evaluation" / "msrvtt" / file)
     (folder / "comparison.json").write_text(json.dumps(comparison or NO_COMPARISON))
-    curve = "audio_weight,R@1,R@5,R@10,MedR\n0,1,2,3,4\n0.5,2,3,4,5\n1,0,1,2,3\n"
+    curve = (
+        "set,audio_weight,R@1,R@5,R@10,MedR\nother,0,9,9,9,9\n"
+        "msrvtt,0,1,2,3,4\nmsrvtt,0.5,2,3,4,5\nmsrvtt,1,0,1,2,3\n"
+    )
     (folder / "audio_weight.csv").write_text(curve)
     return folder
 
@@ -90,7 +112,7 @@ def _use_evaluated(evaluated: Evaluated) -> None:
 def report_on(metrics: Path, out: Path) -> None:
     (source,) = _evaluated
     model, params = metrics / "model.json", ROOT / "params.yaml"
-    write_report(metrics, model, params, source.folder, source.av_dir, out)
+    write_report(metrics, model, params, metrics / "evaluation", source.av_dir, out)
 
 
 _written: dict[str, Path] = {}
@@ -108,10 +130,11 @@ def report(tmp_path: Path, retrieval: dict[str, Any], comparison: Any = None) ->
 
 
 def row(text: str, *parts: str) -> str:
-    """The one table row that has all parts in it."""
-    (line,) = [
-        line for line in text.splitlines() if line.startswith("|") and all(p in line for p in parts)
+    """The one table row that has all parts in it, but those of the table of all test sets."""
+    lines = [
+        line for line in text.splitlines() if not line.startswith(("| msrvtt |", "| sounds |"))
     ]
+    (line,) = [line for line in lines if line.startswith("|") and all(p in line for p in parts)]
     return line
 
 
@@ -144,6 +167,30 @@ def test_our_rows_have_our_figures(metrics: dict[str, Any], tmp_path: Path) -> N
     assert "50 sentences, 50 videos, 3 of them without audio" in text
 
 
+def test_all_sets_are_in_one_table_with_their_intervals(
+    metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = report(tmp_path, metrics).splitlines()
+    sets = [line for line in lines if line.startswith(("| sounds |", "| msrvtt |"))]
+    assert [line.split(" | ")[1] for line in sets] == [
+        "text to audio", "audio to text", "text to video, image alone",
+        "text to video, image + audio", "text to image", "image to text", "text to audio",
+        "audio to text", "audio to image, helped by text",
+    ]  # fmt: skip
+    assert sets[0] == (
+        "| sounds | text to audio | 15 / 3 | 40.0 (30.2..50.0) | 41.0 | 42.0 | 43.0 | 2.0 | 3.5 | "
+        "44.0 (4.0..100.0) | 45.0 | 276.0 (200.0..300.0) |"
+    )
+    assert sets[1].endswith("| 15 / 3 | 50.0 | 51.0 | 52.0 |  | 1.0 | 1.5 |  |  |  |")
+    assert sets[2].startswith("| msrvtt | text to video, image alone | 50 / 50 | 10.0 | 20.0 |")
+
+
+def test_a_report_without_a_set_of_videos_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "audit.json").write_text(json.dumps({"sounds": SOUNDS_AUDIT}))
+    with pytest.raises(DataError, match=r"audit\.json: no test set of kind text_video"):
+        read_results(tmp_path, tmp_path)
+
+
 def test_main_table_is_in_the_report(metrics: dict[str, Any], tmp_path: Path) -> None:
     text = report(tmp_path, metrics)
     table = (tmp_path / "report" / "table.md").read_text()
@@ -163,7 +210,7 @@ def test_names_that_are_syntax_change_no_structure(metrics: dict[str, Any], tmp_
     metrics["directions"]["a|b\n# <script>alert(1)</script> **c** [d](e)"] = summary(1, 2, 3, 4, 5)
     text = report(tmp_path, metrics)
     assert "<script" not in text
-    assert len(text.splitlines()) == len(plain.splitlines()) + 1
+    assert len(text.splitlines()) == len(plain.splitlines()) + 2  # in two tables
     assert "\n| a\\|b # &lt;script>alert(1)&lt;/script> \\*\\*c\\*\\* \\[d\\](e) | 1.0 |" in text
 
 
@@ -191,7 +238,9 @@ def test_report_without_demo_and_without_sound(metrics: dict[str, Any], tmp_path
     text = report(tmp_path, bare)
     assert "oracle" not in text
     assert "mention a sound" not in text
-    assert "text to audio" not in text
+    assert [line for line in text.splitlines() if "text to audio" in line] == [
+        line for line in text.splitlines() if line.startswith("| sounds | text to audio |")
+    ]
     assert row(text, "image alone", "this run", "| 50 videos |").endswith("| 12 |")
 
 

@@ -34,9 +34,7 @@ HOSTILE = ("<script>alert(1)</script>", "a | b", "{{ 7 * 7 }}\n\"quoted\" & 'so'
 
 @pytest.fixture(scope="module")
 def evaluated_set(evaluated: Evaluated) -> EvaluatedTestSet:
-    return read_test_set(
-        evaluated.folder / "embeddings.parquet", evaluated.folder / "ranks.parquet"
-    )
+    return read_test_set(evaluated.folder)
 
 
 def page_of(test_set: EvaluatedTestSet, av_dir: Path, audit: dict[str, Any] = AUDIT) -> str:
@@ -46,8 +44,9 @@ def page_of(test_set: EvaluatedTestSet, av_dir: Path, audit: dict[str, Any] = AU
         "demo": {"oracle": {name: SUMMARY | {"R@1": 62.4} for name in ("image", "audio", "both")}},
     }
     results = Results(
-        retrieval=retrieval,
-        audit=audit,
+        main="msrvtt",
+        metrics={"msrvtt": retrieval},
+        audits={"msrvtt": audit},
         audio_weight_curve=[{"audio_weight": w, "R@10": 50.0} for w in (0.0, 0.5, 1.0)],
         losses={"train": [0.5, 0.4], "val": [0.6, 0.5]},
         comparison={},

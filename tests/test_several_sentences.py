@@ -9,7 +9,7 @@ from evaluation_fixtures import close, dot, several_sentences, slow_summary
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trimodal.evaluation.embedding import Embeddings
+from trimodal.evaluation.embeddings import Embeddings
 from trimodal.evaluation.metrics import audio_weight_curve, compute_metrics, text_to_video
 from trimodal.evaluation.retrieval import (
     EmbeddingError,

@@ -61,7 +61,8 @@ def run_stages(*names: str) -> None:
     workers.map_in_order = lambda work, jobs, *_, **__: map(work, jobs)
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for name in names or stages:
-        python, dash_m, module, *sys.argv[1:] = shlex.split(stages[name]["cmd"])
+        command = stages[name].get("do", stages[name])["cmd"].replace("${key}", "msrvtt")
+        python, dash_m, module, *sys.argv[1:] = shlex.split(command)
         assert (python, dash_m) == ("python", "-m")
         import_module(module).main()
 

@@ -43,6 +43,7 @@ def main() -> None:
     experiments.add_argument("--seeds", type=seed_number, nargs="+", action=Distinct,
                              help="instead of the file's")  # fmt: skip
     commands.add_parser("doctor", help="check what is missing and estimate what each stage takes")
+    _add_sentences(commands)
     _add_search(commands)
     _add_export(commands)
     args = parser.parse_args()
@@ -56,6 +57,8 @@ def main() -> None:
             _compare(args.first, args.second, args.test_set)
         elif args.command == "experiments":
             _experiments(args.series, args.seeds)
+        elif args.command == "sentences":
+            _sentences(args)
         elif args.command == "index":
             _index(args)
         elif args.command == "search":
@@ -78,6 +81,18 @@ def main() -> None:
     except KeyboardInterrupt:
         show("trimodal: interrupted", error=True)
         sys.exit(130)
+
+
+def _add_sentences(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    sentences = commands.add_parser(
+        "sentences", help="add the sentences of a video data set's official file to a list"
+    )
+    sentences.add_argument(
+        "form", choices=["msrvtt", "msvd", "vatex", "didemo", "lsmdc", "vggsound"]
+    )
+    sentences.add_argument("annotations", type=Path, help="in: the official file")
+    sentences.add_argument("list", type=Path, help="out: a CSV of video_id and sentence")
+    sentences.add_argument("--videos", type=Path, help="in: only these, a name a line")
 
 
 def _add_search(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -163,6 +178,16 @@ def _add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     pairs.add_argument("--frames-per-clip", type=_positive, metavar="N",
                        help="evenly spaced; default: all whose window fits")  # fmt: skip
+
+
+def _sentences(args: argparse.Namespace) -> None:
+    from trimodal.sources.video_lists import write_video_list
+
+    videos, sentences, left_out = write_video_list(
+        args.form, args.annotations, args.list, videos=args.videos
+    )
+    counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items()) or "nothing"
+    show(f"{args.list}: added {sentences} sentences of {videos} videos; {counts} left out")
 
 
 def _positive(text: str) -> int:

@@ -43,7 +43,6 @@ _WHERE_TO_GET = {
     "captions.flickr30k": "on request at https://shannon.cs.illinois.edu/DenotationGraph/",
     "captions.vectors": "GoogleNews-vectors-negative300.bin.gz at "
     "https://code.google.com/archive/p/word2vec/",
-    "evaluate.test_csv": "the same file as download.msrvtt_csv",
 }
 
 
@@ -219,6 +218,15 @@ def _sources(sections: Sections) -> Iterator[Finding]:
         elif demo:
             yield Finding(verdict="ok", name=key, detail=f"{value}, written by the demo")
         else:
+            yield Finding(verdict="missing", name=key, detail=f"{value}: {where}")
+    for name, test_set in sections.evaluate.sets.items():
+        key, value = f"evaluate.sets.{name}.path", test_set.path
+        if Path(value).exists():
+            yield Finding(verdict="ok", name=key, detail=value)
+        elif demo:
+            yield Finding(verdict="ok", name=key, detail=f"{value}, written by the demo")
+        else:
+            where = "the files of each kind: docs/evaluation.md"
             yield Finding(verdict="missing", name=key, detail=f"{value}: {where}")
 
 

@@ -19,7 +19,7 @@ from trimodal.core.schemas import VECTOR_DIM, WORDS
 from trimodal.download.download import DownloadConfig
 from trimodal.download.probe import inspect
 from trimodal.download.youtube import YoutubeConfig
-from trimodal.evaluation.evaluate import EvaluateConfig
+from trimodal.evaluation.config import EvaluateConfig
 from trimodal.losses.config import LossConfig
 from trimodal.media.container import encode_video
 from trimodal.media.mel import MelConfig

@@ -129,10 +129,10 @@ def _path(problem: "ErrorDetails", section: dict[str, Any]) -> tuple[str, ...]:
     """The keys that lead to a problem, without pydantic's names for the members of a union."""
     path: list[str] = []
     value: Any = section
-    for part in problem["loc"]:
+    for position, part in enumerate(problem["loc"], start=1):
         if part in value if isinstance(value, dict) else isinstance(part, int):
             value = value[part]
-        elif problem["type"] != "missing":
+        elif problem["type"] != "missing" or position < len(problem["loc"]):
             continue
         path.append(str(part))
     return tuple(path)

@@ -28,11 +28,14 @@ def repository_of(folder: Path) -> Path | None:
 
 
 def stage_outputs(stages_path: Path) -> Iterator[str]:
-    """Paths of the outputs, metrics and plots of the stages in ``stages_path`` (dvc.yaml)."""
+    """Paths of the outputs, metrics and plots of the stages in ``stages_path`` (dvc.yaml); of a
+    stage for each item the folder of its outputs.
+    """
     for stage in read_yaml(stages_path)["stages"].values():
         for kind in ("outs", "metrics", "plots"):
-            for output in stage.get(kind, []):
-                yield output if isinstance(output, str) else next(iter(output))
+            for output in stage.get("do", stage).get(kind, []):
+                path: str = output if isinstance(output, str) else next(iter(output))
+                yield path.removesuffix("/${key}")
 
 
 def link_sources(params_path: Path, stages_path: Path, folder: Path) -> list[Path]:

@@ -32,6 +32,7 @@ RETRYABLE: frozenset[ClipStatus] = frozenset(
 Split = Literal["train", "val", "test"]
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_UNSAFE_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 _YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 _SAFE_FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
 
@@ -63,6 +64,11 @@ def check_file_name(name: str, where: str) -> str:
     if not _SAFE_FILE.fullmatch(name):
         raise DataError(f"{where}: {name!r} is not a plain file name")
     return name
+
+
+def safe_name(text: str) -> str:
+    """``text`` as a name for :func:`check_name`: '_' for every character that it refuses."""
+    return _UNSAFE_CHARACTER.sub("_", text)
 
 
 def is_youtube_id(text: str) -> bool:
@@ -97,7 +103,7 @@ class CaptionedImage:
 
     image_id: str
     split: Split
-    source: Literal["coco", "flickr30k"]
+    source: Literal["coco", "flickr30k", "flickr8k"]
     file_name: str
     captions: tuple[str, ...]
 

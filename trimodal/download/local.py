@@ -18,7 +18,7 @@ from trimodal.core.machine import MachineConfig
 from trimodal.core.machine_errors import ReadFailures, UnreadableError, reading, retried
 from trimodal.core.manifest import ClipOutcome
 from trimodal.core.progress import bar, log
-from trimodal.core.records import RETRYABLE, Clip, ClipStatus
+from trimodal.core.records import RETRYABLE, Clip, ClipStatus, safe_name
 from trimodal.download.probe import inspect
 from trimodal.parallel.executor import map_in_order
 
@@ -100,9 +100,11 @@ def _scan_all(
 
 
 def _clip_name(file_name: str) -> str:
-    """The clip id that a media file is named after; empty for other files."""
+    """The clip id that a media file is named after (DiDeMo's and LSMDC's file names have characters
+    that an id cannot have); empty for other files.
+    """
     name = PurePosixPath(file_name)
-    return name.stem if name.suffix.lower() in VIDEO_ENDINGS else ""
+    return safe_name(name.stem) if name.suffix.lower() in VIDEO_ENDINGS else ""
 
 
 def _scan(clips_by_id: Mapping[str, Clip], job: _ScanJob) -> _ScanResult:

@@ -6,8 +6,9 @@ import numpy as np
 import numpy.typing as npt
 
 from trimodal.core.text import PADDING_ID, UNKNOWN_ID, Vocabulary
-from trimodal.evaluation.embedding import Embeddings, MatchedVideos, Matrix
+from trimodal.evaluation.embeddings import Embeddings, Matrix
 from trimodal.evaluation.geometry import effective_rank, mean_cosine
+from trimodal.evaluation.matching import MatchedVideos
 from trimodal.evaluation.retrieval import EmbeddingError, row_blocks, tied_queries
 from trimodal.training.leaks import Leaks
 
@@ -19,15 +20,21 @@ def check_rows(embeddings: Embeddings) -> None:
     direction (a silent video's audio may be zeros). Names the modality and the first such row.
     """
     videos = list(dict.fromkeys(query.video_id for query in embeddings.queries))
-    _check_rows("image", embeddings.image, videos, np.ones(len(videos), bool))
-    _check_rows("audio", embeddings.audio, videos, embeddings.has_audio)
-    queries = [query.query_id for query in embeddings.queries]
-    _check_rows("text", embeddings.text, queries, np.ones(len(queries), bool))
+    check_modality("image", embeddings.image, videos)
+    check_modality("audio", embeddings.audio, videos, embeddings.has_audio)
+    check_modality("text", embeddings.text, [query.query_id for query in embeddings.queries])
 
 
-def _check_rows(
-    modality: str, rows: Matrix, names: list[str], is_used: npt.NDArray[np.bool_]
+def check_modality(
+    modality: str,
+    rows: Matrix,
+    names: Sequence[str],
+    is_used: npt.NDArray[np.bool_] | None = None,
 ) -> None:
+    """Raises EmbeddingError for rows that are not finite, and for rows of zeros where ``is_used``,
+    (rows,), which is everywhere by default. Names the modality and the first such row.
+    """
+    is_used = np.ones(len(rows), bool) if is_used is None else is_used
     for fault, bad in (
         ("not finite", ~np.isfinite(rows).all(axis=1)),
         ("all zeros", ~rows.any(axis=1) & is_used),
@@ -48,6 +55,11 @@ def geometry_of(embeddings: Embeddings) -> Geometry:
         "audio": embeddings.audio[embeddings.has_audio],
         "text": embeddings.text,
     }
+    return geometry_of_rows(parts)
+
+
+def geometry_of_rows(parts: Mapping[str, Matrix]) -> Geometry:
+    """As :func:`geometry_of`, of rows by modality."""
     return {
         modality: {
             "rows": len(rows),
@@ -109,6 +121,7 @@ def audit_counts(
         "videos_seen_in_training_left_out": test.left_out["seen in training"],
         "videos_seen_in_training_kept": len(ranked_videos & leaks.videos),
         "queries": len(ranked.queries),
+        "distinct_sentences": len({query.sentence.strip() for query in ranked.queries}),
         "gallery": len(ranked.image),
         "gallery_without_audio": int((~ranked.has_audio).sum()),
         "silent_videos_left_out": len(embeddings.image) - len(ranked.image),

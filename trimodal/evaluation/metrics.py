@@ -2,85 +2,93 @@
 Evaluation). Scores are computed for one block of queries at a time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from trimodal.evaluation.embedding import Embeddings, Matrix
+from trimodal.evaluation.config import Duplicates
+from trimodal.evaluation.embeddings import Embeddings, Matrix
+from trimodal.evaluation.measures import Measured, measure, sum_of_recalls
 from trimodal.evaluation.oracle import GroundTruth, Oracle
 from trimodal.evaluation.retrieval import (
+    Truth,
     best_of_owners,
-    best_ranks,
+    best_true_ranks,
     mix,
     rank_bounds,
-    ranks,
+    rank_queries,
     row_blocks,
     similarity,
     summarise,
+    truth_of,
 )
 
 Metrics = dict[str, Any]
 Ranks = npt.NDArray[np.float64]
 
 
-def compute_metrics(embeddings: Embeddings, audio_weight: float, text_weight: float) -> Metrics:
-    """Text->video with and without audio, all six directions, and audio->image mixed with text.
+def compute_metrics(
+    embeddings: Embeddings,
+    audio_weight: float,
+    text_weight: float,
+    *,
+    duplicates: Duplicates = "own",
+    resamples: int = 0,
+) -> Metrics:
+    """Text->video with and without audio, all six directions, audio->image mixed with text, and
+    rsum of each pair of directions. Intervals come from ``resamples`` of the queries.
 
     Directions with audio are among the videos that have audio, and are left out if there are fewer
     than two. If a video has several sentences, each is a query; in ->text directions the rank is
-    that of the video's best sentence, and audio->image is mixed with a video's best sentence.
+    that of the video's best sentence, and audio->image is mixed with a video's best sentence. With
+    ``duplicates: any`` an equal sentence of another video is as right as an own one.
     """
-    metrics: Metrics = {"text_to_video": text_to_video(embeddings, audio_weight)}
     with_audio = embeddings.select(embeddings.has_audio)
-    text, image, true_video = embeddings.text, embeddings.image, embeddings.true_video
-    directions = {
-        "text_to_image": _ranked(len(text), lambda rows: similarity(text[rows], image), true_video),
-        "image_to_text": _best_ranked(image, text, true_video),
+    measured = both_ways(
+        "text", "image", embeddings.text, embeddings.image, embeddings.truth(duplicates), resamples
+    )
+    metrics: Metrics = {
+        "text_to_video": text_to_video(
+            embeddings, audio_weight, duplicates=duplicates, resamples=resamples
+        )
     }
     if len(with_audio.image) >= 2:
-        videos = len(with_audio.image)
-        directions |= {
-            "text_to_audio": _ranked(
-                len(with_audio.text),
-                lambda rows: similarity(with_audio.text[rows], with_audio.audio),
-                with_audio.true_video,
-            ),
-            "audio_to_text": _best_ranked(with_audio.audio, with_audio.text, with_audio.true_video),
-            "image_to_audio": _ranked(
-                videos, lambda rows: similarity(with_audio.image[rows], with_audio.audio)
-            ),
-            "audio_to_image": _ranked(
-                videos, lambda rows: similarity(with_audio.audio[rows], with_audio.image)
-            ),
-        }
-        mixed_ranks = _ranked(
-            videos, lambda rows: _audio_to_image_with_text(with_audio, rows, text_weight)
+        text, image, audio = with_audio.text, with_audio.image, with_audio.audio
+        itself = truth_of(np.arange(len(image)), [])
+        measured |= both_ways("text", "audio", text, audio, with_audio.truth(duplicates), resamples)
+        measured |= both_ways("image", "audio", image, audio, itself, resamples)
+        mixed = rank_queries(
+            lambda rows: _audio_to_image_with_text(with_audio, rows, text_weight), itself
         )
-        metrics["audio_to_image_text"] = summarise(mixed_ranks)
-    metrics["directions"] = {
-        name: summarise(rank_of_query) for name, rank_of_query in directions.items()
-    }
+        metrics["audio_to_image_text"] = measure(mixed, resamples).summary()
+    metrics["directions"] = {name: of.summary() for name, of in measured.items()}
+    metrics["rsum"] = rsums(measured)
     return metrics
 
 
-def _ranked(
-    queries: int, scores: Callable[[slice], Matrix], true_items: npt.NDArray[np.int64] | None = None
-) -> Ranks:
-    """:func:`~trimodal.evaluation.retrieval.ranks` in blocks of queries."""
-    columns = np.arange(queries) if true_items is None else true_items
-    return np.concatenate([ranks(scores(rows), columns[rows]) for rows in row_blocks(queries)])
+def both_ways(
+    first: str, second: str, one: Matrix, other: Matrix, truth: Truth, resamples: int
+) -> dict[str, Measured]:
+    """Both directions between two modalities by name; ``truth`` is (rows of one, rows of other)."""
+    there = rank_queries(lambda rows: similarity(one[rows], other), truth)
+    back = rank_queries(lambda rows: similarity(other[rows], one), truth.T.tocsr())
+    return {
+        f"{first}_to_{second}": measure(there, resamples),
+        f"{second}_to_{first}": measure(back, resamples),
+    }
 
 
-def _best_ranked(queries: Matrix, items: Matrix, owner: npt.NDArray[np.int64]) -> Ranks:
-    """:func:`~trimodal.evaluation.retrieval.best_ranks` in blocks of queries."""
-    return np.concatenate(
-        [
-            best_ranks(similarity(queries[rows], items), owner, rows.start)
-            for rows in row_blocks(len(queries))
-        ]
-    )
+def rsums(measured: Mapping[str, Measured]) -> Metrics:
+    """The sum of recalls of each pair of opposite directions."""
+    sums: Metrics = {}
+    for name, there in measured.items():
+        first, second = name.split("_to_")
+        if f"{second}_{first}" not in sums:
+            back = measured[f"{second}_to_{first}"]
+            sums[f"{first}_{second}"] = sum_of_recalls(there, back).summary()
+    return sums
 
 
 def _audio_to_image_with_text(embeddings: Embeddings, rows: slice, text_weight: float) -> Matrix:
@@ -91,10 +99,21 @@ def _audio_to_image_with_text(embeddings: Embeddings, rows: slice, text_weight: 
     return mixed
 
 
-def text_to_video(embeddings: Embeddings, audio_weight: float) -> Metrics:
+def text_to_video(
+    embeddings: Embeddings,
+    audio_weight: float,
+    *,
+    duplicates: Duplicates = "own",
+    resamples: int = 0,
+) -> Metrics:
     """The paper's table 1: every sentence against all videos, by image alone and with audio."""
-    image, image_audio = video_ranks(embeddings, (0.0, audio_weight))
-    return {"image": summarise(image), "image_audio": summarise(image_audio)}
+    truth = embeddings.truth(duplicates)
+
+    def by_weight(weight: float) -> Metrics:
+        ranking = rank_queries(lambda rows: next(embeddings.scores((weight,), rows)), truth)
+        return measure(ranking, resamples).summary()
+
+    return {"image": by_weight(0.0), "image_audio": by_weight(audio_weight)}
 
 
 def demo_metrics(
@@ -149,10 +168,14 @@ def audio_weight_curve(embeddings: Embeddings, steps: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def video_ranks(embeddings: Embeddings, audio_weights: Sequence[float]) -> Ranks:
+def video_ranks(
+    embeddings: Embeddings, audio_weights: Sequence[float], *, duplicates: Duplicates = "own"
+) -> Ranks:
     """The rank of each query's video by audio weight, (weights, queries)."""
+    truth = embeddings.truth(duplicates)
     all_ranks = np.empty((len(audio_weights), len(embeddings.queries)))
     for rows in row_blocks(len(embeddings.queries)):
+        is_true = truth[rows].toarray()
         by_weight = embeddings.scores(audio_weights, rows)
-        all_ranks[:, rows] = [ranks(scores, embeddings.true_video[rows]) for scores in by_weight]
+        all_ranks[:, rows] = [best_true_ranks(scores, is_true) for scores in by_weight]
     return all_ranks

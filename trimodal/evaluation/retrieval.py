@@ -1,16 +1,22 @@
 """Retrieval metrics (docs/method.md, Evaluation), with ranks that ties and NaN cannot improve."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from jaxtyping import Float
+from scipy.sparse import csr_array
 
 from trimodal.core.errors import UserError
 
 RECALL_AT = (1, 5, 10)
+NDCG_AT = 10
 _BLOCK_ROWS = 1024  # queries whose scores are in memory together
+_PAIRS = 256  # of a query and a true item, whose scores are in memory together
+
+Truth: TypeAlias = csr_array  # of bool, (queries, items)
 
 
 class EmbeddingError(UserError, ValueError):
@@ -85,19 +91,94 @@ def best_ranks(
     """The rank of the best of each query's true items, where a video has several sentences.
 
     ``owner``, (items,), is the number of the query that each item belongs to; row i is query
-    ``first`` + i. rank = 1 + (items with a greater score) + (other queries' items with the same
-    score) / 2; with one item for each query this is :func:`ranks`. Raises EmbeddingError as that
-    does, and for a query without an item.
+    ``first`` + i. Rank and errors as of :func:`best_true_ranks`.
+    """
+    return best_true_ranks(scores, owner[None, :] == np.arange(first, first + len(scores))[:, None])
+
+
+def best_true_ranks(
+    scores: Float[np.ndarray, "queries items"], is_true: npt.NDArray[np.bool_]
+) -> Float[np.ndarray, " queries"]:
+    """The rank of the best of each query's true items; ``is_true`` is (queries, items).
+
+    rank = 1 + (items with a greater score) + (items that are not true with the same score) / 2;
+    with one true item for each query this is :func:`ranks`. Raises EmbeddingError as that does, and
+    for a query without a true item.
     """
     scores = _rankable(scores)
-    foreign = owner[None, :] != np.arange(first, first + len(scores))[:, None]
-    if (ownerless := foreign.all(axis=1)).any():
-        raise EmbeddingError(f"{int(ownerless.sum())} of {len(scores)} queries have no item")
-    best = np.where(foreign, -np.inf, scores).max(axis=1)[:, None]
+    if (itemless := ~is_true.any(axis=1)).any():
+        raise EmbeddingError(f"{int(itemless.sum())} of {len(scores)} queries have no item")
+    best = np.where(is_true, scores, -np.inf).max(axis=1)[:, None]
     greater = (scores > best).sum(axis=1)
-    ties = ((scores == best) & foreign).sum(axis=1)
+    ties = ((scores == best) & ~is_true).sum(axis=1)
     rank_of_query: npt.NDArray[np.float64] = 1.0 + greater + ties / 2.0
     return rank_of_query
+
+
+def ndcg(
+    scores: Float[np.ndarray, "queries items"], is_true: npt.NDArray[np.bool_], k: int = NDCG_AT
+) -> Float[np.ndarray, " queries"]:
+    """nDCG@k of each query (Järvelin and Kekäläinen 2002) with gain 1 for true items and discount
+    1 / log2(1 + position); tied items share the mean discount of their positions (McSherry and
+    Najork 2008), as in scikit-learn's ``ndcg_score``. Every query has a true item.
+    """
+    scores = _rankable(scores)
+    k = min(k, scores.shape[1])
+    gain_of_first = np.concatenate([[0.0], np.cumsum(1 / np.log2(np.arange(2, k + 2)))])
+    kth = np.partition(scores, -k, axis=1)[:, -k]
+    queries, items = np.nonzero(is_true & (scores >= kth[:, None]))
+    gains = np.zeros(len(scores))
+    for start in range(0, len(queries), _PAIRS):
+        rows, columns = queries[start : start + _PAIRS], items[start : start + _PAIRS]
+        own = scores[rows, columns][:, None]
+        before = (scores[rows] > own).sum(axis=1)
+        tied = (scores[rows] == own).sum(axis=1)
+        last = np.minimum(before + tied, k)
+        np.add.at(gains, rows, (gain_of_first[last] - gain_of_first[before]) / tied)
+    values: npt.NDArray[np.float64] = gains / gain_of_first[np.minimum(is_true.sum(axis=1), k)]
+    return values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What is known of each query, (queries,) each: the rank of the best of its true items, and its
+    nDCG@10.
+    """
+
+    ranks: npt.NDArray[np.float64]
+    ndcg: npt.NDArray[np.float64]
+
+
+def rank_queries(scores_of: Callable[[slice], npt.NDArray[np.float32]], truth: Truth) -> Ranking:
+    """Ranks in blocks of queries. ``scores_of`` gives the scores of some queries, (queries, items);
+    ``truth``, (queries, items), is true where an item is right. Errors as of
+    :func:`best_true_ranks`.
+    """
+    if not truth.shape[0]:
+        raise EmbeddingError("nothing to rank: no queries or an empty gallery")
+    ranks_of_blocks, ndcg_of_blocks = [], []
+    for rows in row_blocks(truth.shape[0]):
+        scores, is_true = scores_of(rows), truth[rows].toarray()
+        ranks_of_blocks.append(best_true_ranks(scores, is_true))
+        ndcg_of_blocks.append(ndcg(scores, is_true))
+    return Ranking(ranks=np.concatenate(ranks_of_blocks), ndcg=np.concatenate(ndcg_of_blocks))
+
+
+def truth_of(
+    owner: npt.NDArray[np.int64], sentences: Sequence[str], *, any_duplicate: bool = False
+) -> Truth:
+    """Which items are right for each sentence, (sentences, items): its own, ``owner``, (sentences,)
+    of 0 to items - 1; with ``any_duplicate`` also those of every equal sentence.
+    """
+    count = len(owner)
+    shape = (count, int(owner.max(initial=-1)) + 1)
+    own = csr_array((np.ones(count, bool), (np.arange(count), owner)), shape=shape)
+    if not any_duplicate:
+        return own
+    group = np.unique([sentence.strip() for sentence in sentences], return_inverse=True)[1]
+    groups = csr_array((np.ones(count, np.int32), (np.arange(count), group)))
+    any_equal: Truth = ((groups @ (groups.T @ own.astype(np.int32))) > 0).tocsr()
+    return any_equal
 
 
 def best_of_owners(

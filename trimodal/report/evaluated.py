@@ -12,6 +12,8 @@ import pyarrow as pa
 from trimodal.core.files import read_table
 from trimodal.core.schemas import AV_SCHEMA
 from trimodal.core.shards import read_extent
+from trimodal.evaluation.cache import matrix_of
+from trimodal.evaluation.results import EMBEDDINGS, RANKS
 from trimodal.evaluation.retrieval import mix, ranks, row_blocks, similarity, summarise
 from trimodal.report.significance import RankArray
 
@@ -40,11 +42,12 @@ class EvaluatedTestSet:
     has_audio: npt.NDArray[np.bool_]
 
 
-def read_test_set(embeddings: Path, ranks_path: Path) -> EvaluatedTestSet:
-    """Reads embeddings.parquet and ranks.parquet, whose rows are matched by query id. Raises
-    DataError, naming the file, for a damaged one.
+def read_test_set(folder: Path) -> EvaluatedTestSet:
+    """Reads embeddings.parquet and ranks.parquet of a test set of kind text_video, whose rows are
+    matched by query id. Raises DataError, naming the file, for a damaged one.
     """
-    table, rank_table = read_table(embeddings, nullable=["audio"]), read_table(ranks_path)
+    table = read_table(folder / EMBEDDINGS, nullable=["audio"])
+    rank_table = read_table(folder / RANKS)
     row_of_query = {query: row for row, query in enumerate(table["query_id"].to_pylist())}
     table = table.take([row_of_query[query] for query in rank_table["query_id"].to_pylist()])
     videos: dict[str, int] = {}
@@ -55,21 +58,12 @@ def read_test_set(embeddings: Path, ranks_path: Path) -> EvaluatedTestSet:
         sentences=rank_table["sentence"].to_pylist(),
         truth=truth,
         ranks={name: rank_table[f"rank_{name}"].to_numpy() for name in ("image", "image_audio")},
-        text=_matrix(table["text"]),
+        text=matrix_of(table["text"]),
         videos=list(videos),
-        image=_matrix(table["image"])[first_row],
-        audio=_matrix(table["audio"])[first_row],
+        image=matrix_of(table["image"])[first_row],
+        audio=matrix_of(table["audio"])[first_row],
         has_audio=np.array(table["has_audio"].to_pylist())[first_row],
     )
-
-
-def _matrix(column: pa.ChunkedArray) -> Matrix:
-    """(rows, dim); a null row is zero."""
-    array = column.combine_chunks()
-    matrix = np.zeros((len(array), array.type.list_size), np.float32)
-    present = np.array(array.is_valid())
-    matrix[present] = array.drop_null().flatten().to_numpy().reshape(-1, matrix.shape[1])
-    return matrix
 
 
 def metric_by_audio_weight(

@@ -34,7 +34,10 @@ WORKSPACE = "workspace"  # DVC's name for the files as they are now
 
 
 def result_files(test_set: str | None) -> tuple[str, str]:
-    """Where ``evaluate`` leaves a test set's ranks and its audit."""
+    """Where ``evaluate`` leaves a test set's ranks and its audit; by default the first one's."""
+    if test_set is None and Path("params.yaml").is_file():
+        sets = read_yaml(Path("params.yaml")).get("evaluate", {}).get("sets", {})
+        test_set = next(iter(sets), None)
     if test_set is None:
         return "data/evaluation/ranks.parquet", "metrics/audit.json"
     return f"data/evaluation/{test_set}/ranks.parquet", f"data/evaluation/{test_set}/audit.json"

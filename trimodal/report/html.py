@@ -17,7 +17,7 @@ from trimodal.report.figures import (
 )
 from trimodal.report.rendering import render
 from trimodal.report.results import Metrics, Results
-from trimodal.report.tables import SEARCHES, main_table, oracle_table
+from trimodal.report.tables import SEARCHES, main_table, oracle_table, sets_table
 
 _EXAMPLES = 10
 _MODALITIES = ("text", "image", "audio")
@@ -40,6 +40,7 @@ def report_page(results: Results, test_set: EvaluatedTestSet, av_dir: Path) -> s
         "report.html.j2",
         audit=audit,
         main_table=main_table(results),
+        sets_table=sets_table(results),
         plots=_plots(results, test_set),
         modalities=_MODALITIES,
         directions=_direction_matrix(retrieval["directions"]),

@@ -21,6 +21,7 @@ from trimodal.report.tables import (
     geometry_table,
     main_table,
     search_table,
+    sets_table,
 )
 
 
@@ -28,12 +29,13 @@ def write_report(
     metrics_dir: Path, model: Path, params: Path, evaluation: Path, av_dir: Path, out_dir: Path
 ) -> None:
     """Reads the metrics, the checkpoint's JSON, params.yaml, what ``evaluate`` left in
-    ``evaluation`` and the shards, and writes ``report.md``, its first table alone as ``table.md``,
-    ``report.html``, ``model_card.md``, and the plots ``audio_weight.svg`` and ``training.svg``.
+    ``evaluation``, a folder a test set, and the shards. Writes ``report.md``, its first table alone
+    as ``table.md``, ``report.html``, ``model_card.md``, and the plots ``audio_weight.svg`` and
+    ``training.svg``.
     """
-    results = read_results(metrics_dir)
+    results = read_results(metrics_dir, evaluation)
     card = model_card(read_json(model), read_yaml(params), results.retrieval, results.audit)
-    test_set = read_test_set(evaluation / "embeddings.parquet", evaluation / "ranks.parquet")
+    test_set = read_test_set(evaluation / results.main)
     page = report_page(results, test_set, av_dir)
     with atomic_path(out_dir) as temporary:
         temporary.mkdir()
@@ -59,6 +61,7 @@ def report_markdown(results: Results) -> str:
         "report.md.j2",
         audit=audit,
         main_table=main_table(results),
+        sets_table=sets_table(results),
         sound_captions=sound_captions,
         audio_helps=bool(sound_captions) and _audio_helps(sound_captions),
         sound_caption_table=search_table(sound_captions) if sound_captions else None,

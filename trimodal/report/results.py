@@ -1,4 +1,4 @@
-"""What ``train`` and ``evaluate`` left in the metrics folder, read for the report."""
+"""What ``train`` and ``evaluate`` left, read for the report."""
 
 import csv
 from dataclasses import dataclass
@@ -6,41 +6,67 @@ from pathlib import Path
 from typing import Any
 
 from trimodal.core.files import read_json
+from trimodal.core.records import DataError
+from trimodal.evaluation.results import METRICS
 
 Metrics = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """``losses`` holds the loss of each epoch for ``train`` and ``val``; the other fields hold the
-    file of the same name, ``audio_weight_curve`` the rows of ``audio_weight.csv``.
+    """``metrics`` and ``audits`` hold what ``evaluate`` wrote, by test set; ``main`` is the first
+    of kind text_video, which the paper's table is about, and ``audio_weight_curve`` its rows of
+    ``audio_weight.csv``. ``losses`` holds the loss of each epoch for ``train`` and ``val``.
     """
 
-    retrieval: Metrics
-    audit: Metrics
+    main: str
+    metrics: dict[str, Metrics]
+    audits: dict[str, Metrics]
     audio_weight_curve: list[dict[str, float]]
     losses: dict[str, list[float]]
     comparison: Metrics
 
+    @property
+    def retrieval(self) -> Metrics:
+        """The metrics of ``main``."""
+        return self.metrics[self.main]
 
-def read_results(metrics_dir: Path) -> Results:
-    """Raises FileNotFoundError where a stage left nothing."""
+    @property
+    def audit(self) -> Metrics:
+        """The audit of ``main``."""
+        return self.audits[self.main]
+
+
+def read_results(metrics_dir: Path, evaluation: Path) -> Results:
+    """Raises FileNotFoundError where a stage left nothing, DataError if there is no test set of
+    kind text_video.
+    """
     curves = metrics_dir / "train" / "plots" / "metrics"
+    audits = read_json(metrics_dir / "audit.json")
+    main = next((name for name, audit in audits.items() if audit["kind"] == "text_video"), None)
+    if main is None:
+        raise DataError(f"{metrics_dir / 'audit.json'}: no test set of kind text_video")
+    rows = _read_rows(metrics_dir / "audio_weight.csv", ",")
     return Results(
-        retrieval=read_json(metrics_dir / "retrieval.json"),
-        audit=read_json(metrics_dir / "audit.json"),
-        audio_weight_curve=_read_numbers(metrics_dir / "audio_weight.csv", ","),
+        main=main,
+        metrics={name: read_json(evaluation / name / METRICS) for name in audits},
+        audits=audits,
+        audio_weight_curve=[_numbers(row, but="set") for row in rows if row["set"] == main],
         losses={
-            part: [row["loss"] for row in _read_numbers(curves / part / "loss.tsv", "\t")]
+            part: [
+                _numbers(row, but="timestamp")["loss"]
+                for row in _read_rows(curves / part / "loss.tsv", "\t")
+            ]
             for part in ("train", "val")
         },
         comparison=read_json(metrics_dir / "comparison.json"),
     )
 
 
-def _read_numbers(path: Path, delimiter: str) -> list[dict[str, float]]:
+def _read_rows(path: Path, delimiter: str) -> list[dict[str, str]]:
     with path.open(newline="") as lines:
-        return [
-            {name: float(value) for name, value in row.items() if name != "timestamp"}
-            for row in csv.DictReader(lines, delimiter=delimiter)
-        ]
+        return list(csv.DictReader(lines, delimiter=delimiter))
+
+
+def _numbers(row: dict[str, str], *, but: str) -> dict[str, float]:
+    return {name: float(value) for name, value in row.items() if name != but}

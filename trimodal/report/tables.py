@@ -22,6 +22,12 @@ _PUBLISHED = (
     ("the paper: + audio feature", "VGGSound + COCO + Flickr30k, 550+ h", 6.0, 16.6, 25.0, 49),
     ("the paper: + VM-ranking loss", "VGGSound + COCO + Flickr30k, 550+ h", 6.1, 15.8, 24.2, 48),
 )
+_MEASURES = ("R@1", "R@5", "R@10", "R@50", "MedR", "MeanR", "MRR", "nDCG@10")
+_SEARCH_NAMES = {
+    "text_to_video, image": "text to video, image alone",
+    "text_to_video, image_audio": "text to video, image + audio",
+    "audio_to_image_text": "audio to image, helped by text",
+}
 _ORACLES = {"image": "sees", "audio": "hears", "both": "sees and hears"}
 
 
@@ -71,6 +77,55 @@ def main_table(results: Results) -> Table:
         left_columns=frozenset({0, 1, 2}),
         our_rows=frozenset(range(len(rows) - len(SEARCHES), len(rows))),
     )
+
+
+def sets_table(results: Results) -> Table:
+    """Every test set in every direction: each measure with its interval, if there is one."""
+    rows = []
+    for name, metrics in results.metrics.items():
+        audit = results.audits[name]
+        size = f"{audit['queries']} / {audit['gallery']}"
+        for search, summary in _searches(metrics):
+            measures = [_with_interval(summary, measure) for measure in _MEASURES]
+            sums = metrics.get("rsum", {}).get(search.replace("_to_", "_"), {})
+            rsum = _with_interval(sums, "rsum") if sums else ""
+            label = _SEARCH_NAMES.get(search) or search.replace("_", " ")
+            rows.append((name, label, size, *measures, rsum))
+    return Table(
+        header=("test set", "search", "queries / items", *_MEASURES, "rsum"),
+        rows=rows,
+        left_columns=frozenset({0, 1, 2}),
+    )
+
+
+def _searches(metrics: Summary) -> list[tuple[str, Summary]]:
+    """The summaries of a test set's metrics by name, but those of parts and of other protocols."""
+    found: list[tuple[str, Summary]] = []
+    for name, value in metrics.items():
+        if name in ("demo", "other_protocol", "all_items") or not isinstance(value, Mapping):
+            continue
+        if "R@1" in value:
+            found.append((name, value))
+        elif name == "directions":
+            found += value.items()
+        else:
+            found += [
+                (f"{name}, {part}", of)
+                for part, of in value.items()
+                if isinstance(of, Mapping) and "R@1" in of
+            ]
+    return found
+
+
+def _with_interval(summary: Summary, measure: str) -> str:
+    """'12.5 (8.0..17.0)'; without an interval '12.5', without the measure ''."""
+    if measure not in summary:
+        return ""
+    value = f"{summary[measure]:.1f}"
+    if measure not in summary.get("intervals", {}):
+        return value
+    low, high = summary["intervals"][measure]
+    return f"{value} ({low:.1f}..{high:.1f})"
 
 
 def search_table(by_search: Summary) -> Table:

@@ -20,6 +20,7 @@ Annotations = Literal["official", "karpathy", "none"]
 COCO_TRAIN = ("train2017",)
 COCO_VAL = ("val2017",)
 FLICKR30K = ("images", "flickr30k-images", "flickr30k_images")
+FLICKR8K = ("Flicker8k_Dataset", "Flickr8k_Dataset")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".gif", ".tif", ".tiff")
 
@@ -42,14 +43,14 @@ def read_coco_files(folder: Path, annotations: Annotations) -> tuple[list[ImageF
     """
     if annotations == "none":
         return [], Counter()
-    train = _image_files(folder, COCO_TRAIN)
-    val = _image_files(folder, COCO_VAL)
+    train = image_files(folder, COCO_TRAIN)
+    val = image_files(folder, COCO_VAL)
     if annotations == "karpathy":
         images, left_out = read_karpathy(folder, "coco")
-        return _located(images, val | train), left_out
+        return located(images, val | train), left_out
     train_images, left_out = read_coco(folder, "train")
     val_images, left_out_of_val = read_coco(folder, "val")
-    return _located(train_images, train) + _located(val_images, val), left_out + left_out_of_val
+    return located(train_images, train) + located(val_images, val), left_out + left_out_of_val
 
 
 def read_flickr30k_files(
@@ -67,20 +68,27 @@ def read_flickr30k_files(
         images, left_out = read_karpathy(folder, "flickr30k")
     else:
         images, left_out = read_flickr30k(folder)
-    return _located(images, _image_files(folder, FLICKR30K)), left_out
+    return located(images, image_files(folder, FLICKR30K)), left_out
 
 
-def _located(images: Sequence[CaptionedImage], files: Mapping[str, StoredFile]) -> list[ImageFile]:
+def located(images: Sequence[CaptionedImage], files: Mapping[str, StoredFile]) -> list[ImageFile]:
+    """Each image with its file."""
     return [ImageFile(image=image, file=files.get(image.file_name)) for image in images]
 
 
-def _image_files(folder: Path, names: Sequence[str]) -> dict[str, StoredFile]:
-    """The image files of the first folder or archive that exists, by bare name."""
+def image_files(
+    folder: Path, names: Sequence[str], *, optional: bool = False
+) -> dict[str, StoredFile]:
+    """The image files of the first folder or archive that exists, by bare name. Raises DataError if
+    none does, unless ``optional``.
+    """
     candidates = [f"{name}{suffix}" for name in names for suffix in ("", *ARCHIVE_SUFFIXES)]
     for name in candidates:
         if (folder / name).exists():
             files, warnings = files_by_name(folder / name, _IMAGE_SUFFIXES)
             for warning in warnings:
-                log.info(f"captions: {warning}")
+                log.info(warning)
             return files
+    if optional:
+        return {}
     raise DataError(f"{folder}: no images; looked for {', '.join(candidates)}")

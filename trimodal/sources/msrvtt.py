@@ -1,12 +1,15 @@
-"""MSR-VTT's test sentences, in the three formats in use.
+"""Test sentences of videos: MSR-VTT's, in the three formats in use, and plain lists.
 
-- CSV, 1k-A's ``MSRVTT_JSFUSION_test.csv``: key, vid_key, video_id, sentence; one sentence per
-video. - JSON as the data set's authors give it (``MSRVTT_data.json``, ``test_videodatainfo.json``):
+- CSV, 1k-A's ``MSRVTT_JSFUSION_test.csv``: key, vid_key, video_id, sentence; one sentence a video.
+- CSV of two columns, video_id and sentence, any number of sentences a video: what
+  :mod:`trimodal.sources.video_lists` makes of other data sets' files.
+- JSON as the data set's authors give it (``MSRVTT_data.json``, ``test_videodatainfo.json``):
   ``videos`` with their splits and ``url`` on YouTube, and ``sentences``, about twenty per video.
 - JSON list of ``{"video": "video7579.mp4", "caption": ...}``, or with ``video_id`` for ``video``.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from trimodal.core.records import Clip, DataError, Query, is_youtube_id, reading
 from trimodal.sources.rows import BadRowError, RowTally, csv_rows, list_in, value_of
 
 _COLUMNS = ("key", "vid_key", "video_id", "sentence")
+LIST_COLUMNS = ("video_id", "sentence")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,8 @@ def _from_csv(path: Path, tally: RowTally) -> _Content:
     with reading_text(path), path.open(encoding="utf-8-sig", newline="") as lines:
         rows = csv_rows(lines)
         _, _, header = next(rows, ("", 0, []))
+        if tuple(header) == LIST_COLUMNS:
+            return _Content(queries=_from_rows(rows, tally))
         if missing := [name for name in _COLUMNS if name not in header]:
             raise DataError(f"{path}: the header lacks {', '.join(missing)}")
         for where, count, row in rows:
@@ -86,6 +92,16 @@ def _from_csv(path: Path, tally: RowTally) -> _Content:
                     raise BadRowError("a video occurs twice")
                 queries[query.video_id] = query
     return _Content(queries=list(queries.values()))
+
+
+def _from_rows(rows: Iterable[tuple[str, int, list[str]]], tally: RowTally) -> list[Query]:
+    queries: list[Query] = []
+    for number, (where, count, row) in enumerate(rows):
+        with tally.row(f"{where} ({row!r:.80})", lines=count):
+            if len(row) != len(LIST_COLUMNS):
+                raise BadRowError("another number of columns than the header")
+            queries.append(_query(f"ret{number}", *row))
+    return queries
 
 
 def _from_json(path: Path, tally: RowTally) -> _Content:

@@ -99,16 +99,17 @@ def find_leaks(av_dir: Path, images_dir: Path) -> Leaks:
     )
 
 
-def check_leaks(stage: str, leaks: Leaks, config: LeaksConfig) -> None:
-    """If test videos are in the training data: raises DataError, with up to five examples for each
-    reason, if ``leaks.test_in_training`` is ``fail``, and else logs the same.
+def check_leaks(
+    stage: str, leaks: Leaks, config: LeaksConfig, *, items: str = "test videos"
+) -> None:
+    """If test videos, or other test ``items``, are in the training data: raises DataError, with up
+    to five examples for each reason, if ``leaks.test_in_training`` is ``fail``, and else logs the
+    same.
     """
     if not leaks.videos:
         return
     policy = config.test_in_training
-    headline = (
-        f"{stage}: {len(leaks.videos)} of {len(leaks.test_videos)} test videos are in training"
-    )
+    headline = f"{stage}: {len(leaks.videos)} of {len(leaks.test_videos)} {items} are in training"
     lines = [_line(reason, pairs) for reason, pairs in leaks.by_reason.items() if pairs]
     if policy != "fail":
         log.info(f"{headline} (leaks.test_in_training: {policy})\n" + "\n".join(lines))
@@ -116,10 +117,10 @@ def check_leaks(stage: str, leaks: Leaks, config: LeaksConfig) -> None:
     raise DataError(
         "\n".join(
             [
-                f"{headline}: the metrics would be too good (test video <-> training data)",
+                f"{headline}: the metrics would be too good (test data <-> training data)",
                 *lines,
                 "remove those clips and images from training, or set leaks.test_in_training to "
-                "leave_out (evaluate leaves these videos out) or keep (evaluate counts them)",
+                "leave_out (evaluate leaves these out) or keep (evaluate counts them)",
             ]
         )
     )

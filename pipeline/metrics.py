@@ -1,0 +1,33 @@
+"""Stage ``metrics``: the results of all test sets -> one table of headline numbers."""
+
+import argparse
+from pathlib import Path
+
+
+def main() -> None:
+    """Reads the command line and the section ``evaluate``."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--params", type=Path, required=True)
+    parser.add_argument("--evaluation", type=Path, required=True, help="in: a folder a test set")
+    parser.add_argument("--retrieval", type=Path, required=True, help="out: JSON, numbers only")
+    parser.add_argument("--audit", type=Path, required=True, help="out: JSON, counts")
+    parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")
+    args = parser.parse_args()
+
+    from trimodal.core.config import load_section
+    from trimodal.core.progress import stage
+    from trimodal.evaluation.config import EvaluateConfig
+    from trimodal.evaluation.merged import merge_results
+
+    with stage("metrics"):
+        merge_results(
+            args.evaluation,
+            load_section(args.params, "evaluate", EvaluateConfig).sets,
+            retrieval=args.retrieval,
+            audit=args.audit,
+            curve=args.curve,
+        )
+
+
+if __name__ == "__main__":
+    main()
