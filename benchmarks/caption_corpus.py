@@ -38,6 +38,7 @@ def make_corpus(folder: Path, images: int, jpegs: Sequence[bytes]) -> CaptionsCo
         coco_annotations="official",
         flickr30k=str(flickr),
         flickr30k_annotations="official",
+        flickr30k_held_out=0,
         language="english",
         vectors=str(folder / "vectors.bin"),
         frequent_words=FREQUENT_WORDS,

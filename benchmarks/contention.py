@@ -20,7 +20,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from multiprocessing.forkserver import _forkserver
 from pathlib import Path
-from shutil import copy
+from shutil import copy, copytree
 from tempfile import TemporaryDirectory
 
 from benchmarks.measuring import describe_machine, in_child, peak_bytes, say
@@ -178,11 +178,10 @@ def _evaluate(folder: Path) -> None:
     from trimodal.core.config import load_section
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import silence
-    from trimodal.evaluation.evaluate import EvaluateConfig
+    from trimodal.evaluation.config import EvaluateConfig
 
     silence()
-    for ending in (".safetensors", ".json"):
-        copy(_MODEL.with_suffix(ending), folder / f"model{ending}")
+    copytree(_MODEL, folder / "model")
     evaluate_in(
         folder,
         load_section(_PARAMS, "evaluate", EvaluateConfig),

@@ -10,6 +10,7 @@ from archive_fixtures import KINDS, cut, pack
 from data_fixtures import refused
 
 from trimodal.core.archives import read_file
+from trimodal.core.records import DataError
 from trimodal.sources.image_files import (
     Annotations,
     ImageFile,
@@ -181,3 +182,26 @@ def test_broken_archive_is_named_and_members_before_the_damage_are_used(
         files, _ = read_flickr30k_files(flickr, "official")
     assert [text for _, _, text in ids_and_contents(files)] == ["images.tar a.jpg", ""]
     assert "images.tar: a broken archive" in caplog.text
+
+
+def test_the_training_split_of_a_splits_csv_and_images_held_out_of_it(tmp_path: Path) -> None:
+    flickr = write_flickr(tmp_path / "f", [f"{letter}.jpg" for letter in "abcdef"])
+    write_images(flickr / "images", ["a.jpg"])
+    files, _ = read_flickr30k_files(flickr, "official")
+    names = [file.image.file_name for file in files]
+    assert len(names) > 3
+    rows = [f"{name},{'dev' if k == 1 else 'train'}" for k, name in enumerate(names)]
+    (flickr / "splits.csv").write_text("\n".join(["image_name,split", *rows, ""]))
+    split, left_out = read_flickr30k_files(flickr, "splits")
+    assert [file.image.file_name for file in split] == [names[0], *names[2:]]
+    assert left_out["flickr30k: image of another split"] == 1
+    held, _ = read_flickr30k_files(flickr, "splits", 2)
+    by_split = {name: [f for f in held if f.image.split == name] for name in ("train", "val")}
+    assert len(by_split["val"]) == 2
+    assert len(by_split["train"]) == len(names) - 3
+    assert held == read_flickr30k_files(flickr, "splits", 2)[0]
+    with pytest.raises(DataError, match=r"captions\.flickr30k_held_out: 99, but there are"):
+        read_flickr30k_files(flickr, "splits", 99)
+    (flickr / "splits.csv").unlink()
+    with pytest.raises(FileNotFoundError):
+        read_flickr30k_files(flickr, "splits")

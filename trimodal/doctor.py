@@ -2,36 +2,27 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
 
 from trimodal.core.arguments import missing_packages
 from trimodal.core.config import load_section
 from trimodal.core.progress import clock, quantity
-from trimodal.core.records import DataError
-from trimodal.download.demo.world import DemoConfig, sample_world
-from trimodal.estimate import Sections, Sizes, StageCost, estimate
+from trimodal.download.demo.world import DemoConfig
+from trimodal.estimate import Sections, StageCost, estimate
 from trimodal.media.container import missing_encoders
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.devices import pick_device, pick_dtype
-from trimodal.sources.image_files import ImageFile, read_coco_files, read_flickr30k_files
-from trimodal.sources.msrvtt import read_videos
-from trimodal.sources.vggsound import read_vggsound
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.loaders import batch_bytes, sharing_problems, socket_problem
+from trimodal.work_sizes import Finding, count_work
 
-Item = TypeVar("Item")
-Verdict = Literal["ok", "note", "missing"]
 _STALE_DAYS = 60
-_OFFICIAL_VGGSOUND = 183_730  # the train split
-_OFFICIAL_MSRVTT = 1000  # 1k-A
-_OFFICIAL_COCO = (123_287, 118_287)  # 2017: train and val, train alone
-_OFFICIAL_FLICKR30K = (31_783, 31_783)
 _WHERE_TO_GET = {
     "download.vggsound_csv": "https://www.robots.ox.ac.uk/~vgg/data/vggsound/",
     "download.vggsound_media": "a mirror of VGGSound as tars, or set download.source to youtube",
@@ -44,15 +35,6 @@ _WHERE_TO_GET = {
     "captions.vectors": "GoogleNews-vectors-negative300.bin.gz at "
     "https://code.google.com/archive/p/word2vec/",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """The result of one check. ``missing`` stops the pipeline; a ``note`` does not."""
-
-    verdict: Verdict
-    name: str
-    detail: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,70 +69,6 @@ def diagnose(params_path: Path) -> Diagnosis:
         _disk(sum(cost.bytes for cost in costs)),
     ]
     return Diagnosis(findings=tuple(findings), costs=tuple(costs))
-
-
-def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Finding]]:
-    """The number of items in the annotation files (or in the demo's world); for a file that cannot
-    be read, the data set's official size and a finding that says so.
-    """
-    if sections.download.source == "demo":
-        world = sample_world(demo)
-        train_images = len(world.images_coco_train + world.images_flickr)
-        sizes = Sizes(
-            train_clips=len(world.train),
-            test_videos=len(world.test),
-            images=train_images + len(world.images_coco_val),
-            train_images=train_images,
-        )
-        return sizes, []
-    download, captions = sections.download, sections.captions
-    unreadable: list[Finding] = []
-
-    def read(
-        name: str, official: int, reader: Callable[[], tuple[list[Item], Any]]
-    ) -> list[Item] | None:
-        try:
-            return reader()[0]
-        except (DataError, OSError) as error:
-            detail = f"{error}; the estimate uses the official {official:,}"
-            unreadable.append(Finding(verdict="missing", name=name, detail=detail))
-            return None
-
-    def images(files: list[ImageFile] | None, official: tuple[int, int]) -> tuple[int, int]:
-        """Number of all images and of training images."""
-        if files is None:
-            return official
-        return len(files), sum(file.image.split == "train" for file in files)
-
-    coco = images(
-        read(
-            "COCO",
-            _OFFICIAL_COCO[0],
-            lambda: read_coco_files(Path(captions.coco), captions.coco_annotations),
-        ),
-        _OFFICIAL_COCO,
-    )
-    flickr30k = images(
-        read(
-            "Flickr30k",
-            _OFFICIAL_FLICKR30K[0],
-            lambda: read_flickr30k_files(Path(captions.flickr30k), captions.flickr30k_annotations),
-        ),
-        _OFFICIAL_FLICKR30K,
-    )
-    clips = read(
-        "VGGSound",
-        _OFFICIAL_VGGSOUND,
-        lambda: read_vggsound(Path(download.vggsound_csv), download.vggsound_splits),
-    )
-    videos = read("MSR-VTT", _OFFICIAL_MSRVTT, lambda: read_videos(Path(download.msrvtt_csv)))
-    sizes = Sizes(
-        train_clips=_OFFICIAL_VGGSOUND if clips is None else len(clips),
-        test_videos=_OFFICIAL_MSRVTT if videos is None else len(videos),
-        images=coco[0] + flickr30k[0],
-        train_images=coco[1] + flickr30k[1],
-    )
-    return sizes, unreadable
 
 
 def read_sections(params_path: Path) -> Sections:

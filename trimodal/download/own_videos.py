@@ -28,7 +28,7 @@ def find_own_videos(
     Raises DataError for a folder without videos, TooManyUnreadableError if this machine cannot read
     many files in a row.
     """
-    videos = [path for path in _videos_in(folder) if path.stem not in left_out]
+    videos = [path for path in videos_in(folder) if path.stem not in left_out]
     if not videos:
         raise DataError(f"download.vggsound_media: {folder}: no videos ({' '.join(VIDEO_ENDINGS)})")
     known = {outcome.path: outcome for outcome in earlier}
@@ -45,7 +45,7 @@ def find_own_videos(
     return outcomes
 
 
-def _videos_in(folder: Path) -> list[Path]:
+def videos_in(folder: Path) -> list[Path]:
     """Videos of a folder and its subfolders, sorted by path, without hidden ones."""
     if not folder.is_dir():
         raise DataError(f"download.vggsound_media: {folder} is not a folder")

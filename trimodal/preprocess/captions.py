@@ -27,6 +27,7 @@ from trimodal.preprocess.image_shards import ImageFormat
 from trimodal.preprocess.images import write_images
 from trimodal.sources.image_files import (
     Annotations,
+    FlickrAnnotations,
     ImageFile,
     read_coco_files,
     read_flickr30k_files,
@@ -39,22 +40,25 @@ class CaptionsConfig:
     """Section ``captions``. ``coco`` and ``flickr30k`` are folders with annotations and images
     (file names: trimodal.sources), ``vectors`` is a file in one of word2vec's formats
     (trimodal.sources.word2vec). The annotations are the data set's own or Karpathy's; of ``none``
-    nothing is read. With none at all there are no captions, images or vocabulary, ``vectors`` is
-    not read, and the text network must be frozen. At least ``min_coverage`` of the images they name
-    must be usable. ``language`` is that of captions, vectors and queries: one for which NLTK has
-    stop words. The vocabulary has the captions' words and the first ``frequent_words`` rows of the
-    vector file. Of words without a vector, ``unknown_words`` says what becomes of them, in captions
-    and in queries: they do not count, and a query of nothing else is an ``error``; or they get the
-    vector that their spelling suggests (``subword``: trimodal.core.subwords). Those that still have
-    none and occur at least ``learned_words`` times in the captions get a zero vector, to be learned
-    (``model.word_vectors: trained``); 0 disables this. Images are stored as ``image_px`` x
-    ``image_px``, turned upright unless ``exif_orientation`` is ignored.
+    nothing is read; ``splits`` of Flickr30k is a splits.csv beside results.csv, whose train split
+    is used. ``flickr30k_held_out`` of its training images are for validation. With none at all
+    there are no captions, images or vocabulary, ``vectors`` is not read, and the text network must
+    be frozen. At least ``min_coverage`` of the images they name must be usable. ``language`` is
+    that of captions, vectors and queries: one for which NLTK has stop words. The vocabulary has the
+    captions' words and the first ``frequent_words`` rows of the vector file. Of words without a
+    vector, ``unknown_words`` says what becomes of them, in captions and in queries: they do not
+    count, and a query of nothing else is an ``error``; or they get the vector that their spelling
+    suggests (``subword``: trimodal.core.subwords). Those that still have none and occur at least
+    ``learned_words`` times in the captions get a zero vector, to be learned (``model.word_vectors:
+    trained``); 0 disables this. Images are stored as ``image_px`` x ``image_px``, turned upright
+    unless ``exif_orientation`` is ignored.
     """
 
     coco: str
     coco_annotations: Annotations
     flickr30k: str
-    flickr30k_annotations: Annotations
+    flickr30k_annotations: FlickrAnnotations
+    flickr30k_held_out: NonNegativeInt
     language: str
     vectors: str
     frequent_words: NonNegativeInt
@@ -137,7 +141,7 @@ def _write_no_captions(
 def _read_sources(config: CaptionsConfig) -> tuple[list[ImageFile], Counter[str]]:
     coco, coco_left_out = read_coco_files(Path(config.coco), config.coco_annotations)
     flickr30k, flickr30k_left_out = read_flickr30k_files(
-        Path(config.flickr30k), config.flickr30k_annotations
+        Path(config.flickr30k), config.flickr30k_annotations, config.flickr30k_held_out
     )
     return coco + flickr30k, coco_left_out + flickr30k_left_out
 

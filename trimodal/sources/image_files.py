@@ -10,10 +10,11 @@ from trimodal.core.archives import StoredFile, files_by_name
 from trimodal.core.progress import log
 from trimodal.core.records import CaptionedImage, DataError
 from trimodal.sources.coco import read_coco
-from trimodal.sources.flickr30k import read_flickr30k
+from trimodal.sources.flickr30k import held_out, read_flickr30k, read_training_split
 from trimodal.sources.karpathy import read_karpathy
 
 Annotations = Literal["official", "karpathy", "none"]
+FlickrAnnotations = Literal["official", "splits", "karpathy", "none"]
 
 # A data set's images are in a folder with one of these names or in an archive with that name and
 # one of ARCHIVE_SUFFIXES; the first that exists is used.
@@ -54,21 +55,25 @@ def read_coco_files(folder: Path, annotations: Annotations) -> tuple[list[ImageF
 
 
 def read_flickr30k_files(
-    folder: Path, annotations: Annotations
+    folder: Path, annotations: FlickrAnnotations, held_out_images: int = 0
 ) -> tuple[list[ImageFile], Counter[str]]:
     """Flickr30k's images with their captions and files; and counts of what is left out, by reason.
 
-    ``official`` reads ``results.csv``, all training images; ``karpathy`` reads
-    ``dataset_flickr30k.json``; ``none`` reads nothing. Raises DataError for invalid annotations or
-    missing images.
+    ``official`` reads ``results.csv``, all training images; ``splits`` those of them that
+    ``splits.csv`` beside it calls ``train``; ``karpathy`` reads ``dataset_flickr30k.json``;
+    ``none`` reads nothing. ``held_out_images`` training images become validation images. Raises
+    DataError for invalid annotations or missing images.
     """
     if annotations == "none":
         return [], Counter()
     if annotations == "karpathy":
         images, left_out = read_karpathy(folder, "flickr30k")
+    elif annotations == "splits":
+        images, left_out = read_training_split(folder)
     else:
         images, left_out = read_flickr30k(folder)
-    return located(images, image_files(folder, FLICKR30K)), left_out
+    images = held_out(images, held_out_images)
+    return located(images, image_files(folder, FLICKR30K + FLICKR8K)), left_out
 
 
 def located(images: Sequence[CaptionedImage], files: Mapping[str, StoredFile]) -> list[ImageFile]:

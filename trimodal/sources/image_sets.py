@@ -8,7 +8,7 @@ from typing import Literal
 
 from trimodal.core.records import CaptionedImage, DataError, reading_text
 from trimodal.sources.coco import read_coco
-from trimodal.sources.flickr30k import read_flickr30k
+from trimodal.sources.flickr30k import names_in_split, read_flickr30k
 from trimodal.sources.image_files import (
     COCO_TRAIN,
     COCO_VAL,
@@ -23,7 +23,6 @@ from trimodal.sources.karpathy import read_karpathy_split
 from trimodal.sources.rows import (
     BadRowError,
     RowTally,
-    csv_rows,
     flickr_image_id,
     plain_file_name,
 )
@@ -71,7 +70,7 @@ def _read_flickr(
 ) -> tuple[list[CaptionedImage], Counter[str]]:
     if (folder / "results.csv").exists() or dataset == "flickr30k":
         images, left_out = read_flickr30k(folder)
-        names, bad_rows = _names_in_splits(folder / "splits.csv", split)
+        names, bad_rows = names_in_split(folder / "splits.csv", split)
     else:
         images, left_out = _read_tokens(folder / _TOKENS)
         if split not in _FLICKR8K_LISTS:
@@ -83,28 +82,6 @@ def _read_flickr(
         left_out[f"{dataset}: image of the split without a caption"] += uncaptioned
     chosen = [by_name[name] for name in names if name in by_name]
     return [replace(image, split="test", source=dataset) for image in chosen], left_out
-
-
-def _names_in_splits(path: Path, split: str) -> tuple[list[str], Counter[str]]:
-    tally = RowTally(path, "splits")
-    split_of: dict[str, str] = {}
-    with reading_text(path), path.open(encoding="utf-8-sig", newline="") as lines:
-        rows = csv_rows(lines)
-        _, _, header = next(rows, ("", 0, []))
-        if header != ["image_name", "split"]:
-            raise DataError(f"{path}: the first row is not image_name,split")
-        for where, count, row in rows:
-            with tally.row(f"{where} ({row!r:.80})", lines=count):
-                if len(row) != 2:
-                    raise BadRowError("row has not 2 columns")
-                if split_of.setdefault(plain_file_name(row[0]), row[1]) != row[1]:
-                    raise BadRowError("an image is in two splits")
-    bad_rows = tally.checked(split_of)
-    names = [name for name, its_split in split_of.items() if its_split == split]
-    if not names:
-        known = ", ".join(sorted(set(split_of.values())))
-        raise DataError(f"{path}: no image of split {split} (it has: {known})")
-    return names, bad_rows
 
 
 def _names_in_list(path: Path) -> tuple[list[str], Counter[str]]:
