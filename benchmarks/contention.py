@@ -178,7 +178,7 @@ def _evaluate(folder: Path) -> None:
     from trimodal.core.config import load_section
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import silence
-    from trimodal.evaluation.evaluate import EvaluateConfig
+    from trimodal.evaluation.config import EvaluateConfig
 
     silence()
     for ending in (".safetensors", ".json"):
