@@ -286,7 +286,7 @@ def model_of(tool: Tool, data: TinyData) -> ZeroShotModel:
             for n, clip in enumerate(clips)
         ]
         found = embed_test_set(
-            tool.network, encoder.vocabulary, queries, clips, frames_per_video=2,
+            tool.network, queries, clips, frames_per_video=2,
             renormalise=False, front_end=data.front_end, augment=data.augment,
             world=SINGLE_PROCESS,
         )  # fmt: skip
