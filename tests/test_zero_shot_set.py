@@ -24,8 +24,8 @@ from trimodal.core.files import read_table
 from trimodal.core.machine_errors import UnreadableError
 from trimodal.core.records import Query
 from trimodal.data.clip_index import IndexedClip, read_index
-from trimodal.evaluation.embedding import embed_test_set
 from trimodal.evaluation.retrieval import EmbeddingError
+from trimodal.evaluation.text_video import embed_test_set
 from trimodal.evaluation.zero_shot import WordUse, words_in
 from trimodal.evaluation.zero_shot_items import ItemEmbeddings, ZeroShotModel
 from trimodal.evaluation.zero_shot_run import run_zero_shot, write_zero_shot
@@ -286,7 +286,7 @@ def model_of(tool: Tool, data: TinyData) -> ZeroShotModel:
             for n, clip in enumerate(clips)
         ]
         found = embed_test_set(
-            tool.network, encoder.vocabulary, queries, clips, frames_per_video=2,
+            tool.network, queries, clips, frames_per_video=2,
             renormalise=False, front_end=data.front_end, augment=data.augment,
             world=SINGLE_PROCESS,
         )  # fmt: skip
