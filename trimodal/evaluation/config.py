@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.config import SECTION, Share
+from trimodal.evaluation.zero_shot_set import ZeroShotSet
 
 Protocol = Literal["standard", "authors"]
 Duplicates = Literal["own", "any"]
@@ -69,7 +70,8 @@ class AudioImageSet:
 
 
 TestSet = Annotated[
-    TextVideoSet | TextImageSet | TextAudioSet | AudioImageSet, Field(discriminator="kind")
+    TextVideoSet | TextImageSet | TextAudioSet | AudioImageSet | ZeroShotSet,
+    Field(discriminator="kind"),
 ]
 
 

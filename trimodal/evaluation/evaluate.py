@@ -12,6 +12,7 @@ from trimodal.evaluation.task import Inputs, Task
 from trimodal.evaluation.text_audio import evaluate_text_audio
 from trimodal.evaluation.text_image import evaluate_text_image
 from trimodal.evaluation.text_video import evaluate_text_video
+from trimodal.evaluation.zero_shot_stage import evaluate_zero_shot
 from trimodal.models.checkpoint import load_vocabulary, read_checkpoint
 from trimodal.models.devices import pick_device
 from trimodal.training.distributed import World
@@ -23,6 +24,7 @@ _KINDS: Mapping[str, Callable[[Task, Any], None]] = {
     "text_image": evaluate_text_image,
     "text_audio": evaluate_text_audio,
     "audio_image": evaluate_audio_image,
+    "zero_shot": evaluate_zero_shot,
 }
 
 
@@ -37,9 +39,9 @@ def evaluate(
     world: World | None = None,
 ) -> None:
     """Evaluates the test set ``name`` into the folder ``out``: embeddings.parquet, which the next
-    run uses again if they are still of the same model and items; ranks.parquet, a row a query;
-    metrics.json, finite numbers only; audit.json, counts and fingerprints; of videos also
-    curve.csv, R@K by audio weight.
+    run uses again if they are still of the same model and items; metrics.json, finite numbers only;
+    audit.json, counts and fingerprints; of searches ranks.parquet, a row a query; of videos also
+    curve.csv, R@K by audio weight; of zero-shot sets classes, confusions and items.parquet.
 
     Earlier results are removed first. Raises ConfigError for an unknown name and what the kind's
     function raises. All ranks of ``world`` call this and rank 0 writes; None is this process alone.

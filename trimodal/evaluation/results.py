@@ -6,3 +6,6 @@ METRICS = "metrics.json"
 AUDIT = "audit.json"
 CURVE = "curve.csv"
 QUERY_BANK = "query_bank.parquet"
+CLASSES, CONFUSIONS, ITEMS = "classes.parquet", "confusions.parquet", "items.parquet"  # zero_shot
+# All but embeddings, which say what they are of.
+RESULTS = (RANKS, METRICS, AUDIT, CURVE, CLASSES, CONFUSIONS, ITEMS)
