@@ -25,7 +25,7 @@ from trimodal.media.container import LimitError, MediaError
 from trimodal.models.image_input import ImageInput
 from trimodal.models.preprocessing import centre_views
 from trimodal.search.api import Trimodal
-from trimodal.search.audio_windows import Waveform, audio_windows
+from trimodal.media.audio_windows import Waveform, audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.training.distributed import SINGLE_PROCESS
 

@@ -20,7 +20,7 @@ from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.search import folder as folder_module
 from trimodal.search import index
-from trimodal.search.audio_windows import (
+from trimodal.media.audio_windows import (
     audio_windows,
     cut_windows,
     duration_seconds,

@@ -43,7 +43,7 @@ import numpy as np
 from trimodal.core.config import parse_section
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.search.audio_windows import Waveform
+from trimodal.media.audio_windows import Waveform
 front_end = AudioFrontEnd(
     mel=parse_section(arguments["mel"], "mel", MelConfig),
     window=WindowConfig(seconds=3.0, decibel="power"),

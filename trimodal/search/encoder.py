@@ -29,7 +29,7 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import centre_views
 
 if TYPE_CHECKING:
-    from trimodal.search.audio_windows import Waveform
+    from trimodal.media.audio_windows import Waveform
 
 EmbeddingMatrix = npt.NDArray[np.float32]  # (N, dim), in all of this module
 _BATCH_SIZE = 64
@@ -155,23 +155,23 @@ class Encoder:
         return self._embed(lambda part: image(image.prepare(part)), views)
 
     def embed_windows(self, windows: Float[Tensor, "windows 1 mels columns"]) -> EmbeddingMatrix:
-        """(N, dim), of audio windows (trimodal.search.audio_windows)."""
+        """(N, dim), of audio windows (trimodal.media.audio_windows)."""
         return self._embed(self.networks.audio, windows)
 
     def audio_windows(self, file: str | Path) -> Float[Tensor, "windows 1 mels columns"]:
         """A file's input of the audio network, with the errors of :meth:`embed_audio`."""
-        from trimodal.search.audio_windows import audio_windows
+        from trimodal.media.audio_windows import audio_windows
 
         return audio_windows(Path(file), self.checkpoint.audio_front_end)
 
     def embed_audio(self, sounds: Sequence["str | Path | Waveform | Tensor"]) -> EmbeddingMatrix:
         """(N, dim), of files with an audio track, also videos, of samples
-        (:class:`~trimodal.search.audio_windows.Waveform`), or of what :meth:`audio_windows` returns
+        (:class:`~trimodal.media.audio_windows.Waveform`), or of what :meth:`audio_windows` returns
         for files. Of audio longer than the model's window, one window per second is embedded; the
         result is their normalised mean. Raises MediaError for a file without decodable audio,
         LimitError for one that is too long, DataError for samples that are not audio.
         """
-        from trimodal.search.audio_windows import Waveform
+        from trimodal.media.audio_windows import Waveform
 
         rows = [self._no_embeddings]
         for sound in sounds:

@@ -17,8 +17,8 @@ from trimodal.core.errors import UserError
 from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.core.progress import bar
 from trimodal.core.timing import frame_centre_seconds
+from trimodal.media.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.media.container import DecodingLimits
-from trimodal.search.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 from trimodal.search.folder import Listing, VideoState, list_videos
 from trimodal.search.footage import Footage, VideoFile, decode_videos
