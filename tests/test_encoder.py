@@ -21,11 +21,11 @@ from trimodal.core.text import read_vocabulary
 from trimodal.data.clip_index import IndexedClip, read_index
 from trimodal.data.readers import read_frame, read_windows
 from trimodal.evaluation.embedding import embed_test_set
+from trimodal.media.audio_windows import Waveform, audio_windows
 from trimodal.media.container import LimitError, MediaError
 from trimodal.models.image_input import ImageInput
 from trimodal.models.preprocessing import centre_views
 from trimodal.search.api import Trimodal
-from trimodal.media.audio_windows import Waveform, audio_windows
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.training.distributed import SINGLE_PROCESS
 

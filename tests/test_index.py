@@ -15,17 +15,17 @@ from training_fixtures import RATE_HZ, TinyData
 
 from trimodal.core import files as core_files
 from trimodal.media.audio import decode_audio
-from trimodal.media.container import DecodingLimits
-from trimodal.media.spectrogram import log_mel
-from trimodal.media.video import decode_frames
-from trimodal.search import folder as folder_module
-from trimodal.search import index
 from trimodal.media.audio_windows import (
     audio_windows,
     cut_windows,
     duration_seconds,
     moment_centre,
 )
+from trimodal.media.container import DecodingLimits
+from trimodal.media.spectrogram import log_mel
+from trimodal.media.video import decode_frames
+from trimodal.search import folder as folder_module
+from trimodal.search import index
 from trimodal.search.footage import Footage, VideoFile
 from trimodal.search.index import LIMITS, UnreachableError, index_folder
 from trimodal.search.store import FRAME_BITS, MomentStore

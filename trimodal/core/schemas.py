@@ -66,3 +66,14 @@ TRUTH_SCHEMA = pa.schema(
         "sounding_boxes": pa.list_(pa.list_(_BOX)),
     }
 )
+# Examples of a test set of kind localisation: a picture, a map of its sound, and true boxes.
+SOUND_MAP_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "ciou_half": pa.float64(),
+        "ciou_as_many": pa.float64(),
+        "frame": pa.binary(),  # JPEG
+        "heat_map": pa.binary(),  # PNG with transparency, to be laid over the frame
+        "boxes": pa.list_(_BOX),
+    }
+)
