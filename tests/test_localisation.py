@@ -26,7 +26,7 @@ from training_fixtures import TinyData
 from trimodal.core.files import write_table
 from trimodal.core.schemas import SOUND_MAP_SCHEMA, TRUTH_SCHEMA
 from trimodal.data.clip_index import IndexedClip, read_index
-from trimodal.evaluation.localisation import LocalisationResults, evaluate_localisation
+from trimodal.evaluation.localisation import MAPS, LocalisationResults, evaluate_localisation
 from trimodal.evaluation.localisation_items import LocalisationSet
 from trimodal.evaluation.localisation_measures import (
     MAP_PX,
@@ -44,6 +44,7 @@ from trimodal.models.networks import TrimodalNet, VisionNet
 from trimodal.models.preprocessing import AugmentConfig, centre_crop_shares
 from trimodal.models.sound_map import sound_map
 from trimodal.models.towers import TowerError, rebuilt_open_clip
+from trimodal.report.sound_maps import sound_map_section
 
 BOXES = [(0.1, 0.2, 0.55, 0.6), (0.4, 0.5, 0.9, 0.95), (0.45, 0.5, 0.6, 0.55)]
 
@@ -298,6 +299,21 @@ def test_a_network_that_knows_the_place_finds_it(tmp_path: Path, checkpoint: Che
         with Image.open(io.BytesIO(content)) as image:
             assert image.format == kind
     assert row["ciou_as_many"] >= results.maps["ciou_as_many"][1].as_py()
+
+
+def test_the_report_shows_the_maps_and_every_control(
+    tmp_path: Path, checkpoint: Checkpoint
+) -> None:
+    results = evaluate(vggss_folder(tmp_path / "set"), "vggss", checkpoint)
+    write_table(tmp_path / MAPS, results.maps)
+    html = sound_map_section("<vggss>", results.metrics, 2, tmp_path / MAPS)
+    assert "Where does it sound? &lt;vggss&gt;" in html
+    assert (html.count("image/jpeg"), html.count("image/png")) == (2, 2)
+    assert "left: 50.00%; top: 50.00%; width: 50.00%; height: 50.00%" in html
+    for row in ("its own sound", "another item", "nearness to the centre", "the best there is"):
+        assert row in html
+    low, high = results.metrics["sound"]["as_many"]["intervals"]["AUC"]
+    assert f"{results.metrics['sound']['as_many']['AUC']:.1f} ({low:.1f}..{high:.1f})" in html
 
 
 def test_flickr_soundnet_counts_what_two_of_its_annotators_agree_on(

@@ -160,6 +160,8 @@ def test_modalities_are_combined_as_stated() -> None:
         [0.375, 0.375, 0.25], [0.5, 0.5, 0], [0, 0, 1],
     ]  # fmt: skip
     np.testing.assert_allclose(encode(text=["a"], image=[image]), [[half, half, 0]], atol=1e-6)
+    twice, thrice = np.array([[2.0, 0, 0]]), np.array([[3.0, 0, 0]])
+    assert float(encoder.similarity(twice, thrice)[0][0]) == 6  # videos are no unit vectors
     assert encoder.encode([]).shape == (0, 3)
     with pytest.raises(DataError, match="none of text, image, audio, video"):
         encode(label=[1])

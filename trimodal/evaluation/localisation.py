@@ -41,6 +41,7 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import centre_crop_shares, centre_views
 from trimodal.models.sound_map import place_embeddings, similarity_map
 
+MAPS = "sound_maps.parquet"  # in the test set's folder, for the report
 # Annotators that must agree before a pixel counts in full: of Flickr-SoundNet's three, two.
 _AGREEING = {"demo": 1, "vggss": 1, "flickr_soundnet": 2}
 _EXAMPLES = 6
