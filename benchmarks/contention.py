@@ -11,7 +11,6 @@ import argparse
 import os
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,8 @@ from multiprocessing.forkserver import _forkserver
 from pathlib import Path
 from shutil import copy, copytree
 from tempfile import TemporaryDirectory
+
+import psutil
 
 from benchmarks.measuring import describe_machine, in_child, peak_bytes, say
 from benchmarks.spread import DATA, set_environment
@@ -106,7 +107,7 @@ def in_turn(
 def busy_cores() -> Iterator[None]:
     """Keeps half of the cores, at least one, busy within the block."""
     command = [sys.executable, "-c", "while True: pass"]
-    processes = [subprocess.Popen(command) for _ in range(max(1, (os.cpu_count() or 1) // 2))]
+    processes = [psutil.Popen(command) for _ in range(max(1, (os.cpu_count() or 1) // 2))]
     try:
         yield
     finally:

@@ -373,6 +373,14 @@ def test_archive_that_is_gone_costs_only_its_clips(manifest: Path, tmp_path: Pat
     assert index(out).keys() == {"clip0", "clip3", "clip4", "clip5", "test0", "test1"}
 
 
+def test_without_test_clips_in_the_manifest_none_are_needed(
+    media: dict[str, Path], tmp_path: Path
+) -> None:
+    write_manifest(tmp_path / "m.parquet", [outcome(name, media[name]) for name in TRAIN])
+    extract(tmp_path / "m.parquet", tmp_path / "av", CONFIG, MEL, MACHINE)
+    assert stats(tmp_path / "av")["clips"].keys() == {"train", "val"}
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [(("test0", "test1", "mute"), "no clip in train; left out: {'download: corrupt': 1}"),
@@ -390,7 +398,7 @@ def test_empty_split_is_refused_before_anything_is_extracted(
     monkeypatch.setattr(journal, "map_in_order", start_workers)
     monkeypatch.setattr(extract_module, "extract_shard", start_workers)
     lost = ClipOutcome(
-        clip=Clip(clip_id="lost", source="vggsound", split="train", label=""), path="",
+        clip=Clip(clip_id="lost", source="msrvtt", split="test", label=""), path="",
         status="corrupt", reason="",
     )  # fmt: skip
     outcomes = [outcome(name, media[name]) for name in names]

@@ -29,7 +29,7 @@ def test_the_walk_sees_the_uses_that_there_are() -> None:
     assert list(uses("trimodal/core/fingerprint.py")) == ["subprocess.run"]
     assert list(uses("benchmarks/startup.py")) == ["subprocess.run"]
     assert list(uses("trimodal/overlay.py")) == ["yaml.load"]
-    assert list(uses("trimodal/training/image_text.py")) == ["numpy.load"]
+    assert list(uses("trimodal/features/store.py")) == ["numpy.load"]
     assert list(uses("trimodal/preprocess/clip_shards.py")) == ["numpy.save"]
     assert sum(1 for _ in uses("trimodal/models/backbones.py")) == 2
     assert len(SOURCES) > 70

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 import torch
@@ -275,3 +276,21 @@ def test_a_tokenisers_length_is_bounded(length: int) -> None:
     for make in (ClipInput, lambda n: TokenizerInput("{}", n, 0)):
         with pytest.raises(DataError, match="length"):
             make(length)
+
+
+def test_minilm_comes_from_its_package(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "all_minilm_l6_v2"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    with ZipFile(package / "model.zip", "w") as archive:
+        source = folder / "sentence" / "model"
+        for path in source.rglob("*"):
+            if path.is_file():
+                archive.write(path, path.relative_to(source).as_posix())
+        archive.writestr("../escaped.txt", "x")
+    monkeypatch.syspath_prepend(tmp_path)
+    tower = sentence_transformer("sentence_transformers:all-MiniLM-L6-v2", "pretrained", "k", "w")
+    assert tower.features == 16
+    assert not list(tmp_path.rglob("escaped.txt"))

