@@ -297,7 +297,7 @@ class MomentStore:
 
     def sound(self, file: int, second: float) -> npt.NDArray[np.float32] | None:
         """The audio embedding of a moment, (256,); None if it is silent or there is none."""
-        moment = file << FRAME_BITS | round(second + 0.5)
+        moment = moment_id(file, round(second + 0.5))
         with store_errors(self.location):
             query = self.table.search().where(f"moment = {moment:d}")
             rows = query.select(["point", "mel"]).limit(1).to_list()
