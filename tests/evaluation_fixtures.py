@@ -139,7 +139,7 @@ def run(
     policy: Any = "fail",
     **changes: Any,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics and audit of an evaluation."""
+    """Metrics and audit of an evaluation by the stage."""
     inputs = Inputs(
         model=tool.path, av=data.av_dir, captions=data.captions_dir, images=data.images_dir,
         world=out / "no world",

@@ -6,6 +6,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 from pydantic.dataclasses import dataclass as section_dataclass
 
 from trimodal.core.config import SECTION, Share
+from trimodal.evaluation.localisation_set import LocalisationSet
 from trimodal.evaluation.zero_shot_set import ZeroShotSet
 
 Protocol = Literal["standard", "authors"]
@@ -70,7 +71,7 @@ class AudioImageSet:
 
 
 TestSet = Annotated[
-    TextVideoSet | TextImageSet | TextAudioSet | AudioImageSet | ZeroShotSet,
+    TextVideoSet | TextImageSet | TextAudioSet | AudioImageSet | ZeroShotSet | LocalisationSet,
     Field(discriminator="kind"),
 ]
 
