@@ -47,6 +47,7 @@ def page_of(test_set: EvaluatedTestSet, av_dir: Path, audit: dict[str, Any] = AU
         main="msrvtt",
         metrics={"msrvtt": retrieval},
         audits={"msrvtt": audit},
+        epoch=2,
         audio_weight_curve=[{"audio_weight": w, "R@10": 50.0} for w in (0.0, 0.5, 1.0)],
         losses={"train": [0.5, 0.4], "val": [0.6, 0.5]},
         comparison={},

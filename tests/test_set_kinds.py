@@ -294,7 +294,6 @@ SETS = {"msrvtt": {"kind": "text_video", "path": "t", "protocol": "standard", "d
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ({}, "sets"),
         ({"a b": SETS["msrvtt"]}, "evaluate.sets.a b"),
         ({"../a": SETS["msrvtt"]}, "sets"),
         ({"a": {"kind": "text_vide", "path": "t"}}, "text_vide"),
@@ -303,9 +302,16 @@ SETS = {"msrvtt": {"kind": "text_video", "path": "t", "protocol": "standard", "d
         ({"a": {"kind": "text_video", "path": "t", "protocol": "standard"}},
          "sets.a.duplicates: Field required"),
         ({"a": SETS["msrvtt"] | {"protocol": "other"}}, "sets.a.protocol: .*'other'"),
-        ({"a": {"kind": "audio_image", "path": "t"}}, "of kind text_video"),
+        ({"a": {"kind": "localisation", "path": "t"}}, "sets.a.annotations: Field required"),
+        ({"a": {"kind": "zero_shot", "path": "t", "annotations": "demo"}}, "sets.a.annotations"),
     ],
 )  # fmt: skip
 def test_a_wrong_set_is_named(sets: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_section(asdict(config()) | {"sets": sets}, "params.yaml: evaluate", EvaluateConfig)
+
+
+@pytest.mark.parametrize("sets", [{}, {"a": {"kind": "audio_image", "path": "t"}}])
+def test_a_run_may_have_no_set_of_videos_or_none_at_all(sets: Any) -> None:
+    section = asdict(config()) | {"sets": sets}
+    assert len(parse_section(section, "params.yaml: evaluate", EvaluateConfig).sets) == len(sets)

@@ -63,6 +63,8 @@ class Embedder:
 
     @torch.inference_mode()
     def _embed(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> Matrix:
-        parts = [network(part.to(self.device)).float().cpu() for part in inputs.split(_BATCH)]
+        parts = [
+            network(part.to(self.device)).float().cpu() for part in torch.split(inputs, _BATCH)
+        ]
         embeddings: Matrix = torch.cat(parts).numpy()
         return embeddings

@@ -59,7 +59,8 @@ def evaluate_zero_shot(task: Task, test_set: ZeroShotSet) -> None:
     )
     geometry = _geometry(test_set, result.embeddings)
     training = training_counts(task.inputs.av, result.items["item"].to_pylist(), test_set)
-    task.write_audit(result.audit, training, {"geometry": geometry})
+    modality = {"modality": test_set.modality}
+    task.write_audit(modality, result.audit, training, {"geometry": geometry})
     check_collapse(
         geometry,
         min_effective_rank=task.config.min_effective_rank,
