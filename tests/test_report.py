@@ -196,7 +196,9 @@ ZERO_SHOT_AUDIT = {
     "kind": "zero_shot", "modality": "sound", "items": 30, "classes": 16,
     "unknown_classes": ["zebra", "yak"],
 }  # fmt: skip
-CIOU = {"cIoU@0.5": 31.0, "AUC": 32.0, "cIoU": 33.0, "intervals": {key: [30.0, 34.0] for key in ("cIoU@0.5", "AUC", "cIoU")}}  # fmt: skip
+CIOU = {"cIoU@0.5": 31.0, "AUC": 32.0, "cIoU": 33.0, "intervals": {
+    key: [30.0, 34.0] for key in ("cIoU@0.5", "AUC", "cIoU")
+}}  # fmt: skip
 PLACES = {"sound": {"half": CIOU}, "best": {"half": CIOU}}
 MAPS = pa.Table.from_pylist(
     [{"name": "clip1", "ciou_half": 0.3, "ciou_as_many": 0.4, "frame": b"f", "heat_map": b"h",

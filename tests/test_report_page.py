@@ -23,7 +23,8 @@ from trimodal.report.html import report_page
 from trimodal.report.results import Results
 
 AUDIT = {
-    "margin_mode": "<much>", "protocol": "standard", "audio_weight": AUDIO_WEIGHT, "epoch": 2,
+    "kind": "text_video", "margin_mode": "<much>", "protocol": "standard",
+    "audio_weight": AUDIO_WEIGHT, "epoch": 2,
     "queries": 12, "gallery": 6, "gallery_without_audio": 1,
 }  # fmt: skip
 SUMMARY = {"R@1": 1.0, "R@5": 2.0, "R@10": 33.3, "MedR": 4.0, "MeanR": 5.0}

@@ -78,11 +78,12 @@ TestSet = Annotated[
 
 @section_dataclass(frozen=True, kw_only=True, config=SECTION)
 class EvaluateConfig:
-    """Section ``evaluate``. ``sets`` are the test sets by name, perhaps none. ``audio_weight`` is the weight of
-    audio in text->video, ``text_weight`` that of text in audio->image (the authors' code: 0.2 and
-    0.3). The curve over the audio weight has ``curve_steps`` intervals. At least ``min_coverage``
-    of a test set's items must be available. Embeddings with an effective rank below
-    ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` count as collapsed. A video's
+    """Section ``evaluate``. ``sets`` are the test sets by name, perhaps none. ``audio_weight`` is
+    the weight of audio in text->video, ``text_weight`` that of text in audio->image (the authors'
+    code: 0.2 and 0.3). The curve over the audio weight has ``curve_steps`` intervals. At least
+    ``min_coverage`` of a test set's items must be available. Embeddings with an effective rank
+    below ``min_effective_rank`` or a mean cosine above ``max_mean_cosine`` count as collapsed. A
+    video's
     image and audio embeddings are means over ``frames_per_video`` frames and audio windows, a
     sound's the mean over all its windows; with ``renormalise`` they are normalised again (the
     authors' code does not). Intervals come from ``bootstrap_resamples`` resamples of the queries
