@@ -40,6 +40,7 @@ def test_it_states_data_training_metrics_and_limits() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     card = model_card(FACTS, params, RESULTS)
     for fact in (
+        "image and sentence by human captions;",
         "`a1`",
         "`t1`",
         "`v1`",
@@ -77,7 +78,7 @@ def test_it_reads_what_train_writes(tool: Tool) -> None:
 def test_of_towers_and_videos_alone_without_any_test_set() -> None:
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
     params["download"]["source"] = "videos"
-    params["captions"] |= {"coco": "", "flickr30k": ""}
+    params["captions"] |= {"coco": "data/world", "coco_annotations": "none", "flickr30k": ""}
     network = {
         "text_network": "open_clip:ViT-B-32/x", "text_weights": "pretrained",
         "audio_backbone": "timm:tiny", "embedding_dim": 512, "freeze": ["image", "text"],
@@ -87,6 +88,7 @@ def test_of_towers_and_videos_alone_without_any_test_set() -> None:
     for fact in (
         "unit vectors of 512 numbers",
         "Video: videos from a folder",
+        "image and sentence by what their towers had learned before;",
         "Captioned images: none (",
         "Audio: timm:tiny",
         "Sentences: open_clip:ViT-B-32/x, initial weights: pretrained.",

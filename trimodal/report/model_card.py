@@ -34,7 +34,11 @@ def model_card(model: Facts, params: Facts, results: Results) -> str:
         has_sets=bool(results.metrics),
         is_demo=source == "demo",
         source=_SOURCES[source],
-        image_folders=[captions[name] for name in ("coco", "flickr30k") if captions[name]],
+        image_folders=[
+            captions[name]
+            for name in ("coco", "flickr30k")
+            if captions[name] and captions[f"{name}_annotations"] != "none"
+        ],
         word_vectors=captions["vectors"],
         validation_share=params["extract"]["validation_share"],
         audio_backbone=_RESNET.get(network["audio_backbone"], network["audio_backbone"]),
