@@ -119,6 +119,24 @@ def test_thumbnail_and_mel_are_drawn(page: Page) -> None:
     expect(page.locator("li", has_text="silent.mp4")).to_contain_text("no audio")
 
 
+def test_where_it_sounds_is_laid_over_the_thumbnail_and_removed(page: Page) -> None:
+    page.get_by_role("searchbox").fill("a red dog")
+    page.get_by_role("button", name="Search").click()
+    result = page.locator("li", has_text="steps.mp4")
+    button = result.get_by_role("button", name="Where does it sound?")
+    button.click()
+    expect(result.locator(".heat")).to_be_visible()
+    expect(result.locator(".heat")).to_have_js_property("complete", True)
+    assert result.locator(".heat").evaluate("(image) => image.naturalWidth") > 10
+    assert result.locator(".heat").bounding_box() == result.locator(".thumbnail").bounding_box()
+    expect(button).to_have_attribute("aria-pressed", "true")
+    button.press("Enter")
+    expect(result.locator(".heat")).to_be_hidden()
+    silent = page.locator("li", has_text="silent.mp4")
+    expect(silent).to_be_visible()
+    expect(silent.get_by_role("button", name="Where does it sound?")).to_be_hidden()
+
+
 def test_the_audio_weight_changes_the_scores(page: Page) -> None:
     page.get_by_role("searchbox").fill("a red dog")
     page.keyboard.press("Enter")

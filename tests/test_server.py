@@ -1,5 +1,6 @@
 """The server's responses: what it serves, what it refuses, and what it does not reveal."""
 
+import io
 import os
 import threading
 from collections.abc import Iterator
@@ -7,7 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from fastapi import Request
 from fastapi.testclient import TestClient
 from media_fixtures import ffmpeg, write_steps
@@ -15,6 +18,10 @@ from model_fixtures import Tool, make_tool
 from PIL import Image
 from training_fixtures import TinyData
 
+from trimodal.media.heat_map import heat_map_png
+from trimodal.models.image_input import ImageInput
+from trimodal.models.preprocessing import centre_crop_shares, centre_views, decode_jpeg
+from trimodal.models.sound_map import sound_map
 from trimodal.search import server
 from trimodal.search.guard import TokenError
 from trimodal.search.server import build_app
@@ -386,3 +393,38 @@ def test_a_bug_is_not_reported_as_a_user_error(
     monkeypatch.setattr(server.Trimodal, "query", broken)
     response = client.post("/api/search", params={"text": "a dog"})
     assert (response.status_code, "a bug;" in response.text) == (500, True)
+
+
+def test_a_moments_heat_map_is_of_its_own_frame_and_sound(
+    client: TestClient, tool: Tool, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As :func:`sound_map` of the stored frame and the window around it, with 3 x 3 places."""
+    for network in (tool.network, tool.model.networks):
+        monkeypatch.setattr(network.image.backbone, "input", ImageInput(size_px=96))
+    response = client.get(f"/heat_maps/{name}/0/2.5.png")
+    assert (response.status_code, response.headers["content-type"]) == (200, "image/png")
+    assert has_security_headers(response)
+    store = MomentStore.open(str(folder / "store"))
+    frame = decode_jpeg(store.images(0, 2.5)[0])  # type: ignore[index]
+    window = tool.model.audio_windows(folder / "a.mp4")[1]  # of second 2.5: the second that fits
+    augment = tool.model.checkpoint.augment
+    with torch.inference_mode():
+        values = sound_map(tool.network, centre_views([frame], augment), window[None])[0]
+    expected = heat_map_png(values, 32, 32, centre_crop_shares(32, augment))
+    with Image.open(io.BytesIO(response.content)) as got, Image.open(io.BytesIO(expected)) as want:
+        assert got.size == (32, 32)
+        assert len(np.unique(np.asarray(got))) > 100
+        np.testing.assert_allclose(np.asarray(got, int), np.asarray(want, int), atol=3)
+    tag = {"If-None-Match": response.headers["etag"]}
+    assert client.get(f"/heat_maps/{name}/0/2.5.png", headers=tag).status_code == 304
+    for address in (f"{name}/1/1.5", f"{name}/9/1.5", f"{name}/0/77.5", "abc/0/2.5"):
+        assert client.get(f"/heat_maps/{address}.png").status_code == 404, address
+
+
+def test_a_model_that_cannot_localise_says_so(
+    client: TestClient, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("trimodal.models.backbones.ResNet18.feature_map")
+    response = client.get(f"/heat_maps/{name}/0/2.5.png")
+    assert response.status_code == 503
+    assert "model.image_backbone" in response.json()["detail"]

@@ -15,7 +15,9 @@ import pytest
 from gensim.models import KeyedVectors
 from PIL import Image
 
+from trimodal.core.files import read_table
 from trimodal.core.records import DataError
+from trimodal.core.schemas import TRUTH_SCHEMA
 from trimodal.download.demo.captions import RARE_WORDS
 from trimodal.download.demo.scenes import heard_facts, seen_facts
 from trimodal.download.demo.world import DemoConfig, World
@@ -125,6 +127,16 @@ def test_ground_truth_is_the_scenes_own_and_captions_are_true(world: World, writ
         assert row.has_audio != scene.silent
         assert set(row.caption_seen) <= set(row.video_seen)
         assert set(row.caption_heard) <= set(row.video_heard)
+
+
+def test_the_truth_has_the_boxes_of_every_frame(
+    world: World, cfg: DemoConfig, written: Path
+) -> None:
+    table = read_table(written / "truth.parquet", TRUTH_SCHEMA)
+    for scene, boxes in zip(world.test, table["sounding_boxes"].to_pylist(), strict=True):
+        seen_and_heard = sum(sound.on_screen for sound in scene.sounds)
+        assert [len(of_frame) for of_frame in boxes] == [seen_and_heard] * round(cfg.clip_seconds)
+    assert any(any(boxes) for boxes in table["sounding_boxes"].to_pylist())
 
 
 def test_oracle_counts_shared_facts() -> None:

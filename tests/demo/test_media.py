@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +6,18 @@ import pytest
 from numpy.typing import NDArray
 
 from trimodal.download.demo.audio import RECIPES, scene_audio
-from trimodal.download.demo.draw import clip_frames, draw_scene
+from trimodal.download.demo.draw import clip_frames, draw_scene, sounding_boxes
 from trimodal.download.demo.render import render_clip
-from trimodal.download.demo.scenes import BACKGROUNDS, COLOURS, KINDS, Scene, Size, Sound, Thing
+from trimodal.download.demo.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    KINDS,
+    Motion,
+    Scene,
+    Size,
+    Sound,
+    Thing,
+)
 from trimodal.download.demo.sprites import PALETTE, sprite
 from trimodal.download.demo.world import DemoConfig, World
 
@@ -146,6 +156,37 @@ def test_the_thing_has_the_scenes_position_and_colour() -> None:
     assert len(y) > 150
     assert abs(x.mean() / 96 - 0.5) < 0.1
     assert abs(y.mean() / 96 - 0.55) < 0.1
+
+
+@pytest.mark.parametrize("motion", ["still", "sway", "drift", "bob"])
+def test_the_box_is_around_what_the_sounding_thing_changes_in_the_picture(motion: Motion) -> None:
+    """Seen by drawing the scene without the thing. 5 pictures a second: none at second 0.5."""
+    loud = Thing(kind="drum", colour="red", size="small", position=(0.2, 0.5), motion=motion)
+    quiet = Thing(kind="cat", colour="blue", size="small", position=(0.75, 0.6), motion="still")
+    scene = replace(scene_of("drum", seed=4), things=(loud, quiet))
+    without = replace(scene, things=())
+    boxes = sounding_boxes(scene, seconds=3.0, fps=5, frame_px=96)
+    assert [len(of_frame) for of_frame in boxes] == [1, 1, 1]
+    for shown_at, ((left, top, right, bottom),) in zip((0.4, 1.4, 2.4), boxes, strict=True):
+        drawn = draw_scene(scene, shown_at, 96)[:, :50].astype(int)
+        changed = np.abs(drawn - draw_scene(without, shown_at, 96)[:, :50]).max(axis=2) > 60
+        y, x = np.nonzero(changed)
+        seen = (x.min(), y.min(), x.max() + 1, y.max() + 1)
+        np.testing.assert_allclose(np.array((left, top, right, bottom)) * 96, seen, atol=1.01)
+
+
+def test_only_what_is_seen_and_heard_has_a_box_and_it_ends_with_the_frame() -> None:
+    clip = {"seconds": 2.0, "fps": 4, "frame_px": 64}
+    assert sounding_boxes(scene_of("owl", seed=1, on_screen=False), **clip) == [[], []]
+    both = scene_of("owl", seed=1)
+    other = replace(both.things[0], kind="bee", position=(0.0, 0.5))
+    two = replace(both, things=(*both.things, other))
+    assert [len(of_frame) for of_frame in sounding_boxes(two, **clip)] == [1, 1]
+    bee = Sound(kind="bee", size="large", on_screen=True)
+    two = replace(two, sounds=(*two.sounds, bee))
+    for owl_box, bee_box in sounding_boxes(two, **clip):
+        assert owl_box[0] > bee_box[0] == 0.0
+        assert all(0 <= edge <= 1 for edge in (*owl_box, *bee_box))
 
 
 def test_frames_are_repeatable_and_move() -> None:

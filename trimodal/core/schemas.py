@@ -51,8 +51,10 @@ VOCABULARY_SCHEMA = pa.schema(
         "vector": pa.list_(pa.float32(), VECTOR_DIM),
     }
 )
-# The demo's: what is true of each test video and its caption, such as `drum=red` and `hear=dog`.
+# The demo's: what is true of each test video and its caption, such as `drum=red` and `hear=dog`;
+# and for each frame the boxes of the things that are seen and heard, as shares of the frame.
 _FACTS = pa.list_(pa.string())
+_BOX = pa.list_(pa.float64(), 4)  # left, top, right, bottom
 TRUTH_SCHEMA = pa.schema(
     {
         "video_id": pa.string(),
@@ -61,5 +63,17 @@ TRUTH_SCHEMA = pa.schema(
         "caption_seen": _FACTS,
         "caption_heard": _FACTS,
         "has_audio": pa.bool_(),
+        "sounding_boxes": pa.list_(pa.list_(_BOX)),
+    }
+)
+# Examples of a test set of kind localisation: a picture, a map of its sound, and true boxes.
+SOUND_MAP_SCHEMA = pa.schema(
+    {
+        "name": pa.string(),
+        "ciou_half": pa.float64(),
+        "ciou_as_many": pa.float64(),
+        "frame": pa.binary(),  # JPEG
+        "heat_map": pa.binary(),  # PNG with transparency, to be laid over the frame
+        "boxes": pa.list_(_BOX),
     }
 )

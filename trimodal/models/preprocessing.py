@@ -54,6 +54,12 @@ def centre_views(images: Sequence[Tensor], config: AugmentConfig) -> Tensor:
     return views
 
 
+def centre_crop_shares(frame_px: int, config: AugmentConfig) -> tuple[float, float]:
+    """The part of a square image's width, and of its height, that its centre crop shows."""
+    start = round((frame_px - config.crop_px) / 2)
+    return start / frame_px, (start + config.crop_px) / frame_px
+
+
 def checked_size(pixels: Tensor, config: AugmentConfig) -> tuple[int, int]:
     """Height and width of a stored image; raises DataError if the crop is larger."""
     height, width = pixels.shape[1:]

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
 import anyio
+import numpy as np
+import numpy.typing as npt
 import uvicorn
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi import Path as InPath
@@ -29,6 +31,7 @@ from trimodal.media.container import LimitError, MediaError
 from trimodal.search.api import Trimodal, default_audio_weight
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.search.guard import Guard, new_token, secured
+from trimodal.search.heat_map import heat_map_png
 from trimodal.search.live import LiveStore
 from trimodal.search.store import MomentStore
 from trimodal.search.tables import IndexedVideo
@@ -93,6 +96,7 @@ def build_app(model: Trimodal, store: MomentStore, token: str = "") -> FastAPI:
     app.post("/api/search")(search.search)
     app.get("/thumbnails/{store}/{file}/{second}.jpg")(search.thumbnail)
     app.get("/mels/{store}/{file}/{second}.jpg")(search.mel)
+    app.get("/heat_maps/{store}/{file}/{second}.png")(search.heat_map)
     app.api_route("/videos/{store}/{file}", methods=["GET", "HEAD"])(search.video)
     app.mount("/", StaticFiles(directory=_PAGE, html=True))
     return app
@@ -185,9 +189,24 @@ class _Search:
         content = images[index] if images else b""
         if not content:
             raise HTTPException(404, "no such moment")
-        tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-        headers = {"Cache-Control": _IMAGE_CACHE, "ETag": tag}
-        return _unless_known(request, Response(content, media_type="image/jpeg", headers=headers))
+        return _image_response(request, content, "image/jpeg")
+
+    async def heat_map(
+        self, request: Request, store: StoreName, file: FileNumber, second: Second
+    ) -> Response:
+        """Where in a moment's frame its audio comes from, PNG; 503 if the model cannot tell."""
+
+        def find(opened: MomentStore) -> tuple[bytes, npt.NDArray[np.float32] | None]:
+            images = opened.images(file, second)
+            return (images[0], opened.sound(file, second)) if images else (b"", None)
+
+        def draw() -> bytes:
+            frame, sound = self._in(store, find)
+            if sound is None:
+                raise HTTPException(404, "no such moment with audio")
+            return heat_map_png(self._model, frame, sound)
+
+        return _image_response(request, await _run(self._queries, draw), "image/png")
 
     def video(self, request: Request, store: StoreName, file: FileNumber) -> Response:
         """An indexed video; range requests are supported."""
@@ -219,6 +238,12 @@ class _Search:
             return work(store)
 
         return self._store.use(checked)
+
+
+def _image_response(request: Request, content: bytes, media_type: str) -> Response:
+    tag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"Cache-Control": _IMAGE_CACHE, "ETag": tag}
+    return _unless_known(request, Response(content, media_type=media_type, headers=headers))
 
 
 def _summary(store: MomentStore) -> dict[str, Any]:

@@ -295,6 +295,17 @@ class MomentStore:
             rows = query.select(["thumbnail", "mel"]).limit(1).to_list()
         return (rows[0]["thumbnail"], rows[0]["mel"]) if rows else None
 
+    def sound(self, file: int, second: float) -> npt.NDArray[np.float32] | None:
+        """The audio embedding of a moment, (256,); None if it is silent or there is none."""
+        moment = file << FRAME_BITS | round(second + 0.5)
+        with store_errors(self.location):
+            query = self.table.search().where(f"moment = {moment:d}")
+            rows = query.select(["point", "mel"]).limit(1).to_list()
+        if not rows or not rows[0]["mel"]:
+            return None
+        point = np.array(rows[0]["point"], np.float32)
+        return point[len(point) // 2 :]
+
     @property
     def moments(self) -> int:
         """The number of moments."""

@@ -22,7 +22,7 @@ from trimodal.download.demo.captions import (
     image_captions,
     video_caption,
 )
-from trimodal.download.demo.draw import draw_scene
+from trimodal.download.demo.draw import draw_scene, sounding_boxes
 from trimodal.download.demo.scenes import Scene, heard_facts, seen_facts
 from trimodal.download.demo.world import DemoConfig, World
 
@@ -54,7 +54,7 @@ def write_annotations(world: World, directory: Path, cfg: DemoConfig) -> None:
     _write_vggsound(world.train, directory / "vggsound.csv")
     test = [video_caption(scene, _rng(cfg, "test", i)) for i, scene in enumerate(world.test)]
     _write_msrvtt(world.test, test, directory / "MSRVTT_JSFUSION_test.csv")
-    _write_truth(world.test, test, directory / "truth.parquet")
+    _write_truth(world.test, test, directory / "truth.parquet", cfg)
     _write_word2vec([*train, *photos], directory / "word2vec.bin", cfg.seed)
 
 
@@ -141,7 +141,9 @@ def _write_msrvtt(scenes: Iterable[Scene], captions: Iterable[VideoCaption], pat
             writer.writerow([f"ret{number}", msr, scene.name, caption.text])
 
 
-def _write_truth(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path: Path) -> None:
+def _write_truth(
+    scenes: Iterable[Scene], captions: Iterable[VideoCaption], path: Path, cfg: DemoConfig
+) -> None:
     rows = [
         {
             "video_id": scene.name,
@@ -150,6 +152,9 @@ def _write_truth(scenes: Iterable[Scene], captions: Iterable[VideoCaption], path
             "caption_seen": list(caption.seen_facts),
             "caption_heard": list(caption.heard_facts),
             "has_audio": not scene.silent,
+            "sounding_boxes": sounding_boxes(
+                scene, seconds=cfg.clip_seconds, fps=cfg.fps, frame_px=cfg.frame_px
+            ),
         }
         for scene, caption in zip(scenes, captions, strict=True)
     ]

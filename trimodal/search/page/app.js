@@ -88,6 +88,10 @@ function card(hit, store) {
   if (hit.has_audio) {
     mel.addEventListener("error", silent);
     mel.src = `/mels/${name}`;
+    const where = node.querySelector(".where");
+    const heat = node.querySelector(".heat");
+    where.hidden = false;
+    where.addEventListener("click", () => toggleHeat(where, heat, `/heat_maps/${store}/${hit.file}/${best.second}.png`));
   } else silent();
   node.querySelector(".score").textContent = best.score.toFixed(2);
   node.querySelector(".path").textContent = `${hit.path} · ${clock(best.second)}`;
@@ -104,6 +108,20 @@ function card(hit, store) {
     also.append(link);
   }
   return node;
+}
+
+async function toggleHeat(button, image, address) {
+  const shown = button.getAttribute("aria-pressed") !== "true";
+  if (shown && !image.getAttribute("src")) {
+    const response = await fetch(address);
+    if (!response.ok) {
+      showMessage((await response.json()).detail, true);
+      return;
+    }
+    image.src = address;
+  }
+  button.setAttribute("aria-pressed", shown);
+  image.hidden = !shown;
 }
 
 function play(hit, moment, store) {
