@@ -37,6 +37,7 @@ from trimodal.evaluation.localisation_measures import (
     true_map,
     upper_half,
 )
+from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.media.heat_map import heat_map_png, upsampled
 from trimodal.models.checkpoint import Checkpoint, read_checkpoint
 from trimodal.models.image_input import ImageInput
@@ -327,6 +328,14 @@ def test_the_map_of_a_crop_lies_where_the_crop_was(tmp_path: Path, checkpoint: C
     (tmp_path / "vggss.json").write_text(json.dumps(rows))
     metrics = evaluate(tmp_path, "vggss", cropped).metrics
     assert metrics["sound"]["as_many"]["cIoU"] > 70
+
+
+def test_a_map_that_is_not_finite_is_refused(
+    tmp_path: Path, checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pitch, "forward", lambda _, windows: torch.full((len(windows), 3), np.nan))
+    with pytest.raises(EmbeddingError, match="the map of 00000000001_000000 is not finite"):
+        evaluate(vggss_folder(tmp_path), "vggss", checkpoint)
 
 
 def test_flickr_soundnet_counts_what_two_of_its_annotators_agree_on(
