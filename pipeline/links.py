@@ -9,7 +9,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True, help="which name the sources")
     parser.add_argument("--stages", type=Path, required=True, help="dvc.yaml, for their outputs")
-    parser.add_argument("--done", type=Path, required=True, help="out: always the same")
+    parser.add_argument(
+        "--done", type=Path, nargs="+", required=True, help="out: files, always the same"
+    )
     args = parser.parse_args()
 
     from trimodal.core.files import write_text
@@ -19,7 +21,8 @@ def main() -> None:
     with stage("links"):
         for link in link_sources(args.params, args.stages, Path.cwd()):
             log.info(f"linked {link} -> {link.readlink()}")
-        write_text(args.done, "done\n")
+        for done in args.done:
+            write_text(done, "done\n")
 
 
 if __name__ == "__main__":

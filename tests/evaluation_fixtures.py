@@ -1,16 +1,20 @@
 """Small embeddings, and retrieval metrics computed by slow loops, for the tests of evaluation."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from configs import config_for_tests
+from configs import MACHINE, config_for_tests
+from model_fixtures import Tool
 from sklearn.metrics import ndcg_score
+from training_fixtures import TinyData
 
 from trimodal.core.records import Query
 from trimodal.data.clip_index import IndexedClip
+from trimodal.evaluation import task as task_module
 from trimodal.evaluation.config import (
     Duplicates,
     EvaluateConfig,
@@ -19,6 +23,9 @@ from trimodal.evaluation.config import (
     TextVideoSet,
 )
 from trimodal.evaluation.embeddings import Embeddings
+from trimodal.evaluation.evaluate import evaluate
+from trimodal.evaluation.task import Inputs
+from trimodal.training.leaks import LeaksConfig
 
 KEYS = {"R@1", "R@5", "R@10", "R@50", "MedR", "MeanR", "MRR", "nDCG@10"}
 SET = "tested"
@@ -122,3 +129,31 @@ def clip_of(name: str, *, audio: bool = True) -> IndexedClip:
         frame_offsets=(0,), frame_sizes=(1,), mel_offset=0, top_db_offset=0,
         mel_columns=int(audio),
     )  # fmt: skip
+
+
+def run(
+    data: TinyData,
+    tool: Tool,
+    test_set: TestSet,
+    out: Path,
+    policy: Any = "fail",
+    **changes: Any,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Metrics and audit of an evaluation by the stage."""
+    inputs = Inputs(
+        model=tool.path, av=data.av_dir, captions=data.captions_dir, images=data.images_dir,
+        world=out / "no world",
+    )  # fmt: skip
+    lenient = {"min_effective_rank": 1.0, "max_mean_cosine": 1.0}
+    evaluate(
+        SET, inputs, out, config=config(test_set, **(lenient | changes)),
+        leaks=LeaksConfig(test_in_training=policy), machine=MACHINE,
+    )  # fmt: skip
+    return tuple(json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "audit"))
+
+
+def forbid_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        pytest.fail("the networks were loaded")
+
+    monkeypatch.setattr(task_module, "load_model", load)

@@ -19,10 +19,12 @@ MODEL = config_for_tests(ModelConfig, width=2)
 
 # The part of the checkpoint's JSON that reports read.
 FACTS = {
-    "weights": "w1", "code": "c1", "epoch": 7, "validation_loss": 0.25, "vocabulary": "v1",
+    "weights": "w1", "code": "c1", "epoch": 7, "validation_loss": 0.25, "text_input": "v1",
     "data": {"av": "a1", "images": "i1", "captions": "t1"},
     "model": {"image_backbone": "resnet18", "image_weights": "none", "audio_weights": "imagenet",
-              "width": 16, "text_network": "cnn", "word_vectors": "frozen"},
+              "width": 16, "text_network": "cnn", "word_vectors": "frozen",
+              "audio_backbone": "resnet18", "embedding_dim": 256, "freeze": [],
+              "text_weights": "none"},
     "loss": {"margin_mode": "variable", "margin": 0.2},
     "mel": {"mels": 64, "sample_rate_hz": 16000}, "window": {"seconds": 3.0},
     "augment": {"crop_px": 64},

@@ -103,8 +103,8 @@ def test_too_few_folds_classes_or_items_are_refused() -> None:
 
 def test_metrics_are_plain() -> None:
     rows, labels = draw()
-    metrics = linear_probe(rows, labels, None).metrics()
-    assert set(metrics) == {
-        "accuracy", "accuracy_low", "accuracy_high", "accuracy_by_fold", "not_converged",
-        "items_of_unseen_classes",
+    probe = linear_probe(rows, labels, None)
+    assert set(probe.metrics()) == {
+        "accuracy", "accuracy_low", "accuracy_high", "accuracy_by_fold",
     }  # fmt: skip
+    assert set(probe.audit()) == {"not_converged", "items_of_unseen_classes"}

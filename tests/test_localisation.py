@@ -15,6 +15,7 @@ import pytest
 import torch
 from configs import config_for_tests
 from data_fixtures import refused
+from evaluation_fixtures import run
 from model_fixtures import MODEL, Tool
 from PIL import Image
 from scipy.io import wavfile
@@ -23,11 +24,13 @@ from torch import Tensor, nn
 from tower_fixtures import CLIP_CONFIG
 from training_fixtures import TinyData
 
-from trimodal.core.files import write_table
+from trimodal.core.files import read_table, write_table
+from trimodal.core.records import DataError
 from trimodal.core.schemas import SOUND_MAP_SCHEMA, TRUTH_SCHEMA
 from trimodal.data.clip_index import IndexedClip, read_index
-from trimodal.evaluation.localisation import MAPS, LocalisationResults, evaluate_localisation
-from trimodal.evaluation.localisation_items import LocalisationSet
+from trimodal.evaluation import evaluate as evaluate_module
+from trimodal.evaluation import localisation_stage
+from trimodal.evaluation.localisation import LocalisationResults, evaluate_localisation
 from trimodal.evaluation.localisation_measures import (
     MAP_PX,
     as_many_as_true,
@@ -37,6 +40,8 @@ from trimodal.evaluation.localisation_measures import (
     true_map,
     upper_half,
 )
+from trimodal.evaluation.localisation_set import LocalisationSet
+from trimodal.evaluation.results import MAPS
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.media.heat_map import heat_map_png, upsampled
 from trimodal.models.checkpoint import Checkpoint, read_checkpoint
@@ -46,6 +51,8 @@ from trimodal.models.preprocessing import AugmentConfig, centre_crop_shares
 from trimodal.models.sound_map import sound_map
 from trimodal.models.towers import TowerError, rebuilt_open_clip
 from trimodal.report.sound_maps import sound_map_section
+from trimodal.training.distributed import World
+from trimodal.training.leaks import Leaks
 
 BOXES = [(0.1, 0.2, 0.55, 0.6), (0.4, 0.5, 0.9, 0.95), (0.45, 0.5, 0.6, 0.55)]
 
@@ -440,3 +447,44 @@ def test_the_projects_own_image_networks_have_a_map(backbone: Any) -> None:
     pixels = torch.randint(0, 256, (1, 3, 96, 96), dtype=torch.uint8)
     with torch.inference_mode():
         assert sound_map(network, pixels, torch.zeros(1, 1, 16, 151)).shape == (1, 3, 3)
+
+
+def test_the_stage_writes_what_the_report_reads(
+    tmp_path: Path, tool: Tool, tiny_data: TinyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = vggss_folder(tmp_path / "set"), tmp_path / "out"
+    test_set = LocalisationSet(kind="localisation", path=str(path), annotations="vggss")
+    metrics, audit = run(tiny_data, tool, test_set, out, bootstrap_resamples=20)
+    expected = evaluate_localisation(
+        test_set, tool.network, read_checkpoint(tool.path), [], min_coverage=1.0, resamples=20
+    )
+    assert metrics == expected.metrics
+    assert expected.audit.items() <= audit.items()
+    assert (audit["kind"], audit["items_in_training_same_clip"]) == ("localisation", 0)
+    assert read_table(out / MAPS, SOUND_MAP_SCHEMA).equals(expected.maps)
+    monkeypatch.setattr(
+        evaluate_module, "World", lambda **given: World(rank=1, size=2, device=given["device"])
+    )
+    with pytest.raises(FileNotFoundError, match="metrics"):
+        run(tiny_data, tool, test_set, tmp_path / "other")
+    assert not list(tmp_path.glob("other/*"))
+
+
+def test_test_clips_of_the_training_data_are_no_test(
+    tmp_path: Path, tool: Tool, tiny_data: TinyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "truth.parquet", tmp_path / "out"
+    write_table(path, truth_of(video9=[[[0.0, 0.0, 0.5, 0.5]]] * 10))
+    test_set = LocalisationSet(kind="localisation", path=str(path), annotations="demo")
+    leaks = Leaks(
+        test_videos=frozenset({"video9", "unlisted"}),
+        by_reason={"same_clip": {"video9": "clip-1", "unlisted": "clip-2"}},
+        unknown_origin=frozenset(),
+    )
+    monkeypatch.setattr(localisation_stage, "find_leaks", lambda *_: leaks)
+    with pytest.raises(DataError, match="1 of 1 test clips are in training"):
+        run(tiny_data, tool, test_set, out)
+    with pytest.raises(DataError, match=r"(?s)0\.0 % of the 1 annotated items.*not among"):
+        run(tiny_data, tool, test_set, out, "leave_out")
+    with pytest.raises(DataError, match="at least 2 usable items are needed, not 1"):
+        run(tiny_data, tool, test_set, out, "keep")

@@ -57,3 +57,19 @@ def test_a_set_without_results_is_named(file: str, tmp_path: Path) -> None:
 
 def test_headline_numbers_of_nothing_are_nothing() -> None:
     assert headline({"demo": {"queries": 1}, "intervals": {"R@1": [1, 2]}}) == {}
+
+
+def test_headline_numbers_of_zero_shot_and_localisation() -> None:
+    probe = {"accuracy": 1.0, "accuracy_low": 0.5, "accuracy_by_fold": {"1": 1.0}}
+    measures = {"top1": 5.0, "top5": 6.0, "mAP": 7.0}
+    assert headline(measures | {"top1_low": 4.0, "linear_probe": probe}) == (
+        measures | {"linear_probe": {"accuracy": 1.0}}
+    )
+    of_maps = {"cIoU@0.5": 1.0, "AUC": 2.0, "cIoU": 3.0}
+    assert headline({"sound": {"half": of_maps | {"intervals": {"AUC": [1, 3]}}}}) == {
+        "sound": {"half": of_maps}
+    }
+
+
+def test_without_a_test_set_there_are_empty_files(tmp_path: Path) -> None:
+    assert merge(tmp_path) == ({}, {}, "set,audio_weight,R@1,R@5,R@10,MedR\n")

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from comparison_fixtures import run
 from data_fixtures import contents
@@ -13,11 +14,11 @@ from model_fixtures import FACTS
 from report_fixtures import Evaluated
 from repository import ROOT
 
-from trimodal.core.records import DataError
+from trimodal.core.files import write_table
+from trimodal.core.schemas import SOUND_MAP_SCHEMA
 from trimodal.report.comparison import compare_variants
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.report import write_report
-from trimodal.report.results import read_results
 from trimodal.report.series import read_series
 
 # docs/method.md, Results: R@1, R@5, R@10, MedR of each row
@@ -185,10 +186,89 @@ def test_all_sets_are_in_one_table_with_their_intervals(
     assert sets[2].startswith("| msrvtt | text to video, image alone | 50 / 50 | 10.0 | 20.0 |")
 
 
-def test_a_report_without_a_set_of_videos_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "audit.json").write_text(json.dumps({"sounds": SOUNDS_AUDIT}))
-    with pytest.raises(DataError, match=r"audit\.json: no test set of kind text_video"):
-        read_results(tmp_path, tmp_path)
+ZERO_SHOT = {
+    "top1": 50.04, "top1_low": 40.0, "top1_high": 60.0, "top5": 90.0, "top5_low": 80.0,
+    "top5_high": 95.5, "linear_probe": {
+        "accuracy": 70.0, "accuracy_low": 65.0, "accuracy_high": 75.0, "accuracy_by_fold": {},
+    },
+}  # fmt: skip
+ZERO_SHOT_AUDIT = {
+    "kind": "zero_shot", "modality": "sound", "items": 30, "classes": 16,
+    "unknown_classes": ["zebra", "yak"],
+}  # fmt: skip
+CIOU = {"cIoU@0.5": 31.0, "AUC": 32.0, "cIoU": 33.0, "intervals": {
+    key: [30.0, 34.0] for key in ("cIoU@0.5", "AUC", "cIoU")
+}}  # fmt: skip
+PLACES = {"sound": {"half": CIOU}, "best": {"half": CIOU}}
+MAPS = pa.Table.from_pylist(
+    [{"name": "clip1", "ciou_half": 0.3, "ciou_as_many": 0.4, "frame": b"f", "heat_map": b"h",
+      "boxes": [[0.0, 0.0, 0.5, 0.5]]}],
+    schema=SOUND_MAP_SCHEMA,
+)  # fmt: skip
+
+
+def write_sets(folder: Path, sets: dict[str, tuple[Any, Any]]) -> Path:
+    """As :func:`write`, with these test sets alone: metrics and audit."""
+    audits = {name: audit for name, (_, audit) in sets.items()}
+    (folder / "audit.json").write_text(json.dumps(audits))
+    for name, (metrics, _) in sets.items():
+        (folder / "evaluation" / name).mkdir(parents=True, exist_ok=True)
+        (folder / "evaluation" / name / "metrics.json").write_text(json.dumps(metrics))
+    if "places" in sets:
+        write_table(folder / "evaluation/places/sound_maps.parquet", MAPS)
+    return folder
+
+
+PLACES_AUDIT = {"kind": "localisation", "queries": 12, "gallery": 12}
+OTHER_SETS = {
+    "esc": (ZERO_SHOT, ZERO_SHOT_AUDIT), "places": (PLACES, PLACES_AUDIT),
+}  # fmt: skip
+
+
+def test_sets_of_other_kinds_have_tables_of_their_own(
+    metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "metrics", metrics)
+    audits = json.loads((folder / "audit.json").read_text())
+    sets = {"sounds": (SOUNDS, SOUNDS_AUDIT), "msrvtt": (metrics, audits["msrvtt"])}
+    report_on(write_sets(folder, sets | OTHER_SETS), tmp_path / "out")
+    text, page = ((tmp_path / "out" / name).read_text() for name in ("report.md", "report.html"))
+    assert row(text, "| esc |") == (
+        "| esc | sound | 30 | 16 (2 unknown) | 50.0 (40.0..60.0) | 90.0 (80.0..95.5) |  | "
+        "70.0 (65.0..75.0) |"
+    )
+    assert row(text, "| places |", "its own sound") == (
+        "| places | 12 | its own sound | upper half | 31.0 (30.0..34.0) | 32.0 (30.0..34.0) | "
+        "33.0 (30.0..34.0) |"
+    )
+    assert ">16 (2 unknown)</td>" in page
+    assert "Where does it sound? places" in page
+    assert "Text-to-video" in page
+    assert "Zero-shot" not in report(tmp_path / "plain", metrics)
+
+
+@pytest.mark.parametrize("sets", [OTHER_SETS, {"sounds": (SOUNDS, SOUNDS_AUDIT)}, {}])
+def test_without_a_set_of_videos_there_is_no_part_about_it(
+    sets: Any, metrics: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = write(tmp_path / "metrics", metrics)
+    write_sets(folder, sets)
+    (folder / "audio_weight.csv").write_text("set,audio_weight,R@1,R@5,R@10,MedR\n")
+    report_on(folder, tmp_path / "out")
+    out = contents(tmp_path / "out")
+    assert set(out) == {"report.md", "report.html", "table.md", "model_card.md", "training.svg"}
+    assert out["table.md"].startswith(b"There is no text-to-video test set")
+    text, page = out["report.md"].decode(), out["report.html"].decode()
+    for part in (text, page):
+        assert ("There is no text-to-video test set." in part) == bool(sets)
+        assert ("There is no test set." in part) == (not sets)
+        assert "Selected epoch: 7." in part
+        assert ("esc" in part) == ("esc" in sets)
+        assert ("text to audio" in part) == ("sounds" in sets)
+        assert "audio weight" not in part.lower()
+        assert "paper" not in part
+    assert page.count("<svg") == 1
+    assert "![Loss by epoch](training.svg)" in text
 
 
 def test_main_table_is_in_the_report(metrics: dict[str, Any], tmp_path: Path) -> None:

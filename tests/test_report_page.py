@@ -23,7 +23,8 @@ from trimodal.report.html import report_page
 from trimodal.report.results import Results
 
 AUDIT = {
-    "margin_mode": "<much>", "protocol": "standard", "audio_weight": AUDIO_WEIGHT, "epoch": 2,
+    "kind": "text_video", "margin_mode": "<much>", "protocol": "standard",
+    "audio_weight": AUDIO_WEIGHT, "epoch": 2,
     "queries": 12, "gallery": 6, "gallery_without_audio": 1,
 }  # fmt: skip
 SUMMARY = {"R@1": 1.0, "R@5": 2.0, "R@10": 33.3, "MedR": 4.0, "MeanR": 5.0}
@@ -47,6 +48,7 @@ def page_of(test_set: EvaluatedTestSet, av_dir: Path, audit: dict[str, Any] = AU
         main="msrvtt",
         metrics={"msrvtt": retrieval},
         audits={"msrvtt": audit},
+        epoch=2,
         audio_weight_curve=[{"audio_weight": w, "R@10": 50.0} for w in (0.0, 0.5, 1.0)],
         losses={"train": [0.5, 0.4], "val": [0.6, 0.5]},
         comparison={},

@@ -1,7 +1,6 @@
 """Test sets of images, sounds and clips, from official files to metrics, with a tiny model."""
 
 import csv
-import json
 import wave
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from configs import MACHINE
-from evaluation_fixtures import SET, config
+from evaluation_fixtures import config, forbid_networks, run
 from model_fixtures import Tool, make_tool
 from PIL import Image
 from training_fixtures import RATE_HZ, TinyData
@@ -24,14 +22,10 @@ from trimodal.evaluation import task as task_module
 from trimodal.evaluation.config import (
     AudioImageSet,
     EvaluateConfig,
-    TestSet,
     TextAudioSet,
     TextImageSet,
 )
-from trimodal.evaluation.evaluate import evaluate
 from trimodal.evaluation.retrieval import similarity
-from trimodal.evaluation.task import Inputs
-from trimodal.training.leaks import LeaksConfig
 
 THINGS = ("dog", "bird", "drum")
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -40,34 +34,6 @@ COLOURS = ("red", "green", "blue", "white", "black")
 @pytest.fixture(scope="module")
 def tool(tiny_data: TinyData, tmp_path_factory: pytest.TempPathFactory) -> Tool:
     return make_tool(tiny_data, tmp_path_factory.mktemp("kinds") / "model")
-
-
-def run(
-    data: TinyData,
-    tool: Tool,
-    test_set: TestSet,
-    out: Path,
-    policy: Any = "fail",
-    **changes: Any,
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metrics and audit of an evaluation."""
-    inputs = Inputs(
-        model=tool.path, av=data.av_dir, captions=data.captions_dir, images=data.images_dir,
-        world=out / "no world",
-    )  # fmt: skip
-    lenient = {"min_effective_rank": 1.0, "max_mean_cosine": 1.0}
-    evaluate(
-        SET, inputs, out, config=config(test_set, **(lenient | changes)),
-        leaks=LeaksConfig(test_in_training=policy), machine=MACHINE,
-    )  # fmt: skip
-    return tuple(json.loads((out / f"{name}.json").read_text()) for name in ("metrics", "audit"))
-
-
-def forbid_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load(*_: Any, **__: Any) -> None:
-        pytest.fail("the networks were loaded")
-
-    monkeypatch.setattr(task_module, "load_model", load)
 
 
 # Images
@@ -328,7 +294,6 @@ SETS = {"msrvtt": {"kind": "text_video", "path": "t", "protocol": "standard", "d
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        ({}, "sets"),
         ({"a b": SETS["msrvtt"]}, "evaluate.sets.a b"),
         ({"../a": SETS["msrvtt"]}, "sets"),
         ({"a": {"kind": "text_vide", "path": "t"}}, "text_vide"),
@@ -337,9 +302,16 @@ SETS = {"msrvtt": {"kind": "text_video", "path": "t", "protocol": "standard", "d
         ({"a": {"kind": "text_video", "path": "t", "protocol": "standard"}},
          "sets.a.duplicates: Field required"),
         ({"a": SETS["msrvtt"] | {"protocol": "other"}}, "sets.a.protocol: .*'other'"),
-        ({"a": {"kind": "audio_image", "path": "t"}}, "of kind text_video"),
+        ({"a": {"kind": "localisation", "path": "t"}}, "sets.a.annotations: Field required"),
+        ({"a": {"kind": "zero_shot", "path": "t", "annotations": "demo"}}, "sets.a.annotations"),
     ],
 )  # fmt: skip
 def test_a_wrong_set_is_named(sets: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_section(asdict(config()) | {"sets": sets}, "params.yaml: evaluate", EvaluateConfig)
+
+
+@pytest.mark.parametrize("sets", [{}, {"a": {"kind": "audio_image", "path": "t"}}])
+def test_a_run_may_have_no_set_of_videos_or_none_at_all(sets: Any) -> None:
+    section = asdict(config()) | {"sets": sets}
+    assert len(parse_section(section, "params.yaml: evaluate", EvaluateConfig).sets) == len(sets)

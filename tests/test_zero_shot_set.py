@@ -27,7 +27,7 @@ from trimodal.data.clip_index import IndexedClip, read_index
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.evaluation.text_video import embed_test_set
 from trimodal.evaluation.zero_shot import WordUse, words_in
-from trimodal.evaluation.zero_shot_items import ItemEmbeddings, ZeroShotModel
+from trimodal.evaluation.zero_shot_items import LIMITS, ItemEmbeddings, ZeroShotModel
 from trimodal.evaluation.zero_shot_run import run_zero_shot, write_zero_shot
 from trimodal.evaluation.zero_shot_set import ZeroShotSet
 from trimodal.media.video import decode_frames
@@ -131,17 +131,17 @@ def test_esc50_from_its_files_to_its_numbers(tmp_path: Path) -> None:
         labels="esc50", path=str(esc50(tmp_path / "ESC-50")), classes="esc50", linear_probe=True
     )
     result = run_zero_shot("esc", config, WORD_MODEL)
-    metrics = result.metrics
-    assert (metrics["items"], metrics["classes"]) == (12, 50)
+    metrics, audit = result.metrics, result.audit
+    assert (audit["items"], audit["classes"]) == (12, 50)
     assert metrics["top1"] == pytest.approx(100 * 11 / 12)
     assert metrics["top1_low"] < metrics["top1"] < metrics["top1_high"]
     assert "mAP" not in metrics
-    assert metrics["left_out"] == {}
-    assert len(metrics["classes_without_items"]) == 44
-    assert metrics["unknown_classes"] == []
-    assert metrics["class_file"].startswith("classes_esc50.txt version 1 (")
-    assert metrics["prompt_file"].startswith("templates_sound.txt version 1 (")
-    assert metrics["prompts_a_class"] == 14
+    assert audit["left_out"] == {}
+    assert len(audit["classes_without_items"]) == 44
+    assert audit["unknown_classes"] == []
+    assert audit["class_file"].startswith("classes_esc50.txt version 1 (")
+    assert audit["prompt_file"].startswith("templates_sound.txt version 1 (")
+    assert audit["prompts_a_class"] == 14
     probe = metrics["linear_probe"]
     assert list(probe["accuracy_by_fold"]) == ["1", "2"]
     assert probe["accuracy_by_fold"]["2"] == pytest.approx(100 * 5 / 6)
@@ -178,11 +178,12 @@ def test_several_labels_have_a_mean_average_precision(tmp_path: Path) -> None:
         labels="csv", path=str(tmp_path / "l.csv"), media=str(tmp_path / "media"),
         classes=str(tmp_path / "own.txt"), prompts="name",
     )  # fmt: skip
-    metrics = run_zero_shot("own", config, WORD_MODEL).metrics
+    result = run_zero_shot("own", config, WORD_MODEL)
+    metrics, audit = result.metrics, result.audit
     # Of dog, a is at 1 and c, which does not sound like it, at 3; of the others each is at 1.
     assert metrics["mAP"] == pytest.approx(100 * ((0.5 + 0.5 * 2 / 3) + 1 + 1 + 1) / 4)
-    assert metrics["labels_that_are_no_classes"] == {"unheard": 1}
-    assert metrics["classes_without_items"] == ["bells", "horn", "drum"]
+    assert audit["labels_that_are_no_classes"] == {"unheard": 1}
+    assert audit["classes_without_items"] == ["bells", "horn", "drum"]
     config = replace(config, linear_probe=True)
     refused(
         lambda: run_zero_shot("own", config, WORD_MODEL), "2 items have several labels", "a.wav"
@@ -203,13 +204,13 @@ def test_what_is_left_out_is_counted_or_refused(tmp_path: Path) -> None:
     })  # fmt: skip
     config = zero_shot_set(path=str(tmp_path), classes="esc50", min_coverage=0.4)
     result = run_zero_shot("own", config, WORD_MODEL)
-    assert result.metrics["items"] == 2
-    assert result.metrics["left_out"] == {
+    assert result.audit["items"] == 2
+    assert result.audit["left_out"] == {
         "cannot be decoded": 1, "file outside the folders of classes": 1,
         "label that is no class": 1,
     }  # fmt: skip
-    assert result.metrics["passed_over"] == {"another kind of file": 1}
-    assert result.metrics["labels_that_are_no_classes"] == {"zebra": 1}
+    assert result.audit["passed_over"] == {"another kind of file": 1}
+    assert result.audit["labels_that_are_no_classes"] == {"zebra": 1}
     assert result.items["item"].to_pylist() == ["cat/1.wav", "dog/1.wav"]
     refused(
         lambda: run_zero_shot("own", replace(config, min_coverage=0.5), WORD_MODEL),
@@ -252,9 +253,9 @@ def test_a_class_that_the_model_cannot_name_stays_and_is_wrong(tmp_path: Path) -
     put(tmp_path, {f"{word}/1.wav": word for word in (*WORDS, "zebra", "wild_cat")})
     config = zero_shot_set(path=str(tmp_path))
     result = run_zero_shot("own", config, replace(WORD_MODEL, words_of=words_of))
-    assert result.metrics["classes"] == result.metrics["items"] == 9
-    assert result.metrics["unknown_classes"] == ["zebra"]
-    assert result.metrics["unknown_words"] == {"wild_cat": ["wild"], "zebra": ["zebra"]}
+    assert result.audit["classes"] == result.audit["items"] == 9
+    assert result.audit["unknown_classes"] == ["zebra"]
+    assert result.audit["unknown_words"] == {"wild_cat": ["wild"], "zebra": ["zebra"]}
     assert result.metrics["top5"] == pytest.approx(100 * 8 / 9)
     named = {row["label"]: row["named"] for row in result.classes.to_pylist()}
     assert [label for label, is_one in named.items() if not is_one] == ["zebra"]
@@ -338,7 +339,7 @@ def test_sounds_of_files(tmp_path: Path, model: ZeroShotModel) -> None:
     result = run_zero_shot("own", config, model)
     rows = model.embed_audio(paths)
     assert predicted(result) == [nearest(model, row, ["bird", "dog"]) for row in rows]
-    assert result.metrics["left_out"] == {"cannot be decoded": 1}
+    assert result.audit["left_out"] == {"cannot be decoded": 1}
 
 
 def test_pictures_of_files(tmp_path: Path, model: ZeroShotModel) -> None:
@@ -361,14 +362,10 @@ def test_videos_of_files_with_and_without_sound(tmp_path: Path, model: ZeroShotM
     silent = write_clip(tmp_path / "dog/1.mp4", seconds=3.0, sound=False)
     config = zero_shot_set(path=str(tmp_path), modality="video", audio_weight=0.4, prompts="name")
     result = run_zero_shot("own", config, model)
-    from trimodal.evaluation.zero_shot_items import _LIMITS, embed_items, read_items
-
-    found = embed_items(read_items(config, model), "video", model)
+    found = result.embeddings
     assert found.has_audio.tolist() == [True, False]
     for row, path in zip(found.image, (loud, silent), strict=True):
-        frames = [
-            torch.from_numpy(f).permute(2, 0, 1) for f in decode_frames(path, 32, 32, _LIMITS)
-        ]
+        frames = [torch.from_numpy(f).permute(2, 0, 1) for f in decode_frames(path, 32, 32, LIMITS)]
         np.testing.assert_allclose(row, model.embed_frames(frames).mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(found.audio[0], model.embed_audio([loud])[0], atol=1e-6)
     names = model.embed_text(["bird", "dog"])
@@ -392,8 +389,9 @@ def test_clips_of_shards(modality: str, model: ZeroShotModel, tiny_data: TinyDat
     known = replace(
         model, words_of=None, embed_text=lambda texts: model.embed_text(["dog"] * len(texts))
     )
-    metrics = run_zero_shot("own", config, known).metrics
-    assert (metrics["items"], metrics["classes"], metrics["top1"]) == (7, 1, 100)
+    result = run_zero_shot("own", config, known)
+    metrics, audit = result.metrics, result.audit
+    assert (audit["items"], audit["classes"], metrics["top1"]) == (7, 1, 100)
 
 
 def test_silent_clips_and_those_without_a_label_are_counted(
@@ -408,7 +406,7 @@ def test_silent_clips_and_those_without_a_label_are_counted(
     config = zero_shot_set(
         path=str(tiny_data.av_dir), labels="shards", split="test", min_coverage=0.25
     )
-    metrics = run_zero_shot("own", config, model).metrics
-    assert metrics["items"] == 1
-    assert metrics["left_out"] == {"clip without a label": 2, "clip without sound": 1}
-    assert {"sound", "background", "someone"} < set(metrics["unknown_prompt_words"])
+    audit = run_zero_shot("own", config, model).audit
+    assert audit["items"] == 1
+    assert audit["left_out"] == {"clip without a label": 2, "clip without sound": 1}
+    assert {"sound", "background", "someone"} < set(audit["unknown_prompt_words"])

@@ -61,7 +61,7 @@ def embed_captioned(
     missing = Counter({"file missing": len(items) - len(found)})
     captions = {item.name: item.captions for item, _ in found}
     identity = task.identity(
-        captions=captions, files=[_fingerprint(file) for _, file in found], **settings
+        captions=captions, files=[content_fingerprint(file) for _, file in found], **settings
     )
     sentence_of = {
         query: caption
@@ -96,7 +96,7 @@ def embed_captioned(
     return pairs, unusable + missing
 
 
-def _fingerprint(file: StoredFile) -> str:
+def content_fingerprint(file: StoredFile) -> str:
     """Of a file's content; empty for a member of a damaged archive."""
     try:
         return bytes_fingerprint(read_file(file))

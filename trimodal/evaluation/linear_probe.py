@@ -31,8 +31,12 @@ class Probe:
     items_of_unseen_classes: int
 
     def metrics(self) -> dict[str, object]:
-        """As JSON."""
-        return asdict(self)
+        """The accuracies, as JSON."""
+        return {name: value for name, value in asdict(self).items() if "accuracy" in name}
+
+    def audit(self) -> dict[str, object]:
+        """What they rest on, as JSON."""
+        return {name: value for name, value in asdict(self).items() if "accuracy" not in name}
 
 
 def probe_folds(labels: Sequence[str], folds: Sequence[str] | None) -> list[str]:

@@ -21,7 +21,6 @@ from trimodal.data.shard_files import ReadShard
 from trimodal.evaluation.localisation_items import (
     Item,
     LeftOutError,
-    LocalisationSet,
     read_items,
 )
 from trimodal.evaluation.localisation_measures import (
@@ -35,6 +34,7 @@ from trimodal.evaluation.localisation_measures import (
     true_map,
     upper_half,
 )
+from trimodal.evaluation.localisation_set import LocalisationSet
 from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.media.heat_map import heat_map_png, upsampled
 from trimodal.models.checkpoint import Checkpoint
@@ -42,7 +42,6 @@ from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import centre_crop_shares, centre_views
 from trimodal.models.sound_map import place_embeddings, similarity_map
 
-MAPS = "sound_maps.parquet"  # in the test set's folder, for the report
 # Annotators that must agree before a pixel counts in full: of Flickr-SoundNet's three, two.
 _AGREEING = {"demo": 1, "vggss": 1, "flickr_soundnet": 2}
 _EXAMPLES = 6

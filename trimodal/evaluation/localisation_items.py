@@ -8,14 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from pydantic.dataclasses import dataclass as section_dataclass
 from torch import Tensor
 
-from trimodal.core.config import SECTION
 from trimodal.core.files import read_table
 from trimodal.core.records import DataError, check_name
 from trimodal.core.schemas import TRUTH_SCHEMA
@@ -23,30 +20,15 @@ from trimodal.core.timing import middle_position
 from trimodal.data.clip_index import IndexedClip
 from trimodal.data.readers import read_frame, read_windows
 from trimodal.data.shard_files import ReadShard
+from trimodal.evaluation.localisation_set import LocalisationSet
 from trimodal.media.audio_windows import audio_windows
 from trimodal.media.container import LimitError, MediaError
 from trimodal.media.image import ImageError, square
 from trimodal.models.checkpoint import Checkpoint
 from trimodal.sources.sound_boxes import Box, SoundBoxes, read_flickr_soundnet, read_vggss
 
-Annotations = Literal["demo", "vggss", "flickr_soundnet"]
 FRAMES, AUDIO, ANNOTATIONS, VGGSS = "frames", "audio", "Annotations", "vggss.json"
 _PICTURES, _SOUNDS = (".jpg", ".jpeg", ".png"), (".wav", ".flac", ".mp3", ".ogg", ".m4a")
-
-
-@section_dataclass(frozen=True, kw_only=True, config=SECTION)
-class LocalisationSet:
-    """Pictures, their sound and boxes around what sounds. ``path`` by ``annotations``:
-
-    - ``demo``: truth.parquet, of clips of the test shards;
-    - ``vggss``: vggss.json, of clips of the test shards; or a folder with vggss.json, ``frames``
-      and ``audio``;
-    - ``flickr_soundnet``: a folder with ``Annotations``, ``frames`` and ``audio``.
-    """
-
-    kind: Literal["localisation"]
-    path: str
-    annotations: Annotations
 
 
 class LeftOutError(ValueError):

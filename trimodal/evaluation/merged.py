@@ -9,7 +9,11 @@ from trimodal.core.progress import log
 from trimodal.core.records import DataError
 from trimodal.evaluation.results import AUDIT, CURVE, METRICS
 
-HEADLINE = ("R@1", "R@5", "R@10", "MedR", "rsum", "N_10_skewness", "never_retrieved")
+HEADLINE = (
+    "R@1", "R@5", "R@10", "MedR", "rsum", "N_10_skewness", "never_retrieved", # of searches
+    "top1", "top5", "mAP", "accuracy", # of zero-shot sets; accuracy is the linear probe's
+    "cIoU@0.5", "AUC", "cIoU", # of localisation
+)  # fmt: skip
 
 
 def merge_results(
@@ -34,7 +38,8 @@ def merge_results(
     write_json(retrieval, metrics)
     write_json(audit, audits)
     write_text(curve, "\n".join(rows) + "\n")
-    log.info(f"metrics: {len(metrics)} test sets: {', '.join(metrics)}; nothing left out")
+    sets = f"{len(metrics)} test sets: {', '.join(metrics)}" if metrics else "no test sets"
+    log.info(f"metrics: {sets}; nothing left out")
 
 
 def headline(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from trimodal.core.text import Vocabulary
 from trimodal.data.clip_index import ClipTable, read_index
 from trimodal.data.shard_files import ReadShard, open_shards
 from trimodal.evaluation.config import EvaluateConfig
-from trimodal.evaluation.results import AUDIT, CURVE, EMBEDDINGS, METRICS, RANKS
+from trimodal.evaluation.results import AUDIT, EMBEDDINGS, RESULTS
 from trimodal.models.checkpoint import Checkpoint, load_model
 from trimodal.models.networks import TrimodalNet
 from trimodal.training.distributed import World
@@ -60,9 +60,9 @@ class Task:
         """Removes an earlier run's results, but not its embeddings, which say what they are of.
         Raises OSError if none can be written.
         """
-        for name in (EMBEDDINGS, RANKS, METRICS, AUDIT, CURVE):
-            if name != EMBEDDINGS:
-                (self.out / name).unlink(missing_ok=True)
+        check_writable(self.out / EMBEDDINGS)
+        for name in RESULTS:
+            (self.out / name).unlink(missing_ok=True)
             check_writable(self.out / name)
 
     def network(self) -> TrimodalNet:

@@ -1,7 +1,7 @@
 """The items of a zero-shot test set: read with their labels, and embedded."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from trimodal.core.errors import UserError
 from trimodal.core.machine_errors import UnreadableError, retried
 from trimodal.core.progress import bar
 from trimodal.core.records import Split
+from trimodal.core.storage import storage_path
 from trimodal.data.clip_index import IndexedClip, read_index
 from trimodal.evaluation.prompt_files import ClassList
 from trimodal.evaluation.zero_shot import EmbedText, Matrix, WordsOf
@@ -39,7 +40,7 @@ from trimodal.sources.labelled_files import (
 )
 
 _SUFFIXES = {"sound": SOUND_SUFFIXES, "picture": PICTURE_SUFFIXES, "video": VIDEO_SUFFIXES}
-_LIMITS = DecodingLimits(clip_seconds=900.0, frame_pixels=9_437_184, timeout_seconds=120.0)
+LIMITS = DecodingLimits(clip_seconds=900.0, frame_pixels=9_437_184, timeout_seconds=120.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,21 @@ class ItemEmbeddings:
     image: Matrix
     audio: Matrix
     has_audio: npt.NDArray[np.bool_]
+
+    def of_rows(self, rows: Sequence[int]) -> "ItemEmbeddings":
+        """Those of some items."""
+        chosen = np.array(rows, np.int64)
+        return ItemEmbeddings(
+            image=self.image[chosen], audio=self.audio[chosen], has_audio=self.has_audio[chosen]
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddedItems:
+    """The embeddings of items, zero for one that cannot be decoded, and by row why it cannot."""
+
+    embeddings: ItemEmbeddings
+    faults: Mapping[int, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +111,22 @@ class LabelledItems:
         """Counts an item that is not used."""
         self.left_out[reason] += 1
         self.examples.setdefault(reason, example)
+
+    def keep_decoded(
+        self, every: Sequence[LabelledItem], embedded: EmbeddedItems
+    ) -> ItemEmbeddings:
+        """Leaves out the items that cannot be decoded and returns the embeddings of the others;
+        ``embedded`` is what was made of ``every`` item, also of those that were left out before.
+        """
+        row_of = {item: row for row, item in enumerate(every)}
+        rows = []
+        for item in self.used:
+            if (row := row_of[item]) in embedded.faults:
+                self.leave_out("cannot be decoded", embedded.faults[row])
+            else:
+                rows.append(row)
+        self.used = [every[row] for row in rows]
+        return embedded.embeddings.of_rows(rows)
 
     def check_coverage(self, name: str, required: float) -> None:
         """Raises DataError if less than the share ``required`` of the set ``name`` is used."""
@@ -144,7 +176,7 @@ def _read_files(config: ZeroShotSet) -> LabelledFiles:
 def _clips(config: ZeroShotSet, model: ZeroShotModel) -> LabelledItems:
     """The clips of our shards; among sounds only those that have any."""
     items = LabelledItems(used=[], left_out=Counter(), examples={}, passed_over=Counter())
-    for clip in read_index(Path(config.path), cast(Split, config.split), model.mel):
+    for clip in read_index(storage_path(config.path), cast(Split, config.split), model.mel):
         if not clip.label:
             items.leave_out("clip without a label", clip.clip_id)
         elif config.modality == "sound" and not clip.has_audio:
@@ -176,32 +208,33 @@ def keep_classes(items: LabelledItems, classes: ClassList) -> Counter[str]:
     return other
 
 
-def embed_items(items: LabelledItems, modality: Modality, model: ZeroShotModel) -> ItemEmbeddings:
-    """Embeds the items; those whose file cannot be decoded are left out and counted."""
-    clips = [item.media for item in items.used if isinstance(item.media, IndexedClip)]
+def embed_items(
+    items: Sequence[LabelledItem], modality: Modality, model: ZeroShotModel
+) -> EmbeddedItems:
+    """Embeds the items, clips of shards all at once and files one by one. Raises UnreadableError
+    for a file that this machine cannot read.
+    """
+    clips = [item.media for item in items if isinstance(item.media, IndexedClip)]
     if clips:
-        return model.embed_clips(clips)
+        return EmbeddedItems(embeddings=model.embed_clips(clips), faults={})
     embed = {"sound": _embed_sound, "picture": _embed_picture, "video": _embed_video}[modality]
-    kept, rows = [], []
-    for item in bar(items.used, task="embedding", unit="items", total=len(items.used)):
+    rows: dict[int, _Row] = {}
+    faults: dict[int, str] = {}
+    for number, item in enumerate(bar(items, task="embedding", unit="items", total=len(items))):
         file = cast(StoredFile, item.media)
         try:
-            rows.append(retried(partial(_embed_file, file, partial(embed, model))))
+            rows[number] = retried(partial(_embed_file, file, partial(embed, model)))
         except UnreadableError:
             raise
         except UserError as error:
-            items.leave_out("cannot be decoded", str(error))
-        else:
-            kept.append(item)
-    items.used = kept
-    if not rows:
-        return ItemEmbeddings(
-            image=np.empty((0, 0), np.float32), audio=np.empty((0, 0), np.float32),
-            has_audio=np.empty(0, bool),
-        )  # fmt: skip
-    image, audio, with_audio = zip(*rows, strict=True)
-    return ItemEmbeddings(
-        image=np.stack(image), audio=np.stack(audio), has_audio=np.array(with_audio)
+            faults[number] = str(error)
+    dim = len(next(iter(rows.values()))[0]) if rows else 0
+    image, audio = np.zeros((2, len(items), dim), np.float32)
+    with_audio = np.zeros(len(items), bool)
+    for number, row in rows.items():
+        image[number], audio[number], with_audio[number] = row
+    return EmbeddedItems(
+        embeddings=ItemEmbeddings(image=image, audio=audio, has_audio=with_audio), faults=faults
     )
 
 
@@ -225,7 +258,7 @@ def _embed_picture(model: ZeroShotModel, path: Path) -> _Row:
 
 def _embed_video(model: ZeroShotModel, path: Path) -> _Row:
     """The mean over the frames of all seconds, and the embedding of its sound if it has any."""
-    pictures = decode_frames(path, model.frame_px, model.frame_px, _LIMITS)
+    pictures = decode_frames(path, model.frame_px, model.frame_px, LIMITS)
     frames = [torch.from_numpy(picture).permute(2, 0, 1) for picture in pictures]
     image = model.embed_frames(frames).mean(axis=0)
     if not has_audio(path):

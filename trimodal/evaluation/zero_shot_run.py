@@ -1,5 +1,6 @@
 """Zero-shot classification of a test set, and a linear probe beside it (docs/zero-shot.md)."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pyarrow as pa
 
 from trimodal.core.files import write_json, write_table
 from trimodal.core.records import DataError
-from trimodal.evaluation.linear_probe import linear_probe, probe_folds
+from trimodal.evaluation.linear_probe import Probe, linear_probe, probe_folds
 from trimodal.evaluation.prompt_files import ClassList, read_classes, read_templates
+from trimodal.evaluation.results import CLASSES, CONFUSIONS, ITEMS, METRICS
 from trimodal.evaluation.zero_shot import (
     Matrix,
     NamedClasses,
@@ -25,7 +27,9 @@ from trimodal.evaluation.zero_shot import (
     video_scores,
 )
 from trimodal.evaluation.zero_shot_items import (
+    EmbeddedItems,
     ItemEmbeddings,
+    LabelledItem,
     LabelledItems,
     ZeroShotModel,
     classes_of,
@@ -35,19 +39,28 @@ from trimodal.evaluation.zero_shot_items import (
 )
 from trimodal.evaluation.zero_shot_set import CLASSES_OF_DATA, ZeroShotSet
 
+EmbedItems = Callable[[Sequence[LabelledItem]], EmbeddedItems]
+
 
 @dataclass(frozen=True, kw_only=True)
 class ZeroShotResult:
-    """Metrics as JSON, and tables: a row a class, a row a confused pair, a row an item."""
+    """``metrics`` are finite numbers, ``audit`` is what they rest on, both as JSON; and tables: a
+    row a class, a row a confused pair, a row an item. ``embeddings`` are those of the items.
+    """
 
     metrics: dict[str, Any]
+    audit: dict[str, Any]
     classes: pa.Table
     confusions: pa.Table
     items: pa.Table
+    embeddings: ItemEmbeddings
 
 
-def run_zero_shot(name: str, config: ZeroShotSet, model: ZeroShotModel) -> ZeroShotResult:
-    """Classifies the items of the set ``name``.
+def run_zero_shot(
+    name: str, config: ZeroShotSet, model: ZeroShotModel, embed: EmbedItems | None = None
+) -> ZeroShotResult:
+    """Classifies the items of the set ``name``. ``embed`` is called for all of its items, whatever
+    the classes are; None embeds them with ``model``.
 
     Items that cannot be used (missing or broken files, labels that are no classes, silent clips
     among sounds) are left out and counted by reason; a class that the model cannot name stays, and
@@ -57,6 +70,7 @@ def run_zero_shot(name: str, config: ZeroShotSet, model: ZeroShotModel) -> ZeroS
     """
     templates = read_templates(config.prompts)
     items = read_items(config, model)
+    every = tuple(items.used)
     of_data = config.classes == CLASSES_OF_DATA
     classes = classes_of(items) if of_data else read_classes(config.classes)
     other_labels = keep_classes(items, classes)
@@ -64,14 +78,15 @@ def run_zero_shot(name: str, config: ZeroShotSet, model: ZeroShotModel) -> ZeroS
     if config.linear_probe:
         _check_probe(items)
     named = embed_classes(classes, templates, model.embed_text, model.words_of)
-    embeddings = embed_items(items, config.modality, model)
+    embedded = embed(every) if embed else embed_items(every, config.modality, model)
+    embeddings = items.keep_decoded(every, embedded)
     items.check_coverage(name, config.min_coverage)
     is_label = _label_matrix(items, classes)
     scores = _scores(config, embeddings, named)
-    metrics: dict[str, Any] = {
+    metrics: dict[str, Any] = dict(summarise_classification(scores, is_label))
+    audit = {
         "items": len(items.used),
         "classes": len(classes.labels),
-        **summarise_classification(scores, is_label),
         "left_out": dict(sorted(items.left_out.items())),
         "passed_over": dict(sorted(items.passed_over.items())),
         "unknown_classes": _chosen(classes, ~named.is_named),
@@ -84,12 +99,16 @@ def run_zero_shot(name: str, config: ZeroShotSet, model: ZeroShotModel) -> ZeroS
         "prompts_a_class": len(templates.sentences),
     }
     if config.linear_probe:
-        metrics["linear_probe"] = _probe(config, items, embeddings)
+        probe = _probe(config, items, embeddings)
+        metrics["linear_probe"] = probe.metrics()
+        audit["linear_probe"] = probe.audit()
     return ZeroShotResult(
         metrics=metrics,
+        audit=audit,
         classes=class_table(classes.labels, scores, is_label, named.is_named),
         confusions=confusions(classes.labels, scores, is_label),
         items=_item_table(items, classes, scores, is_label),
+        embeddings=embeddings,
     )
 
 
@@ -107,13 +126,11 @@ def _chosen(classes: ClassList, is_chosen: npt.NDArray[np.bool_]) -> list[str]:
 
 
 def write_zero_shot(folder: Path, result: ZeroShotResult) -> None:
-    """Writes the tables as ``classes``, ``confusions`` and ``items.parquet``, and then
-    ``metrics.json``.
-    """
-    write_table(folder / "classes.parquet", result.classes)
-    write_table(folder / "confusions.parquet", result.confusions)
-    write_table(folder / "items.parquet", result.items)
-    write_json(folder / "metrics.json", result.metrics)
+    """Writes the tables and then the metrics."""
+    write_table(folder / CLASSES, result.classes)
+    write_table(folder / CONFUSIONS, result.confusions)
+    write_table(folder / ITEMS, result.items)
+    write_json(folder / METRICS, result.metrics)
 
 
 def _scores(config: ZeroShotSet, embeddings: ItemEmbeddings, named: NamedClasses) -> Matrix:
@@ -140,7 +157,7 @@ def _labels_and_folds(items: LabelledItems) -> tuple[list[str], list[str] | None
     return [item.labels[0] for item in items.used], folds if all(folds) else None
 
 
-def _probe(config: ZeroShotSet, items: LabelledItems, embeddings: ItemEmbeddings) -> dict[str, Any]:
+def _probe(config: ZeroShotSet, items: LabelledItems, embeddings: ItemEmbeddings) -> Probe:
     """Of videos, on image and audio embeddings side by side; the audio of silent ones is zero."""
     image, audio = embeddings.image, embeddings.audio
     if config.modality == "sound":
@@ -151,7 +168,7 @@ def _probe(config: ZeroShotSet, items: LabelledItems, embeddings: ItemEmbeddings
         sound = np.zeros_like(audio)
         sound[embeddings.has_audio] = unit_rows(audio[embeddings.has_audio], "items")
         features = np.concatenate([unit_rows(image, "items"), sound], axis=1)
-    return linear_probe(features, *_labels_and_folds(items)).metrics()
+    return linear_probe(features, *_labels_and_folds(items))
 
 
 def _item_table(

@@ -1,6 +1,7 @@
 """Stage ``report``: the paper's table with our rows, the model card and the plots beside them."""
 
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 from trimodal.core.config import read_yaml
 from trimodal.core.files import atomic_path, read_json, write_text
 from trimodal.core.progress import log
+from trimodal.evaluation.results import MAPS
 from trimodal.report.comparison_table import comparison_view
 from trimodal.report.evaluated import read_test_set
 from trimodal.report.figures import loss_curves, recall_by_audio_weight
@@ -15,6 +17,7 @@ from trimodal.report.html import report_page
 from trimodal.report.model_card import model_card
 from trimodal.report.rendering import render
 from trimodal.report.results import Metrics, Results, read_results
+from trimodal.report.sound_maps import localisation_table, sound_map_section
 from trimodal.report.tables import (
     audit_table,
     direction_table,
@@ -22,6 +25,7 @@ from trimodal.report.tables import (
     main_table,
     search_table,
     sets_table,
+    zero_shot_table,
 )
 
 
@@ -30,48 +34,69 @@ def write_report(
 ) -> None:
     """Reads the metrics, the checkpoint's JSON, params.yaml, what ``evaluate`` left in
     ``evaluation``, a folder a test set, and the shards. Writes ``report.md``, its first table alone
-    as ``table.md``, ``report.html``, ``model_card.md``, and the plots ``audio_weight.svg`` and
-    ``training.svg``.
+    as ``table.md``, ``report.html``, ``model_card.md``, and the plots ``training.svg`` and
+    ``audio_weight.svg``. Without a test set of kind text_video these have no part about it, and
+    there is no ``audio_weight.svg``.
     """
-    results = read_results(metrics_dir, evaluation)
-    card = model_card(read_json(model), read_yaml(params), results.retrieval, results.audit)
-    test_set = read_test_set(evaluation / results.main)
-    page = report_page(results, test_set, av_dir)
+    checkpoint = read_json(model)
+    results = read_results(metrics_dir, evaluation, checkpoint["epoch"])
+    card = model_card(checkpoint, read_yaml(params), results)
+    test_set = read_test_set(evaluation / results.main) if results.main else None
+    sound_maps = [
+        sound_map_section(
+            name, results.metrics[name], results.audits[name]["queries"], evaluation / name / MAPS
+        )
+        for name in results.of_kind("localisation")
+    ]
+    page = report_page(results, test_set, av_dir, sound_maps)
+    table = main_table(results) if results.main else None
     with atomic_path(out_dir) as temporary:
         temporary.mkdir()
         write_text(temporary / "report.md", report_markdown(results))
-        write_text(temporary / "table.md", render("table.md.j2", table=main_table(results)))
+        write_text(temporary / "table.md", render("table.md.j2", table=table))
         write_text(temporary / "model_card.md", card)
         write_text(temporary / "report.html", page)
         with mpl.rc_context({"svg.hashsalt": "trimodal", "font.size": 10}):
-            audio_weight = results.audit["audio_weight"]
-            weights = recall_by_audio_weight(results.audio_weight_curve, audio_weight)
-            _save(weights, temporary / "audio_weight.svg")
-            _save(loss_curves(results.losses, results.audit["epoch"]), temporary / "training.svg")
+            if results.main:
+                audio_weight = results.audit["audio_weight"]
+                weights = recall_by_audio_weight(results.audio_weight_curve, audio_weight)
+                _save(weights, temporary / "audio_weight.svg")
+            _save(loss_curves(results.losses, results.epoch), temporary / "training.svg")
     log.info(f"report: {out_dir / 'report.html'}, report.md, model_card.md; nothing left out")
 
 
 def report_markdown(results: Results) -> str:
     """The whole report as Markdown."""
+    return render(
+        "report.md.j2",
+        epoch=results.epoch,
+        videos=_of_videos(results) if results.main else None,
+        has_sets=bool(results.metrics),
+        sets_table=sets_table(results),
+        zero_shot_table=zero_shot_table(results),
+        localisation_table=localisation_table(results),
+    )
+
+
+def _of_videos(results: Results) -> dict[str, Any]:
+    """What the template says of the test set of kind text_video."""
     retrieval, audit, comparison = results.retrieval, results.audit, results.comparison
     sound_captions = retrieval.get("demo", {}).get("sound_captions")
     other_protocol = retrieval.get("other_protocol")
     of_this_data = bool(comparison["runs"]) and comparison["data"] == audit["data"]
-    return render(
-        "report.md.j2",
-        audit=audit,
-        main_table=main_table(results),
-        sets_table=sets_table(results),
-        sound_captions=sound_captions,
-        audio_helps=bool(sound_captions) and _audio_helps(sound_captions),
-        sound_caption_table=search_table(sound_captions) if sound_captions else None,
-        comparison_revision=comparison["git"] if of_this_data else None,
-        comparison=comparison_view(comparison) if of_this_data else None,
-        direction_table=direction_table(retrieval),
-        other_protocol_table=search_table(other_protocol) if other_protocol else None,
-        audit_table=audit_table(audit),
-        geometry_table=geometry_table(audit),
-    )
+    return {
+        "audit": audit,
+        "main_table": main_table(results),
+        "sound_captions": sound_captions,
+        "audio_helps": bool(sound_captions) and _audio_helps(sound_captions),
+        "sound_caption_table": search_table(sound_captions) if sound_captions else None,
+        "comparison_revision": comparison["git"] if of_this_data else None,
+        "comparison": comparison_view(comparison) if of_this_data else None,
+        "direction_table": direction_table(retrieval),
+        "other_protocol_table": search_table(other_protocol) if other_protocol else None,
+        "audit_table": audit_table(audit),
+        "geometry_table": geometry_table(audit),
+    }
 
 
 def _audio_helps(by_search: Metrics) -> bool:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from trimodal.core.files import read_json
-from trimodal.core.records import DataError
 from trimodal.evaluation.results import METRICS
 
 Metrics = dict[str, Any]
@@ -15,37 +14,39 @@ Metrics = dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """``metrics`` and ``audits`` hold what ``evaluate`` wrote, by test set; ``main`` is the first
-    of kind text_video, which the paper's table is about, and ``audio_weight_curve`` its rows of
-    ``audio_weight.csv``. ``losses`` holds the loss of each epoch for ``train`` and ``val``.
+    of kind text_video, which the paper's table is about, None if there is none, and
+    ``audio_weight_curve`` its rows of ``audio_weight.csv``. ``losses`` holds the loss of each
+    epoch for ``train`` and ``val``; ``epoch`` was selected.
     """
 
-    main: str
+    main: str | None
     metrics: dict[str, Metrics]
     audits: dict[str, Metrics]
     audio_weight_curve: list[dict[str, float]]
     losses: dict[str, list[float]]
+    epoch: int
     comparison: Metrics
 
     @property
     def retrieval(self) -> Metrics:
-        """The metrics of ``main``."""
-        return self.metrics[self.main]
+        """The metrics of ``main``, which there must be."""
+        return self.metrics[self.main or ""]
 
     @property
     def audit(self) -> Metrics:
-        """The audit of ``main``."""
-        return self.audits[self.main]
+        """The audit of ``main``, which there must be."""
+        return self.audits[self.main or ""]
+
+    def of_kind(self, kind: str) -> list[str]:
+        """The names of the test sets of a kind."""
+        return [name for name, audit in self.audits.items() if audit["kind"] == kind]
 
 
-def read_results(metrics_dir: Path, evaluation: Path) -> Results:
-    """Raises FileNotFoundError where a stage left nothing, DataError if there is no test set of
-    kind text_video.
-    """
+def read_results(metrics_dir: Path, evaluation: Path, epoch: int) -> Results:
+    """``epoch`` is the selected one. Raises FileNotFoundError where a stage left nothing."""
     curves = metrics_dir / "train" / "plots" / "metrics"
     audits = read_json(metrics_dir / "audit.json")
     main = next((name for name, audit in audits.items() if audit["kind"] == "text_video"), None)
-    if main is None:
-        raise DataError(f"{metrics_dir / 'audit.json'}: no test set of kind text_video")
     rows = _read_rows(metrics_dir / "audio_weight.csv", ",")
     return Results(
         main=main,
@@ -59,6 +60,7 @@ def read_results(metrics_dir: Path, evaluation: Path) -> Results:
             ]
             for part in ("train", "val")
         },
+        epoch=epoch,
         comparison=read_json(metrics_dir / "comparison.json"),
     )
 

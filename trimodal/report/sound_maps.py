@@ -11,6 +11,7 @@ from markupsafe import Markup
 from trimodal.core.files import read_table
 from trimodal.core.schemas import SOUND_MAP_SCHEMA
 from trimodal.report.rendering import render
+from trimodal.report.results import Results
 from trimodal.report.tables import Table
 
 _MEASURES = ("cIoU@0.5", "AUC", "cIoU")
@@ -48,6 +49,22 @@ def sound_map_section(name: str, metrics: Mapping[str, Any], items: int, maps: P
         examples=read_sound_maps(maps),
     )
     return Markup(html)  # noqa: S704 - the template escapes
+
+
+def localisation_table(results: Results) -> Table | None:
+    """The test sets of kind localisation; None without one."""
+    tables = {name: _table(results.metrics[name]) for name in results.of_kind("localisation")}
+    if not tables:
+        return None
+    return Table(
+        header=("test set", "items", *next(iter(tables.values())).header),
+        rows=[
+            (name, str(results.audits[name]["queries"]), *row)
+            for name, table in tables.items()
+            for row in table.rows
+        ],
+        left_columns=frozenset({0, 2, 3}),
+    )
 
 
 def read_sound_maps(path: Path) -> list[SoundMap]:

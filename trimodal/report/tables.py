@@ -79,23 +79,56 @@ def main_table(results: Results) -> Table:
     )
 
 
-def sets_table(results: Results) -> Table:
-    """Every test set in every direction: each measure with its interval, if there is one."""
+def sets_table(results: Results) -> Table | None:
+    """Every test set that is searched, in every direction: each measure with its interval, if there
+    is one. None without such a set.
+    """
     rows = []
     for name, metrics in results.metrics.items():
         audit = results.audits[name]
-        size = f"{audit['queries']} / {audit['gallery']}"
         for search, summary in _searches(metrics):
+            size = f"{audit['queries']} / {audit['gallery']}"
             measures = [_with_interval(summary, measure) for measure in _MEASURES]
             sums = metrics.get("rsum", {}).get(search.replace("_to_", "_"), {})
             rsum = _with_interval(sums, "rsum") if sums else ""
             label = _SEARCH_NAMES.get(search) or search.replace("_", " ")
             rows.append((name, label, size, *measures, rsum))
+    if not rows:
+        return None
     return Table(
         header=("test set", "search", "queries / items", *_MEASURES, "rsum"),
         rows=rows,
         left_columns=frozenset({0, 1, 2}),
     )
+
+
+def zero_shot_table(results: Results) -> Table | None:
+    """The test sets of kind zero_shot; None without one."""
+    rows = []
+    for name in results.of_kind("zero_shot"):
+        metrics, audit = results.metrics[name], results.audits[name]
+        unknown = len(audit["unknown_classes"])
+        classes = f"{audit['classes']} ({unknown} unknown)" if unknown else str(audit["classes"])
+        measures = [_accuracy(metrics, measure) for measure in ("top1", "top5", "mAP")]
+        probe = _accuracy(metrics.get("linear_probe", {}), "accuracy")
+        rows.append((name, audit["modality"], str(audit["items"]), classes, *measures, probe))
+    if not rows:
+        return None
+    return Table(
+        header=(
+            "test set", "modality", "items", "classes", "top-1", "top-5", "mAP", "linear probe",
+        ),
+        rows=rows,
+        left_columns=frozenset({0, 1}),
+    )  # fmt: skip
+
+
+def _accuracy(metrics: Summary, measure: str) -> str:
+    """'12.5 (8.0..17.0)', '' without the measure."""
+    if measure not in metrics:
+        return ""
+    value, low, high = (metrics[f"{measure}{end}"] for end in ("", "_low", "_high"))
+    return f"{value:.1f} ({low:.1f}..{high:.1f})"
 
 
 def _searches(metrics: Summary) -> list[tuple[str, Summary]]:
