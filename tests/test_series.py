@@ -11,6 +11,7 @@ from configs import SECTIONS
 from repository import ROOT
 
 from trimodal.core.config import ConfigError, parse_section, read_yaml
+from trimodal.overlay import apply_overlay
 from trimodal.report import series as module
 from trimodal.report.series import Series, find_series, overrides, read_series
 from trimodal.report.significance import PairingError
@@ -72,7 +73,7 @@ def variants(**others: Any) -> dict[str, Any]:
     [
         ("- 1", "mine.yaml: not a mapping of keys to values"),
         ("a: [", "mine.yaml: not valid YAML"),
-        (GOOD | {"pace": 1}, "mine.yaml.pace: unknown key (known: metrics, result, scores"),
+        (GOOD | {"pace": 1}, "mine.yaml.pace: unknown key (known: folds, metrics, result, scores"),
         (GOOD | {"metrics": ["R@2"]}, "mine.yaml.metrics.0: Input should be 'R@1', 'R@5'"),
         (GOOD | {"seeds": []}, "mine.yaml: seeds: empty, or one of them is given twice"),
         (GOOD | {"seeds": [1, 1]}, "mine.yaml: seeds: empty, or one of them is given twice"),
@@ -136,16 +137,20 @@ def test_seeds_that_are_none_are_refused() -> None:
 def test_series_are_found_by_name(folder: Path) -> None:
     assert find_series("table1") == Path("experiments/table1.yaml")
     assert find_series("experiments/choices.yaml") == Path("experiments/choices.yaml")
-    with pytest.raises(ConfigError, match=r"no such series: 'best' .*: choices, flickr8k, table1"):
+    with pytest.raises(
+        ConfigError, match=r"no such series: 'best' .*: choices, clips, flickr8k, table1"
+    ):
         find_series("best")
     assert folder.is_dir()
 
 
-@pytest.mark.parametrize("name", ["table1", "choices", "flickr8k"])
+@pytest.mark.parametrize("name", ["table1", "choices", "flickr8k", "clips"])
 def test_every_variant_of_the_committed_series_is_valid(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_check_test_set", lambda *_: None)  # an overlay's
+    for overlay in {"clips": ["flickr8k", "more/clips"]}.get(name, []):
+        apply_overlay(folder / "params.yaml", folder / f"params/{overlay}.yaml")
     committed = yaml.safe_load((folder / "params.yaml").read_text())
     for variant in read_series(folder / f"experiments/{name}.yaml").variants.values():
         for section, cls in SECTIONS.items():

@@ -97,9 +97,13 @@ BOMB = '<!DOCTYPE b [<!ENTITY a "0"><!ENTITY c "&a;&a;&a;">]>'
 FILE = '<!DOCTYPE b [<!ENTITY c SYSTEM "file:///etc/hostname">]>'
 
 
+DTD = '<!DOCTYPE annotation SYSTEM "file:///etc/hostname">'
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
+        (picture(bbox("a", 0, 0, 8, 8), head=DTD).encode(), "a document type"),
         (picture(bbox("a", "&c;", 0, 8, 8), head=BOMB).encode(), "a document type"),
         (picture(bbox("a", "&c;", 0, 8, 8), head=FILE).encode(), "a document type"),
         (picture(bbox("a", 0, 0, 8, 8), head=FILE).encode("utf-16"), "a document type"),

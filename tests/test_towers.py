@@ -31,15 +31,11 @@ from trimodal.models.checkpoint import (
 from trimodal.models.config import ModelConfig
 from trimodal.models.image_input import ImageInput
 from trimodal.models.networks import TrimodalNet, build_network
+from trimodal.models.open_clip_towers import open_clip_towers, rebuilt_open_clip
+from trimodal.models.sentence_towers import sentence_transformer
 from trimodal.models.text_input import ClipInput, TokenizerInput
-from trimodal.models.towers import (
-    TowerError,
-    WeightsUnavailableError,
-    open_clip_towers,
-    rebuilt_open_clip,
-    sentence_transformer,
-    timm_backbone,
-)
+from trimodal.models.timm_towers import timm_backbone
+from trimodal.models.towers import TowerError, WeightsUnavailableError
 from trimodal.search.api import Trimodal
 from trimodal.search.encoder import QueryError
 

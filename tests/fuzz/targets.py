@@ -44,6 +44,7 @@ from trimodal.sources.labelled_files import (
     read_label_table,
 )
 from trimodal.sources.msrvtt import read_queries
+from trimodal.sources.sound_boxes import SoundBoxes, read_flickr_soundnet, read_vggss
 from trimodal.sources.vggsound import read_vggsound
 from trimodal.sources.word2vec import read_vectors
 
@@ -95,6 +96,15 @@ def _vggsound(folder: Path) -> None:
     _check_names(clip.clip_id for clip in clips)
     assert len({clip.clip_id for clip in clips}) == len(clips)
     _check_counts(bad, len(clips))
+
+
+def _boxes(read: tuple[list[SoundBoxes], Counter[str]]) -> None:
+    found, _ = read
+    _check_names(of.name for of in found)
+    assert found
+    for left, top, right, bottom in (box for of in found for box in of.boxes):
+        assert 0 <= left <= right <= 1
+        assert 0 <= top <= bottom <= 1
 
 
 def _queries(path: Path) -> None:
@@ -271,6 +281,10 @@ _JSON = (
     b'"sentences"', b'"video_id"', b'"sen_id"', b'"split"', b'"raw"', b'"cocoid"', b'"filename"',
     b'"../x"',
 )  # fmt: skip
+_VGGSS = b'[{"file": "zpWuikVorYg_000032", "class": "elk", "bbox": [[0.4, 0.25, 0.6, 1.5]]}]'
+_BBOX = b"<bbox><a>1</a><b>0</b><c>0</c><d>128</d><e>256</e></bbox>"
+_XML = (b"<bbox>", b"</bbox>", b"<!DOCTYPE a [", b"<!ENTITY b 'c'>]>", b"&b;", b"<?xml encoding='",
+        b"-1", b"999", b"<![CDATA[", b"]]>")  # fmt: skip
 _YAML = (
     b"&a", b"*a", b"<<: ", b"!!int ", b"!!timestamp ", b"!!python/name:os.system ", b"? ", b"- ",
     b": ", b".nan", b".inf", b"2020-99-99", b"0x_", b"1:60", b"|", b">", b"{", b"}", b"[", b"]",
@@ -281,6 +295,14 @@ TARGETS: dict[str, Target] = {
     "vggsound_csv": Target(
         file="vggsound.csv", read=_vggsound, words=_CSV,
         seeds=lambda folder: _head(_world(folder) / "vggsound.csv"),
+    ),
+    "vggss_json": Target(
+        file="vggss.json", read=lambda folder: _boxes(read_vggss(folder / "vggss.json")),
+        seeds=lambda _: [_VGGSS], words=(*_JSON, b'"file"', b'"bbox"'),
+    ),
+    "flickr_soundnet_xml": Target(
+        file="1.xml", read=lambda folder: _boxes(read_flickr_soundnet(folder)), words=_XML,
+        seeds=lambda _: [b"<annotation><o>" + 2 * _BBOX + b"</o></annotation>"],
     ),
     "msrvtt_csv": Target(
         file="queries.csv", read=lambda folder: _queries(folder / "queries.csv"), words=_CSV,

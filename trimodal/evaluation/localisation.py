@@ -35,6 +35,7 @@ from trimodal.evaluation.localisation_measures import (
     upper_half,
 )
 from trimodal.evaluation.localisation_set import LocalisationSet
+from trimodal.evaluation.retrieval import EmbeddingError
 from trimodal.media.heat_map import heat_map_png, upsampled
 from trimodal.models.checkpoint import Checkpoint
 from trimodal.models.networks import TrimodalNet
@@ -94,9 +95,9 @@ def evaluate_localisation(
     ``half`` of the pixels, the published rule, and ``as_many`` pixels as are true. ``best`` is the
     most that the first allows.
 
-    Raises TowerError for an image network without a map of its features, and DataError for
-    annotations that cannot be read, for less than ``min_coverage`` of the annotated items, and for
-    fewer than two.
+    Raises TowerError for an image network without a map of its features, EmbeddingError for a map
+    that is not finite, and DataError for annotations that cannot be read, for less than
+    ``min_coverage`` of the annotated items, and for fewer than two.
     """
     network = network.to(device or torch.device("cpu")).eval()
     annotated = read_items(test_set, checkpoint, clips, read)
@@ -157,6 +158,8 @@ def _compare(
             unusable[str(error)].append(item.name)
             continue
         heat = similarity_map(of_places, sound)
+        if not torch.isfinite(heat).all():
+            raise EmbeddingError(f"evaluate: the map of {item.name} is not finite")
         add(_SOUND, _large(heat, covers), truth)
         if previous is not None:
             add(_OTHER, _large(similarity_map(of_places, previous), covers), truth)

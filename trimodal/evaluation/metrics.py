@@ -68,6 +68,34 @@ def compute_metrics(
     return metrics
 
 
+def direction_ranks(embeddings: Embeddings, duplicates: Duplicates) -> dict[str, Ranks]:
+    """Of each direction with audio, (queries,): the rank of a query's own sound, and, on the row of
+    a video's first query, that of its picture by its sound and of its sound by its picture. NaN
+    where there is none, and nothing at all with fewer than two videos that have audio.
+    """
+    with_audio = embeddings.select(embeddings.has_audio)
+    if len(with_audio.image) < 2:
+        return {}
+    has_audio = embeddings.has_audio[embeddings.true_video]
+    first_rows = np.unique(embeddings.true_video, return_index=True)[1][embeddings.has_audio]
+    itself = truth_of(np.arange(len(with_audio.image)), [])
+    image, audio, text = with_audio.image, with_audio.audio, with_audio.text
+    found = {
+        "text_to_audio": (has_audio, text, audio, with_audio.truth(duplicates)),
+        "audio_to_image": (first_rows, audio, image, itself),
+        "image_to_audio": (first_rows, image, audio, itself),
+    }
+    ranks: dict[str, Ranks] = {}
+    for name, (rows, one, other, truth) in found.items():
+        ranks[name] = np.full(len(embeddings.queries), np.nan)
+        ranks[name][rows] = _ranks(one, other, truth)
+    return ranks
+
+
+def _ranks(one: Matrix, other: Matrix, truth: Truth) -> Ranks:
+    return rank_queries(lambda rows: similarity(one[rows], other), truth).ranks
+
+
 def both_ways(
     first: str, second: str, one: Matrix, other: Matrix, truth: Truth, resamples: int
 ) -> dict[str, Measured]:

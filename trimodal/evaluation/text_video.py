@@ -28,6 +28,7 @@ from trimodal.evaluation.metrics import (
     audio_weight_curve,
     compute_metrics,
     demo_metrics,
+    direction_ranks,
     text_to_video,
     video_ranks,
 )
@@ -238,6 +239,7 @@ def _write_ranks(
     image, image_audio = video_ranks(
         embeddings, (0.0, audio_weight), duplicates=test_set.duplicates
     )
+    directions = direction_ranks(embeddings, test_set.duplicates)
     write_table(
         path,
         pa.table(
@@ -248,6 +250,10 @@ def _write_ranks(
                 "has_audio": pa.array(embeddings.has_audio[embeddings.true_video]),
                 "rank_image": image,
                 "rank_image_audio": image_audio,
+                **{
+                    f"rank_{name}": pa.array(of_queries, mask=np.isnan(of_queries))
+                    for name, of_queries in directions.items()
+                },
             }
         ),
     )

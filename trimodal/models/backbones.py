@@ -9,17 +9,9 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
 from trimodal.models.image_input import ImageInput
-from trimodal.models.towers import (
-    OPEN_CLIP,
-    TIMM,
-    Definition,
-    OpenClipImage,
-    TimmBackbone,
-    WeightsUnavailableError,
-    open_clip_towers,
-    rebuilt_open_clip,
-    timm_backbone,
-)
+from trimodal.models.open_clip_towers import OpenClipImage, open_clip_towers, rebuilt_open_clip
+from trimodal.models.timm_towers import TimmBackbone, timm_backbone
+from trimodal.models.towers import OPEN_CLIP, TIMM, Definition, WeightsUnavailableError
 
 _LITE_0 = "efficientnet_lite0"
 

@@ -18,16 +18,10 @@ from trimodal.core.text import PADDING_ID, Vocabulary
 from trimodal.models.backbones import build_audio_backbone, build_image_backbone
 from trimodal.models.config import ModelConfig, Tower
 from trimodal.models.image_input import ImageInput
+from trimodal.models.open_clip_towers import open_clip_towers, rebuilt_open_clip
+from trimodal.models.sentence_towers import rebuilt_sentence_transformer, sentence_transformer
 from trimodal.models.text_input import TextInput, VocabularyInput
-from trimodal.models.towers import (
-    OPEN_CLIP,
-    Definition,
-    TowerError,
-    open_clip_towers,
-    rebuilt_open_clip,
-    rebuilt_sentence_transformer,
-    sentence_transformer,
-)
+from trimodal.models.towers import OPEN_CLIP, Definition, TowerError
 
 Definitions = Mapping[str, Definition]
 

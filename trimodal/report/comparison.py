@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from trimodal.core.fingerprint import fingerprint
 from trimodal.evaluation.retrieval import summarise
 from trimodal.report.rendering import render
 from trimodal.report.series import Series
@@ -16,6 +17,7 @@ from trimodal.report.significance import (
     RankArray,
     both_tests,
     false_alarms,
+    intervals_over_queries,
     paired_over_queries,
 )
 from trimodal.report.tables import SEARCHES, Table
@@ -55,6 +57,28 @@ def run_from(name: str, ranks: pa.Table, audit: Mapping[str, Any]) -> Run:
         ranks={score: t[f"{_RANK}{score}"].to_numpy() for score, t in given.items()},
         test_set=(audit["test_csv"], audit["protocol"], audit["gallery"]),
         data=audit["data"],
+    )
+
+
+def pooled(runs: Sequence[Run]) -> Run:
+    """The folds of a variant as one run: the queries of all of them, each with its rank among the
+    items of its fold. Raises PairingError if a query is in two folds.
+    """
+    if len(runs) == 1:
+        return runs[0]
+    queries = {
+        score: tuple(query for run in runs for query in run.queries[score])
+        for score in runs[0].queries
+    }
+    for score, names in queries.items():
+        if len(set(names)) < len(names):
+            raise PairingError(f"{runs[0].name}: a query of score {score} is in two folds")
+    return Run(
+        name=runs[0].name,
+        queries=queries,
+        ranks={score: np.concatenate([run.ranks[score] for run in runs]) for score in queries},
+        test_set=tuple(run.test_set for run in runs),
+        data=fingerprint([run.data for run in runs]),
     )
 
 
@@ -134,7 +158,13 @@ def compare_variants(series: Series, runs: Mapping[tuple[str, int], Run]) -> dic
             for name, variant in series.variants.items()
         },
         "runs": [
-            {"variant": variant, "seed": seed, "score": score, **summarise(of_seed)}
+            {
+                "variant": variant,
+                "seed": seed,
+                "score": score,
+                **summarise(of_seed),
+                "intervals": intervals_over_queries(of_seed),
+            }
             for (variant, score), of_row in ranks.items()
             for seed, of_seed in zip(series.seeds, of_row, strict=True)
         ],

@@ -49,12 +49,12 @@ def comparison_view(comparison: Comparison) -> ComparisonView:
 
 
 def _means(comparison: Comparison) -> Table:
-    values: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+    values: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for run in comparison["runs"]:
         values.setdefault((run["variant"], run["score"]), []).append(run)
     rows = []
     for row, runs in values.items():
-        cells = [_interval(np.array([run[metric] for run in runs])) for metric in _METRICS]
+        cells = [_cell(metric, runs) for metric in _METRICS]
         rows.append((_name(comparison, row), *cells))
     queries = query_counts(list(comparison["queries"].values()))
     seeds = len(comparison["seeds"])
@@ -69,9 +69,13 @@ def _name(comparison: Comparison, row: Sequence[str]) -> str:
     return f"{name}, {comparison['scores'][score]}" if len(comparison["scores"]) > 1 else name
 
 
-def _interval(values: np.ndarray) -> str:
+def _cell(metric: str, runs: Sequence[Mapping[str, Any]]) -> str:
+    """The mean over seeds and half its interval; of one seed the interval over queries."""
+    values = np.array([run[metric] for run in runs])
     if len(values) == 1:
-        return f"{values[0]:.1f}"
+        low, high = runs[0].get("intervals", {}).get(metric, (None, None))
+        interval = "" if low is None else f" ({low:.1f}..{high:.1f})"
+        return f"{values[0]:.1f}{interval}"
     mean, half_width = mean_over_seeds(values)
     return f"{mean:.1f} ± {half_width:.1f}"
 

@@ -16,7 +16,7 @@ from trimodal.core.files import check_writable, write_json
 from trimodal.core.fingerprint import git_revision
 from trimodal.core.progress import clock, log, start_logging
 from trimodal.core.records import DataError
-from trimodal.report.comparison import Run, compare, compare_variants, run_from
+from trimodal.report.comparison import Run, compare, compare_variants, pooled, run_from
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.dvc_command import (
     LOGS,
@@ -93,12 +93,13 @@ def run_series(path: Path, seeds: Sequence[int] | None = None) -> str:
     series = read_series(path, seeds)
     check_writable(series.result_path)
     start_logging()
+    folds = series.folds or {"": {}}
     names = {
-        (variant, seed): f"{path.stem}-{variant}-s{seed}"
-        for seed, variant in product(series.seeds, series.variants)
+        (variant, seed, fold): "-".join(filter(None, (path.stem, variant, fold, f"s{seed}")))
+        for seed, variant, fold in product(series.seeds, series.variants, folds)
     }
-    ours = re.compile(rf"{re.escape(path.stem)}-({'|'.join(series.variants)})-s\d+")
-    runs: dict[tuple[str, int], Run] = {}
+    ours = re.compile("|".join(map(re.escape, names.values())))
+    runs: dict[tuple[str, int], list[Run]] = {}
     failures: list[str] = []
     start = time.monotonic()
     with alone(), ending_with_children():
@@ -110,23 +111,25 @@ def run_series(path: Path, seeds: Sequence[int] | None = None) -> str:
                 "them once, end this with Ctrl-C and run dvc repro first"
             )
         try:
-            for number, ((variant, seed), name) in enumerate(names.items(), 1):
+            for number, ((variant, seed, fold), name) in enumerate(names.items(), 1):
                 if name in existing:
                     ask_dvc("exp", "remove", name)
                 place = f"{number} of {len(names)}: {name}"
                 log.info(f"{place} begins; its output: {LOGS / f'{name}.log'}")
-                problem = _run(name, overrides(series.variants[variant].params, seed))
+                params = {**series.variants[variant].params, **folds[fold]}
+                problem = _run(name, overrides(params, seed))
                 elapsed = clock(time.monotonic() - start)
                 log.info(f"{place} {problem or 'is done'}; {elapsed} since the start")
                 if problem:
                     failures.append(f"{name} {problem}")
                 else:
-                    runs[variant, seed] = _results(name, series)
+                    runs.setdefault((variant, seed), []).append(_results(name, series))
         finally:
             clear_leftovers(ours)
     if failures:
         raise ExperimentError(f"experiments failed: {'; '.join(failures)}; see {LOGS}/NAME.log")
-    comparison = {"git": git_revision(), **compare_variants(series, runs)}
+    pooled_runs = {key: pooled(of_folds) for key, of_folds in runs.items()}
+    comparison = {"git": git_revision(), **compare_variants(series, pooled_runs)}
     write_json(series.result_path, comparison)
     return comparison_table(comparison)
 

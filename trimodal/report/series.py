@@ -51,6 +51,10 @@ class Score:
 class Series:
     """The file's content. :func:`read_series` fills in ``params`` and ``against`` of the variants,
     and ``result``, the stem of the JSON in metrics (by default the file's own).
+
+    With ``folds`` each variant is run once a fold, with the fold's values by 'section.key' (other
+    training and test items, say), and the ranks of all folds' queries are taken together:
+    cross-validation, if the folds are.
     """
 
     title: str
@@ -58,6 +62,7 @@ class Series:
     metrics: list[Literal["R@1", "R@5", "R@10", "MeanR"]]
     scores: Mapping[str, Score]
     variants: Mapping[str, Variant]
+    folds: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     test_set: str | None = None
     result: str = ""
 
@@ -95,7 +100,7 @@ def read_series(path: Path, seeds: Sequence[int] | None = None) -> Series:
     chosen = list(series.seeds if seeds is None else seeds)
     check_seeds(chosen)
     result = series.result or path.stem
-    for name in (path.stem, result, *series.variants):
+    for name in (path.stem, result, *series.variants, *series.folds):
         if not _NAME.fullmatch(name):
             raise ConfigError(f"{path}: '{name}': a name has only letters, digits, - and _")
     if str(METRICS / f"{result}.json") in stage_outputs(STAGES):
@@ -104,6 +109,10 @@ def read_series(path: Path, seeds: Sequence[int] | None = None) -> Series:
     _check_references(series.variants, ("builds_on", "against"), f"{path}: variants")
     params = _sections(PARAMS)
     _check_test_set(series.test_set, params, path)
+    folds = {
+        name: _checked(values, params, f"{path}: folds.{name}")
+        for name, values in series.folds.items()
+    }
     filled = {
         name: replace(
             variant,
@@ -113,7 +122,7 @@ def read_series(path: Path, seeds: Sequence[int] | None = None) -> Series:
         )
         for name, variant in series.variants.items()
     }
-    return replace(series, variants=filled, seeds=sorted(chosen), result=result)
+    return replace(series, variants=filled, folds=folds, seeds=sorted(chosen), result=result)
 
 
 def overrides(params: Mapping[str, Value], seed: int) -> list[str]:
@@ -154,9 +163,13 @@ def _changes(
     if variant.recipe is not None:
         changes |= _recipe(variant.recipe, f"{where}.{name}.recipe")
     changes |= variant.params
-    for key, value in changes.items():
-        _check_value(key, value, params, f"{where}.{name}.params.{key}")
-    return changes
+    return _checked(changes, params, f"{where}.{name}.params")
+
+
+def _checked(values: Mapping[str, Value], params: Any, where: str) -> dict[str, Value]:
+    for key, value in values.items():
+        _check_value(key, value, params, f"{where}.{key}")
+    return dict(values)
 
 
 def _recipe(name: str, where: str) -> dict[str, Value]:

@@ -24,6 +24,7 @@ from trimodal.core.errors import UserError
 RankArray = npt.NDArray[np.float64]  # (queries,), from 1; a tied rank can end in .5
 Values = npt.NDArray[np.float64]
 RESAMPLES = 10_000
+_INTERVAL_RESAMPLES = 1000
 ONE_SEED = "one seed, no interval"
 _ROUNDING = 1e-9  # of means of percents and ranks
 _SEED = 1  # of the resampling: the same runs always have the same p
@@ -138,6 +139,18 @@ def both_tests(first: Sequence[RankArray], second: Sequence[RankArray], metric: 
         over_queries=paired_over_queries(first_values.mean(axis=0), second_values.mean(axis=0)),
         over_seeds=paired_over_seeds(first_values.mean(axis=1), second_values.mean(axis=1)),
     )
+
+
+def intervals_over_queries(ranks: RankArray) -> dict[str, list[float]]:
+    """The 95 % intervals, [low, high], of the metrics of :data:`PER_QUERY` over queries: bootstrap,
+    percentiles.
+    """
+    rng = np.random.default_rng(_SEED)
+    chosen = rng.integers(len(ranks), size=(_INTERVAL_RESAMPLES, len(ranks)))
+    return {
+        metric: np.percentile(per_query(ranks)[chosen].mean(axis=1), [2.5, 97.5]).tolist()
+        for metric, per_query in PER_QUERY.items()
+    }
 
 
 def difference_in_words(

@@ -296,7 +296,7 @@ class MomentStore:
         return (rows[0]["thumbnail"], rows[0]["mel"]) if rows else None
 
     def sound(self, file: int, second: float) -> npt.NDArray[np.float32] | None:
-        """The audio embedding of a moment, (256,); None if it is silent or there is none."""
+        """The audio embedding of a moment, (dim,); None if it is silent or there is none."""
         moment = moment_id(file, round(second + 0.5))
         with store_errors(self.location):
             query = self.table.search().where(f"moment = {moment:d}")
