@@ -56,9 +56,12 @@ def test_comments_and_order_are_kept(params: Path) -> None:
     before = params.read_text()
     apply_overlay(params, ROOT / "params" / "paper.yaml")
     after = params.read_text()
-    assert [line.split("#")[1] for line in before.splitlines() if "#" in line] == [
-        line.split("#")[1] for line in after.splitlines() if "#" in line
+    replaced = before[before.index("    sounds:") : before.index("  frames_per_video")]
+    comments = [
+        [line.split("#")[1] for line in text.splitlines() if "#" in line]
+        for text in (before.replace(replaced, ""), after)
     ]
+    assert comments[0] == comments[1]
     assert list(yaml.safe_load(after)) == list(yaml.safe_load(before))
 
 
@@ -196,10 +199,16 @@ def test_params_rewritten_by_another_tool_take_an_overlay_twice(params: Path, na
 def test_the_case_of_an_overlay_on_plain_yaml(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_bytes(CASE.read_bytes())
-    overlay = tmp_path / "real.yaml"  # without the sections that the case is too old for
-    overlay.write_text((ROOT / "params" / "real.yaml").read_text().split("\nevaluate:")[0])
-    apply_overlay(params, overlay)
     expected = yaml.safe_load(CASE.read_text())
+    real = yaml.safe_load((ROOT / "params" / "real.yaml").read_text())
+    overlay = tmp_path / "real.yaml"  # without the keys that the case is too old for
+    known = {
+        section: {key: value for key, value in values.items() if key in expected[section]}
+        for section, values in real.items()
+        if section in expected and section != "evaluate"
+    }
+    overlay.write_text(yaml.safe_dump(known))
+    apply_overlay(params, overlay)
     for section, values in yaml.safe_load(overlay.read_text()).items():
         expected[section] |= values
     assert yaml.safe_load(params.read_text()) == expected

@@ -96,6 +96,8 @@ def test_validation_has_the_recalls_of_both_streams(tiny_data: TinyData, tmp_pat
 @pytest.mark.parametrize(
     ("select_by", "epochs", "best"),
     [
+        ("last", [(1.0, 50.0), (2.0, 40.0), (3.0, 30.0)], 3),
+        ("last", [(1.0, 50.0), (math.nan, 40.0)], 1),
         ("loss", [(3.0, 9.0), (2.0, 1.0), (2.5, 50.0)], 2),
         ("recall", [(3.0, 9.0), (2.0, 1.0), (2.5, 50.0)], 3),
         ("recall", [(3.0, 9.0), (2.0, 9.0), (2.5, 9.0)], 2),

@@ -9,6 +9,7 @@ from trimodal.core.config import SECTION
 from trimodal.models.devices import Compile, Precision
 
 Logger = Literal["tensorboard", "wandb"]
+SelectBy = Literal["loss", "recall", "last"]
 Rows = Annotated[int, Field(ge=2)]  # a loss needs a negative, batch norm two rows
 
 
@@ -34,9 +35,9 @@ class TrainConfig:
     of each clip meanwhile. Both read every clip once a round.
 
     The towers of ``model.freeze`` stay as they are, or learn, too, after ``freeze_epochs``. The
-    epoch that is kept is the one with the lowest validation loss, or with the highest validation
-    recall (``select_by``: :mod:`trimodal.training.validation`). Scores go to ``loggers``, too
-    (:mod:`trimodal.training.epoch_log`), which change no result.
+    epoch that is kept is the one with the lowest validation loss, with the highest validation
+    recall, or the last (``select_by``: :mod:`trimodal.training.validation`). Scores go to
+    ``loggers``, too (:mod:`trimodal.training.epoch_log`), which change no result.
 
     With several processes (``machine.devices``) the negatives of each row are still those of the
     full batch. ``batch_norm`` is then over each process's own rows (``local``, as in the authors'
@@ -68,7 +69,7 @@ class TrainConfig:
     precision: Precision
     compile: Compile
     freeze_epochs: PositiveInt | None
-    select_by: Literal["loss", "recall"]
+    select_by: SelectBy
     loggers: tuple[Logger, ...]
 
     def __post_init__(self) -> None:

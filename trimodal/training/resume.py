@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,6 +20,7 @@ from torch import Tensor
 from trimodal.core.files import write_bytes
 from trimodal.core.fingerprint import sha256_of
 from trimodal.core.records import DataError
+from trimodal.training.config import SelectBy
 from trimodal.training.distributed import World
 from trimodal.training.trainer import StepLosses, Trainer
 from trimodal.training.validation import Scores
@@ -58,12 +59,14 @@ class Run:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     random: dict[str, Tensor] = field(default_factory=dict)
 
-    def is_best(self, scores: Mapping[str, float], select_by: Literal["loss", "recall"]) -> bool:
+    def is_best(self, scores: Mapping[str, float], select_by: SelectBy) -> bool:
         """Whether an epoch with these validation scores, of which the loss must be finite, is
         better than the best so far: a lower loss, or a higher recall, or with that the same a lower
-        loss.
+        loss; or just later (``last``).
         """
         loss = scores["loss"]
+        if select_by == "last":
+            return math.isfinite(loss)
         if select_by == "loss" or not math.isfinite(loss):
             return loss < self.best_loss
         return (-scores["recall"], loss) < (-self.best_recall, self.best_loss)
