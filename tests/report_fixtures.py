@@ -55,6 +55,7 @@ def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
             "sentence": [query.sentence for query in queries],
             "rank_image": image,
             "rank_image_audio": both,
+            "rank_audio_to_image": pa.array([None] * len(both), pa.float64()),
         }
     )
     write_table(folder / "ranks.parquet", table.take(order))

@@ -161,6 +161,11 @@ def test_both_protocols_match_slow_loops(protocol: str, stage: Any) -> None:
     assert audit["videos_asked_for"] == audit["videos_found"] == 40
     assert audit["videos_with_sound"] == 37
     assert audit["bad_rows"] == 2
+    directions = metrics["directions"]
+    for name in ("text_to_audio", "audio_to_image", "image_to_audio"):
+        of_direction = [row[f"rank_{name}"] for row in ranks if row[f"rank_{name}"] is not None]
+        assert len(of_direction) == 37
+        assert np.mean(of_direction) == pytest.approx(directions[name]["MeanR"])
     mean = np.mean([row["rank_image_audio"] for row in ranks])
     assert mean == pytest.approx(metrics["text_to_video"]["image_audio"]["MeanR"])
 

@@ -20,6 +20,7 @@ from trimodal.report.significance import RankArray
 Matrix = npt.NDArray[np.float32]
 _MAP_ROWS = 200  # maximum number of videos, and of sentences, on the map
 _SEED = 1
+_RANK_COLUMNS = ["query_id", "sentence", "rank_image", "rank_image_audio"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +48,7 @@ def read_test_set(folder: Path) -> EvaluatedTestSet:
     matched by query id. Raises DataError, naming the file, for a damaged one.
     """
     table = read_table(folder / EMBEDDINGS, nullable=["audio"])
-    rank_table = read_table(folder / RANKS)
+    rank_table = read_table(folder / RANKS, columns=_RANK_COLUMNS)
     row_of_query = {query: row for row, query in enumerate(table["query_id"].to_pylist())}
     table = table.take([row_of_query[query] for query in rank_table["query_id"].to_pylist()])
     videos: dict[str, int] = {}
