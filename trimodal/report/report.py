@@ -49,7 +49,7 @@ def write_report(
         for name in results.of_kind("localisation")
     ]
     page = report_page(results, test_set, av_dir, sound_maps)
-    table = None
+    table = main_table(results) if results.main else None
     with atomic_path(out_dir) as temporary:
         temporary.mkdir()
         write_text(temporary / "report.md", report_markdown(results))
