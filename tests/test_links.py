@@ -2,12 +2,14 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from experiment_fixtures import experiment_files, fake_project, sh
 
+from pipeline.links import main
 from trimodal.core.config import ConfigError
 from trimodal.core.links import link_sources, repository_of, stage_outputs
 
@@ -140,3 +142,16 @@ def test_a_stage_for_each_item_leaves_the_folder_of_its_outputs(tmp_path: Path) 
     )
     (tmp_path / "dvc.yaml").write_text(text)
     assert list(stage_outputs(tmp_path / "dvc.yaml")) == ["data/each"]
+
+
+def test_the_stage_leaves_all_its_outputs(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also the one that makes data/evaluation, on which stages depend even without a test set."""
+    link(repository)
+    monkeypatch.chdir(repository)
+    done = [Path("data/links.done"), Path("data/evaluation/links.done")]
+    command = ["links", "--params", "params.yaml", "--stages", "dvc.yaml"]
+    monkeypatch.setattr(sys, "argv", [*command, "--done", *map(str, done)])
+    main()
+    assert [path.read_text() for path in done] == ["done\n"] * 2

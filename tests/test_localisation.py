@@ -47,9 +47,10 @@ from trimodal.media.heat_map import heat_map_png, upsampled
 from trimodal.models.checkpoint import Checkpoint, read_checkpoint
 from trimodal.models.image_input import ImageInput
 from trimodal.models.networks import TrimodalNet, VisionNet
+from trimodal.models.open_clip_towers import rebuilt_open_clip
 from trimodal.models.preprocessing import AugmentConfig, centre_crop_shares
 from trimodal.models.sound_map import sound_map
-from trimodal.models.towers import TowerError, rebuilt_open_clip
+from trimodal.models.towers import TowerError
 from trimodal.report.sound_maps import sound_map_section
 from trimodal.training.distributed import World
 from trimodal.training.leaks import Leaks

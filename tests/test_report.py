@@ -265,6 +265,7 @@ def test_without_a_set_of_videos_there_is_no_part_about_it(
         assert "Selected epoch: 7." in part
         assert ("esc" in part) == ("esc" in sets)
         assert ("text to audio" in part) == ("sounds" in sets)
+        assert ("All searches" in part) == ("sounds" in sets)
         assert "audio weight" not in part.lower()
         assert "paper" not in part
     assert page.count("<svg") == 1
