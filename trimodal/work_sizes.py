@@ -85,7 +85,8 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
         ),
         _OFFICIAL_FLICKR30K,
     )
-    clips = read("training clips", _OFFICIAL_VGGSOUND, lambda: _training_clips(download))
+    name = "videos" if download.source == "videos" else "VGGSound"
+    clips = read(name, _OFFICIAL_VGGSOUND, lambda: _training_clips(download))
     videos: list[Clip] | None = []
     if download.msrvtt_csv:
         videos = read("MSR-VTT", _OFFICIAL_MSRVTT, lambda: read_videos(Path(download.msrvtt_csv)))
