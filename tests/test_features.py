@@ -16,6 +16,7 @@ from data_fixtures import contents, refused
 from features_fixtures import FEATURES, FROZEN, make, open_store, towers_of
 from s3_server import new_bucket, s3_server
 from stream_fixtures import SAMPLING, clips_of
+from tower_fixtures import write_sentence_transformer
 from training_fixtures import TinyData
 
 from trimodal.core.storage import storage_path
@@ -237,6 +238,22 @@ def test_nothing_frozen_makes_an_empty_folder_without_pytorch(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
 
 
+def test_a_tower_of_the_same_weights_may_be_another(tiny_data: TinyData, tmp_path: Path) -> None:
+    """Pooling has no weights."""
+    model = write_sentence_transformer(tmp_path)
+    (pooling,) = model.glob("*_Pooling/config.json")
+    towers = towers_of(tiny_data, replace(
+        FROZEN, freeze=("text",), text_network=f"sentence_transformers:{model}",
+        text_weights="pretrained",
+    ))  # fmt: skip
+    identities = []
+    for mode in ("mean", "cls"):
+        pooling.write_text(json.dumps(json.loads(pooling.read_text()) | {"pooling_mode": mode}))
+        identities.append(towers.identities(towers.build())["text"])
+    assert identities[0].pop("definition") != identities[1].pop("definition")
+    assert identities[0] == identities[1]
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -246,6 +263,7 @@ def test_nothing_frozen_makes_an_empty_folder_without_pytorch(tmp_path: Path) ->
         ({"model": replace(FROZEN, image_backbone="efficientnet_lite0")},
          ("index.json: image.tower is 'resnet18'", "efficientnet_lite0")),
         ({"model": replace(FROZEN, text_network="mean")}, ("index.json: text.tower is 'cnn'",)),
+        ({"model": replace(FROZEN, text_pooling="words")}, ("index.json: text.pooling is 'all'",)),
         ({"crop_px": 20}, ("index.json: image.crop_px is 24", "20")),
     ],
 )  # fmt: skip

@@ -26,7 +26,7 @@ from training_fixtures import TinyData
 
 from trimodal.core.files import read_table, write_table
 from trimodal.core.records import DataError
-from trimodal.core.schemas import SOUND_MAP_SCHEMA, TRUTH_SCHEMA
+from trimodal.core.schemas import AV_SCHEMA, SOUND_MAP_SCHEMA, TRUTH_SCHEMA
 from trimodal.data.clip_index import IndexedClip, read_index
 from trimodal.evaluation import evaluate as evaluate_module
 from trimodal.evaluation import localisation_stage
@@ -485,7 +485,39 @@ def test_test_clips_of_the_training_data_are_no_test(
     monkeypatch.setattr(localisation_stage, "find_leaks", lambda *_: leaks)
     with pytest.raises(DataError, match="1 of 1 test clips are in training"):
         run(tiny_data, tool, test_set, out)
-    with pytest.raises(DataError, match=r"(?s)0\.0 % of the 1 annotated items.*not among"):
+    with pytest.raises(DataError, match=r"0\.0 % of the 0 annotated items"):
         run(tiny_data, tool, test_set, out, "leave_out")
     with pytest.raises(DataError, match="at least 2 usable items are needed, not 1"):
         run(tiny_data, tool, test_set, out, "keep")
+
+
+def test_files_of_the_training_data_are_no_test(
+    tmp_path: Path, tool: Tool, tiny_data: TinyData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Files are in no index of test clips: their names tell."""
+    index = read_table(tiny_data.av_dir / "index.parquet", AV_SCHEMA).to_pylist()
+    clip = next(row["clip_id"] for row in index if row["split"] == "train")
+    folder = vggss_folder(tmp_path / "set")
+    write_files(folder, clip, picture(0, 16, 32, 48, "#ff0000"), 300)
+    rows = json.loads((folder / "vggss.json").read_text())
+    rows.append({"file": clip, "class": "low", "bbox": [[0, 0.25, 0.5, 0.75]]})
+    (folder / "vggss.json").write_text(json.dumps(rows))
+    test_set = LocalisationSet(kind="localisation", path=str(folder), annotations="vggss")
+    with pytest.raises(DataError, match="1 of 3 test clips are in training"):
+        run(tiny_data, tool, test_set, tmp_path / "out")
+    _, audit = run(tiny_data, tool, test_set, tmp_path / "out", "leave_out")
+    assert (audit["queries"], audit["left_out"]) == (2, {"seen in training": 1})
+    _, audit = run(tiny_data, tool, test_set, tmp_path / "out", "keep")
+    assert (audit["queries"], audit["items_in_training_same_clip"]) == (3, 1)
+    of_youtube = pa.table(
+        {
+            "split": ["train", "val", "test"],
+            "clip_id": ["aaaaaaaaaaa_000001", "own", "bbbbbbbbbbb_000001"],
+            "youtube_id": ["aaaaaaaaaaa", "", "bbbbbbbbbbb"],
+        }
+    )
+    monkeypatch.setattr(localisation_stage, "read_table", lambda *_, **__: of_youtube)
+    names = ["aaaaaaaaaaa_000090", "bbbbbbbbbbb_000001", "own"]
+    found = localisation_stage.find_file_leaks(tmp_path, names, of_youtube=True)
+    assert found.videos == {"aaaaaaaaaaa_000090", "own"}
+    assert localisation_stage.find_file_leaks(tmp_path, names, of_youtube=False).videos == {"own"}

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 # Those that load PyTorch themselves; download, captions and report leave it to workers, or alone.
 COMMANDS = (
-    *(f"-m {STAGES[stage]['cmd'].split('-m ')[1]}" for stage in ("extract", "train", "evaluate")),
+    *(
+        f"-m {STAGES[stage].get('do', STAGES[stage])['cmd'].split('-m ')[1]}"
+        for stage in ("extract", "train", "evaluate")
+    ),
     "-m trimodal.cli search --text bark",
     "-m trimodal.cli index videos",
     "-m trimodal.cli serve",
@@ -27,8 +30,7 @@ COMMANDS = (
     "-m trimodal.cli export pairs folder",
     "-m benchmarks.margin_loss",
     "-m benchmarks.training_step",
-    "-m experiments.real",
-    "-c 'import experiments.real.clips'",
+    "-c 'import trimodal.features.stage'",
     "-c 'from trimodal import Trimodal'",
     "-c 'import trimodal.losses.ranking'",
     "conftest",

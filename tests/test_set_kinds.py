@@ -26,6 +26,7 @@ from trimodal.evaluation.config import (
     TextImageSet,
 )
 from trimodal.evaluation.retrieval import similarity
+from trimodal.report.comparison import run_from
 
 THINGS = ("dog", "bird", "drum")
 COLOURS = ("red", "green", "blue", "white", "black")
@@ -94,6 +95,12 @@ def test_images_are_embedded_as_the_encoder_does(
     of_text = [row["rank"] for row in ranks if row["direction"] == "text_to_image"]
     assert of_text == (1 + (scores > own).sum(axis=1)).tolist()
     assert len(ranks) == 15
+    of_series = run_from("a", pq.read_table(out / "ranks.parquet"), audit)
+    assert of_series.ranks["text_to_image"].tolist() == of_text
+    assert {score: len(names) for score, names in of_series.queries.items()} == {
+        "text_to_image": 10, "image_to_text": 5,
+    }  # fmt: skip
+    assert of_series.test_set == ("text_image", "own", 5)
 
 
 def test_another_measure_of_images_needs_no_network(

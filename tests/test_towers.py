@@ -204,6 +204,56 @@ def test_a_strangers_config_cannot_fill_the_memory(
 
 
 @pytest.mark.parametrize(
+    ("kind", "keys", "value", "problem"),
+    [
+        ("clip", ("image", "model_cfg", "vision_cfg", "timm_model_name"), "hf-hub:a/b",
+         r"config\.json: towers: vision_cfg\.timm_model_name: 'hf-hub:a/b'"),
+        ("clip", ("text", "model_cfg", "text_cfg", "hf_model_name"), "a/b", "hf_model_name"),
+        ("clip", ("image", "model_cfg", "vision_cfg", "no_such"), 1, "not a tower of OpenCLIP"),
+        ("clip", ("image", "model_cfg", "vision_cfg"), None, "not a tower of OpenCLIP"),
+        ("clip", ("image",), {}, r"config\.json: towers\.image is missing"),
+        ("mixed", ("text",), {}, r"config\.json: towers\.text is missing"),
+        ("mixed", ("text", "config", "model_type"), "timm_wrapper", "'timm_wrapper' is no encoder"),
+        ("mixed", ("text", "config", "hidden_size"), "x", "not a tower of sentence-transformers"),
+        ("mixed", ("text", "pooling", "pooling_mode"), "x", "not a tower of sentence-transformers"),
+    ],
+)  # fmt: skip
+def test_a_strangers_tower_is_not_looked_up_and_named(
+    kind: str, keys: tuple[str, ...], value: Any, problem: str,
+    folder: Path, tmp_path: Path, tiny_data: TinyData,
+) -> None:  # fmt: skip
+    config = model_config(folder, kind)
+    network = build_network(config, None)
+    definitions = json.loads(json.dumps(network.definitions))
+    changed = definitions
+    for key in keys[:-1]:
+        changed = changed[key]
+    changed[keys[-1]] = value
+    checkpoint = Checkpoint(
+        model=config, loss={}, mel=tiny_data.mel, window=tiny_data.front_end.window,
+        augment=tiny_data.augment, frame_px=32,
+        text_input=network.text.tokenise.fingerprint, towers=definitions,
+        front_end=tiny_data.mel.front_end_fingerprint(), data={}, code="", epoch=1,
+        validation_loss=1.0,
+    )  # fmt: skip
+    save_checkpoint(tmp_path / "model", network.state_dict(), checkpoint)
+    with pytest.raises(DataError, match=problem) as caught:
+        load_model(tmp_path / "model", read_checkpoint(tmp_path / "model"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_definition_does_not_say_where_the_tower_was(folder: Path, tmp_path: Path) -> None:
+    definitions = []
+    for place in (folder / "sentence" / "model", tmp_path / "elsewhere"):
+        if not place.exists():
+            shutil.copytree(folder / "sentence" / "model", place)
+        tower = sentence_transformer(f"sentence_transformers:{place}", "pretrained", "k", "w")
+        definitions.append(tower.definition)
+    assert definitions[0] == definitions[1]
+    assert str(folder) not in json.dumps(definitions)
+
+
+@pytest.mark.parametrize(
     ("changes", "problem"),
     [
         ({"image_backbone": "vgg"}, "image_backbone"),

@@ -1,7 +1,7 @@
 """Test sets of kind ``localisation``: where in a picture does it sound? (docs/evaluation.md)"""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,10 +85,11 @@ def evaluate_localisation(
     resamples: int,
     read: ReadShard = read_extents,
     device: torch.device | None = None,
+    left_out: Collection[str] = (),
 ) -> LocalisationResults:
     """Compares the map of each item's sound with its boxes: on the middle frame of a clip and the
     sound around it, or on a picture and the middle of its sound. ``clips`` are those of the test
-    shards.
+    shards. Items ``left_out`` do not count.
 
     Metrics are of the map of the ``sound`` and, as controls, of the sound of the item before
     (``other_sound``) and of nearness to the picture's ``centre``; each by two regions: the upper
@@ -101,7 +102,8 @@ def evaluate_localisation(
     """
     network = network.to(device or torch.device("cpu")).eval()
     annotated = read_items(test_set, checkpoint, clips, read)
-    compared = _compare(network, checkpoint, annotated.items, _AGREEING[test_set.annotations])
+    items = [item for item in annotated.items if item.name not in left_out]
+    compared = _compare(network, checkpoint, items, _AGREEING[test_set.annotations])
     unusable = {reason: len(names) for reason, names in compared.unusable.items()}
     check_coverage(
         "evaluate",
@@ -122,6 +124,8 @@ def evaluate_localisation(
     }
     names = compared.unusable | {"without a box": annotated.without_box}
     counts = {reason: len(of) for reason, of in names.items() if of} | annotated.bad_rows
+    if len(items) < len(annotated.items):
+        counts["seen in training"] = len(annotated.items) - len(items)
     audit = {
         "annotations": test_set.annotations,
         "queries": len(compared.items),

@@ -14,7 +14,7 @@ from trimodal.evaluation.caption_sets import CaptionedFile, UnusableFileError, e
 from trimodal.evaluation.config import TextAudioSet
 from trimodal.evaluation.hubs import bank_of
 from trimodal.evaluation.pairs import write_pair_results
-from trimodal.evaluation.task import Task
+from trimodal.evaluation.task import Task, data_fingerprint
 from trimodal.media.audio_windows import audio_windows
 from trimodal.media.container import LimitError, MediaError
 from trimodal.models.networks import TrimodalNet
@@ -58,7 +58,7 @@ def evaluate_text_audio(task: Task, test_set: TextAudioSet) -> None:
             leaks=leaks,
             left_out=left_out + not_usable,
             bank=bank,
-            facts={},
+            facts={"data": data_fingerprint(task.inputs.av)},
         )
 
 

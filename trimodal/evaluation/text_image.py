@@ -15,7 +15,7 @@ from trimodal.evaluation.caption_sets import CaptionedFile, UnusableFileError, e
 from trimodal.evaluation.config import TextImageSet
 from trimodal.evaluation.hubs import bank_of
 from trimodal.evaluation.pairs import write_pair_results
-from trimodal.evaluation.task import Task
+from trimodal.evaluation.task import Task, data_fingerprint
 from trimodal.media.image import ImageError, square
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import centre_views
@@ -70,7 +70,10 @@ def evaluate_text_image(task: Task, test_set: TextImageSet) -> None:
             leaks=leaks,
             left_out=left_out + not_usable,
             bank=bank,
-            facts={"images_with_fewer_captions": fewer},
+            facts={
+                "data": data_fingerprint(task.inputs.av),
+                "images_with_fewer_captions": fewer,
+            },
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from trimodal.core.fingerprint import code_fingerprint, sha256_of
+from trimodal.core.fingerprint import code_fingerprint, fingerprint, sha256_of
 from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.features.config import FeaturesConfig
 from trimodal.models.config import ModelConfig
@@ -52,6 +52,7 @@ class FrozenTowers:
             towers["image"] = {
                 "tower": self.model.image_backbone,
                 "weights": tower_fingerprint(network.image),
+                "definition": fingerprint(network.image.backbone.definition),
                 "input": json.loads(json.dumps(asdict(network.image.input))),
                 **asdict(self.config),
                 **augment,
@@ -61,6 +62,8 @@ class FrozenTowers:
             towers["text"] = {
                 "tower": self.model.text_network,
                 "weights": tower_fingerprint(network.text),
+                "definition": fingerprint(network.text.backbone.definition),
+                "pooling": self.model.text_pooling if self.model.text_network == "cnn" else "",
                 "tokens": network.text.tokenise.fingerprint,
                 "code": code,
             }

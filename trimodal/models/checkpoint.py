@@ -35,7 +35,7 @@ from trimodal.models.networks import (
 )
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.models.text_input import VocabularyInput
-from trimodal.models.towers import Definition
+from trimodal.models.towers import OPEN_CLIP, SENTENCE_TRANSFORMERS, Definition
 
 MODEL = "models/trimodal"
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.parquet"
@@ -134,6 +134,7 @@ def _described(folder: Path, sidecar: Path) -> Checkpoint:
     del content["format"]
     checkpoint = parse_section(content, str(sidecar), Checkpoint)
     _check_sizes(sidecar, checkpoint)
+    _check_towers(sidecar, checkpoint)
     made_by, read_by = checkpoint.front_end, checkpoint.mel.front_end_fingerprint()
     if made_by != read_by:
         raise DataError(
@@ -165,6 +166,14 @@ def _check_sizes(sidecar: Path, checkpoint: Checkpoint) -> None:
     check("mel.sample_rate_hz", mel.sample_rate_hz, _MAX_RATE_HZ)
     columns = checkpoint.window.seconds / mel.hop_seconds
     check("window.seconds / mel.hop_samples", columns, _MAX_WINDOW_COLUMNS)
+
+
+def _check_towers(sidecar: Path, checkpoint: Checkpoint) -> None:
+    """Without a definition a tower would be looked up by its name, on the network, too."""
+    model = checkpoint.model
+    for tower, name in (("image", model.image_backbone), ("text", model.text_network)):
+        if name.startswith((OPEN_CLIP, SENTENCE_TRANSFORMERS)) and not checkpoint.towers.get(tower):
+            raise DataError(f"{sidecar}: towers.{tower} is missing")
 
 
 def _whole_numbers(value: Any) -> Iterator[int]:
@@ -261,7 +270,7 @@ def _check_built_sizes(
     """Builds the networks without memory (PyTorch's device ``meta``) and compares their sizes with
     the weights', so that a stranger's config.json cannot fill the memory.
     """
-    layers = ("layers", "num_hidden_layers")
+    layers = ("layers", "num_hidden_layers", "n_layers", "n_layer", "num_layers")
     for number in _whole_numbers(
         [part.get(key) for part in _mappings(checkpoint.towers) for key in layers]
     ):
@@ -269,9 +278,12 @@ def _check_built_sizes(
             raise DataError(
                 f"{folder / CONFIG}: towers: {number} layers, but {len(weights)} weights"
             )
-    with torch.device("meta"):
-        config = _random_start(checkpoint)
-        network = TrimodalNet(config, word_vectors(config, vocabulary), checkpoint.towers)
+    config = _random_start(checkpoint)
+    try:
+        with torch.device("meta"):
+            network = TrimodalNet(config, word_vectors(config, vocabulary), checkpoint.towers)
+    except DataError as error:
+        raise DataError(f"{folder / CONFIG}: {error}") from error
     for name, tensor in network.state_dict().items():
         stored = weights.get(name)
         if stored is None or stored.shape != tensor.shape:

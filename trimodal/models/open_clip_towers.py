@@ -1,11 +1,14 @@
 """The image and the text tower of OpenCLIP's CLIP models."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from trimodal.core.display import printable
+from trimodal.core.records import DataError
 from trimodal.models.image_input import ImageInput
 from trimodal.models.text_input import ClipInput, TextInput
 from trimodal.models.towers import (
@@ -14,6 +17,7 @@ from trimodal.models.towers import (
     TowerError,
     channels_of,
     check_installed,
+    checking_definition,
     explaining_weights,
     quiet,
 )
@@ -105,12 +109,26 @@ def _open_clip_config(name: str, model: str, folder: bool, key: str) -> Any:
 
 
 def rebuilt_open_clip(definition: Definition) -> tuple[OpenClipImage, OpenClipText]:
-    """Both towers, with random weights, from what a saved model says of them."""
+    """Both towers, with random weights, from what a saved model says of them. Nothing is
+    downloaded. Raises DataError for a definition of anything else.
+    """
     check_installed(OPEN_CLIP, "model")
     from open_clip.model import CustomTextCLIP
 
-    with quiet():
-        return _clip_parts(CustomTextCLIP(**definition["model_cfg"]), definition)
+    with checking_definition("OpenCLIP"), quiet():
+        config = definition["model_cfg"]
+        vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+        _check_local(vision.get("timm_model_name"), config["text_cfg"].get("hf_model_name"))
+        clip = CustomTextCLIP(**{**config, "vision_cfg": vision})
+        return _clip_parts(clip, definition)
+
+
+def _check_local(timm_name: Any, hugging_face_name: Any) -> None:
+    """Names with a place, like ``hf-hub:...``, would be looked up there."""
+    if timm_name and not re.fullmatch(r"[\w.]+", str(timm_name)):
+        raise DataError(f"towers: vision_cfg.timm_model_name: {printable(str(timm_name))!r}")
+    if hugging_face_name:
+        raise DataError("towers: text_cfg.hf_model_name: only CLIP's own text tower is supported")
 
 
 def _clip_parts(clip: Any, definition: Definition) -> tuple[OpenClipImage, OpenClipText]:

@@ -11,18 +11,31 @@ from zipfile import ZipFile
 import torch
 from torch import Tensor, nn
 
+from trimodal.core.display import printable
 from trimodal.core.files import temporary_folder
+from trimodal.core.records import DataError
 from trimodal.models.text_input import TextInput, TokenizerInput
 from trimodal.models.towers import (
     SENTENCE_TRANSFORMERS,
     Definition,
     TowerError,
     check_installed,
+    checking_definition,
     explaining_weights,
     quiet,
 )
 
 MINILM = "all-MiniLM-L6-v2"
+# transformers' encoders of text alone: others load further networks, from anywhere.
+_ENCODERS = frozenset({
+    "albert", "bert", "camembert", "convbert", "deberta", "deberta-v2", "distilbert", "electra",
+    "ernie", "eurobert", "gte", "modernbert", "mpnet", "nomic_bert", "roberta", "xlm-roberta",
+})  # fmt: skip
+# Of a config, what does not describe the network: where it was, and code that would be fetched.
+_NOT_OF_THE_NETWORK = (
+    "_name_or_path", "transformers_version", "auto_map", "attn_implementation",
+    "_attn_implementation", "experts_implementation", "_experts_implementation",
+)  # fmt: skip
 
 
 class SentenceTransformerText(nn.Module):
@@ -75,8 +88,14 @@ def sentence_transformer(
     tokenizer = transformer.tokenizer
     if not getattr(tokenizer, "is_fast", False) or tokenizer.pad_token_id is None:
         raise TowerError(f"{key}: {name} has no tokenizer.json with a padding token")
+    config = json.loads(transformer.auto_model.config.to_json_string(use_diff=False))
+    if config["model_type"] not in _ENCODERS:
+        raise TowerError(
+            f"{key}: {name} is of type {config['model_type']}; supported are "
+            f"{', '.join(sorted(_ENCODERS))}"
+        )
     definition = {
-        "config": json.loads(transformer.auto_model.config.to_json_string(use_diff=False)),
+        "config": _of_the_network(config),
         "pooling": pooling.get_config_dict(),
         "tokenizer": tokenizer.backend_tokenizer.to_str(),
         "length": whole.max_seq_length,
@@ -107,13 +126,22 @@ def _folder_of(name: str) -> Iterator[str]:
 
 
 def rebuilt_sentence_transformer(definition: Definition) -> SentenceTransformerText:
-    """The tower, with random weights, from what a saved model says of it."""
+    """The tower, with random weights, from what a saved model says of it. Nothing is downloaded.
+    Raises DataError for a definition of anything else.
+    """
     check_installed(SENTENCE_TRANSFORMERS, "model")
     from sentence_transformers.sentence_transformer.modules import Pooling
     from transformers import AutoConfig, AutoModel
 
-    config = dict(definition["config"])
-    with quiet():
+    with checking_definition("sentence-transformers"), quiet():
+        config = _of_the_network(definition["config"])
+        if config["model_type"] not in _ENCODERS:
+            shown = printable(str(config["model_type"]))
+            raise DataError(f"towers: text.config.model_type: {shown!r} is no encoder of text")
         from_config: Any = AutoModel.from_config
         network = from_config(AutoConfig.for_model(**config), trust_remote_code=False)
-    return SentenceTransformerText(network, Pooling(**definition["pooling"]), definition)
+        return SentenceTransformerText(network, Pooling(**definition["pooling"]), definition)
+
+
+def _of_the_network(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in _NOT_OF_THE_NETWORK}

@@ -16,7 +16,9 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from trimodal.core.arguments import missing_packages
+from trimodal.core.display import printable
 from trimodal.core.errors import UserError
+from trimodal.core.records import DataError
 from trimodal.models.image_input import Channels
 
 Definition = dict[str, Any]
@@ -89,6 +91,22 @@ def explaining_weights(key: str, name: str) -> Iterator[None]:
             f"{key}: the weights of {name!r} could not be loaded ({in_a_line(error)}). Put them "
             "into the library's own cache on a machine with a network; name a local folder or "
             f".safetensors file; or set {key} to none for random ones"
+        ) from error
+
+
+@contextmanager
+def checking_definition(library: str) -> Iterator[None]:
+    """Raises DataError if the block cannot build a tower from its definition, which may be a
+    stranger's.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # the libraries have their own
+        raise DataError(
+            f"towers: not a tower of {library}: {type(error).__name__}: "
+            f"{printable(in_a_line(error))}"
         ) from error
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trimodal.core.fingerprint import fingerprint
 from trimodal.evaluation.retrieval import summarise
@@ -40,22 +41,34 @@ class Run:
 
 
 def run_from(name: str, ranks: pa.Table, audit: Mapping[str, Any]) -> Run:
-    """A run from what ``evaluate`` wrote: ranks.parquet, whose columns ``rank_...`` each hold a
-    score's ranks (null for a query that it does not have), and audit.json.
+    """A run from what ``evaluate`` wrote: ranks.parquet and audit.json. Of videos, each column
+    ``rank_...`` has a score's ranks, null for a query that it does not have; of other test sets,
+    the column ``rank`` has those of each ``direction``.
 
     Raises KeyError for files of another version.
     """
-    columns = [column for column in ranks.column_names if column.startswith(_RANK)]
-    if not columns:
-        raise KeyError(_RANK)
-    given = {
-        column.removeprefix(_RANK): ranks.filter(ranks[column].is_valid()) for column in columns
-    }
+    if "direction" in ranks.column_names:
+        directions = ranks["direction"].unique().to_pylist()
+        given = {of: (ranks.filter(pc.field("direction") == of), "rank") for of in directions}
+    else:
+        columns = [column for column in ranks.column_names if column.startswith(_RANK)]
+        if not columns:
+            raise KeyError(_RANK)
+        given = {
+            column.removeprefix(_RANK): (ranks.filter(ranks[column].is_valid()), column)
+            for column in columns
+        }
+    if "test_csv" in audit:
+        test_set: tuple[Any, ...] = (audit["test_csv"], audit["protocol"], audit["gallery"])
+    else:
+        test_set = (audit["kind"], audit["duplicates"], audit["gallery"])
     return Run(
         name=name,
-        queries={score: tuple(t["query_id"].to_pylist()) for score, t in given.items()},
-        ranks={score: t[f"{_RANK}{score}"].to_numpy() for score, t in given.items()},
-        test_set=(audit["test_csv"], audit["protocol"], audit["gallery"]),
+        queries={
+            score: tuple(table["query_id"].to_pylist()) for score, (table, _) in given.items()
+        },
+        ranks={score: table[column].to_numpy() for score, (table, column) in given.items()},
+        test_set=test_set,
         data=audit["data"],
     )
 
