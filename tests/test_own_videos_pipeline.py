@@ -1,4 +1,4 @@
-"""A folder of one's own videos and a CLIP, without captions, through the whole DAG as a user runs it:
+"""A folder of one's own videos and a CLIP, without captions, through the whole DAG as users run it:
 params/own-videos.yaml at a tiny scale; also thawed, warm-started, killed, and without weights.
 """
 
