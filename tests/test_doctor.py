@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import yaml
 from configs import MACHINE, config_for_tests
+from tower_fixtures import write_clip
 
 from trimodal import doctor as module
+from trimodal import estimate as costs_module
 from trimodal.cli import main
 from trimodal.core.config import ConfigError
 from trimodal.doctor import Diagnosis, count_work, diagnose, format_diagnosis, read_sections
@@ -86,6 +88,46 @@ def test_at_paper_scale_every_missing_source_is_named_with_where_to_get_it(workd
     assert "MSRVTT.zip" in detail(diagnosis, "download.msrvtt_media")
 
 
+def test_for_own_videos_their_folder_and_the_towers_are_named_and_no_captions(
+    workdir: Path,
+) -> None:
+    """Weights that cannot be had are a finding among the others, not the end."""
+    apply_overlay(workdir / "params.yaml", workdir / "params" / "own-videos.yaml")
+    weights = "no/such.safetensors"
+    change(workdir, {"model": {"image_weights": weights, "text_weights": weights}})
+    diagnosis = diagnose(workdir / "params.yaml")
+    missing = {name for name, verdict in verdicts(diagnosis).items() if verdict == "missing"}
+    assert missing == {"download.vggsound_media", "towers"}
+    assert detail(diagnosis, "download.vggsound_media") == (
+        "data/sources/videos: the folder of your videos"
+    )
+    assert "model.image_weights: the weights of" in detail(diagnosis, "towers")
+    assert weights in detail(diagnosis, "towers")
+    assert "\n" not in detail(diagnosis, "towers")
+    assert format_diagnosis(diagnosis).endswith("no estimate of the stages")
+
+
+def test_frozen_towers_are_estimated_by_what_they_see(
+    workdir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their features are made in a stage of its own, and training steps are made of features."""
+    pytest.importorskip("open_clip", reason="an optional extra")
+    monkeypatch.setattr(costs_module, "_sample_clip", lambda _: SimpleNamespace(size=1))
+    monkeypatch.setattr(costs_module, "_clip_cost", lambda *_: (1.0, 1, 1.0))
+    name = f"open_clip:{write_clip(tmp_path / 'clip')}"
+    towers = {"image_backbone": name, "text_network": name, "head": "none", "embedding_dim": 24}
+    change(workdir, {"model": towers | {"freeze": ["image", "text"]}, "features": {"views": 3}})
+    for sizes in (SIZES, replace(SIZES, images=0, train_images=0)):
+        costs = {cost.stage: cost for cost in estimate(read_sections(Path("params.yaml")), sizes)}
+        pictures = 10_000 + sizes.train_images
+        assert f"{3 * pictures:,} views" in costs["features"].basis
+        assert costs["features"].seconds > 0
+        assert costs["train"].seconds > 0
+    change(workdir, {"train": {"freeze_epochs": 1}})
+    thawed = {cost.stage: cost for cost in estimate(read_sections(Path("params.yaml")), SIZES)}
+    assert thawed.keys() == costs.keys()
+
+
 def test_an_existing_source_is_not_missing(workdir: Path) -> None:
     change(
         workdir,
@@ -101,7 +143,7 @@ def test_an_existing_source_is_not_missing(workdir: Path) -> None:
     results = verdicts(diagnose(workdir / "params.yaml"))
     assert results["download.vggsound_csv"] == results["download.vggsound_media"] == "ok"
     assert results["download.msrvtt_csv"] == "missing"
-    assert "VGGSound" not in results
+    assert "training clips" not in results
 
 
 def test_an_existing_source_that_cannot_be_read_is_named(workdir: Path) -> None:
@@ -118,9 +160,9 @@ def test_an_existing_source_that_cannot_be_read_is_named(workdir: Path) -> None:
     (workdir / "v.csv").write_text("<html>sign in</html>\n" * 9)
     (workdir / "coco").mkdir()
     diagnosis = diagnose(workdir / "params.yaml")
-    assert verdicts(diagnosis)["VGGSound"] == verdicts(diagnosis)["COCO"] == "missing"
-    assert "9 of 9 rows" in detail(diagnosis, "VGGSound")
-    assert "183,730" in detail(diagnosis, "VGGSound")
+    assert verdicts(diagnosis)["training clips"] == verdicts(diagnosis)["COCO"] == "missing"
+    assert "9 of 9 rows" in detail(diagnosis, "training clips")
+    assert "183,730" in detail(diagnosis, "training clips")
     assert "train2017.zip" in detail(diagnosis, "COCO")
 
 

@@ -155,6 +155,19 @@ def run(data: TinyData, folder: Path, model: ModelConfig, features: Path, **chan
     return folder / "model"
 
 
+def test_a_run_does_not_start_from_the_folder_that_it_writes(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC removes it before the stage begins; the message says how to get it back."""
+    monkeypatch.chdir(tmp_path)
+    save(tiny_data, tmp_path / "a" / "model", MODEL, vocabulary_of(tiny_data))
+    model = replace(MODEL, init_from="a/model")
+    refused(
+        lambda: run(tiny_data, tmp_path / "a", model, tmp_path),
+        "model.init_from: a/model", "name a copy", "dvc checkout",
+    )  # fmt: skip
+
+
 def test_training_starts_from_the_model_and_notices_another(
     tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -3,7 +3,7 @@
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,14 @@ import torch
 from trimodal.core.arguments import missing_packages
 from trimodal.core.config import load_section
 from trimodal.core.progress import clock, quantity
+from trimodal.core.schemas import VECTOR_DIM
 from trimodal.download.demo.world import DemoConfig
 from trimodal.estimate import Sections, StageCost, estimate
 from trimodal.media.container import missing_encoders
 from trimodal.media.windows import AudioFrontEnd
 from trimodal.models.devices import pick_device, pick_dtype
+from trimodal.models.networks import TrimodalNet
+from trimodal.models.towers import TowerError, WeightsUnavailableError
 from trimodal.training.leaks import LeaksConfig
 from trimodal.training.loaders import batch_bytes, sharing_problems, socket_problem
 from trimodal.work_sizes import Finding, count_work
@@ -51,19 +54,23 @@ class Diagnosis:
 
 
 def diagnose(params_path: Path) -> Diagnosis:
-    """Checks this machine against these params; takes some seconds, changes nothing.
+    """Checks this machine against these params; takes some seconds, and changes nothing but the
+    caches of the libraries of pretrained towers, which may download them.
 
     Raises ConfigError for invalid params.
     """
     sections = read_sections(params_path)
     load_section(params_path, "leaks", LeaksConfig)  # to report a typo now
     sizes, unreadable = count_work(sections, load_section(params_path, "demo", DemoConfig))
-    costs = estimate(sections, sizes)
+    towers = list(_towers(sections))
+    unavailable = any(finding.verdict == "missing" for finding in towers)
+    costs = [] if unavailable else estimate(sections, sizes)
     findings = [
         *_tools(sections),
         *_sources(sections),
         *unreadable,
         *_weights(sections),
+        *towers,
         _device(sections),
         _loaders(sections),
         _disk(sum(cost.bytes for cost in costs)),
@@ -124,13 +131,14 @@ def _youtube_tools(sections: Sections) -> Iterator[Finding]:
 
 def _sources(sections: Sections) -> Iterator[Finding]:
     demo = sections.download.source == "demo"
+    unused = set(_unused(sections))
     for key, where in _WHERE_TO_GET.items():
         section, name = key.split(".")
         value = getattr(getattr(sections, section), name)
-        if not value or (
-            key == "download.vggsound_media" and sections.download.source == "youtube"
-        ):
+        if not value or key in unused:
             continue
+        if key == "download.vggsound_media" and sections.download.source == "videos":
+            where = "the folder of your videos"
         if Path(value).exists():
             yield Finding(verdict="ok", name=key, detail=value)
         elif demo:
@@ -146,6 +154,19 @@ def _sources(sections: Sections) -> Iterator[Finding]:
         else:
             where = "the files of each kind: docs/evaluation.md"
             yield Finding(verdict="missing", name=key, detail=f"{value}: {where}")
+
+
+def _unused(sections: Sections) -> Iterator[str]:
+    """The keys of sources that no stage reads."""
+    captions = sections.captions
+    if sections.download.source == "youtube":
+        yield "download.vggsound_media"
+    if captions.coco_annotations == "none":
+        yield "captions.coco"
+    if captions.flickr30k_annotations == "none":
+        yield "captions.flickr30k"
+    if captions.coco_annotations == captions.flickr30k_annotations == "none":
+        yield "captions.vectors"
 
 
 def _weights(sections: Sections) -> Iterator[Finding]:
@@ -164,6 +185,25 @@ def _weights(sections: Sections) -> Iterator[Finding]:
         else "torchvision downloads them (45 MB) at the start of training; without a network put "
         f"resnet18-f37072fd.pth into {torch.hub.get_dir()}/checkpoints",
     )
+
+
+def _towers(sections: Sections) -> Iterator[Finding]:
+    """Builds the pretrained towers of other libraries, as the stages do."""
+    model = sections.model
+    towers = (model.image_backbone, model.audio_backbone, model.text_network)
+    names = list(dict.fromkeys(name for name in towers if ":" in name))
+    if not names:
+        return
+    own = {
+        f"{tower}_weights": "none" for tower in ("image", "audio")
+        if getattr(model, f"{tower}_weights") == "imagenet"
+    }  # fmt: skip
+    try:
+        TrimodalNet(replace(model, **own), torch.zeros(2, VECTOR_DIM))
+    except (TowerError, WeightsUnavailableError) as error:
+        yield Finding(verdict="missing", name="towers", detail=str(error))
+    else:
+        yield Finding(verdict="ok", name="towers", detail=", ".join(names))
 
 
 def _device(sections: Sections) -> Finding:
@@ -218,6 +258,8 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         f"{finding.verdict:<8} {finding.name:<{width}}  {finding.detail}"
         for finding in diagnosis.findings
     ]
+    if not diagnosis.costs:
+        return "\n".join([*lines, "", "without the towers there is no estimate of the stages"])
     lines += ["", f"{'stage':<9} {'time':>9} {'disk':>9}  estimated from"]
     for cost in diagnosis.costs:
         time = "?" if math.isnan(cost.seconds) else clock(cost.seconds)

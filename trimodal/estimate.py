@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch import Tensor
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.files import temporary_folder
@@ -20,13 +21,14 @@ from trimodal.download.download import DownloadConfig
 from trimodal.download.probe import inspect
 from trimodal.download.youtube import YoutubeConfig
 from trimodal.evaluation.config import EvaluateConfig
+from trimodal.features.config import FeaturesConfig
 from trimodal.losses.config import LossConfig
 from trimodal.media.container import encode_video
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
 from trimodal.models.config import ModelConfig
 from trimodal.models.devices import count_devices, pick_device
-from trimodal.models.networks import TrimodalNet
+from trimodal.models.networks import TextNet, TrimodalNet, VisionNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.preprocess.captions import CaptionsConfig
 from trimodal.preprocess.clip_shards import ClipShard, ExtractConfig, extract_shard
@@ -75,6 +77,7 @@ class Sections:
     captions: CaptionsConfig
     augment: AugmentConfig
     model: ModelConfig
+    features: FeaturesConfig
     loss: LossConfig
     train: TrainConfig
     evaluate: EvaluateConfig
@@ -90,7 +93,7 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
         clip_seconds, clip_bytes, probe_seconds = _clip_cost(sections, clip, folder)
         fetched_bytes = clip.size
     image_seconds, image_bytes = _image_cost(sections.captions)
-    step_seconds, view_seconds, device = _step_cost(sections)
+    step_seconds, view_seconds, picture_seconds, device = _step_cost(sections, sizes)
     if device == "cuda":  # processes on a CPU share its cores
         gpus = count_devices(sections.machine.devices, sections.machine.device)
         step_seconds /= gpus
@@ -100,6 +103,7 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
     batch = sections.train.batch_size
     all_steps = steps_per_epoch(sections, sizes) * sections.train.epochs
     views = sizes.test_videos * sections.evaluate.frames_per_video
+    features = [_features_cost(sections, sizes, picture_seconds)] if sections.model.freeze else []
     return [
         _download_cost(sections, sizes, fetched_bytes, probe_seconds),
         StageCost(
@@ -116,6 +120,7 @@ def estimate(sections: Sections, sizes: Sizes) -> list[StageCost]:
             basis=f"{sizes.images:,} images x {1000 * image_seconds:.1f} ms, "
             f"{sections.machine.workers} workers, without captions and vectors",
         ),
+        *features,
         StageCost(
             stage="train",
             seconds=all_steps * step_seconds,
@@ -215,21 +220,46 @@ def _smooth_image(rng: np.random.Generator, *, width: int, height: int) -> npt.N
     return np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC))
 
 
-def _step_cost(sections: Sections) -> tuple[float, float, str]:
-    """Seconds of a training step and of embedding one frame with its window; the device."""
+def _features_cost(sections: Sections, sizes: Sizes, picture_seconds: float) -> StageCost:
+    if "image" not in sections.model.freeze:
+        return StageCost(
+            stage="features", seconds=math.nan, bytes=0.0, basis="captions are not estimated"
+        )
+    workers = sections.machine.workers if pick_device(sections.machine.device).type == "cpu" else 1
+    pictures = round(sizes.train_clips * CLIP_SECONDS) + sizes.train_images
+    views = pictures * sections.features.views
+    return StageCost(
+        stage="features",
+        seconds=views * picture_seconds / workers,
+        bytes=0.0,
+        basis=f"{views:,} views of pictures x {1000 * picture_seconds:.0f} ms, {workers} workers, "
+        "without captions",
+    )
+
+
+def _step_cost(sections: Sections, sizes: Sizes) -> tuple[float, float, float, str]:
+    """Seconds of a training step, of embedding one frame with its window, and of a frame alone; the
+    device. A step has captions if there are any, and features of towers that stay frozen.
+    """
     device = pick_device(sections.machine.device)
-    config = sections.train
-    model = replace(sections.model, image_weights="none", audio_weights="none")  # costs the same
+    config, model = sections.train, sections.model
+    model = replace(model, image_weights="none", audio_weights="none", text_weights="none")
     network = TrimodalNet(model, torch.zeros(2, VECTOR_DIM))
-    trainer = Trainer(network, config, sections.loss, World(device=device))
+    frozen = model.freeze if config.freeze_epochs is None else ()
+    trainer = Trainer(network, config, sections.loss, World(device=device), frozen)
     side = sections.augment.crop_px
     pixels = torch.zeros(config.batch_size, 3, side, side).byte()
     columns = AudioFrontEnd(mel=sections.mel, window=sections.window).columns
     windows = torch.zeros(config.batch_size, 1, sections.mel.mels, columns)
     words = torch.zeros(config.batch_size, WORDS, dtype=torch.int64)
+    if not model.has_vocabulary:
+        words = network.text.tokenise.encode(["a dog barks in the park"] * config.batch_size).ids
+    images = _features_of(network.image, pixels) if "image" in frozen else pixels
+    words = _features_of(network.text, words) if "text" in frozen else words
 
     def seconds_for(rows: int) -> float:
-        audio, text = (pixels[:rows], windows[:rows]), (pixels[:rows], words[:rows])
+        audio = images[:rows], windows[:rows]
+        text = (images[:rows], words[:rows]) if sizes.images else None
         trainer.step(audio, text)
         start = time.perf_counter()
         trainer.step(audio, text).image_audio.item()
@@ -239,5 +269,28 @@ def _step_cost(sections: Sections) -> tuple[float, float, str]:
     seconds = seconds_for(few) * config.batch_size / few
     if seconds < _MAX_STEP_SECONDS:
         seconds = seconds_for(config.batch_size)
+    picture = _picture_seconds(network, pixels[:few].to(device))
     # Forward and backward cost about three forward passes.
-    return seconds, seconds / config.batch_size / 3, device.type
+    view = seconds / config.batch_size / 3 + ("image" in frozen) * picture
+    return seconds, view, picture, device.type
+
+
+def _features_of(network: VisionNet | TextNet, inputs: Tensor) -> Tensor:
+    """Of a frozen tower, in place of its inputs; zeros."""
+    return torch.zeros(len(inputs), network.backbone.features)
+
+
+def _picture_seconds(network: TrimodalNet, pixels: Tensor) -> float:
+    """Seconds that the image network takes for a picture without training it; on a CPU with one
+    thread, as the workers of stage ``features`` have.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        image = network.image.eval()
+        image(image.prepare(pixels))
+        start = time.perf_counter()
+        image(image.prepare(pixels)).sum().item()
+        seconds = time.perf_counter() - start
+    torch.set_num_threads(threads)
+    return seconds / len(pixels)

@@ -101,5 +101,6 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
 
 def _training_clips(download: DownloadConfig) -> tuple[list[Any], Any]:
     if download.source == "videos":
-        return list(videos_in(storage_path(download.vggsound_media))), None
+        folder = storage_path(download.vggsound_media)
+        return list(videos_in(folder)) if folder.exists() else [], None  # the doctor names it
     return read_vggsound(Path(download.vggsound_csv), download.vggsound_splits)

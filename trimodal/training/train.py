@@ -68,6 +68,7 @@ def train(
     """
     world = world or World(device=pick_device(machine.device))
     check_loggers(config.loggers)
+    _check_start(model, model_dir)
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     vocabulary = _vocabulary(captions_dir, model)
     torch.manual_seed(config.seed)
@@ -141,6 +142,15 @@ def train(
         vocabulary if model.has_vocabulary else None,
     )
     _log_summary(run, streams, config, front_end, world)
+
+
+def _check_start(model: ModelConfig, model_dir: Path) -> None:
+    """A run does not start from its own output, which DVC removes before the stage begins."""
+    if model.init_from and Path(model.init_from).resolve() == model_dir.resolve():
+        raise DataError(
+            f"model.init_from: {model.init_from}: is where training writes its model; name a copy: "
+            f"dvc checkout {model_dir} && cp -r {model_dir} models/first"
+        )
 
 
 def _vocabulary(captions_dir: Path, model: ModelConfig) -> Vocabulary | None:
