@@ -143,7 +143,7 @@ def test_an_existing_source_is_not_missing(workdir: Path) -> None:
     results = verdicts(diagnose(workdir / "params.yaml"))
     assert results["download.vggsound_csv"] == results["download.vggsound_media"] == "ok"
     assert results["download.msrvtt_csv"] == "missing"
-    assert "training clips" not in results
+    assert "VGGSound" not in results
 
 
 def test_an_existing_source_that_cannot_be_read_is_named(workdir: Path) -> None:
@@ -160,9 +160,9 @@ def test_an_existing_source_that_cannot_be_read_is_named(workdir: Path) -> None:
     (workdir / "v.csv").write_text("<html>sign in</html>\n" * 9)
     (workdir / "coco").mkdir()
     diagnosis = diagnose(workdir / "params.yaml")
-    assert verdicts(diagnosis)["training clips"] == verdicts(diagnosis)["COCO"] == "missing"
-    assert "9 of 9 rows" in detail(diagnosis, "training clips")
-    assert "183,730" in detail(diagnosis, "training clips")
+    assert verdicts(diagnosis)["VGGSound"] == verdicts(diagnosis)["COCO"] == "missing"
+    assert "9 of 9 rows" in detail(diagnosis, "VGGSound")
+    assert "183,730" in detail(diagnosis, "VGGSound")
     assert "train2017.zip" in detail(diagnosis, "COCO")
 
 
