@@ -11,7 +11,8 @@ from configs import MACHINE
 from data_fixtures import contents, refused
 from features_fixtures import FEATURES, FROZEN, make, towers_of
 from model_fixtures import MODEL, Tool
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from tower_fixtures import TIMM_NAME, write_timm_weights
 from trainer_fixtures import CONFIG, LOSS
 from training_fixtures import VARIABLE_MARGIN, TinyData
 
@@ -184,6 +185,22 @@ def test_training_starts_from_the_model_and_notices_another(
         torch.testing.assert_close(weights[name], parameter.detach(), rtol=0, atol=1e-8)
     save(tiny_data, tmp_path / "earlier", MODEL, vocabulary_of(tiny_data), seed=8)
     run(tiny_data, tmp_path / "a", model, tmp_path, learning_rate=1e-12)
+    assert any("a run with other data" in text for text in caplog.messages)
+
+
+def test_training_notices_other_weights_in_a_file(
+    tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level("INFO", "trimodal")
+    file = write_timm_weights(Path("timm.safetensors"))
+    model = replace(MODEL, audio_backbone=f"timm:{TIMM_NAME}", audio_weights=str(file))
+    run(tiny_data, tmp_path / "a", model, tmp_path)
+    run(tiny_data, tmp_path / "a", model, tmp_path)
+    assert not any("starting a new run" in text for text in caplog.messages)
+    save_file({name: 2 * tensor for name, tensor in load_file(file).items()}, file)
+    run(tiny_data, tmp_path / "a", model, tmp_path)
     assert any("a run with other data" in text for text in caplog.messages)
 
 

@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.core.timing import window_fits
 from trimodal.features.config import FeaturesConfig
-from trimodal.features.frozen import LEARNING_PARTS, FrozenTowers
+from trimodal.features.frozen import LEARNING_PARTS, FrozenTowers, tower_fingerprint
 from trimodal.features.store import FeatureStore
 from trimodal.losses.config import LossConfig
 from trimodal.media.windows import AudioFrontEnd
@@ -73,6 +74,7 @@ def train(
     vocabulary = _vocabulary(captions_dir, model)
     torch.manual_seed(config.seed)
     network = initial_network(model, vocabulary)
+    pretrained = _pretrained_fingerprints(network, model)
     store = None
     if model.freeze:
         if features is None:
@@ -98,10 +100,10 @@ def train(
     data = _data_fingerprints(av_dir, captions_dir, images_dir)
     without_loggers = replace(config, loggers=())
     sections = [asdict(section) for section in (without_loggers, loss, model, front_end, augment)]
-    others = [found for found in (init_fingerprint(model), store and store.fingerprint) if found]
+    others: list[Any] = [init_fingerprint(model), store and store.fingerprint, pretrained]
     identity = RunIdentity(
         params=fingerprint([world.size, _readers(config, machine), *sections]),
-        data=fingerprint([data, network.text.tokenise.fingerprint, *others]),
+        data=fingerprint([data, network.text.tokenise.fingerprint, *filter(None, others)]),
         code=code_fingerprint("trimodal.training.loop", "trimodal.training.streams"),
     )
     run = _open_run(run_path, identity, trainer)
@@ -180,6 +182,18 @@ def _freeze(network: TrimodalNet, towers: FrozenTowers, features_dir: Path) -> F
         own = {n: w for n, w in weights.items() if n.partition(".")[0] not in LEARNING_PARTS}
         getattr(network, name).load_state_dict(own, strict=False)
     return FeatureStore(features_dir, towers.identities(frozen))
+
+
+def _pretrained_fingerprints(network: TrimodalNet, model: ModelConfig) -> dict[str, str]:
+    """Of the towers that start from weights of a file, a folder or a cache, which may change."""
+    weights = {
+        "image": model.image_weights, "audio": model.audio_weights, "text": model.text_weights,
+    }  # fmt: skip
+    return {
+        tower: tower_fingerprint(getattr(network, tower))
+        for tower, of_tower in weights.items()
+        if of_tower not in ("none", "imagenet")
+    }
 
 
 def _readers(config: TrainConfig, machine: MachineConfig) -> int:
