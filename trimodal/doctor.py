@@ -194,7 +194,7 @@ def _towers(sections: Sections) -> Iterator[Finding]:
     names = list(dict.fromkeys(name for name in towers if ":" in name))
     if not names:
         return
-    own = {
+    own: dict[str, Any] = {
         f"{tower}_weights": "none" for tower in ("image", "audio")
         if getattr(model, f"{tower}_weights") == "imagenet"
     }  # fmt: skip
