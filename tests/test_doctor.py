@@ -21,6 +21,7 @@ from trimodal.download.demo.world import DemoConfig
 from trimodal.estimate import Sizes, StageCost, estimate, steps_per_epoch
 from trimodal.overlay import apply_overlay
 from trimodal.training import loaders
+from trimodal.training.trainer import Trainer
 
 ROOT = Path(__file__).parents[1]
 SIZES = Sizes(train_clips=1000, test_videos=10, images=500, train_images=400)
@@ -114,6 +115,13 @@ def test_frozen_towers_are_estimated_by_what_they_see(
     pytest.importorskip("open_clip", reason="an optional extra")
     monkeypatch.setattr(costs_module, "_sample_clip", lambda _: SimpleNamespace(size=1))
     monkeypatch.setattr(costs_module, "_clip_cost", lambda *_: (1.0, 1, 1.0))
+    step, seen = Trainer.step, []
+
+    def recorded(self: Trainer, audio: Any, text: Any) -> Any:
+        seen.append((tuple(audio[0].shape), text and tuple(text[1].shape)))
+        return step(self, audio, text)
+
+    monkeypatch.setattr(Trainer, "step", recorded)
     name = f"open_clip:{write_clip(tmp_path / 'clip')}"
     towers = {"image_backbone": name, "text_network": name, "head": "none", "embedding_dim": 24}
     change(workdir, {"model": towers | {"freeze": ["image", "text"]}, "features": {"views": 3}})
@@ -123,9 +131,11 @@ def test_frozen_towers_are_estimated_by_what_they_see(
         assert f"{3 * pictures:,} views" in costs["features"].basis
         assert costs["features"].seconds > 0
         assert costs["train"].seconds > 0
+        assert seen[-1] == ((4, 24), (4, 24) if sizes.images else None)
     change(workdir, {"train": {"freeze_epochs": 1}})
     thawed = {cost.stage: cost for cost in estimate(read_sections(Path("params.yaml")), SIZES)}
     assert thawed.keys() == costs.keys()
+    assert seen[-1] == ((4, 3, 32, 32), (4, 20))
 
 
 def test_an_existing_source_is_not_missing(workdir: Path) -> None:

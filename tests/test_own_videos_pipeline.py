@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import gettempdir
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import numpy as np
@@ -82,8 +82,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def repository_with_overlay(folder: Path) -> Repository:
-    repository = make_repository(folder, {}, Path(gettempdir()))
+def repository_with_overlay(folder: Path, temporary: Path | None = None) -> Repository:
+    repository = make_repository(folder, {}, temporary or Path(gettempdir()))
     apply_overlay(folder / "params.yaml", ROOT / "params" / "own-videos.yaml")
     set_params(repository, TINY)
     repository.commit("own videos")
@@ -226,23 +226,24 @@ def test_warm_started_it_goes_on_from_the_first_model(copied: Repository) -> Non
 def test_killed_in_features_and_in_training_it_ends_in_the_same_bytes(
     reproduced: Repository, place: Path
 ) -> None:
-    """From scratch, as once more without a kill: the first file of features, the first saved run
-    are kept, and nothing else is left.
+    """From scratch: the files of features and the saved run from before each kill are used, and
+    nothing else is left.
     """
-    repository = repository_with_overlay(place / "killed")
-    repository.run("dvc", "repro", "extract", "captions")
-    kill(repository, "features", "trimodal.features.compute:_write", call=3)
-    kept = {p: p.stat().st_mtime_ns for p in repository.folder.glob("data/features/av/*.npy")}
-    assert len(kept) == 2
-    repository.run("dvc", "repro", "features")
-    assert {p: p.stat().st_mtime_ns for p in kept} == kept
-    kill(repository, "train", "trimodal.training.trainer:Trainer.step", call=6)
-    assert not (repository.folder / MODEL).exists()
-    assert "resumes after step 4" in repository.run("dvc", "repro")
+    with TemporaryDirectory(prefix="own-") as temporary:
+        repository = repository_with_overlay(place / "killed", Path(temporary))
+        repository.run("dvc", "repro", "extract", "captions")
+        kill(repository, "features", "trimodal.features.compute:_write", call=3)
+        kept = {p: p.stat().st_mtime_ns for p in repository.folder.glob("data/features/av/*.npy")}
+        assert len(kept) == 2
+        repository.run("dvc", "repro", "features")
+        assert {p: p.stat().st_mtime_ns for p in kept} == kept
+        kill(repository, "train", "trimodal.training.trainer:Trainer.step", call=6)
+        assert not (repository.folder / MODEL).exists()
+        assert "resumes after step 4" in repository.run("dvc", "repro")
+        assert leftovers(repository) == []
     expected, found = products(reproduced.folder), products(repository.folder)
     assert found.keys() == expected.keys()
     assert [name for name in expected if expected[name] != found[name]] == []
-    assert leftovers(repository) == []
 
 
 def test_twice_from_scratch_it_leaves_the_same_bytes(reproduced: Repository, place: Path) -> None:

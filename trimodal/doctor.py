@@ -194,10 +194,8 @@ def _towers(sections: Sections) -> Iterator[Finding]:
     names = list(dict.fromkeys(name for name in towers if ":" in name))
     if not names:
         return
-    own: dict[str, Any] = {
-        f"{tower}_weights": "none" for tower in ("image", "audio")
-        if getattr(model, f"{tower}_weights") == "imagenet"
-    }  # fmt: skip
+    keys = ("image_weights", "audio_weights")
+    own: dict[str, Any] = {key: "none" for key in keys if getattr(model, key) == "imagenet"}
     try:
         TrimodalNet(replace(model, **own), torch.zeros(2, VECTOR_DIM))
     except (TowerError, WeightsUnavailableError) as error:
