@@ -13,6 +13,7 @@ from trimodal.evaluation.task import Inputs
 from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
+from trimodal.models.checkpoint import WEIGHTS
 from trimodal.models.config import ModelConfig
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.training.config import TrainConfig
@@ -34,12 +35,11 @@ def train_into(
     """Trains into ``out`` and returns the path of the weights; sections that are not given are
     those of params.yaml.
     """
-    weights = out / "model.safetensors"
     train(
         _DATA / "av",
         _DATA / "captions",
         _DATA / "images",
-        weights,
+        out / "model",
         out / "log",
         out / "run.safetensors",
         config=config,
@@ -53,7 +53,7 @@ def train_into(
         leaks=load_section(_PARAMS, "leaks", LeaksConfig),
         machine=machine or load_section(_PARAMS, "machine", MachineConfig),
     )
-    return weights
+    return out / "model" / WEIGHTS
 
 
 def evaluate_in(

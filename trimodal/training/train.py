@@ -56,7 +56,7 @@ def train(
     features: tuple[Path, FeaturesConfig] | None = None,
     world: World | None = None,
 ) -> None:
-    """Trains and saves the epoch with the lowest validation loss; curves go to ``log_dir``.
+    """Trains and saves the epoch that ``train.select_by`` chooses; curves go to ``log_dir``.
 
     ``run_path`` holds the state of the run, unfinished or finished. A run that was killed resumes
     from it and ends with the same bytes. A run there with other params, data or code, or another
