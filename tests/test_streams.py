@@ -1,9 +1,13 @@
 """Both streams: samples depend only on seed, round and index; batches have their samples."""
 
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import pyarrow.compute as pc
 import pytest
 import torch
+from configs import MACHINE
 from stream_fixtures import (
     images_of,
     pairs_of,
@@ -11,11 +15,15 @@ from stream_fixtures import (
     validation_images_of,
     validation_pairs_of,
 )
+from trainer_fixtures import CONFIG
 from training_fixtures import TinyData
 
+from trimodal.core.files import read_table, write_table
+from trimodal.core.records import DataError
 from trimodal.training.image_audio import ImageAudioPairs, ImageAudioValidation
 from trimodal.training.image_text import ImageTextPairs, ImageTextValidation
 from trimodal.training.random_streams import SampleIndex
+from trimodal.training.streams import open_streams
 
 
 @pytest.mark.parametrize("stream", ["audio", "text"])
@@ -76,3 +84,16 @@ def test_training_never_gives_a_validation_view(
         dataset[SampleIndex(-1, 0)]
     with pytest.raises(AttributeError):
         dataset[0]  # type: ignore[index]
+
+
+def test_captions_without_validation_images_are_refused_before_training(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
+    images = shutil.copytree(tiny_data.images_dir, tmp_path / "images")
+    index = read_table(images / "index.parquet")
+    write_table(images / "index.parquet", index.filter(pc.field("split") != "val"))
+    with pytest.raises(DataError, match=r"index\.parquet: .*set captions\.flickr30k_held_out"):
+        open_streams(
+            tiny_data.av_dir, tiny_data.captions_dir, images, CONFIG, tiny_data.front_end,
+            tiny_data.augment, MACHINE.shard_cache,
+        )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy.typing as npt
 from torch.utils.data import Dataset
 
 from trimodal.core.machine import ShardCacheConfig
+from trimodal.core.records import DataError
 from trimodal.data.clip_index import read_index
 from trimodal.data.readers import Pair
 from trimodal.data.shard_files import image_fingerprints, open_shards
@@ -104,16 +105,22 @@ def open_streams(
     if not has_captions(captions_dir):
         return streams
     read_images = open_shards(image_fingerprints(images_dir), shard_cache, **share)
+    validation = ImageTextValidation(
+        captions_dir, images_dir, "val", augment,
+        read=read_images, tokenise=tokenise, features=features,
+    )  # fmt: skip
+    if len(validation) < 2:
+        raise DataError(
+            f"{images_dir / 'index.parquet'}: validation needs at least two captioned images, not "
+            f"{len(validation)}: set captions.flickr30k_held_out"
+        )
     return replace(
         streams,
         image_text=ImageTextPairs(
             captions_dir, images_dir, "train", augment, config.seed,
             read=read_images, tokenise=tokenise, features=features,
         ),
-        image_text_validation=ImageTextValidation(
-            captions_dir, images_dir, "val", augment,
-            read=read_images, tokenise=tokenise, features=features,
-        ),
+        image_text_validation=validation,
     )  # fmt: skip
 
 
