@@ -4,6 +4,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from dvc.repo import Repo
 
 ROOT = Path(__file__).parents[1]
 KEPT_OUT = ("data", "models", ".venv", ".dvc/tmp", ".dvc/cache", "fuzz-crashes")
@@ -28,3 +29,11 @@ def test_data_and_models_stay_out_of_git(as_link: bool, tmp_path: Path) -> None:
         capture_output=True, text=True, timeout=60,
     ).stdout  # fmt: skip
     assert listed.split() == [".gitignore", "metrics/data/plot.tsv"]
+
+
+def test_journals_of_features_go_along_into_an_experiments_folder() -> None:
+    paths = {"data/features/images/journal/a.json": False, "data/av/journal/a.json": True,
+             "data/images/journal/a.json": True}  # fmt: skip
+    with Repo(str(ROOT)) as repo:
+        for path, ignored in paths.items():
+            assert repo.dvcignore.check_ignore(path).match == ignored, path
