@@ -10,11 +10,14 @@ import trimodal
 from trimodal.cli import main
 from trimodal.core.errors import UserError
 
-# Always caught inside: counted as a bad row, noted as a clip's outcome, turned into a FetchError.
+# Always caught inside: counted as a bad row or an item left out, noted as a clip's outcome, turned
+# into a FetchError.
 INTERNAL = {
     "trimodal.sources.rows.BadRowError",
     "trimodal.download.youtube.FetchError",
     "trimodal.media.container.SectionError",
+    "trimodal.evaluation.caption_sets.UnusableFileError",
+    "trimodal.evaluation.localisation_items.LeftOutError",
 }
 
 

@@ -45,6 +45,9 @@ def finite_numbers(content: Any) -> Iterator[float]:
     if isinstance(content, dict):
         for value in content.values():
             yield from finite_numbers(value)
+    elif isinstance(content, list):  # an interval
+        for value in content:
+            yield from finite_numbers(value)
     else:
         assert isinstance(content, (int, float)), content
         assert math.isfinite(content)

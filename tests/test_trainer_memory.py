@@ -166,11 +166,11 @@ def test_chunks_in_bfloat16_add_their_gradients_in_float32() -> None:
 def test_without_batch_statistics_chunks_have_the_whole_batchs_gradient(
     make: Callable[[], TrimodalNet],
 ) -> None:
-    nets = [make().double().eval() for _ in range(2)]
-    full, chunked = (
-        Trainer(net, config, LOSS, SINGLE_PROCESS).step(*double_batches())
-        for net, config in zip(nets, [CONFIG, CHUNKED], strict=True)
-    )
+    trainers = [
+        Trainer(make().double(), config, LOSS, SINGLE_PROCESS) for config in (CONFIG, CHUNKED)
+    ]
+    nets = [trainer.network.eval() for trainer in trainers]
+    full, chunked = (trainer.step(*double_batches()) for trainer in trainers)
     torch.testing.assert_close(full, chunked, rtol=1e-12, atol=0)
     for expected, ours in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         torch.testing.assert_close(ours.grad, expected.grad, rtol=1e-10, atol=1e-12)
@@ -301,8 +301,8 @@ def test_bfloat16_stays_inside_the_encoders(chunk_size: int | None, tiny_data: T
     seen = dtypes_of(net)
     embedded = (
         trainer._embed_images(audio[0]),
-        trainer._embed_audio(audio[1]),
-        trainer._embed("text", text[1]),
+        trainer._embed_other("audio", audio[1]),
+        trainer._embed_other("text", text[1]),
     )
     for vectors in embedded:
         assert vectors.dtype == torch.float32
