@@ -114,7 +114,7 @@ class Trimodal(Encoder):
     def query(
         self, text: Sequence[str], audio: Sequence[str | Path | Tensor], image: Sequence[str | Path]
     ) -> npt.NDArray[np.float32]:
-        """The query's embedding, (256,): the normalised mean of all given inputs' embeddings."""
+        """The query's embedding, (dim,): the normalised mean of all given inputs' embeddings."""
         if not text and not audio and not image:
             raise QueryError("empty query: give a sentence, an audio file or an image")
         embeddings = [self.embed_text(text), self.embed_images(image)]
@@ -132,7 +132,7 @@ class Trimodal(Encoder):
         audio_weight: float,
         exact: bool = False,
     ) -> list[VideoHit]:
-        """:meth:`search` with an embedded query, (256,), in an open store."""
+        """:meth:`search` with an embedded query, (dim,), in an open store."""
         if top < 1 or not 0.0 <= audio_weight <= 1.0:
             raise QueryError(
                 f"need top >= 1 and audio_weight in [0, 1], not {top} and {audio_weight}"

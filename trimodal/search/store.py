@@ -271,7 +271,7 @@ class MomentStore:
         *,
         exact: bool = False,
     ) -> list[MomentHit]:
-        """The ``limit`` moments most similar to ``query``, a unit vector (256,), best first.
+        """The ``limit`` moments most similar to ``query``, a unit vector (dim,), best first.
         ``exact`` compares with every moment.
         """
         weighted = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
