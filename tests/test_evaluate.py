@@ -17,6 +17,7 @@ from evaluation_fixtures import (
     clip_of,
     close,
     config,
+    dot,
     embeddings_of,
     queries_of,
     several_sentences,
@@ -166,6 +167,14 @@ def test_both_protocols_match_slow_loops(protocol: str, stage: Any) -> None:
         of_direction = [row[f"rank_{name}"] for row in ranks if row[f"rank_{name}"] is not None]
         assert len(of_direction) == 37
         assert np.mean(of_direction) == pytest.approx(directions[name]["MeanR"])
+    by_query = {row["query_id"]: row["rank_audio_to_image"] for row in ranks}
+    with_audio = galleries["authors"]
+    for video in with_audio:
+        scores = {other: dot(e.audio[video], e.image[other]) for other in with_audio}
+        own = scores[video]
+        ties = sum(score == own for score in scores.values()) - 1
+        expected = 1 + sum(score > own for score in scores.values()) + ties / 2
+        assert by_query[f"r{video}"] == expected
     mean = np.mean([row["rank_image_audio"] for row in ranks])
     assert mean == pytest.approx(metrics["text_to_video"]["image_audio"]["MeanR"])
 
