@@ -19,7 +19,7 @@ from repository import ROOT
 
 from trimodal.report import dvc_command, experiments
 from trimodal.report.dvc_command import ExperimentError, alone, ask_dvc, clear_leftovers
-from trimodal.report.experiments import compare_revisions, run_at, run_series
+from trimodal.report.experiments import compare_revisions, result_files, run_at, run_series
 from trimodal.report.significance import PairingError
 
 TABLE = Path("experiments/table1.yaml")
@@ -325,3 +325,13 @@ def test_results_are_read_at_a_revision_or_named_as_missing(project: Path) -> No
     (project / "data/evaluation/ranks.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         run_at("workspace")
+
+
+def test_the_default_test_set_is_one_that_ranks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = "{s: {kind: zero_shot}, p: {kind: localisation}, t: {kind: text_image}}"
+    Path("params.yaml").write_text(f"evaluate: {{sets: {sets}}}\n")
+    assert result_files(None)[0] == "data/evaluation/t/ranks.parquet"
+    assert result_files("s")[0] == "data/evaluation/s/ranks.parquet"

@@ -30,14 +30,18 @@ from trimodal.report.dvc_command import (
 )
 from trimodal.report.series import STAGES, Series, overrides, read_series
 
+_WITHOUT_RANKS = ("zero_shot", "localisation")
 WORKSPACE = "workspace"  # DVC's name for the files as they are now
 
 
 def result_files(test_set: str | None) -> tuple[str, str]:
-    """Where ``evaluate`` leaves a test set's ranks and its audit; by default the first one's."""
+    """Where ``evaluate`` leaves a test set's ranks and its audit; by default those of the first set
+    that ranks anything.
+    """
     if test_set is None and Path("params.yaml").is_file():
         sets = read_yaml(Path("params.yaml")).get("evaluate", {}).get("sets", {})
-        test_set = next(iter(sets), None)
+        ranking = (name for name, of in sets.items() if of.get("kind") not in _WITHOUT_RANKS)
+        test_set = next(ranking, None)
     if test_set is None:
         return "data/evaluation/ranks.parquet", "metrics/audit.json"
     return f"data/evaluation/{test_set}/ranks.parquet", f"data/evaluation/{test_set}/audit.json"
