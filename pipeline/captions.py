@@ -12,17 +12,18 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="out: shards, index")
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 
-    with stage("captions"):
+    with stage("captions", removed=args.captions):
+        section = Params(args.params).section
         prepare_captions(
-            load_section(args.params, "captions", CaptionsConfig),
+            section("captions", CaptionsConfig),
             args.captions,
             args.images,
-            load_section(args.params, "machine", MachineConfig),
+            section("machine", MachineConfig),
         )
 
 

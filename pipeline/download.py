@@ -14,7 +14,7 @@ def main() -> None:
     parser.add_argument("--world", type=Path, required=True, help="out: the demo's annotations")
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.core.storage import storage_path
@@ -23,13 +23,14 @@ def main() -> None:
     from trimodal.download.youtube import YoutubeConfig
 
     with stage("download"):
+        section = Params(args.params).section
         download(
-            load_section(args.params, "download", DownloadConfig),
-            load_section(args.params, "youtube", YoutubeConfig),
-            load_section(args.params, "demo", DemoConfig),
+            section("download", DownloadConfig),
+            section("youtube", YoutubeConfig),
+            section("demo", DemoConfig),
             storage_path(args.clips),
             args.world,
-            load_section(args.params, "machine", MachineConfig),
+            section("machine", MachineConfig),
         )
 
 

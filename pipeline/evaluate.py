@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="out: a folder, also a cache")
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.core.storage import storage_path
@@ -31,7 +31,8 @@ def main() -> None:
     from trimodal.training.leaks import LeaksConfig
 
     with stage("evaluate"):
-        machine = load_section(args.params, "machine", MachineConfig)
+        section = Params(args.params).section
+        machine = section("machine", MachineConfig)
         if run_on_devices(machine.devices, machine.device):
             return
         with process_group(machine.device) as world:
@@ -45,10 +46,10 @@ def main() -> None:
                     world=args.world,
                 ),
                 args.out,
-                config=load_section(args.params, "evaluate", EvaluateConfig),
+                config=section("evaluate", EvaluateConfig),
                 machine=machine,
                 world=world,
-                leaks=load_section(args.params, "leaks", LeaksConfig),
+                leaks=section("leaks", LeaksConfig),
             )
 
 

@@ -14,7 +14,7 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.core.storage import storage_path
@@ -23,12 +23,13 @@ def main() -> None:
     from trimodal.preprocess.extract import extract
 
     with stage("extract"):
+        section = Params(args.params).section
         extract(
             storage_path(args.clips) / "manifest.parquet",
             storage_path(args.out),
-            load_section(args.params, "extract", ExtractConfig),
-            load_section(args.params, "mel", MelConfig),
-            load_section(args.params, "machine", MachineConfig),
+            section("extract", ExtractConfig),
+            section("mel", MelConfig),
+            section("machine", MachineConfig),
         )
 
 

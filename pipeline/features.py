@@ -14,14 +14,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="out: arrays, index")
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.progress import stage
     from trimodal.features.config import FeaturesConfig, make_nothing
     from trimodal.models.config import ModelConfig
 
     with stage("features"):
-        config = load_section(args.params, "features", FeaturesConfig)
-        model = load_section(args.params, "model", ModelConfig)
+        section = Params(args.params).section
+        config = section("features", FeaturesConfig)
+        model = section("model", ModelConfig)
         if not model.freeze:
             make_nothing(args.out)
             return
@@ -38,10 +39,10 @@ def main() -> None:
             FrozenTowers(
                 model=model,
                 config=config,
-                augment=load_section(args.params, "augment", AugmentConfig),
+                augment=section("augment", AugmentConfig),
                 captions_dir=args.captions,
             ),
-            load_section(args.params, "machine", MachineConfig),
+            section("machine", MachineConfig),
         )
 
 

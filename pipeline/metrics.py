@@ -1,4 +1,4 @@
-"""Stage ``metrics``: the results of all test sets -> one table of headline numbers."""
+"""Stage ``metrics``: the results of all test sets, side by side; a few numbers of them for DVC."""
 
 import argparse
 from pathlib import Path
@@ -9,12 +9,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--params", type=Path, required=True)
     parser.add_argument("--evaluation", type=Path, required=True, help="in: a folder a test set")
-    parser.add_argument("--retrieval", type=Path, required=True, help="out: JSON, numbers only")
+    parser.add_argument("--retrieval", type=Path, required=True, help="out: headline numbers")
+    parser.add_argument("--measures", type=Path, required=True, help="out: all of them")
     parser.add_argument("--audit", type=Path, required=True, help="out: JSON, counts")
     parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.progress import stage
     from trimodal.evaluation.config import EvaluateConfig
     from trimodal.evaluation.merged import merge_results
@@ -22,8 +23,9 @@ def main() -> None:
     with stage("metrics"):
         merge_results(
             args.evaluation,
-            load_section(args.params, "evaluate", EvaluateConfig).sets,
+            Params(args.params).section("evaluate", EvaluateConfig).sets,
             retrieval=args.retrieval,
+            measures=args.measures,
             audit=args.audit,
             curve=args.curve,
         )

@@ -17,7 +17,7 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
     args = parser.parse_args()
 
-    from trimodal.core.config import load_section
+    from trimodal.core.config import Params
     from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
     from trimodal.core.storage import storage_path
@@ -33,25 +33,25 @@ def main() -> None:
     from trimodal.training.leaks import LeaksConfig
     from trimodal.training.train import train
 
-    with stage("train"):
-        machine = load_section(args.params, "machine", MachineConfig)
+    with stage("train", removed=args.model):
+        section = Params(args.params).section
+        machine = section("machine", MachineConfig)
         if run_on_devices(machine.devices, machine.device):
             return
         av, images = storage_path(args.av), storage_path(args.images)
         with process_group(machine.device) as world:
             train(
                 av, args.captions, images, args.model, args.curves, args.resume,
-                config=load_section(args.params, "train", TrainConfig),
-                loss=load_section(args.params, "loss", LossConfig),
-                model=load_section(args.params, "model", ModelConfig),
+                config=section("train", TrainConfig),
+                loss=section("loss", LossConfig),
+                model=section("model", ModelConfig),
                 front_end=AudioFrontEnd(
-                    mel=load_section(args.params, "mel", MelConfig),
-                    window=load_section(args.params, "window", WindowConfig),
+                    mel=section("mel", MelConfig), window=section("window", WindowConfig)
                 ),
-                augment=load_section(args.params, "augment", AugmentConfig),
-                leaks=load_section(args.params, "leaks", LeaksConfig),
+                augment=section("augment", AugmentConfig),
+                leaks=section("leaks", LeaksConfig),
                 machine=machine,
-                features=(args.features, load_section(args.params, "features", FeaturesConfig)),
+                features=(args.features, section("features", FeaturesConfig)),
                 world=world,
             )  # fmt: skip
 

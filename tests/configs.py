@@ -7,39 +7,11 @@ from typing import Any, TypeVar
 
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
-from trimodal.download.demo.world import DemoConfig
-from trimodal.download.download import DownloadConfig
-from trimodal.download.youtube import YoutubeConfig
-from trimodal.evaluation.config import EvaluateConfig
-from trimodal.features.config import FeaturesConfig
-from trimodal.losses.config import LossConfig
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
-from trimodal.models.config import ModelConfig
-from trimodal.models.preprocessing import AugmentConfig
-from trimodal.preprocess.captions import CaptionsConfig
-from trimodal.preprocess.clip_shards import ExtractConfig
-from trimodal.training.config import TrainConfig
-from trimodal.training.leaks import LeaksConfig
+from trimodal.params import SECTIONS
 
 PARAMS = Path(__file__).parents[1] / "params.yaml"
-SECTIONS: dict[str, type] = {
-    "demo": DemoConfig,
-    "download": DownloadConfig,
-    "youtube": YoutubeConfig,
-    "extract": ExtractConfig,
-    "mel": MelConfig,
-    "window": WindowConfig,
-    "captions": CaptionsConfig,
-    "augment": AugmentConfig,
-    "model": ModelConfig,
-    "features": FeaturesConfig,
-    "loss": LossConfig,
-    "leaks": LeaksConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "machine": MachineConfig,
-}
 _NAMES = {cls: name for name, cls in SECTIONS.items()}
 
 Section = TypeVar("Section")

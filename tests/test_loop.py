@@ -166,11 +166,18 @@ def test_an_epoch_has_the_shorter_streams_steps_or_steps_per_epoch(
     assert trainer.events == [*[step] * expected, "validate", "end"] * 2 + ["save"]
 
 
-def test_metrics_hold_the_last_epochs_curves(tiny_data: TinyData, tmp_path: Path) -> None:
+def test_metrics_are_the_best_epochs_and_curves_hold_all(
+    tiny_data: TinyData, tmp_path: Path
+) -> None:
     run_scripted(tiny_data, tmp_path / "log", [2.0, 1.0, 3.0])
     metrics = json.loads((tmp_path / "log" / "metrics.json").read_text())
-    assert metrics["train"] == {"image_audio": 0.5, "image_text": 0.25, "loss": 0.75}
-    assert metrics["val"] == {"image_audio": 1.5, "image_text": 1.5, "loss": 3.0}
-    assert metrics["best"] == {"epoch": 2, "val_loss": 1.0}
-    curve = (tmp_path / "log" / "plots" / "metrics" / "val" / "loss.tsv").read_text()
-    assert [line.split("\t")[1] for line in curve.splitlines()] == ["loss", "2.0", "1.0", "3.0"]
+    assert metrics == {"best": {"epoch": 2, "val_loss": 1.0}, "step": 2}
+    curves = tmp_path / "log" / "plots" / "metrics"
+    for name, values in {
+        "val/loss": ["2.0", "1.0", "3.0"],
+        "train/image_audio": ["0.5"] * 3,
+        "train/image_text": ["0.25"] * 3,
+        "train/loss": ["0.75"] * 3,
+    }.items():
+        column = [line.split("\t")[1] for line in (curves / f"{name}.tsv").read_text().splitlines()]
+        assert column == [Path(name).name, *values]

@@ -25,8 +25,8 @@ from trimodal.evaluation.retrieval import ranks
 from trimodal.models.checkpoint import read_checkpoint
 from trimodal.training import epoch_log, validation
 from trimodal.training.distributed import World
-from trimodal.training.epoch_log import LoggerError
 from trimodal.training.resume import Run
+from trimodal.training.start import LoggerError
 from trimodal.training.streams import open_streams
 from trimodal.training.trainer import Trainer
 from trimodal.training.validation import recall

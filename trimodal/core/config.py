@@ -33,16 +33,30 @@ class ConfigError(UserError, ValueError):
     """A params section that does not match its dataclass; the message names file and key."""
 
 
-def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
-    """Reads section ``name`` of a params file into the dataclass ``cls``.
+class Params:
+    """A params file, read once.
 
-    Raises ConfigError for a section or key that is missing, unknown, of the wrong type or out of
-    range.
+    Raises ConfigError for a file that is not YAML.
     """
-    params = read_yaml(params_path)
-    if not isinstance(params, dict) or not isinstance(params.get(name), dict):
-        raise ConfigError(f"{params_path}: section '{name}' is missing")
-    return parse_section(params[name], f"{params_path}: {name}", cls)
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._content = path, read_yaml(path)
+
+    def section(self, name: str, cls: type[Section]) -> Section:
+        """Section ``name`` as the dataclass ``cls``.
+
+        Raises ConfigError for a section or key that is missing, unknown, of the wrong type or out
+        of range.
+        """
+        content = self._content
+        if not isinstance(content, dict) or not isinstance(content.get(name), dict):
+            raise ConfigError(f"{self._path}: section '{name}' is missing")
+        return parse_section(content[name], f"{self._path}: {name}", cls)
+
+
+def load_section(params_path: Path, name: str, cls: type[Section]) -> Section:
+    """One section of a params file; see :class:`Params`."""
+    return Params(params_path).section(name, cls)
 
 
 def read_yaml(path: Path) -> Any:
@@ -87,7 +101,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_section(section: dict[str, Any], where: str, cls: type[Section]) -> Section:
-    """Validates a mapping against the dataclass ``cls``; see :func:`load_section`."""
+    """Validates a mapping against the dataclass ``cls``; see :meth:`Params.section`."""
     try:
         content = json.dumps(section, default=str)
         section_of: TypeAdapter[Section] = _adapter(cls)

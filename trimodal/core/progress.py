@@ -47,18 +47,19 @@ def start_logging() -> None:
 
 
 @contextmanager
-def stage(name: str) -> Iterator[None]:
+def stage(name: str, *, removed: Path | None = None) -> Iterator[None]:
     """Wraps a stage's run. An error that a user can fix (a UserError, or an error of the machine:
     no disk space, memory or write permission, an object store that does not answer) ends the
     process with exit code 1 and one message on standard error; any other exception is a bug and
-    shows its traceback.
+    shows its traceback. ``removed`` is an output that DVC removes before the stage begins: the
+    message of a UserError says how to get the last run's back, if there was one.
     """
     start_logging()
     try:
         remove_stale_temporary_folders()
         yield
     except UserError as error:
-        sys.exit(_final_message(name, error))
+        sys.exit(_final_message(name, f"{error}{_way_back(removed)}"))
     except (OSError, MemoryError) as error:
         message = str(error) or "out of memory"
         sys.exit(_final_message(name, f"{message}; finished work is kept: {advice(error)}"))
@@ -66,6 +67,16 @@ def stage(name: str) -> Iterator[None]:
         if not is_store_error(error):
             raise
         sys.exit(_final_message(name, f"{error}; finished work is kept: run dvc repro again"))
+
+
+def _way_back(removed: Path | None) -> str:
+    """How to get an output of the last run, which dvc.lock names, back from DVC's cache."""
+    lock = Path("dvc.lock")
+    if removed is None or removed.exists() or not lock.is_file():
+        return ""
+    if f"path: {removed.as_posix()}\n" not in lock.read_text(encoding="utf-8"):
+        return ""
+    return f" (dvc checkout {removed} brings back that of the last run)"
 
 
 def advice(error: OSError | MemoryError, again: str = "run dvc repro again") -> str:

@@ -70,6 +70,11 @@ class CaptionsConfig:
     images_per_shard: PositiveInt
     min_coverage: Share
 
+    @property
+    def reads_any(self) -> bool:
+        """Whether there are captions at all."""
+        return not self.coco_annotations == self.flickr30k_annotations == "none"
+
 
 def prepare_captions(
     config: CaptionsConfig, captions_dir: Path, images_dir: Path, machine: MachineConfig
@@ -81,7 +86,7 @@ def prepare_captions(
     missing or broken, captions of stop words only. Raises DataError if a split has nothing left.
     Where both annotations are ``none``, the tables have no rows and there is no vocabulary.
     """
-    if config.coco_annotations == config.flickr30k_annotations == "none":
+    if not config.reads_any:
         _write_no_captions(config, captions_dir, images_dir, machine)
         return
     tokeniser = tokeniser_of(config.language)

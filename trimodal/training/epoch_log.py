@@ -10,16 +10,11 @@ from typing import Any, Protocol
 
 from dvclive.live import Live
 
-from trimodal.core.arguments import missing_packages
-from trimodal.core.errors import UserError
 from trimodal.core.files import remove
 from trimodal.core.progress import clock, log
 from trimodal.training.config import Logger
+from trimodal.training.start import check_loggers
 from trimodal.training.validation import Scores
-
-
-class LoggerError(UserError, RuntimeError):
-    """A logger of ``train.loggers`` that is not installed."""
 
 
 class _Sink(Protocol):
@@ -49,7 +44,11 @@ class EpochLog:
             sink.epoch(self._epochs, flat)
 
     def best(self, **values: float) -> None:
-        """Numbers of the epoch that is kept."""
+        """Numbers of the epoch that is kept, which alone are what DVC compares runs by: the epochs'
+        are in the curves.
+        """
+        for split in ("train", "val"):
+            self._live.summary.pop(split, None)
         for name, value in values.items():
             self._live.log_metric(f"best/{name}", value, plot=False)
 
@@ -66,15 +65,6 @@ def epoch_log(
         sinks = [stack.enter_context(_SINKS[name](runs, run_name)) for name in loggers]
         live = Live(str(folder), dvcyaml=None, save_dvc_exp=False, report=None)
         yield EpochLog(stack.enter_context(live), sinks)
-
-
-def check_loggers(loggers: Sequence[Logger]) -> None:
-    """Raises LoggerError for one that is not installed."""
-    for name in loggers:
-        if missing_packages(name):
-            raise LoggerError(
-                f"train.loggers: {name} is not installed: pip install 'trimodal[{name}]'"
-            )
 
 
 class _TensorBoard:

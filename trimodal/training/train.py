@@ -11,7 +11,6 @@ import torch
 from trimodal.core.fingerprint import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log
-from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, read_vocabulary
 from trimodal.core.timing import window_fits
 from trimodal.features.config import FeaturesConfig
@@ -28,12 +27,13 @@ from trimodal.models.warm_start import init_fingerprint, initial_network
 from trimodal.training.caption_inputs import check_token_ids
 from trimodal.training.config import TrainConfig
 from trimodal.training.distributed import World
-from trimodal.training.epoch_log import check_loggers, epoch_log
+from trimodal.training.epoch_log import epoch_log
 from trimodal.training.image_text import has_captions
 from trimodal.training.leaks import LeaksConfig, check_leaks, find_leaks
 from trimodal.training.loaders import batch_bytes, sharing_problems
 from trimodal.training.loop import TrainingError, run_epochs
 from trimodal.training.resume import ResumeError, Run, RunIdentity, load_run, save_run
+from trimodal.training.start import check_captions, check_loggers, check_start
 from trimodal.training.streams import Streams, open_streams, reading_workers
 from trimodal.training.trainer import Trainer
 
@@ -69,7 +69,7 @@ def train(
     """
     world = world or World(device=pick_device(machine.device))
     check_loggers(config.loggers)
-    _check_start(model, model_dir)
+    check_start(model, model_dir)
     check_leaks("train", find_leaks(av_dir, images_dir), leaks)
     vocabulary = _vocabulary(captions_dir, model)
     torch.manual_seed(config.seed)
@@ -146,25 +146,11 @@ def train(
     _log_summary(run, streams, config, front_end, world)
 
 
-def _check_start(model: ModelConfig, model_dir: Path) -> None:
-    """A run does not start from its own output, which DVC removes before the stage begins."""
-    if model.init_from and Path(model.init_from).resolve() == model_dir.resolve():
-        raise DataError(
-            f"model.init_from: {model.init_from}: is where training writes its model; name a copy: "
-            f"dvc checkout {model_dir} && cp -r {model_dir} models/first"
-        )
-
-
 def _vocabulary(captions_dir: Path, model: ModelConfig) -> Vocabulary | None:
     """The captions' vocabulary, if the text network needs one. Raises DataError if word ids are not
     of it, and without captions if the text network would have to learn.
     """
-    if not has_captions(captions_dir) and ("text" not in model.freeze or model.has_vocabulary):
-        raise DataError(
-            "train: there are no captions (captions.coco_annotations and "
-            "captions.flickr30k_annotations: none): model.text_network must be a pretrained tower, "
-            "and model.freeze must have text"
-        )
+    check_captions(model, are_there=has_captions(captions_dir))
     if not model.has_vocabulary:
         return None
     vocabulary = read_vocabulary(captions_dir / "vocabulary.parquet")
