@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from repository import Run
+from repository import Repository, Run
 from undisturbed import copy_undisturbed
 
 
@@ -56,10 +56,15 @@ def finite_numbers(content: Any) -> Iterator[float]:
 
 def test_every_output_is_there_and_sound(repository: tuple[Path, Run]) -> None:
     folder, _ = repository
-    metrics = json.loads((folder / "metrics/retrieval.json").read_text())["msrvtt"]
-    assert len(list(finite_numbers(metrics))) > 50
+    measures = json.loads((folder / "metrics/measures.json").read_text())["msrvtt"]
+    assert len(list(finite_numbers(measures))) > 50
+    headline, train = (
+        list(finite_numbers(json.loads((folder / "metrics" / name).read_text())))
+        for name in ("retrieval.json", "train/metrics.json")
+    )
+    assert (len(headline), len(train)) == (6, 4)
     modalities = ("text", "image", "audio")
-    assert set(metrics["directions"]) == {f"{a}_to_{b}" for a, b in permutations(modalities, 2)}
+    assert set(measures["directions"]) == {f"{a}_to_{b}" for a, b in permutations(modalities, 2)}
     audit = audit_of(folder)
     assert audit["queries"] == audit["gallery"] == 8
     ranks = pq.read_table(folder / "data/evaluation/msrvtt/ranks.parquet")
@@ -92,7 +97,7 @@ def test_a_change_begins_at_the_stage_it_concerns(
     folder, run = repository
     before = set_param(folder, section, key, value)
     try:
-        assert stages_run(run("dvc", "repro", "--dry")) == first
+        assert stages_run(run("dvc", "repro", "--dry")) == ["check", *first]
     finally:
         set_param(folder, section, key, before)
 
@@ -101,7 +106,7 @@ def test_a_change_begins_at_the_stage_it_concerns(
 def test_another_audio_weight_evaluates_again_and_no_more(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     set_param(folder, "evaluate", "audio_weight", 0.5)
-    assert stages_run(run("dvc", "repro")) == ["evaluate@msrvtt", "metrics", "report"]
+    assert stages_run(run("dvc", "repro")) == ["check", "evaluate@msrvtt", "metrics", "report"]
     assert audit_of(folder)["audio_weight"] == 0.5
 
 
@@ -125,7 +130,7 @@ def test_collapsed_embeddings_stop_the_pipeline_and_leave_an_audit(
 def test_an_experiment_is_one_command_and_can_be_compared(repository: tuple[Path, Run]) -> None:
     folder, run = repository
     said = run("dvc", "exp", "run", "-S", "loss.margin_mode=variable")
-    assert stages_run(said) == ["train", "evaluate@msrvtt", "metrics", "report"]
+    assert stages_run(said) == ["check", "train", "evaluate@msrvtt", "metrics", "report"]
     assert audit_of(folder)["margin_mode"] == "variable"
     assert "msrvtt.text_to_video.image.R@1" in run("dvc", "metrics", "show", "--md")
     difference = json.loads(run("dvc", "metrics", "diff", "--json"))
@@ -133,4 +138,50 @@ def test_an_experiment_is_one_command_and_can_be_compared(repository: tuple[Path
     assert "variable" in run("dvc", "exp", "show", "--csv")
     run("dvc", "plots", "show")
     page = (folder / "dvc_plots" / "index.html").read_text()
-    assert "audio_weight" in page
+    titles = re.findall(r'"title": {"text": "([^"]+)"', page)
+    assert titles[:2] == ["Loss in training and validation", "Recall on the validation data"]
+    assert titles[-1].startswith("Recall by the audio's share of the score")
+    for name in ("train/loss.tsv", "val/loss.tsv"):  # lines of one picture
+        assert f'"filename": "{name}"' in page
+    assert run("git", "status", "--short", "dvc_plots") == ""
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("command", [("repro",), ("exp", "run")], ids=" ".join)
+def test_a_mistake_in_the_params_costs_no_output(
+    repository: tuple[Path, Run], command: tuple[str, ...]
+) -> None:
+    """Also one of another stage, and where the code has changed, so that train would run."""
+    folder, run = repository
+    before = (folder / "models/trimodal/model.safetensors").read_bytes()
+    code = folder / "pipeline/train.py"
+    mode, text = set_param(folder, "loss", "margin_mode", "varable"), code.read_text()
+    code.write_text(text + "# changed\n")
+    try:
+        with pytest.raises(AssertionError, match=r"check: params\.yaml: loss\.margin_mode: Input"):
+            run("dvc", *command)
+        assert (folder / "models/trimodal/model.safetensors").read_bytes() == before
+    finally:
+        set_param(folder, "loss", "margin_mode", mode)
+        code.write_text(text)
+
+
+@pytest.mark.nightly
+def test_a_second_clone_pulls_and_runs_no_work(
+    repository: tuple[Path, Run], tmp_path: Path
+) -> None:
+    folder, run = repository
+    run("dvc", "repro")
+    run("git", "add", "-A")
+    run("git", "commit", "--quiet", "--allow-empty", "--message", "results")
+    run("dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    run("dvc", "push")
+    run("git", "clone", "--quiet", ".", str(tmp_path / "clone"))
+    clone = Repository(tmp_path / "clone", Path(gettempdir()))
+    clone.run("dvc", "remote", "add", "--local", "--default", "store", str(tmp_path / "store"))
+    clone.run("dvc", "pull")
+    assert stages_run(clone.run("dvc", "repro")) == ["check", "links"]
+    assert "up to date" in clone.run("dvc", "status")
+    assert clone.run("git", "status", "--short") == ""
+    model = "models/trimodal/model.safetensors"
+    assert (clone.folder / model).read_bytes() == (folder / model).read_bytes()
