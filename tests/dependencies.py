@@ -1,8 +1,9 @@
-"""Writes docs/dependencies.md: ``python tests/dependencies.py``, by ``make licences``, in an
-environment with all extras. What is installed for this project, why, and under which licence, as
-the packages' own metadata say.
+"""Writes docs/dependencies.md and docs/sbom.json: ``python tests/dependencies.py``, by ``make
+licences``, in an environment with all extras. What is installed for this project, why, and under
+which licence, as the packages' own metadata say; as a page, and as a CycloneDX bill of materials.
 """
 
+import json
 import re
 import tomllib
 from collections import defaultdict
@@ -12,11 +13,21 @@ from fnmatch import fnmatch
 from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
+from cyclonedx.model.bom import Bom
+from cyclonedx.model.component import Component, ComponentType
+from cyclonedx.model.license import DisjunctiveLicense
+from cyclonedx.output.json import JsonV1Dot6
+from packageurl import PackageURL
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "dependencies.md"
-GROUPS = ("runtime", "dev", "minilm", "audit", "fuzz")
+BILL = ROOT / "docs" / "sbom.json"
+# Of pyproject.toml: what is always installed, and the extras that are pinned.
+GROUPS = (
+    "base", "pipeline", "search", "imagenet", "librosa", "ray", "s3", "onnx", "hub", "towers",
+    "mteb", "dev", "minilm", "audit", "fuzz",
+)  # fmt: skip
 NOT_PINNED = {"pip"}  # comes with Python's virtual environments
 NOT_STATED = "not stated"
 # Licences that ask something of those who pass the package on, or that say too little.
@@ -81,7 +92,8 @@ INTRODUCTION = """\
 # Dependencies
 
 Made by `make licences` (tests/dependencies.py) from the metadata of the packages that
-[constraints.txt](../constraints.txt) pins, on Linux; a test holds it against that file. The
+[constraints.txt](../constraints.txt) pins, on Linux; a test holds it against that file, and
+[sbom.json](sbom.json), the same as a bill of materials (CycloneDX 1.6), against both. The
 project itself is MIT. It passes none of these packages on: pip fetches them from their authors. The
 notes are for those who do, in a container image for instance. They are no legal advice.
 
@@ -143,7 +155,7 @@ def pins() -> dict[str, str]:
 def asked_for() -> dict[str, list[Requirement]]:
     """What pyproject.toml asks for, by group."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    lists = {"runtime": project["dependencies"], **project["optional-dependencies"]}
+    lists = {"base": project["dependencies"], **project["optional-dependencies"]}
     return {group: [Requirement(line) for line in lists[group]] for group in GROUPS}
 
 
@@ -235,5 +247,22 @@ def page() -> str:
     return "\n".join([*parts, "\n".join(table), ""])
 
 
+def bill() -> str:
+    """The bill of materials as CycloneDX 1.6, without the time and number of its making."""
+    components = [
+        Component(
+            name=package.name, version=package.version, type=ComponentType.LIBRARY,
+            purl=PackageURL("pypi", name=package.name, version=package.version),
+            bom_ref=f"{package.name}=={package.version}",
+            licenses=[DisjunctiveLicense(name=package.licence)],
+        )
+        for package in packages()
+    ]  # fmt: skip
+    content = json.loads(JsonV1Dot6(Bom(components=components)).output_as_string())
+    del content["serialNumber"], content["metadata"]["timestamp"]
+    return json.dumps(content, indent=1, sort_keys=True) + "\n"
+
+
 if __name__ == "__main__":
     PAGE.write_text(page(), encoding="utf-8")
+    BILL.write_text(bill(), encoding="utf-8")

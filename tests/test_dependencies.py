@@ -1,10 +1,11 @@
 """docs/dependencies.md lists what constraints.txt pins, with what the installed packages say."""
 
+import json
 import re
 from importlib.metadata import PackageNotFoundError, distribution
 
 import pytest
-from dependencies import FLAGGED, GROUPS, PAGE, asked_for, licence_of, note_of, pins, plain
+from dependencies import BILL, FLAGGED, GROUPS, PAGE, asked_for, licence_of, note_of, pins, plain
 
 TEXT = PAGE.read_text(encoding="utf-8")
 ROWS = [
@@ -16,6 +17,20 @@ LISTED = {name: (version, licence, group) for name, version, licence, group, _ i
 
 def test_the_page_lists_what_is_pinned() -> None:
     assert {name: version for name, (version, _, _) in LISTED.items()} == pins()
+
+
+def test_the_bill_of_materials_is_the_page() -> None:
+    bill = json.loads(BILL.read_text(encoding="utf-8"))
+    assert bill["specVersion"] == "1.6"
+    listed = {}
+    for component in bill["components"]:
+        name, version = component["name"], component["version"]
+        assert component["purl"] == f"pkg:pypi/{name}@{version}"
+        listed[name] = version, component["licenses"][0]["license"]["name"]
+    assert listed == {
+        name: (version, licence.removesuffix(" (note)"))
+        for name, (version, licence, _) in LISTED.items()
+    }
 
 
 def test_everything_that_the_project_asks_for_is_listed_as_such() -> None:

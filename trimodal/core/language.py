@@ -9,6 +9,7 @@ from itertools import product
 from pathlib import Path
 
 from trimodal.core.config import ConfigError
+from trimodal.core.extras import imports_of
 from trimodal.core.records import DataError
 from trimodal.core.text import Tokeniser
 
@@ -29,14 +30,16 @@ def tokeniser_of(language: str) -> Tokeniser:
 
 def nltk_tokenise(tokeniser: Tokeniser) -> Callable[[str], list[str]]:
     """``tokeniser.words``, its sentences split by NLTK."""
-    from nltk.tokenize import RegexpTokenizer
+    with imports_of("pipeline"):
+        from nltk.tokenize import RegexpTokenizer
 
     return tokeniser.with_split(RegexpTokenizer(tokeniser.pattern).tokenize)
 
 
 def _stop_words(language: str) -> list[str]:
-    from nltk import data
-    from nltk.corpus.reader import WordListCorpusReader
+    with imports_of("pipeline"):
+        from nltk import data
+        from nltk.corpus.reader import WordListCorpusReader
 
     if str(NLTK_DATA) not in data.path:  # NLTK reads in these folders alone
         data.path.append(str(NLTK_DATA))

@@ -14,6 +14,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
+from trimodal.core.extras import imports_of
+
 _SHORTEST, _LONGEST = 3, 5  # characters of an n-gram
 _MAX_WORDS = 50_000  # fitted to; a file of word vectors has the most frequent words first
 _MAX_NGRAMS = 50_000  # the ones in most words: 60 MB
@@ -56,8 +58,9 @@ def fit_subwords(vectors: Mapping[str, npt.NDArray[np.float32]]) -> Subwords:
     """The n-gram vectors whose sums (:meth:`Subwords.vector`) are closest to the known vectors,
     (dim,) each, of the first 50,000 words.
     """
-    from scipy.sparse import csr_array
-    from sklearn.linear_model import Ridge
+    with imports_of("pipeline"):
+        from scipy.sparse import csr_array
+        from sklearn.linear_model import Ridge
 
     known = dict(islice(vectors.items(), _MAX_WORDS))
     counts = Counter(ngram for word in known for ngram in ngrams(word))

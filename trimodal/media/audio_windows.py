@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from trimodal.core.extras import imports_of
 from trimodal.core.records import DataError
 from trimodal.core.timing import frame_centre_seconds, frame_count, window_fits
 from trimodal.media.audio import decode_audio
@@ -46,11 +47,9 @@ class Waveform:
     sample_rate_hz: float
 
     def windows(self, front_end: AudioFrontEnd) -> Float[Tensor, "windows 1 mels columns"]:
-        """As :func:`audio_windows`, resampled by librosa. Raises DataError for samples that are not
-        audio.
+        """As :func:`audio_windows`, resampled by librosa if need be. Raises DataError for samples
+        that are not audio, MissingExtraError if librosa is needed and not installed.
         """
-        import librosa
-
         samples = np.asarray(self.samples)
         if samples.ndim not in (1, 2) or not samples.size or not 0 < self.sample_rate_hz < np.inf:
             raise DataError(
@@ -62,12 +61,13 @@ class Waveform:
             samples = samples.mean(axis=1)
         if not np.isfinite(samples).all():
             raise DataError("not audio: a sample is not finite")
-        resampled = librosa.resample(
-            samples.astype(np.float32),
-            orig_sr=self.sample_rate_hz,
-            target_sr=front_end.mel.sample_rate_hz,
-        )
-        return _windows_of([resampled], front_end)
+        samples, rate_hz = samples.astype(np.float32), front_end.mel.sample_rate_hz
+        if self.sample_rate_hz != rate_hz:
+            with imports_of("librosa"):
+                import librosa
+
+            samples = librosa.resample(samples, orig_sr=self.sample_rate_hz, target_sr=rate_hz)
+        return _windows_of([samples], front_end)
 
 
 def _windows_of(

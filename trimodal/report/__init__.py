@@ -3,3 +3,7 @@
 It reads what ``evaluate`` and ``train`` wrote and runs no network. Modules here compute values;
 ``templates/`` lays them out as HTML and Markdown.
 """
+
+from trimodal.core.extras import require
+
+require("pipeline")

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from lancedb.table import Table
 
+from trimodal.core.extras import imports_of
 from trimodal.core.files import atomic_path, read_json, remove, remove_leftovers, write_json
 from trimodal.core.records import DataError
 from trimodal.search.nearest import READ_INTERVAL
@@ -116,7 +117,8 @@ class Graph:
 
 def _faiss() -> Any:
     """The library, which takes a while to import; its stubs lack half of it."""
-    import faiss
+    with imports_of("search"):
+        import faiss
 
     return faiss
 

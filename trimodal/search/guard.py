@@ -6,10 +6,12 @@ from collections.abc import Awaitable, Callable
 from html import escape
 from pathlib import Path
 
-from fastapi import Request, Response
-from fastapi.responses import JSONResponse
-
 from trimodal.core.errors import UserError
+from trimodal.core.extras import imports_of
+
+with imports_of("search"):
+    from fastapi import Request, Response
+    from fastapi.responses import JSONResponse
 
 _HEADERS = {
     # Nothing from other hosts, only the page's own script, and no framing.

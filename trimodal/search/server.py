@@ -14,18 +14,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlencode
 
-import anyio
 import numpy as np
 import numpy.typing as npt
-import uvicorn
-from fastapi import FastAPI, HTTPException, Query, Request, Response
-from fastapi import Path as InPath
-from fastapi.responses import FileResponse, JSONResponse
-from fastapi.staticfiles import StaticFiles
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from torch import Tensor
 
 from trimodal.core.errors import UserError
+from trimodal.core.extras import imports_of
+
+with imports_of("search"):
+    import anyio
+    import uvicorn
+    from fastapi import FastAPI, HTTPException, Query, Request, Response
+    from fastapi import Path as InPath
+    from fastapi.responses import FileResponse, JSONResponse
+    from fastapi.staticfiles import StaticFiles
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
+
 from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.media.container import LimitError, MediaError
 from trimodal.search.api import Trimodal, default_audio_weight

@@ -16,11 +16,15 @@ from datetime import timedelta
 from functools import cached_property
 from typing import Any, Self
 
-import lancedb
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from lancedb.table import AsyncTable, Table
+
+from trimodal.core.extras import imports_of
+
+with imports_of("search"):
+    import lancedb
+    from lancedb.table import AsyncTable, Table
 
 from trimodal.search.graph import CurrentGraph, graph_name, remove_graphs, update_graph
 from trimodal.search.nearest import READ_INTERVAL, build_index, nearest, open_for_queries

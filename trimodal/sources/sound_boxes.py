@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from defusedxml import DefusedXmlException
-from defusedxml.ElementTree import ParseError, fromstring
+from trimodal.core.extras import imports_of
+
+with imports_of("pipeline"):
+    from defusedxml import DefusedXmlException
+    from defusedxml.ElementTree import ParseError, fromstring
 
 from trimodal.core.files import read_json
 from trimodal.core.records import DataError, check_name

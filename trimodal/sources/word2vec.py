@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from trimodal.core.extras import imports_of
 from trimodal.core.files import temporary_folder
 from trimodal.core.progress import bar
 from trimodal.core.records import DataError
@@ -98,7 +99,8 @@ def _read_bounded(
 
 
 def _read_by_gensim(path: Path, words: set[str], *, is_text: bool) -> dict[str, Vector]:
-    from gensim.models import KeyedVectors  # takes a second, which other stages do not need
+    with imports_of("pipeline"):
+        from gensim.models import KeyedVectors  # takes a second, which other stages do not need
 
     with _unzipped(path) as plain, np.errstate(over="ignore"):  # what is not finite is refused
         try:

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from trimodal.core.extras import imports_of
 from trimodal.core.files import atomic_path, write_table
 from trimodal.core.schemas import TRUTH_SCHEMA
 from trimodal.download.demo.captions import (
@@ -168,7 +169,8 @@ def _write_word2vec(captions: Iterable[Sequence[str]], path: Path, seed: int) ->
     colour fits, so only co-occurrence across captions tells red from blue.
     """
     sentences = [re.findall(r"[a-z]+", " ".join(texts).lower()) for texts in captions]
-    from gensim.models import Word2Vec  # a heavy import that rendering workers do not need
+    with imports_of("pipeline"):
+        from gensim.models import Word2Vec  # a heavy import that rendering workers do not need
 
     model = Word2Vec(
         sentences,

@@ -1,0 +1,18 @@
+# The demo and the search page, on the CPU. docs/install.md has the commands, and how much shared
+# memory (--shm-size) training needs.
+FROM python:3.11-slim
+
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends git make \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home trimodal
+
+USER trimodal
+WORKDIR /home/trimodal/trimodal
+# With .git: DVC's experiments and comparisons are of commits.
+COPY --chown=trimodal . .
+RUN --mount=type=cache,target=/home/trimodal/.cache/pip,uid=1000 make .venv/.installed
+ENV PATH=/home/trimodal/trimodal/.venv/bin:$PATH
+
+EXPOSE 8731
+CMD ["make", "repro"]
