@@ -50,8 +50,8 @@ def check_sizes(sidecar: Path, checkpoint: "Checkpoint") -> None:
 
 
 def check_towers(sidecar: Path, checkpoint: "Checkpoint") -> None:
-    """Raises DataError for a tower without its definition: it would be looked up by its name, on the
-    network, too.
+    """Raises DataError for a tower without its definition: it would be looked up by its name, also
+    on the network.
     """
     model = checkpoint.model
     for tower, name in (("image", model.image_backbone), ("text", model.text_network)):
