@@ -27,7 +27,7 @@ from trimodal.search.export import (
 @pytest.fixture(scope="module")
 def folder(tool: Tool, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exported")
-    model = Encoder.load(tool.path, device="cpu")
+    model = Encoder.from_pretrained(tool.path, device="cpu")
     model.embed_images([np.zeros((32, 32, 3), np.uint8)])  # used before the export
     assert all(exported.difference <= 1e-4 for exported in export_encoders(model, folder))
     return folder

@@ -1,7 +1,7 @@
 """The trained model on disk: one folder with everything that encoding needs; no pickle.
 
 ``config.json`` has the metadata, ``model.safetensors`` the weights; ``vocabulary.parquet`` the
-words of a text network of words.
+words of a text network of words; ``README.md`` the model card.
 """
 
 import json
@@ -40,6 +40,7 @@ from trimodal.models.towers import Definition
 
 MODEL = "models/trimodal"
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.parquet"
+CARD = "README.md"  # trimodal.models.model_card; no part of the model's identity
 FORMAT = 6
 
 

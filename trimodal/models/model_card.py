@@ -12,7 +12,6 @@ from markupsafe import Markup
 from trimodal.core.markdown import markdown_templates
 
 Facts = Mapping[str, Any]
-CARD = "README.md"
 _TAGS = ["audio", "image", "text", "video", "contrastive-learning", "cross-modal-retrieval"]
 _WEIGHTS = "weights"  # our own key of the metadata
 _TEXT_NETWORKS = {

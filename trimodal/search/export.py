@@ -1,7 +1,6 @@
 """The three encoders as ONNX files, for use without PyTorch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trimodal.core.arguments import missing_packages
-from trimodal.core.errors import UserError
 from trimodal.core.files import (
-    remove,
     remove_stale_temporary_folders,
     temporary_folder,
     write_bytes,
@@ -22,15 +19,12 @@ from trimodal.core.files import (
 from trimodal.core.schemas import VECTOR_DIM, WORDS
 from trimodal.models.networks import VisionNet
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
+from trimodal.search.replacing import ExportError, replacing
 
 Part = Literal["text", "image", "audio"]
 FILES = frozenset({"text.onnx", "image.onnx", "audio.onnx", "encoders.json"})
 MAX_DIFFERENCE = 1e-4  # allowed in any element of an embedding
 _ROWS = 5  # random inputs on which the two are compared
-
-
-class ExportError(UserError, RuntimeError):
-    """The exported encoder disagrees with PyTorch's, or a package is not installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +65,7 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     if missing := missing_packages("onnx", "onnxruntime", "onnxscript"):
         raise ExportError(f"{missing[0]} is not installed: pip install 'trimodal[onnx]'")
     remove_stale_temporary_folders()
-    with _replacing(folder.absolute()) as complete:
+    with replacing(folder, FILES) as complete:
         exported = [_export(part, encoder, complete) for part in parts_of(encoder)]
         settings = asdict(encoder.checkpoint) | _text_settings(encoder)
         write_json(complete / "encoders.json", settings)
@@ -90,30 +84,6 @@ def _text_settings(encoder: Encoder) -> dict[str, Any]:
         "rows": len(encoder.vocabulary.words),
     }
     return {"words": words}
-
-
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder that replaces ``folder`` if the block succeeds. A kill leaves the old
-    one, the new one or none.
-    """
-    folder = folder.resolve()
-    if folder == Path.cwd() or (folder.exists() and not folder.is_dir()):
-        raise ExportError(f"{folder}: cannot be replaced; name a new folder")
-    if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
-        raise ExportError(f"{folder}: has other files in it, {others[0]!r}; name a new folder")
-    new, old = (folder.with_name(f".{folder.name}.{which}.tmp") for which in ("new", "old"))
-    try:
-        for leftover in (new, old):
-            remove(leftover)
-        new.mkdir(parents=True)
-        yield new
-        if folder.is_dir():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        for leftover in (new, old):
-            remove(leftover)
 
 
 def parts_of(encoder: Encoder) -> dict[Part, nn.Module]:

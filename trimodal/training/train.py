@@ -20,10 +20,10 @@ from trimodal.features.frozen import LEARNING_PARTS, FrozenTowers, tower_fingerp
 from trimodal.features.store import FeatureStore
 from trimodal.losses.config import LossConfig
 from trimodal.media.windows import AudioFrontEnd
-from trimodal.models.checkpoint import CONFIG, Checkpoint, save_checkpoint
+from trimodal.models.checkpoint import CARD, CONFIG, Checkpoint, save_checkpoint
 from trimodal.models.config import ModelConfig
 from trimodal.models.devices import pick_device
-from trimodal.models.model_card import CARD, model_card
+from trimodal.models.model_card import model_card
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.models.warm_start import init_fingerprint, initial_network
