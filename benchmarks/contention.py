@@ -211,7 +211,7 @@ def _index(folder: Path) -> None:
     videos.mkdir()
     for video in sorted(Path("data/clips/demo").glob("video*.mp4"))[:_VIDEOS]:
         copy(video, videos)
-    model = Trimodal.load(_MODEL)
+    model = Trimodal.from_pretrained(_MODEL)
     model.index(videos, str(folder / "store"))
 
 

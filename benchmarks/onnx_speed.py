@@ -82,7 +82,7 @@ def random_encoder(folder: Path, scale: str) -> Encoder:
     )  # fmt: skip
     network = TrimodalNet(blank, torch.from_numpy(vectors))
     save_checkpoint(folder / "model", network.state_dict(), checkpoint, vocabulary)
-    return Encoder.load(folder / "model", device="cpu")
+    return Encoder.from_pretrained(folder / "model", device="cpu")
 
 
 def compare(

@@ -68,7 +68,7 @@ def make_tool(data: TinyData, path: Path, seed: int = 7) -> Tool:
     )  # fmt: skip
     save_checkpoint(path, network.state_dict(), checkpoint, vocabulary)
     return Tool(
-        model=Trimodal.load(path, device="cpu"),
+        model=Trimodal.from_pretrained(path, device="cpu"),
         network=load_model(path, checkpoint, vocabulary), path=path,
         vocabulary=path / "vocabulary.parquet",
     )  # fmt: skip

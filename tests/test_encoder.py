@@ -141,7 +141,7 @@ def test_another_language_is_another_vocabulary(subword_tool: Tool, tmp_path: Pa
     model = shutil.copytree(subword_tool.path, tmp_path / "model")
     write_vocabulary(model / "vocabulary.parquet", replace(known, tokeniser=german))
     with pytest.raises(DataError, match="trained with vocabulary"):
-        Trimodal.load(model)
+        Trimodal.from_pretrained(model)
 
 
 def test_images_have_the_embeddings_of_the_evaluation(
@@ -262,12 +262,12 @@ def test_another_vocabulary_is_refused(tool: Tool, tmp_path: Path) -> None:
     model = shutil.copytree(tool.path, tmp_path / "model")
     write_vocabulary(model / "vocabulary.parquet", other)
     with pytest.raises(DataError, match="trained with vocabulary"):
-        Trimodal.load(model)
+        Trimodal.from_pretrained(model)
     (model / "vocabulary.parquet").unlink()
     with pytest.raises(DataError, match=r"vocabulary\.parquet: missing"):
-        Trimodal.load(model)
+        Trimodal.from_pretrained(model)
     with pytest.raises(DataError, match="no model here"):
-        Trimodal.load(tmp_path)
+        Trimodal.from_pretrained(tmp_path)
 
 
 def test_a_sentence_needs_neither_torchvision_nor_media_libraries(tool: Tool) -> None:
@@ -275,7 +275,7 @@ def test_a_sentence_needs_neither_torchvision_nor_media_libraries(tool: Tool) ->
     heavy = {"torchvision", "torchaudio", "av", "PIL", "nltk", "gensim", "sklearn", "scipy"}
     code = (
         "import sys; from trimodal.search.api import Trimodal; "
-        f"m = Trimodal.load({str(tool.path)!r}, device='cpu'); "
+        f"m = Trimodal.from_pretrained({str(tool.path)!r}, device='cpu'); "
         "print(m.embed_text(['a dog']).shape, "
         f"sorted({heavy} & sys.modules.keys()))"
     )

@@ -151,13 +151,13 @@ def test_results_are_refused_by_the_report(flips: int, tiny_data: TinyData, tmp_
 
 
 def test_search_and_export_load_no_damaged_model(folder: Path) -> None:
-    """Both load it as Trimodal.load does."""
+    """Both load it as Trimodal.from_pretrained does."""
     model = folder / "model"
-    Trimodal.load(model, device="cpu")
+    Trimodal.from_pretrained(model, device="cpu")
     for damaged in sorted(model.iterdir()):
         for _ in flipped(damaged, 2):
             with pytest.raises(DataError, match=rf"{damaged.name}\W.*delete"):
-                Trimodal.load(model, device="cpu")
+                Trimodal.from_pretrained(model, device="cpu")
 
 
 @FLIPS

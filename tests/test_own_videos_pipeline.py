@@ -158,7 +158,7 @@ def test_its_model_searches_the_videos_in_clips_space(
         expected = clip.encode_text(ids, normalize=True).numpy()
     shutil.copytree(reproduced.folder / MODEL, tmp_path / "model")
     monkeypatch.chdir(tmp_path)
-    model = Trimodal.load(tmp_path / "model", device="cpu")
+    model = Trimodal.from_pretrained(tmp_path / "model", device="cpu")
     np.testing.assert_allclose(model.embed_text(sentences), expected, atol=1e-5)
     report = model.index(place / "videos", tmp_path / "index", workers=1)
     assert (report.added, report.problems) == (VIDEOS, {})
@@ -205,7 +205,7 @@ def test_thawed_the_image_tower_learns_and_stays_a_model(copied: Repository) -> 
     said = copied.run("dvc", "repro")
     assert "Stage 'features' didn't change, skipping" in said
     assert changed_towers(before, weights_of(copied)) == {"image", "audio"}
-    model = Trimodal.load(copied.folder / MODEL, device="cpu")
+    model = Trimodal.from_pretrained(copied.folder / MODEL, device="cpu")
     assert model.embed_text(["a chainsaw"]).shape == (1, 24)
 
 

@@ -8,7 +8,8 @@ import pytest
 from jinja2 import UndefinedError
 from repository import ROOT
 
-from trimodal.report.rendering import code_span, escape_markdown, render
+from trimodal.core.markdown import code_span, escape_markdown
+from trimodal.report.rendering import render
 from trimodal.report.tables import Table
 
 TEMPLATES = ROOT / "trimodal" / "report" / "templates"

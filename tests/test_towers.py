@@ -155,7 +155,7 @@ def test_a_saved_model_needs_nothing_but_its_folder(
         back = read_checkpoint(tmp_path / "model")
         loaded = load_model(tmp_path / "model", back)
         text = load_text_network(tmp_path / "model", back)
-        tool = Trimodal.load(tmp_path / "model", device="cpu")
+        tool = Trimodal.from_pretrained(tmp_path / "model", device="cpu")
         sentences = ["a dog", "the cat"]
         embedded = tool.embed_text(sentences)
     finally:

@@ -14,6 +14,7 @@ from training_fixtures import TinyData
 
 from trimodal.core.text import read_vocabulary
 from trimodal.models.checkpoint import WEIGHTS, load_model, read_checkpoint
+from trimodal.models.model_card import described_weights
 from trimodal.training.trainer import Trainer
 
 
@@ -49,6 +50,11 @@ def test_checkpoint_holds_the_epoch_that_was_kept(
     assert (checkpoint.model, checkpoint.loss) == (MODEL, asdict(LOSS))
     assert checkpoint.audio_front_end == tiny_data.front_end
     assert checkpoint.front_end == tiny_data.mel.front_end_fingerprint()
+    card = (three / "README.md").read_text()
+    assert described_weights(card) == checkpoint.weights
+    assert "language:\n- en\n" in card
+    (three / "README.md").write_text("edited")
+    assert read_checkpoint(three) == checkpoint
     vocabulary = read_vocabulary(tiny_data.captions_dir / "vocabulary.parquet")
     assert load_model(three, checkpoint, vocabulary).text.backbone.vectors.shape == (13, 300)
 

@@ -56,7 +56,8 @@ class TrimodalEncoder(AbsEncoder):
         from trimodal import Trimodal
         from trimodal.evaluation.mteb import TrimodalEncoder
 
-        mteb.evaluate(TrimodalEncoder(Trimodal.load()), mteb.get_tasks(["ESC50_Zeroshot"]))
+        encoder = TrimodalEncoder(Trimodal.from_pretrained())
+        mteb.evaluate(encoder, mteb.get_tasks(["ESC50_Zeroshot"]))
 
     Similarity is the dot product, as in this project's own evaluation. A video is the mean of
     ``frames_per_video`` evenly spaced frames and, if the task has its audio, (1 - w) x that + w x

@@ -65,6 +65,12 @@ def _decibels(
         return result
 
 
+def mel_filters(config: MelConfig) -> Float[np.ndarray, "frequencies mels"]:
+    """The filter bank: what each frequency of the FFT, 0 to half the rate, adds to each mel."""
+    filters: npt.NDArray[np.float32] = _transform(config).mel_scale.fb.numpy()
+    return filters
+
+
 @lru_cache(maxsize=4)
 def _transform(config: MelConfig) -> MelSpectrogram:
     return MelSpectrogram(

@@ -1,11 +1,11 @@
 """The trained model on disk: one folder with everything that encoding needs; no pickle.
 
 ``config.json`` has the metadata, ``model.safetensors`` the weights; ``vocabulary.parquet`` the
-words of a text network of words.
+words of a text network of words; ``README.md`` the model card.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,19 @@ from typing import Any
 import torch
 from pydantic.dataclasses import dataclass
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from trimodal.core.config import SECTION, parse_section
 from trimodal.core.display import printable
 from trimodal.core.errors import UserError
 from trimodal.core.files import read_json, write_bytes, write_json
-from trimodal.core.fingerprint import bytes_fingerprint, file_fingerprint, fingerprint
+from trimodal.core.fingerprint import file_fingerprint, fingerprint
 from trimodal.core.records import DataError
 from trimodal.core.text import Vocabulary, read_vocabulary, write_vocabulary
 from trimodal.media.mel import MelConfig
 from trimodal.media.windows import AudioFrontEnd, WindowConfig
+from trimodal.models.checkpoint_checks import check_built_sizes, check_sizes, check_towers
 from trimodal.models.config import ModelConfig
 from trimodal.models.networks import (
     TextNet,
@@ -35,19 +36,12 @@ from trimodal.models.networks import (
 )
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.models.text_input import VocabularyInput
-from trimodal.models.towers import OPEN_CLIP, SENTENCE_TRANSFORMERS, Definition
+from trimodal.models.towers import Definition
 
 MODEL = "models/trimodal"
 CONFIG, WEIGHTS, VOCABULARY = "config.json", "model.safetensors", "vocabulary.parquet"
+CARD = "README.md"  # trimodal.models.model_card; no part of the model's identity
 FORMAT = 6
-# What a model may ask for, so that a stranger's cannot fill the memory. The authors': 256 px, 128
-# mels of 1024 samples at 44.1 kHz, windows of 3 s.
-_MAX_FRAME_PX = 4096
-_MAX_WIDTH = 1024
-_MAX_EMBEDDING_DIM = 2**14
-_MAX_TOWER_NUMBER = 2**20  # a tokeniser of many languages has 250,000 words
-_MAX_MELS, _MAX_N_FFT, _MAX_RATE_HZ = 1024, 2**16, 400_000
-_MAX_WINDOW_COLUMNS = 20_000
 
 
 @dataclass(frozen=True, kw_only=True, config=SECTION)
@@ -81,6 +75,11 @@ class Checkpoint:
     def audio_front_end(self) -> AudioFrontEnd:
         """How audio is turned into the audio network's input."""
         return AudioFrontEnd(mel=self.mel, window=self.window)
+
+    @property
+    def random_start(self) -> ModelConfig:
+        """The networks' config without pretrained weights, which the model's own replace."""
+        return replace(self.model, image_weights="none", audio_weights="none", text_weights="none")
 
 
 def save_checkpoint(
@@ -133,8 +132,8 @@ def _described(folder: Path, sidecar: Path) -> Checkpoint:
     found = fingerprint(content)
     del content["format"]
     checkpoint = parse_section(content, str(sidecar), Checkpoint)
-    _check_sizes(sidecar, checkpoint)
-    _check_towers(sidecar, checkpoint)
+    check_sizes(sidecar, checkpoint)
+    check_towers(sidecar, checkpoint)
     made_by, read_by = checkpoint.front_end, checkpoint.mel.front_end_fingerprint()
     if made_by != read_by:
         raise DataError(
@@ -144,44 +143,6 @@ def _described(folder: Path, sidecar: Path) -> Checkpoint:
     if found != written:
         raise DataError(f"{sidecar}: damaged: not as it was written")
     return checkpoint
-
-
-def _check_sizes(sidecar: Path, checkpoint: Checkpoint) -> None:
-    def check(key: str, size: float, limit: int) -> None:
-        if not 0 < size <= limit:
-            raise DataError(f"{sidecar}: {key} is not in 1 to {limit}: {size}")
-
-    mel = checkpoint.mel
-    check("model.width", checkpoint.model.width, _MAX_WIDTH)
-    check("model.embedding_dim", checkpoint.model.embedding_dim, _MAX_EMBEDDING_DIM)
-    for number in _whole_numbers(checkpoint.towers):
-        if number > _MAX_TOWER_NUMBER:
-            raise DataError(
-                f"{sidecar}: towers: a size is not in 1 to {_MAX_TOWER_NUMBER}: {number}"
-            )
-    check("frame_px", checkpoint.frame_px, _MAX_FRAME_PX)
-    check("augment.crop_px", checkpoint.augment.crop_px, checkpoint.frame_px)
-    check("mel.mels", mel.mels, _MAX_MELS)
-    check("mel.n_fft", mel.n_fft, _MAX_N_FFT)
-    check("mel.sample_rate_hz", mel.sample_rate_hz, _MAX_RATE_HZ)
-    columns = checkpoint.window.seconds / mel.hop_seconds
-    check("window.seconds / mel.hop_samples", columns, _MAX_WINDOW_COLUMNS)
-
-
-def _check_towers(sidecar: Path, checkpoint: Checkpoint) -> None:
-    """Without a definition a tower would be looked up by its name, on the network, too."""
-    model = checkpoint.model
-    for tower, name in (("image", model.image_backbone), ("text", model.text_network)):
-        if name.startswith((OPEN_CLIP, SENTENCE_TRANSFORMERS)) and not checkpoint.towers.get(tower):
-            raise DataError(f"{sidecar}: towers.{tower} is missing")
-
-
-def _whole_numbers(value: Any) -> Iterator[int]:
-    if isinstance(value, dict | list | tuple):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _whole_numbers(item)
-    elif isinstance(value, int):
-        yield value
 
 
 def load_vocabulary(folder: Path, checkpoint: Checkpoint) -> Vocabulary | None:
@@ -209,8 +170,8 @@ def load_model(
     """
     vocabulary = vocabulary or load_vocabulary(folder, checkpoint)
     weights = _read_weights(folder / WEIGHTS, checkpoint)
-    _check_built_sizes(folder, weights, checkpoint, vocabulary)
-    network = build_network(_random_start(checkpoint), vocabulary, checkpoint.towers)
+    check_built_sizes(folder, weights, checkpoint, vocabulary)
+    network = build_network(checkpoint.random_start, vocabulary, checkpoint.towers)
     _check_text_input(folder, checkpoint, network.text.tokenise.fingerprint)
     _load_weights(network, folder / WEIGHTS, weights)
     return network.eval()
@@ -223,8 +184,8 @@ def load_text_network(
     vocabulary = vocabulary or load_vocabulary(folder, checkpoint)
     weights = _read_weights(folder / WEIGHTS, checkpoint)
     if not checkpoint.model.has_vocabulary:
-        _check_built_sizes(folder, weights, checkpoint, vocabulary)
-    config = _random_start(checkpoint)
+        check_built_sizes(folder, weights, checkpoint, vocabulary)
+    config = checkpoint.random_start
     network = build_text_network(
         config, word_vectors(config, vocabulary), checkpoint.towers.get("text")
     )
@@ -233,13 +194,6 @@ def load_text_network(
     _check_text_input(folder, checkpoint, network.tokenise.fingerprint)
     _load_weights(network, folder / WEIGHTS, weights, "text.")
     return network.eval()
-
-
-def _random_start(checkpoint: Checkpoint) -> ModelConfig:
-    """The config without pretrained weights, which the model's own replace."""
-    return replace(
-        checkpoint.model, image_weights="none", audio_weights="none", text_weights="none"
-    )
 
 
 def _check_text_input(folder: Path, checkpoint: Checkpoint, found: str) -> None:
@@ -251,54 +205,16 @@ def _check_text_input(folder: Path, checkpoint: Checkpoint, found: str) -> None:
 
 
 def _read_weights(path: Path, checkpoint: Checkpoint) -> dict[str, Tensor]:
-    """All tensors of the file whose fingerprint ``checkpoint`` holds."""
-    content = path.read_bytes()
-    if checkpoint.weights and bytes_fingerprint(content) != checkpoint.weights:
-        raise DataError(f"{path}: another model than the one that was loaded; load it again")
+    """All tensors of the file whose fingerprint ``checkpoint`` holds, memory-mapped. It is mapped
+    before its fingerprint is taken, so that a model that replaces it meanwhile is refused.
+    """
     try:
-        return load(content)
+        weights = load_file(path)
     except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
         raise DataError(f"{path}: {printable(str(error))}") from error
-
-
-def _check_built_sizes(
-    folder: Path,
-    weights: Mapping[str, Tensor],
-    checkpoint: Checkpoint,
-    vocabulary: Vocabulary | None,
-) -> None:
-    """Builds the networks without memory (PyTorch's device ``meta``) and compares their sizes with
-    the weights', so that a stranger's config.json cannot fill the memory.
-    """
-    layers = ("layers", "num_hidden_layers", "n_layers", "n_layer", "num_layers")
-    for number in _whole_numbers(
-        [part.get(key) for part in _mappings(checkpoint.towers) for key in layers]
-    ):
-        if number > len(weights):
-            raise DataError(
-                f"{folder / CONFIG}: towers: {number} layers, but {len(weights)} weights"
-            )
-    config = _random_start(checkpoint)
-    try:
-        with torch.device("meta"):
-            network = TrimodalNet(config, word_vectors(config, vocabulary), checkpoint.towers)
-    except DataError as error:
-        raise DataError(f"{folder / CONFIG}: {error}") from error
-    for name, tensor in network.state_dict().items():
-        stored = weights.get(name)
-        if stored is None or stored.shape != tensor.shape:
-            found = "missing" if stored is None else f"of shape {tuple(stored.shape)}"
-            raise DataError(
-                f"{folder / WEIGHTS}: {printable(name)} is {found}, not {tuple(tensor.shape)} as "
-                f"{CONFIG} says"
-            )
-
-
-def _mappings(value: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(value, dict):
-        yield value
-        for item in value.values():
-            yield from _mappings(item)
+    if checkpoint.weights and file_fingerprint(path) != checkpoint.weights:
+        raise DataError(f"{path}: another model than the one that was loaded; load it again")
+    return weights
 
 
 def _load_weights(

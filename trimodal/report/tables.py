@@ -86,7 +86,7 @@ def sets_table(results: Results) -> Table | None:
     rows = []
     for name, metrics in results.metrics.items():
         audit = results.audits[name]
-        for search, summary in _searches(metrics):
+        for search, summary in searches(metrics):
             size = f"{audit['queries']} / {audit['gallery']}"
             measures = [_with_interval(summary, measure) for measure in _MEASURES]
             sums = metrics.get("rsum", {}).get(search.replace("_to_", "_"), {})
@@ -131,7 +131,7 @@ def _accuracy(metrics: Summary, measure: str) -> str:
     return f"{value:.1f} ({low:.1f}..{high:.1f})"
 
 
-def _searches(metrics: Summary) -> list[tuple[str, Summary]]:
+def searches(metrics: Summary) -> list[tuple[str, Summary]]:
     """The summaries of a test set's metrics by name, but those of parts and of other protocols."""
     found: list[tuple[str, Summary]] = []
     for name, value in metrics.items():

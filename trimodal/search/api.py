@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from trimodal.core.display import printable
-from trimodal.search.encoder import Encoder, QueryError
+from trimodal.search.encoder import Encoder
+from trimodal.search.inputs import Picture, QueryError, Sound, as_list
 
 if TYPE_CHECKING:
     from trimodal.search.index import IndexReport
@@ -56,7 +56,7 @@ class VideoHit:
 class Trimodal(Encoder):
     """The trained model as a tool: encodes, indexes a folder of videos, and searches it.
 
-    ``Trimodal.load()`` reads the model trained by ``dvc repro``.
+    ``Trimodal.from_pretrained()`` reads the model trained by ``dvc repro``.
     """
 
     _store: "LiveStore | None" = None  # the one searched last: its index stays in memory
@@ -78,8 +78,8 @@ class Trimodal(Encoder):
     def search(
         self,
         text: str | Sequence[str] = (),
-        audio: str | Path | Sequence[str | Path] = (),
-        image: str | Path | Sequence[str | Path] = (),
+        audio: "Sound | Sequence[Sound]" = (),
+        image: "Picture | Sequence[Picture]" = (),
         *,
         top: int = 10,
         audio_weight: float | None = None,
@@ -88,7 +88,7 @@ class Trimodal(Encoder):
     ) -> list[VideoHit]:
         """The ``top`` best retrieved videos, each with up to three moments, at least 3 s apart.
 
-        Several sentences, audio files and images form one query: the normalised mean of their
+        Several sentences, sounds and images form one query: the normalised mean of their
         embeddings. A moment's score is (1 - w) x its frame's similarity + w x its audio's, where w
         is ``audio_weight``, by default that of the kind of query (:func:`default_audio_weight`). A
         silent moment's is its frame's; with w = 1 silent moments are left out (docs/method.md,
@@ -104,7 +104,7 @@ class Trimodal(Encoder):
         if self._store is None or self._store.location != str(store):
             self._store = LiveStore(str(store))
         self._store.use(self._check_model)  # before a query that may take long
-        inputs = _as_list(text), _as_list(audio), _as_list(image)
+        inputs = as_list(text)[0], as_list(audio)[0], as_list(image)[0]
         query = self.query(*inputs)
         weight = default_audio_weight(*map(len, inputs)) if audio_weight is None else audio_weight
         return self._store.use(
@@ -112,14 +112,18 @@ class Trimodal(Encoder):
         )
 
     def query(
-        self, text: Sequence[str], audio: Sequence[str | Path | Tensor], image: Sequence[str | Path]
+        self,
+        text: str | Sequence[str],
+        audio: "Sound | Sequence[Sound]",
+        image: "Picture | Sequence[Picture]",
     ) -> npt.NDArray[np.float32]:
         """The query's embedding, (dim,): the normalised mean of all given inputs' embeddings."""
-        if not text and not audio and not image:
+        sentences, sounds, images = as_list(text)[0], as_list(audio)[0], as_list(image)[0]
+        if not sentences and not sounds and not images:
             raise QueryError("empty query: give a sentence, an audio file or an image")
-        embeddings = [self.embed_text(text), self.embed_images(image)]
-        if audio:  # the audio libraries take a second to import
-            embeddings.append(self.embed_audio(audio))
+        embeddings = [self.embed_text(sentences), self.embed_images(images)]
+        if sounds:  # the audio libraries take a second to import
+            embeddings.append(self.embed_audio(sounds))
         mean: npt.NDArray[np.float32] = np.concatenate(embeddings).mean(axis=0)
         return mean / np.linalg.norm(mean)
 
@@ -165,10 +169,6 @@ def default_audio_weight(sentences: int, sounds: int, images: int) -> float:
     """
     weights = sentences * _TEXT_WEIGHT + sounds * _AUDIO_WEIGHT + images * _IMAGE_WEIGHT
     return weights / (sentences + sounds + images)
-
-
-def _as_list(inputs: str | Path | Sequence[str | Path]) -> list[str]:
-    return [str(inputs)] if isinstance(inputs, (str, Path)) else [str(item) for item in inputs]
 
 
 def _comparable(hits: "list[MomentHit]", audio_weight: float) -> "list[MomentHit]":

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from trimodal.core.errors import UserError
 from trimodal.core.machine import Device
 from trimodal.core.schemas import WORDS
 from trimodal.core.text import Vocabulary
@@ -27,16 +26,26 @@ from trimodal.models.checkpoint import (
 from trimodal.models.devices import pick_device
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import centre_views
+from trimodal.search.inputs import (
+    AnyInput,
+    Modality,
+    Picture,
+    QueryError,
+    Sound,
+    Video,
+    as_file,
+    as_list,
+    check_modality,
+    check_sentence,
+    image_pixels,
+    is_samples,
+    modality_of,
+)
 
-if TYPE_CHECKING:
-    from trimodal.media.audio_windows import Waveform
+__all__ = ["EmbeddingMatrix", "Encoder", "QueryError", "UnknownWordWarning"]
 
-EmbeddingMatrix = npt.NDArray[np.float32]  # (N, dim), in all of this module
+EmbeddingMatrix = npt.NDArray[np.float32]  # (N, dim), or (dim,) of one input alone
 _BATCH_SIZE = 64
-
-
-class QueryError(UserError, ValueError):
-    """A query the model cannot embed: no known word, or not an image."""
 
 
 class UnknownWordWarning(UserWarning):
@@ -56,20 +65,70 @@ class Encoder:
         self.embedding_dim = checkpoint.model.embedding_dim
 
     @classmethod
-    def load(
+    def from_pretrained(
         cls,
-        folder: str | Path = MODEL,
+        model: str | Path = MODEL,
         *,
+        revision: str | None = None,
         device: Device = "auto",
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
     ) -> Self:
-        """Reads a model's folder. Image and audio networks are read when they are first used; a
-        model that was replaced in the meantime is refused then.
+        """The model in a folder, or the one that Hugging Face's Hub has under a name such as
+        "owner/model" (extra ``hub``): :func:`trimodal.search.hub.model_folder`. Image and audio
+        networks are read when they are first used; a model that was replaced in the meantime is
+        refused then.
 
         Raises DataError for a folder without a model and for files that are damaged or do not
-        belong together, TowerError for a text tower whose library is not installed.
+        belong together, TowerError for a text tower whose library is not installed, HubError for a
+        model that cannot be had from the Hub.
         """
-        folder = Path(folder)
+        from trimodal.search.hub import model_folder
+
+        folder = model_folder(
+            model, revision=revision, cache_dir=cache_dir, token=token,
+            force_download=force_download, local_files_only=local_files_only,
+        )  # fmt: skip
         return cls(folder, read_checkpoint(folder), pick_device(device))
+
+    @classmethod
+    def load(cls, folder: str | Path = MODEL, *, device: Device = "auto") -> Self:
+        """The earlier name of :meth:`from_pretrained`, of folders alone."""
+        return cls.from_pretrained(Path(folder), device=device)
+
+    def save_pretrained(self, folder: str | Path, *, card: str | Path | None = None) -> None:
+        """Writes the model's files and its card to a folder, with the errors of
+        :func:`trimodal.search.hub.export_model`; DataError if the model has been replaced since it
+        was loaded.
+        """
+        from trimodal.search.hub import export_model
+
+        export_model(
+            self._folder, Path(folder), Path(card) if card else None, weights=self.fingerprint
+        )
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        card: str | Path | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        token: str | None = None,
+        commit_message: str = "Model of trimodal",
+    ) -> str:
+        """Writes what :meth:`save_pretrained` writes to a repository of Hugging Face's Hub, which
+        is created if there is none; returns the commit's address. Raises HubError if the Hub
+        refuses or cannot be reached.
+        """
+        from trimodal.search.hub import push_model
+
+        return push_model(
+            self._folder, repo_id, Path(card) if card else None, weights=self.fingerprint,
+            revision=revision, private=private, token=token, commit_message=commit_message,
+        )  # fmt: skip
 
     @property
     def fingerprint(self) -> str:
@@ -90,21 +149,48 @@ class Encoder:
         with torch.inference_mode(False):
             return load_model(self._folder, self.checkpoint, self._vocabulary).to(self.device)
 
-    def embed_text(self, sentences: Sequence[str]) -> EmbeddingMatrix:
-        """(N, dim). The first 16 words that are not stop words count (docs/method.md, Data). Warns
-        about words without a vector (UnknownWordWarning): with ``captions.unknown_words: subword``
-        the model takes one from their spelling, else they do not count. Raises QueryError for a
-        sentence without any word that counts.
+    def encode(
+        self, inputs: "AnyInput | Sequence[AnyInput]", *, modality: Modality | None = None
+    ) -> EmbeddingMatrix:
+        """The embedding of one input, (dim,), or of many, (N, dim), which may be of several
+        modalities: sentences, images (Pillow's, arrays), sounds (``Waveform``, or samples and
+        their rate), and Paths of images, sounds and videos, told by their ending. ``modality`` says
+        what all of them are, also for files given as text.
+
+        Raises QueryError for what is of no modality, and the errors of ``embed_text``,
+        ``embed_images``, ``embed_audio`` and ``embed_videos``.
         """
-        for sentence in sentences:
+        items, is_one = as_list(inputs)
+        if modality:
+            check_modality(modality)
+        kinds = [modality or modality_of(item) for item in items]
+        embed = {
+            "text": self.embed_text, "image": self.embed_images, "audio": self.embed_audio,
+            "video": self.embed_videos,
+        }  # fmt: skip
+        rows = np.empty((len(items), self.embedding_dim), np.float32)
+        for kind in dict.fromkeys(kinds):
+            places = [place for place, of in enumerate(kinds) if of == kind]
+            rows[places] = embed[kind]([items[place] for place in places])
+        return _as_given(rows, is_one)
+
+    def embed_text(self, sentences: str | Sequence[str]) -> EmbeddingMatrix:
+        """(dim,) of one sentence, (N, dim) of many. The first 16 words that are not stop words
+        count (docs/method.md, Data). Warns about words without a vector (UnknownWordWarning): with
+        ``captions.unknown_words: subword`` the model takes one from their spelling, else they do
+        not count. Raises QueryError for a sentence without any word that counts.
+        """
+        items, is_one = as_list(sentences)
+        for sentence in items:
+            check_sentence(sentence)
             if self._vocabulary:
                 self._check_words(sentence, self._vocabulary)
             elif not sentence.strip():
                 raise QueryError("an empty sentence")
-        if not len(sentences):
+        if not items:
             return self._no_embeddings
-        ids, further = self._text.tokenise.encode(sentences).to(self.device)
-        return self._embed(lambda part: self._text(part, further), ids)
+        ids, further = self._text.tokenise.encode(items).to(self.device)
+        return _as_given(self._embed(lambda part: self._text(part, further), ids), is_one)
 
     @property
     def _no_embeddings(self) -> EmbeddingMatrix:
@@ -124,29 +210,36 @@ class Encoder:
         if notes:
             warnings.warn(f"{sentence!r}: {'; '.join(notes)}", UnknownWordWarning, stacklevel=3)
 
-    def embed_images(self, images: Sequence[str | Path | npt.NDArray[np.uint8]]) -> EmbeddingMatrix:
-        """(N, dim), of image files (trimodal.media.image) or uint8 (height, width, 3) RGB arrays.
-        As in training, they are resized to squares, aspect ratio not kept, and centre-cropped.
-        Raises QueryError for a file that is not an image, OSError for a missing one.
+    def embed_images(self, images: "Picture | Sequence[Picture]") -> EmbeddingMatrix:
+        """(dim,) of one image, (N, dim) of many: image files (trimodal.media.image), Pillow images,
+        or uint8 (height, width, 3) RGB arrays. As in training, they are resized to squares, aspect
+        ratio not kept, and centre-cropped. Raises QueryError for what is not an image, OSError for
+        a missing file.
         """
-        return np.concatenate([self._no_embeddings, *map(self._embed_image, images)])
+        items, is_one = as_list(images)
+        rows = [self._no_embeddings]
+        for start in range(0, len(items), _BATCH_SIZE):
+            part = items[start : start + _BATCH_SIZE]
+            rows.append(self.embed_frames([self._squared(image) for image in part]))
+        return _as_given(np.concatenate(rows), is_one)
 
-    def _embed_image(self, image: str | Path | npt.NDArray[np.uint8]) -> EmbeddingMatrix:
+    def _squared(self, image: "Picture") -> Tensor:
+        """Uint8 (3, side, side)."""
         from PIL import Image
 
         from trimodal.media.image import ImageError, square
 
         side = self.checkpoint.frame_px
-        if isinstance(image, np.ndarray):
-            small = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
-        else:
+        if isinstance(image, str | Path):
             content = Path(image).read_bytes()
             try:
                 small = square(content, side)
             except ImageError as error:
                 raise QueryError(f"{image} is not a readable picture: {error}") from error
-        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
-        return self.embed_frames([pixels])
+        else:
+            pixels = Image.fromarray(image_pixels(image))
+            small = pixels.resize((side, side), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
     def embed_frames(self, frames: Sequence[Tensor]) -> EmbeddingMatrix:
         """(N, dim), of uint8 (3, side, side) RGB frames of the size used in training."""
@@ -164,24 +257,50 @@ class Encoder:
 
         return audio_windows(Path(file), self.checkpoint.audio_front_end)
 
-    def embed_audio(self, sounds: Sequence["str | Path | Waveform | Tensor"]) -> EmbeddingMatrix:
-        """(N, dim), of files with an audio track, also videos, of samples
-        (:class:`~trimodal.media.audio_windows.Waveform`), or of what :meth:`audio_windows` returns
-        for files. Of audio longer than the model's window, one window per second is embedded; the
-        result is their normalised mean. Raises MediaError for a file without decodable audio,
-        LimitError for one that is too long, DataError for samples that are not audio.
+    def embed_audio(self, sounds: "Sound | Sequence[Sound]") -> EmbeddingMatrix:
+        """(dim,) of one sound, (N, dim) of many: files with an audio track, also videos; samples
+        and their rate, as :class:`~trimodal.media.audio_windows.Waveform` or as a pair; or what
+        :meth:`audio_windows` returns for files. Of audio longer than the model's window, one window
+        per second is embedded; the result is their normalised mean. Raises MediaError for a file
+        without decodable audio, LimitError for one that is too long, DataError for samples that are
+        not audio, QueryError for what is not a sound.
         """
+        items, is_one = as_list(sounds)
+        rows = [self._no_embeddings]
+        for sound in items:
+            mean = self.embed_windows(self._windows(sound)).mean(axis=0, keepdims=True)
+            rows.append(mean / np.linalg.norm(mean))
+        return _as_given(np.concatenate(rows), is_one)
+
+    def _windows(self, sound: "Sound") -> Float[Tensor, "windows 1 mels columns"]:
         from trimodal.media.audio_windows import Waveform
 
+        front_end = self.checkpoint.audio_front_end
+        if isinstance(sound, Tensor) and sound.ndim == 4:
+            return sound
+        if is_samples(sound):
+            sound = Waveform(*sound)
+        if isinstance(sound, Waveform):
+            return sound.windows(front_end)
+        return self.audio_windows(as_file(sound, "a sound (samples need their rate)"))
+
+    def embed_videos(
+        self, videos: Video | Sequence[Video], *, audio_weight: float = 0.2
+    ) -> EmbeddingMatrix:
+        """(dim,) of one video file, (N, dim) of many: (1 - w) x the mean of a frame of each second
+        + w x the embedding of the audio track, normalised; w is ``audio_weight``. A silent video's
+        is that of its frames. Raises MediaError for a file that cannot be decoded, LimitError for
+        one of over 15 minutes.
+        """
+        from trimodal.search.videos import embed_video
+
+        if not 0 <= audio_weight <= 1:
+            raise QueryError(f"audio_weight is not in [0, 1]: {audio_weight}")
+        items, is_one = as_list(videos)
         rows = [self._no_embeddings]
-        for sound in sounds:
-            if isinstance(sound, Waveform):
-                windows = sound.windows(self.checkpoint.audio_front_end)
-            else:
-                windows = sound if isinstance(sound, Tensor) else self.audio_windows(sound)
-            mean = self.embed_windows(windows).mean(axis=0, keepdims=True)
-            rows.append(mean / np.linalg.norm(mean))
-        return np.concatenate(rows)
+        for video in items:
+            rows.append(embed_video(self, as_file(video, "a video file"), audio_weight))
+        return _as_given(np.concatenate(rows), is_one)
 
     @torch.inference_mode()
     def _embed(self, network: Callable[[Tensor], Tensor], inputs: Tensor) -> EmbeddingMatrix:
@@ -190,3 +309,8 @@ class Encoder:
         ]
         embeddings: EmbeddingMatrix = torch.cat(parts).numpy()
         return embeddings
+
+
+def _as_given(rows: EmbeddingMatrix, is_one: bool) -> EmbeddingMatrix:
+    """(dim,) of one input alone."""
+    return rows[0] if is_one else rows

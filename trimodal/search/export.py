@@ -1,7 +1,6 @@
-"""The three encoders as ONNX files, for use without PyTorch."""
+"""The three encoders as ONNX files with all that their use takes, without PyTorch."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,26 +10,36 @@ import torch
 from torch import Tensor, nn
 
 from trimodal.core.arguments import missing_packages
-from trimodal.core.errors import UserError
 from trimodal.core.files import (
-    remove,
     remove_stale_temporary_folders,
     temporary_folder,
     write_bytes,
     write_json,
+    write_text,
 )
 from trimodal.core.schemas import VECTOR_DIM, WORDS
+from trimodal.core.text import Vocabulary
+from trimodal.media.spectrogram import mel_filters
 from trimodal.models.networks import VisionNet
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
+from trimodal.search.replacing import ExportError, replacing
 
 Part = Literal["text", "image", "audio"]
-FILES = frozenset({"text.onnx", "image.onnx", "audio.onnx", "encoders.json"})
+SETTINGS, WORD_LIST, NGRAMS, FILTERS = (
+    "encoders.json",
+    "words.json",
+    "ngrams.npy",
+    "mel_filters.npy",
+)
+EXAMPLE = "example.py"
+FILES = frozenset(
+    {"text.onnx", "image.onnx", "audio.onnx", SETTINGS, WORD_LIST, NGRAMS, FILTERS, EXAMPLE}
+)
+_NOT_EXPORTED = (
+    "the tokeniser of the text network's library is not exported: text.onnx takes its token ids"
+)
 MAX_DIFFERENCE = 1e-4  # allowed in any element of an embedding
 _ROWS = 5  # random inputs on which the two are compared
-
-
-class ExportError(UserError, RuntimeError):
-    """The exported encoder disagrees with PyTorch's, or a package is not installed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +67,15 @@ class _ImageEncoder(nn.Module):
 def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     """Writes ``text.onnx`` (int64 (N, 16) word ids), ``image.onnx`` (uint8 (N, 3, crop, crop) RGB)
     and ``audio.onnx`` (float32 (N, 1, mels, columns) windows in [-1, 1]). Each outputs
-    ``embeddings``, unit vectors float32 (N, dim), for any N. ``encoders.json`` has the settings
-    needed to prepare their inputs, among them how sentences are split into words. Where words
-    without a vector get one from their spelling, ``text.onnx`` has a second input, ``further``:
-    their vectors, float32 (M, 300) (M >= 1), which ids from the number of words up stand for
-    (:meth:`trimodal.core.text.Vocabulary.encode`). ``folder`` appears, or replaces that of an
+    ``embeddings``, unit vectors float32 (N, dim), for any N. Beside them is all that preparing
+    their inputs takes, in files that NumPy and Python read: ``encoders.json``, the settings, among
+    them how sentences are split into words; ``words.json``, the words by their ids, and n-grams;
+    ``mel_filters.npy``, the mel's filter bank, (frequencies, mels); and ``example.py``, which
+    answers a query with NumPy and onnxruntime alone. Where words without a vector get one from
+    their spelling, ``text.onnx`` has a second input, ``further``: their vectors, float32 (M, 300)
+    (M >= 1), which ids from the number of words up stand for
+    (:meth:`trimodal.core.text.Vocabulary.encode`), and ``ngrams.npy`` what they are made of. The
+    tokeniser of a pretrained text tower is not exported. ``folder`` appears, or replaces that of an
     earlier export, when it is complete.
 
     Raises ExportError if an embedding differs from PyTorch's by more than 1e-4, if a package is
@@ -71,17 +84,20 @@ def export_encoders(encoder: Encoder, folder: Path) -> list[ExportedEncoder]:
     if missing := missing_packages("onnx", "onnxruntime", "onnxscript"):
         raise ExportError(f"{missing[0]} is not installed: pip install 'trimodal[onnx]'")
     remove_stale_temporary_folders()
-    with _replacing(folder.absolute()) as complete:
+    with replacing(folder, FILES) as complete:
         exported = [_export(part, encoder, complete) for part in parts_of(encoder)]
-        settings = asdict(encoder.checkpoint) | _text_settings(encoder)
-        write_json(complete / "encoders.json", settings)
+        write_json(complete / SETTINGS, asdict(encoder.checkpoint) | _text_settings(encoder))
+        _write_words(encoder.vocabulary, complete)
+        np.save(complete / FILTERS, mel_filters(encoder.checkpoint.mel), allow_pickle=False)
+        example = Path(__file__).with_name("onnx_example.py")
+        write_text(complete / EXAMPLE, example.read_text(encoding="utf-8"))
     return exported
 
 
 def _text_settings(encoder: Encoder) -> dict[str, Any]:
-    """How sentences become ids, for a vocabulary of words; a tower's tokeniser is in ``towers``."""
+    """How sentences become ids, for a vocabulary of words."""
     if encoder.vocabulary is None:
-        return {}
+        return {"not_exported": _NOT_EXPORTED}
     tokeniser = encoder.vocabulary.tokeniser
     words = {
         "language": tokeniser.language,
@@ -92,28 +108,14 @@ def _text_settings(encoder: Encoder) -> dict[str, Any]:
     return {"words": words}
 
 
-@contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
-    """Yields an empty folder that replaces ``folder`` if the block succeeds. A kill leaves the old
-    one, the new one or none.
-    """
-    folder = folder.resolve()
-    if folder == Path.cwd() or (folder.exists() and not folder.is_dir()):
-        raise ExportError(f"{folder}: cannot be replaced; name a new folder")
-    if folder.is_dir() and (others := sorted({path.name for path in folder.iterdir()} - FILES)):
-        raise ExportError(f"{folder}: has other files in it, {others[0]!r}; name a new folder")
-    new, old = (folder.with_name(f".{folder.name}.{which}.tmp") for which in ("new", "old"))
-    try:
-        for leftover in (new, old):
-            remove(leftover)
-        new.mkdir(parents=True)
-        yield new
-        if folder.is_dir():
-            folder.rename(old)
-        new.rename(folder)
-    finally:
-        for leftover in (new, old):
-            remove(leftover)
+def _write_words(vocabulary: Vocabulary | None, folder: Path) -> None:
+    if vocabulary is None:
+        return
+    subwords = vocabulary.subwords
+    ngrams = subwords.ngrams if subwords else ()
+    write_json(folder / WORD_LIST, {"words": vocabulary.words, "ngrams": ngrams})
+    if subwords:
+        np.save(folder / NGRAMS, subwords.vectors, allow_pickle=False)
 
 
 def parts_of(encoder: Encoder) -> dict[Part, nn.Module]:

@@ -72,12 +72,12 @@ def serve(
 ) -> None:
     """Serves the page at http://127.0.0.1:``port`` (0: any free port) until interrupted; calls
     ``ready`` with the address, which holds the token: a random one, ``token``, or none if that is
-    empty. Raises the errors of ``Trimodal.load`` and ``MomentStore.open``, and OSError for a port
-    that is in use.
+    empty. Raises the errors of ``Trimodal.from_pretrained`` and ``MomentStore.open``, and OSError
+    for a port that is in use.
     """
     remove_stale_temporary_folders()
     token = new_token() if token is None else token
-    app = build_app(Trimodal.load(model), MomentStore.open(store), token)
+    app = build_app(Trimodal.from_pretrained(model), MomentStore.open(store), token)
     with socket.create_server((_LOOPBACK, port)) as listener:
         query = f"/?{urlencode({'token': token})}" if token else ""
         ready(f"http://{_LOOPBACK}:{listener.getsockname()[1]}{query}")

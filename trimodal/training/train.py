@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from trimodal.core.files import read_json, write_text
 from trimodal.core.fingerprint import code_fingerprint, file_fingerprint, fingerprint
 from trimodal.core.machine import MachineConfig
 from trimodal.core.progress import log
@@ -18,9 +19,10 @@ from trimodal.features.frozen import LEARNING_PARTS, FrozenTowers, tower_fingerp
 from trimodal.features.store import FeatureStore
 from trimodal.losses.config import LossConfig
 from trimodal.media.windows import AudioFrontEnd
-from trimodal.models.checkpoint import Checkpoint, save_checkpoint
+from trimodal.models.checkpoint import CARD, CONFIG, Checkpoint, save_checkpoint
 from trimodal.models.config import ModelConfig
 from trimodal.models.devices import pick_device
+from trimodal.models.model_card import model_card
 from trimodal.models.networks import TrimodalNet
 from trimodal.models.preprocessing import AugmentConfig
 from trimodal.models.warm_start import init_fingerprint, initial_network
@@ -143,6 +145,8 @@ def train(
         checkpoint,
         vocabulary if model.has_vocabulary else None,
     )
+    language = vocabulary.tokeniser.language if vocabulary else None
+    write_text(model_dir / CARD, model_card(read_json(model_dir / CONFIG), language=language))
     _log_summary(run, streams, config, front_end, world)
 
 
