@@ -139,12 +139,12 @@ def build_graph(folder: Path) -> tuple[float, float, int]:
 def write_store(folder: Path, name: str) -> MomentStore:
     """A store of all moments, neither compacted nor indexed."""
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    store = MomentStore.create(str(folder / name), About(folder="", model=""), EMBEDDING_DIM)
+    store = MomentStore.create(str(folder / name), About(model=""), EMBEDDING_DIM)
     for start in range(0, len(embeddings), CHUNK):
         part = np.array(embeddings[start : start + CHUNK])
         number = start // CHUNK
         file = IndexedVideo(
-            file=number, path=f"{number}", bytes=0, modified_ns=0, moments=len(part),
+            file=number, folder="/", path=f"{number}", bytes=0, modified_ns=0, moments=len(part),
             has_audio=True, aspect=1.0, problem="",
         )  # fmt: skip
         moments = [(number, frame, b"", b"") for frame in range(1, len(part) + 1)]

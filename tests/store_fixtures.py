@@ -6,7 +6,7 @@ import numpy.typing as npt
 from trimodal.search.store import MomentStore
 from trimodal.search.tables import About, IndexedVideo
 
-ABOUT = About(folder="videos", model="m1")
+ABOUT = About(model="m1")
 Vectors = npt.NDArray[np.float32]
 
 
@@ -22,8 +22,8 @@ def vectors(count: int, seed: int = 1) -> Vectors:
 
 def video(number: int, moments: int = 4) -> IndexedVideo:
     return IndexedVideo(
-        file=number, path=f"{number}.mp4", bytes=1, modified_ns=2, moments=moments,
-        has_audio=True, aspect=1.5, problem="",
+        file=number, folder="/videos", path=f"{number}.mp4", bytes=1, modified_ns=2,
+        moments=moments, has_audio=True, aspect=1.5, problem="",
     )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ WRONG = [
     (BENCHMARKS + "vector_search", ["--rows", "0"], "'0' is not a whole number from 1"),
     (BENCHMARKS + "training_step", ["--scales", "huge"], "invalid choice: 'huge'"),
     (BENCHMARKS + "onnx_speed", ["--scale", "huge"], "invalid choice: 'huge'"),
-    ("trimodal.cli", ["experiments", "table1", "--seeds", "3", "3"], "given twice"),
+    ("trimodal.cli", ["experiments", "table1", "--seeds", "3,3"], "given twice"),
     ("trimodal.cli", ["experiments", "table1", "--seeds", "-3"], "not a whole number from 0"),
     ("trimodal.cli", ["experiments", "x", "--seeds", "4294967296"], "4294967296 is not below 2^32"),
 ]
@@ -35,6 +35,7 @@ def test_wrong_arguments_end_a_command_before_it_begins(
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", [module, *arguments])
+    monkeypatch.setenv("COLUMNS", "200")
     with pytest.raises(SystemExit) as ended:
         import_module(module).main()
     assert ended.value.code == 2
@@ -64,8 +65,7 @@ def test_a_place_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:
 def test_export_without_its_packages_says_so_before_it_writes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("trimodal.search.export.missing_packages", lambda *names: names[1:])
-    monkeypatch.setattr("trimodal.search.encoder.Encoder.load", lambda *_, **__: None)
+    monkeypatch.setattr("trimodal.cli.exporting.missing_packages", lambda *names: names[1:])
     monkeypatch.setattr("sys.argv", ["trimodal", "export", "onnx", str(tmp_path / "onnx")])
     with pytest.raises(SystemExit):
         main()

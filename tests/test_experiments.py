@@ -281,7 +281,7 @@ def test_tasks_and_runs_that_died_are_cleared_and_the_comparison_goes_on(project
     taken.rename(queue / "processed" / taken.name)
     script = (project / "evaluate.py").read_text()
     (project / "evaluate.py").write_text("import time; time.sleep(600)\n" + script)
-    command = ["-m", "trimodal.cli", "experiments", "table1", "--seeds", "1", "2"]
+    command = ["-m", "trimodal", "experiments", "table1", "--seeds", "1,2"]
     standalone = project / ".dvc/tmp/exps/standalone"
 
     def orphan() -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import lancedb
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -26,8 +27,9 @@ from trimodal.media.spectrogram import log_mel
 from trimodal.media.video import decode_frames
 from trimodal.search import folder as folder_module
 from trimodal.search import index
+from trimodal.search.folder import FolderError
 from trimodal.search.footage import Footage, VideoFile
-from trimodal.search.index import LIMITS, UnreachableError, index_folder
+from trimodal.search.index import LIMITS, UnreachableError, drop_folder, index_folders
 from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import StoreError
 from trimodal.search.tables import FRAME_BITS
@@ -62,7 +64,7 @@ def rows_of(store: MomentStore, path: str) -> dict[float, np.ndarray]:
 
 def test_an_unchanged_folder_is_indexed_once(tool: Tool, folder: Path, tmp_path: Path) -> None:
     location = str(tmp_path / "store")
-    report = index_folder(tool.model, folder, location, workers=2)
+    report = index_folders(tool.model, folder, location, workers=2)
     assert (report.added, report.changed, report.kept, report.dropped) == (3, 0, 0, 0)
     assert (report.moments, report.problems) == (12, {})
     store = MomentStore.open(location)
@@ -70,7 +72,7 @@ def test_an_unchanged_folder_is_indexed_once(tool: Tool, folder: Path, tmp_path:
         ("a folder/ü '; --.MP4", 4, True), ("a.mp4", 5, True), ("silent.mp4", 3, False),
     ]  # fmt: skip
     assert all(abs(file.aspect - 1.5) < 1e-6 for file in store.files())
-    again = index_folder(tool.model, folder, location)
+    again = index_folders(tool.model, folder, location)
     assert (again.added, again.kept, again.moments) == (0, 3, 12)
 
 
@@ -78,7 +80,7 @@ def test_embeddings_are_those_of_the_frame_and_the_audio_around_it(
     tool: Tool, folder: Path, tmp_path: Path
 ) -> None:
     location = str(tmp_path / "store")
-    index_folder(tool.model, folder, location)
+    index_folders(tool.model, folder, location)
     store = MomentStore.open(location)
     frames = list(decode_frames(folder / "a.mp4", 32, 32, LIMITS))
     vectors = rows_of(store, "a.mp4")
@@ -110,11 +112,11 @@ def test_windows_are_moved_inside_the_audio(
 
 def test_new_changed_and_deleted_videos(tool: Tool, folder: Path, tmp_path: Path) -> None:
     location = str(tmp_path / "store")
-    index_folder(tool.model, folder, location)
+    index_folders(tool.model, folder, location)
     (folder / "silent.mp4").unlink()
     write_steps(folder / "a.mp4", seconds=2)
     write_steps(folder / "new.mkv.mp4", seconds=3).rename(folder / "new.mkv")
-    report = index_folder(tool.model, folder, location)
+    report = index_folders(tool.model, folder, location)
     assert (report.added, report.changed, report.kept, report.dropped) == (1, 1, 1, 1)
     assert report.moments == 4 + 2 + 3
     store = MomentStore.open(location)
@@ -136,7 +138,7 @@ def test_what_cannot_be_used_is_reported_with_its_reason(
     (folder / os.fsdecode(b"\xff.mp4")).write_bytes(b"")
     (folder / "line\nbreak.mp4").write_bytes(b"")
     ffmpeg("-f", "lavfi", "-i", "sine=duration=2", folder / "audio.mp4")
-    report = index_folder(tool.model, folder, str(tmp_path / "store"))
+    report = index_folders(tool.model, folder, str(tmp_path / "store"))
     assert report.moments == 12 + 5
     assert report.added == 7
     problems = report.problems
@@ -149,7 +151,7 @@ def test_what_cannot_be_used_is_reported_with_its_reason(
     assert problems["dangling.mp4"] == "a link to a file that does not exist"
     assert problems["linked"] == "a folder that is indexed under another path"
     assert problems["pipe.mp4"] == "not a regular file"
-    again = index_folder(tool.model, folder, str(tmp_path / "store"))
+    again = index_folders(tool.model, folder, str(tmp_path / "store"))
     assert (again.added, again.kept) == (0, 7)
     assert again.problems == problems
 
@@ -167,8 +169,8 @@ def test_a_video_that_the_machine_could_not_read_is_tried_again(
     location = str(tmp_path / "store")
     with monkeypatch.context() as patch:
         patch.setattr(index, "decode_videos", unreadable)
-        assert len(index_folder(tool.model, folder, location).problems) == 3
-    report = index_folder(tool.model, folder, location)
+        assert len(index_folders(tool.model, folder, location).problems) == 3
+    report = index_folders(tool.model, folder, location)
     assert (report.kept, report.added, report.moments, report.problems) == (0, 3, 12, {})
 
 
@@ -183,7 +185,7 @@ def test_a_video_with_broken_audio_is_searched_by_its_frames(
     limits = DecodingLimits(clip_seconds=20, frame_pixels=10_000, timeout_seconds=60)
     monkeypatch.setattr(index, "LIMITS", limits)
     location = str(tmp_path / "store")
-    report = index_folder(tool.model, folder, location)
+    report = index_folders(tool.model, folder, location)
     assert report.problems.keys() == {"long.mp4"}
     assert report.problems["long.mp4"].startswith("indexed without its audio: too_long")
     assert len(rows_of(MomentStore.open(location), "long.mp4")) == 5
@@ -195,7 +197,7 @@ def test_a_long_video_is_left_out(
     monkeypatch.setattr(
         index, "LIMITS", DecodingLimits(clip_seconds=4, frame_pixels=10_000, timeout_seconds=60)
     )
-    report = index_folder(tool.model, folder, str(tmp_path / "store"))
+    report = index_folders(tool.model, folder, str(tmp_path / "store"))
     assert report.moments == 7
     assert report.problems["a.mp4"].startswith("too_long: ")
 
@@ -221,8 +223,8 @@ def test_a_killed_run_is_resumed(
     with monkeypatch.context() as patch:
         patch.setattr(MomentStore, "add", add_partly)
         with pytest.raises(KilledError):
-            index_folder(tool.model, folder, location)
-    report = index_folder(tool.model, folder, location)
+            index_folders(tool.model, folder, location)
+    report = index_folders(tool.model, folder, location)
     assert (report.added, report.kept, report.moments) == (2, 1, 12)
     assert sorted(file.file for file in MomentStore.open(location).files()) == [0, 1, 2]
 
@@ -231,32 +233,110 @@ def test_another_model_indexes_all_again(
     tool: Tool, tiny_data: TinyData, folder: Path, tmp_path: Path
 ) -> None:
     location = str(tmp_path / "store")
-    index_folder(tool.model, folder, location)
+    index_folders(tool.model, folder, location)
     other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
     with pytest.raises(StoreError, match="indexed by another model than the loaded one"):
         other.search("a dog", store=location)
-    assert index_folder(other, folder, location).added == 3
+    assert index_folders(other, folder, location).added == 3
     assert MomentStore.open(location).about.model == other.fingerprint
     assert other.search("a dog", store=location)
 
 
-def test_a_store_is_of_one_folder(tool: Tool, folder: Path, tmp_path: Path) -> None:
-    location = str(tmp_path / "store")
-    index_folder(tool.model, folder, location)
-    (tmp_path / "others").mkdir()
-    with pytest.raises(StoreError, match=r"index of .*videos; choose another --store"):
-        index_folder(tool.model, tmp_path / "others", location)
-    with pytest.raises(FileNotFoundError):
-        index_folder(tool.model, tmp_path / "nowhere", location)
-    with pytest.raises(NotADirectoryError):
-        index_folder(tool.model, folder / "a.mp4", location)
+def test_a_folder_without_videos_binds_no_store(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    """Nor does it replace one, or a mistyped one beside a right one."""
+    store, empty = tmp_path / "store", tmp_path / "empty"
+    empty.mkdir()
+    for name in ("a.jpg", "b.JPG", "c", ".d.mp4"):
+        (empty / name).touch()
+    there = r"empty: no video here; left out: 1 hidden, 2 \.jpg, 1 without a suffix$"
+    for wrong, told in (
+        ([empty], there),
+        ([folder, empty], there),
+        ([tmp_path / "nowhere"], "nowhere: no such folder"),
+        ([folder / "a.mp4"], "a.mp4: no such folder"),
+        ([folder, folder / "a folder"], "a folder: inside .*videos, which is indexed"),
+    ):
+        with pytest.raises(FolderError, match=told):
+            index_folders(tool.model, wrong, str(store), rebuild=True)
+        assert not store.exists()
+    index_folders(tool.model, folder / "a folder", str(store))
+    with pytest.raises(FolderError, match="no video here"):
+        index_folders(tool.model, empty, str(store), rebuild=True)
+    with pytest.raises(FolderError, match=r"a folder: inside .*videos, which is indexed"):
+        index_folders(tool.model, folder, str(store))
+    assert MomentStore.open(str(store)).moments == 4
+
+
+def test_folders_share_a_store_and_each_video_has_its_folder(
+    tool: Tool, tiny_data: TinyData, folder: Path, tmp_path: Path
+) -> None:
+    """Videos of the same name are two; a folder that is not named stays, also for another model."""
+    one, two, store = folder / "a folder", tmp_path / "two", tmp_path / "store"
+    two.mkdir()
+    shutil.copy(folder / "silent.mp4", two / "ü '; --.MP4")
+    (two / "bad.mp4").write_bytes(b"rubbish")
+
+    def stored() -> list[tuple[str, str, int]]:
+        videos = MomentStore.open(str(store)).files()
+        return [(video.folder, Path(video.path).suffix, video.moments) for video in videos]
+
+    report = index_folders(tool.model, [one, two, one], str(store))
+    assert (report.added, report.moments) == (3, 7)
+    assert report.problems.keys() == {f"{two}/bad.mp4"}
+    both = [(str(two), ".mp4", 0), (str(two), ".MP4", 3), (str(one), ".MP4", 4)]
+    assert stored() == both
+    hits = tool.model.search("a dog", store=store)
+    assert {hit.location for hit in hits} == {one / "ü '; --.MP4", two / "ü '; --.MP4"}
+
+    (two / "bad.mp4").unlink()
+    report = index_folders(tool.model, two, str(store))
+    assert (report.kept, report.dropped, report.moments) == (1, 1, 7)
+    assert stored() == both[1:]
+
+    other = make_tool(tiny_data, tmp_path / "other.safetensors", seed=8).model
+    report = index_folders(other, two, str(store))
+    assert (report.added, report.moments) == (2, 7)
+    assert stored() == both[1:]
+    shutil.rmtree(two)
+    report = index_folders(tool.model, one, str(store))
+    assert (report.added, report.moments) == (1, 4)
+    assert report.problems == {f"{two}/": "not there; its videos, of another model, are dropped"}
+
+
+def test_a_folder_is_dropped_also_if_it_is_gone(tool: Tool, folder: Path, tmp_path: Path) -> None:
+    two, store = tmp_path / "two", str(tmp_path / "store")
+    two.mkdir()
+    shutil.copy(folder / "silent.mp4", two / "b.mp4")
+    index_folders(tool.model, [folder / "a folder", two], store)
+    shutil.rmtree(two)
+    assert drop_folder(store, two) == 1
+    assert {video.folder for video in MomentStore.open(store).files()} == {str(folder / "a folder")}
+    with pytest.raises(StoreError, match=r"no videos of .*two; there is .*a folder$"):
+        drop_folder(store, two)
+    drop_folder(store, folder / "a folder")
+    with pytest.raises(StoreError, match="the index is empty; `trimodal index FOLDER` fills it"):
+        tool.model.search("a dog", store=store)
+
+
+def test_an_index_of_one_folder_by_an_earlier_version_is_refused(
+    tool: Tool, folder: Path, tmp_path: Path
+) -> None:
+    store = str(tmp_path / "store")
+    index_folders(tool.model, folder / "a folder", store)
+    table = lancedb.connect(store).open_table("about")
+    (row,) = table.to_arrow().to_pylist()
+    earlier = {"folder": str(folder / "a folder"), **row, "format": 2}
+    lancedb.connect(store).create_table("about", [earlier], mode="overwrite")
+    (tmp_path / "store" / "checksums.json").unlink()
+    with pytest.raises(StoreError, match="another format; delete it and index again"):
+        tool.model.search("a dog", store=store)
 
 
 def test_two_runs_at_once_are_refused(tool: Tool, folder: Path, tmp_path: Path) -> None:
     location = tmp_path / "store"
     location.mkdir()
     with FileLock(location / ".lock"), pytest.raises(StoreError, match="another run"):
-        index_folder(tool.model, folder, str(location))
+        index_folders(tool.model, folder, str(location))
 
 
 def test_batches_change_nothing(
@@ -264,10 +344,10 @@ def test_batches_change_nothing(
 ) -> None:
     """One moment or all moments per batch."""
     one_batch, many_batches = str(tmp_path / "one"), str(tmp_path / "many")
-    index_folder(tool.model, folder, one_batch)
+    index_folders(tool.model, folder, one_batch)
     monkeypatch.setattr(index, "_BATCH_SIZE", 1)
     monkeypatch.setattr(index, "_VIDEOS_PER_WRITE", 1)
-    index_folder(tool.model, folder, many_batches, workers=1)
+    index_folders(tool.model, folder, many_batches, workers=1)
     for name in ("a.mp4", "silent.mp4", "a folder/ü '; --.MP4"):
         one, other = (
             rows_of(MomentStore.open(location), name) for location in (one_batch, many_batches)
@@ -281,11 +361,11 @@ def test_batches_change_nothing(
 def test_numbers_of_videos_are_not_given_twice(tool: Tool, folder: Path, tmp_path: Path) -> None:
     """A browser may have kept the images of an earlier one."""
     location = str(tmp_path / "store")
-    index_folder(tool.model, folder, location)
+    index_folders(tool.model, folder, location)
     (folder / "silent.mp4").unlink()
-    index_folder(tool.model, folder, location)
+    index_folders(tool.model, folder, location)
     write_steps(folder / "silent.mp4", seconds=2)
-    report = index_folder(tool.model, folder, location)
+    report = index_folders(tool.model, folder, location)
     assert (report.added, report.kept) == (1, 2)
     numbers = {video.path: video.file for video in MomentStore.open(location).files()}
     assert sorted(numbers.values()) == [0, 1, 3]
@@ -301,16 +381,16 @@ def test_videos_behind_links_are_searched(tool: Tool, folder: Path, tmp_path: Pa
     (linking / "2019").symlink_to(Path("..") / "elsewhere")
     (linking / "a.mp4").symlink_to(elsewhere / "clip.mp4")
     location = str(tmp_path / "store")
-    report = index_folder(tool.model, linking, location)
+    report = index_folders(tool.model, linking, location)
     assert (report.added, report.moments, report.problems) == (2, 10, {})
     store = MomentStore.open(location)
     assert [video.path for video in store.files()] == ["2019/clip.mp4", "a.mp4"]
     assert {video.real for video in store.files()} == {str(elsewhere / "clip.mp4")}
-    assert index_folder(tool.model, linking, location).kept == 2
+    assert index_folders(tool.model, linking, location).kept == 2
     shutil.copy(folder / "silent.mp4", tmp_path / "other.mp4")
     (linking / "a.mp4").unlink()
     (linking / "a.mp4").symlink_to(tmp_path / "other.mp4")
-    assert index_folder(tool.model, linking, location).changed == 1
+    assert index_folders(tool.model, linking, location).changed == 1
 
 
 def test_what_cannot_be_looked_at_is_kept(
@@ -318,7 +398,7 @@ def test_what_cannot_be_looked_at_is_kept(
 ) -> None:
     """A subfolder on a network that is gone, a file on a bad sector."""
     location = str(tmp_path / "store")
-    index_folder(tool.model, folder, location)
+    index_folders(tool.model, folder, location)
     scandir, stat = os.scandir, Path.stat
 
     def scan(path: Path) -> object:
@@ -334,13 +414,13 @@ def test_what_cannot_be_looked_at_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr(folder_module.os, "scandir", scan)
         patch.setattr(Path, "stat", state)
-        report = index_folder(tool.model, folder, location)
+        report = index_folders(tool.model, folder, location)
     assert (report.kept, report.dropped, report.unread, report.moments) == (3, 0, 2, 12)
     assert report.problems == {
         "a folder": "cannot be read now: Input/output error",
         "a.mp4": "cannot be read now: Permission denied",
     }
-    assert index_folder(tool.model, folder, location).problems == {}
+    assert index_folders(tool.model, folder, location).problems == {}
 
 
 def failing(monkeypatch: pytest.MonkeyPatch, problem: str) -> None:
@@ -369,11 +449,11 @@ def test_what_may_heal_is_tried_again(
     location = str(tmp_path / "store")
     with monkeypatch.context() as patch:
         failing(patch, problem)
-        report = index_folder(tool.model, folder, location)
+        report = index_folders(tool.model, folder, location)
     assert (report.added, report.moments, report.unread) == (2 + noted, 7, not noted)
     assert report.problems == {"a.mp4": problem}
     assert ("a.mp4" in {video.path for video in MomentStore.open(location).files()}) == noted
-    report = index_folder(tool.model, folder, location)
+    report = index_folders(tool.model, folder, location)
     assert (report.added, report.changed, report.kept) == (not noted, noted, 2)
     assert (report.moments, report.problems) == (12, {})
 
@@ -388,9 +468,9 @@ def test_a_folder_out_of_reach_stops_the_run(
     with monkeypatch.context() as patch:
         failing(patch, "unreadable: [Errno 107] not connected")
         with pytest.raises(UnreachableError, match=r"3 videos in a row .* a1\.mp4: .*Errno 107"):
-            index_folder(tool.model, folder, location)
+            index_folders(tool.model, folder, location)
     assert [video.path for video in MomentStore.open(location).files()] == ["a folder/ü '; --.MP4"]
-    assert index_folder(tool.model, folder, location).kept == 1
+    assert index_folders(tool.model, folder, location).kept == 1
 
 
 def test_a_file_that_the_disk_cannot_read_is_not_noted(tool: Tool, tmp_path: Path) -> None:
@@ -400,7 +480,7 @@ def test_a_file_that_the_disk_cannot_read_is_not_noted(tool: Tool, tmp_path: Pat
         pytest.skip("no /proc on this system")
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").symlink_to("/proc/self/mem")
-    report = index_folder(tool.model, tmp_path / "videos", str(tmp_path / "store"))
+    report = index_folders(tool.model, tmp_path / "videos", str(tmp_path / "store"))
     assert (report.added, report.unread) == (0, 1)
     assert report.problems["a.mp4"].startswith("unreadable")
     assert MomentStore.open(str(tmp_path / "store")).files() == []
@@ -411,13 +491,13 @@ def test_a_damaged_index_is_refused_and_rebuilt_on_request(
 ) -> None:
     """The newest manifest is lost: LanceDB takes the one before it, with no moments, for it."""
     location = tmp_path / "store"
-    index_folder(tool.model, folder, str(location))
+    index_folders(tool.model, folder, str(location))
     min((location / "moments.lance" / "_versions").glob("*.manifest")).unlink()
     with pytest.raises(StoreError, match=r"damaged .*; delete it and index again"):
-        index_folder(tool.model, folder, str(location))
+        index_folders(tool.model, folder, str(location))
     with pytest.raises(StoreError, match=r"damaged .*; delete it and index again"):
         tool.model.search("a dog", store=location)
-    report = index_folder(tool.model, folder, str(location), rebuild=True)
+    report = index_folders(tool.model, folder, str(location), rebuild=True)
     assert (report.added, report.kept, report.moments) == (3, 0, 12)
     assert len(tool.model.search("a dog", store=location)) == 3
 
@@ -428,5 +508,5 @@ def test_temporary_files_of_killed_runs_are_removed(
     called: list[bool] = []
     monkeypatch.setattr(index, "remove_stale_temporary_folders", lambda: called.append(True))
     assert index.remove_stale_temporary_folders is not core_files.remove_stale_temporary_folders
-    index_folder(tool.model, folder, str(tmp_path / "store"))
+    index_folders(tool.model, folder, str(tmp_path / "store"))
     assert called == [True]

@@ -70,7 +70,7 @@ def test_experiments_run_on_sources_of_ones_own(repository: Repository) -> None:
         "dvc", "exp", "run", "--temp", "--name", "more", "-S", "captions.frequent_words=10"
     )
     assert "Running stage 'captions'" in again
-    text = repository.run("trimodal", "experiments", "experiments/table1.yaml", "--seeds", "1", "2")
+    text = repository.run("trimodal", "experiments", "experiments/table1.yaml", "--seeds", "1,2")
     assert "| VM-ranking loss, image + audio |" in text
     comparison = json.loads((repository.folder / "metrics/comparison.json").read_text())
     assert comparison["seeds"] == [1, 2]

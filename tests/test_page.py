@@ -305,7 +305,7 @@ _FIRST_PIXEL = """(image) => {
 
 
 def test_an_empty_index_is_reported(tool: Tool, browser: Browser, tmp_path: Path) -> None:
-    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     MomentStore.create(str(tmp_path / "store"), about, 256)
     with served(tool, tmp_path / "store") as address:
         page = browser.new_page()

@@ -23,11 +23,11 @@ COMMANDS = (
         f"-m {STAGES[stage].get('do', STAGES[stage])['cmd'].split('-m ')[1]}"
         for stage in ("extract", "train", "evaluate")
     ),
-    "-m trimodal.cli search --text bark",
-    "-m trimodal.cli index videos",
-    "-m trimodal.cli serve",
-    "-m trimodal.cli export onnx folder",
-    "-m trimodal.cli export pairs folder",
+    "-m trimodal search bark --model {here}/model --store {here}/store",
+    "-m trimodal index {here}/videos --model {here}/model",
+    "-m trimodal serve --model {here}/model --store {here}/store",
+    "-m trimodal export onnx folder --model {here}/model",
+    "-m trimodal export pairs folder",
     "-m benchmarks.margin_loss",
     "-m benchmarks.training_step",
     "-c 'import trimodal.features.stage'",
@@ -83,6 +83,13 @@ print((resident_kb() - before) >> 10)
 """
 
 
+def pretend(here: Path) -> None:
+    """As far as commands look before they import PyTorch: a model, an index, a video."""
+    for name in ("model/config.json", "store/about.lance/x", "videos/a.mp4"):
+        (here / name).parent.mkdir(parents=True)
+        (here / name).touch()
+
+
 def python(code: str, environment: Mapping[str, str], commands: str = "") -> str:
     """What the code prints in a fresh Python in this repository's root, without these settings but
     with those of ``environment``.
@@ -105,10 +112,12 @@ def python(code: str, environment: Mapping[str, str], commands: str = "") -> str
     [({}, str(SPIN_COUNT)), ({"OMP_WAIT_POLICY": "ACTIVE"}, "unset")],
 )
 def test_every_command_has_the_spin_count_before_torch_is_loaded(
-    environment: dict[str, str], expected: str
+    environment: dict[str, str], expected: str, tmp_path: Path
 ) -> None:
-    printed = python(RUN_UNTIL_TORCH, environment, "\n".join(COMMANDS))
-    assert printed.splitlines() == [f"{command} -> {expected}" for command in COMMANDS]
+    pretend(tmp_path)
+    commands = [command.replace("{here}", str(tmp_path)) for command in COMMANDS]
+    printed = python(RUN_UNTIL_TORCH, environment, "\n".join(commands))
+    assert printed.splitlines() == [f"{command} -> {expected}" for command in commands]
 
 
 @pytest.mark.parametrize("own", [{"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}, {}])
@@ -155,8 +164,12 @@ def test_the_collector_is_off_within_the_block_and_as_before_after_it() -> None:
         gc.enable()
 
 
-def test_a_search_loads_and_answers_without_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_loads_and_answers_without_the_collector(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     on: list[bool] = []
+    pretend(tmp_path)
+    places = ["--model", str(tmp_path / "model"), "--store", str(tmp_path / "store")]
 
     class Model:
         def search(self, *_: object, **__: object) -> list[object]:
@@ -164,7 +177,7 @@ def test_a_search_loads_and_answers_without_the_collector(monkeypatch: pytest.Mo
             return []
 
     monkeypatch.setattr(Trimodal, "load", lambda *_: Model())
-    monkeypatch.setattr("sys.argv", ["trimodal", "search", "--text", "bark"])
+    monkeypatch.setattr("sys.argv", ["trimodal", "search", "bark", *places])
     cli.main()
     assert on == [False]
     assert gc.isenabled()

@@ -91,11 +91,13 @@ def test_scores_mix_frame_and_audio_similarity(tool: Tool, indexed: str) -> None
 
 def test_moments_are_grouped_by_video_and_apart(tool: Tool, tmp_path: Path) -> None:
     """One long video has the best 500 moments: the search continues until there are 3 videos."""
-    about = About(folder="videos", model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path), about, 256)
     files = [
-        IndexedVideo(file=number, path=f"{number}.mp4", bytes=1, modified_ns=1, moments=1,
-                   has_audio=True, aspect=1.0, problem="") for number in range(3)
+        IndexedVideo(
+            file=number, folder="/videos", path=f"{number}.mp4", bytes=1, modified_ns=1, moments=1,
+            has_audio=True, aspect=1.0, problem="",
+        ) for number in range(3)
     ]  # fmt: skip
     moments, embeddings = [], []
     for second in range(500):
@@ -176,12 +178,12 @@ def test_an_index_replaced_during_a_query_is_not_mixed(
 
 
 def test_moments_that_a_run_has_not_listed_yet_are_left_out(tool: Tool, tmp_path: Path) -> None:
-    about = About(folder="videos", model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path), about, 256)
     rows = np.stack([np.concatenate([unit(1, number / 9)] * 2) for number in range(3)])
     listed = IndexedVideo(
-        file=0, path="0.mp4", bytes=1, modified_ns=1, moments=1, has_audio=True, aspect=1.0,
-        problem="",
+        file=0, folder="/videos", path="0.mp4", bytes=1, modified_ns=1, moments=1, has_audio=True,
+        aspect=1.0, problem="",
     )  # fmt: skip
     store.add([listed], [(0, 1, b"", b"")], rows[2:])
     store.add([], [(1, 1, b"", b""), (2, 1, b"", b"")], rows[:2])
@@ -191,25 +193,29 @@ def test_moments_that_a_run_has_not_listed_yet_are_left_out(tool: Tool, tmp_path
 
 def test_control_characters_of_names_do_not_reach_the_terminal() -> None:
     hit = VideoHit(
-        path="a\x1b]0;b\n.mp4", file=1, has_audio=True, aspect=1.0, score=0.5,
+        folder="/videos", path="a\x1b]0;b\n.mp4", file=1, has_audio=True, aspect=1.0, score=0.5,
         moments=[Moment(second=0.5, score=0.5, from_image=0.25, from_audio=0.25)],
     )  # fmt: skip
-    assert as_text([hit]).endswith(" at 0:00.5  a\\x1b]0;b\\n.mp4")
+    assert as_text([hit]).endswith(" at 0:00.5  /videos/a\\x1b]0;b\\n.mp4")
 
 
-def test_results_as_text() -> None:
+def test_results_as_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Of a folder below the working directory, and of another one."""
+    monkeypatch.chdir(tmp_path)
     moments = [
         Moment(second=75.5, score=0.5, from_image=0.5625, from_audio=-0.0625),
         Moment(second=3.5, score=0.25, from_image=0.25, from_audio=None),
     ]
     hit = VideoHit(
-        path="a/b.mp4", file=1, has_audio=True, aspect=1.0, score=0.5, moments=moments
+        folder="/videos", path="a/b.mp4", file=1, has_audio=True, aspect=1.0, score=0.5,
+        moments=moments,
     )  # fmt: skip
-    silent = replace(hit, path="c.mp4", has_audio=False, moments=moments[1:])
+    here = str(tmp_path / "mine")
+    silent = replace(hit, folder=here, path="c.mp4", has_audio=False, moments=moments[1:])
     assert as_text([hit, silent]).splitlines() == [
-        "  1  0.500 (image 0.562, audio -0.062) at 1:15.5  a/b.mp4"
+        "  1  0.500 (image 0.562, audio -0.062) at 1:15.5  /videos/a/b.mp4"
         "  (also 0.250 (image 0.250, no audio) at 0:03.5)",
-        "  2  0.250 (image 0.250, no audio) at 0:03.5  c.mp4  [silent]",
+        "  2  0.250 (image 0.250, no audio) at 0:03.5  mine/c.mp4  [silent]",
     ]
 
 
@@ -260,8 +266,10 @@ def test_the_commands(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "trimodal: 'a dog and a zebra': words without a vector: zebra\n" in done.stderr
-    (hit,) = json.loads(done.stdout)
-    assert hit["path"] == "a.mp4"
+    found = json.loads(done.stdout)
+    (hit,) = found["hits"]
+    assert found["store"] == store
+    assert (hit["path"], hit["folder"]) == (str(folder / "a.mp4"), str(folder))
     assert hit["moments"][0].keys() == {"second", "score", "from_image", "from_audio"}
     done = run("search", "--store", store, "--text", "zebra")
     assert (done.returncode, done.stdout) == (1, "")
@@ -292,7 +300,13 @@ def test_a_damaged_index_is_one_line_in_every_command(
 
 @pytest.mark.parametrize(
     "words",
-    [("index", "folder", "--workers", "0"), ("search", "--top", "0"), ("serve", "--port", "65536")],
+    [
+        ("index", "folder", "--workers", "0"),
+        ("search", "--top", "0"),
+        ("search", "--audio-weight", "1.5"),
+        ("search", "--audio-weight", "nan"),
+        ("serve", "--port", "65536"),
+    ],
 )
 def test_numbers_out_of_range_are_refused_before_work(
     tool: Tool,
@@ -302,7 +316,7 @@ def test_numbers_out_of_range_are_refused_before_work(
 ) -> None:
     done = command(tool, capsys, monkeypatch, *words)
     assert done.returncode == 2
-    assert f"argument {words[-2]}: {words[-1]} is not in" in done.stderr
+    assert f"Invalid value for '{words[-2]}'" in done.stderr
 
 
 def test_a_folder_without_videos_is_an_error(
@@ -313,12 +327,13 @@ def test_a_folder_without_videos_is_an_error(
 ) -> None:
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "._a.mp4").touch()
+    (tmp_path / "videos" / "a.mp4").touch()
     done = command(
         tool, capsys, monkeypatch, "index", str(tmp_path / "videos"), "--store",
         str(tmp_path / "store"),
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stdout.endswith("0 with problems, 1 hidden passed over\n")
+    assert done.stdout.endswith("1 with problems\nleft out: 1 hidden\n")
     assert done.stderr == f"trimodal: {tmp_path / 'videos'}: no video that can be searched\n"
 
 

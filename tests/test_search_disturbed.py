@@ -30,7 +30,7 @@ def run(tool: Tool, scratch: Path, *words: str, kill_after: float | None = None)
     """A command's output; it and its workers are killed after some seconds if these are given."""
     model = ["--model", str(tool.path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "trimodal.cli", *words, *model],
+        [sys.executable, "-m", "trimodal", *words, *model],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
         env=os.environ | {"TMPDIR": str(scratch)},
     )  # fmt: skip

@@ -28,7 +28,7 @@ def python(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("arguments", [("--help",), (), ("--no-such-option",)])
-@pytest.mark.parametrize("module", ["trimodal.cli", *(f"pipeline.{stage}" for stage in STAGES)])
+@pytest.mark.parametrize("module", [f"pipeline.{stage}" for stage in STAGES])
 def test_help_and_a_wrong_command_line_import_nothing(
     module: str, arguments: tuple[str, ...]
 ) -> None:
@@ -36,6 +36,17 @@ def test_help_and_a_wrong_command_line_import_nothing(
     assert "usage: " in (done.stdout if arguments == ("--help",) else done.stderr)
     assert done.returncode == (0 if arguments == ("--help",) else 2)
     assert done.stdout.splitlines()[-1] == f"loaded: {module.split('.')[0]}"
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("--help",), 0), ((), 2), (("serch",), 2)])
+def test_the_command_imports_only_its_parser(arguments: tuple[str, ...], code: int) -> None:
+    done = python(LOADED_BY_A_COMMAND.format(module="trimodal"), *arguments)
+    assert "Usage: trimodal" in (done.stdout if code == 0 else done.stderr)
+    assert done.returncode == code
+    loaded = set(done.stdout.splitlines()[-1].split()[1:])
+    assert loaded >= {"trimodal", "typer", "shellingham", "annotated_doc"}
+    assert len(loaded) == 4 or arguments == ("serch",)
+    assert not loaded & {"torch", "numpy", "pyarrow", "rich", "tqdm", "dvc"}
 
 
 # Workers import the modules of their jobs; these must stay small.

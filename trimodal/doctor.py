@@ -66,10 +66,14 @@ def diagnose(params_path: Path) -> Diagnosis:
     towers = list(_towers(sections))
     unavailable = any(finding.verdict == "missing" for finding in towers)
     costs = [] if unavailable else estimate(sections, sizes)
+    sources = {finding.name: finding for finding in _sources(sections)}
+    for finding in unreadable:  # what is missing has its line already
+        known = sources.get(finding.name)
+        if known is None or known.verdict != "missing":
+            sources[finding.name] = finding
     findings = [
         *_tools(sections),
-        *_sources(sections),
-        *unreadable,
+        *sources.values(),
         *_weights(sections),
         *towers,
         _device(sections),
@@ -132,7 +136,7 @@ def _youtube_tools(sections: Sections) -> Iterator[Finding]:
 
 def _sources(sections: Sections) -> Iterator[Finding]:
     demo = sections.download.source == "demo"
-    unused = set(_unused(sections))
+    unused, missing = set(_unused(sections)), set[str]()
     for key, where in _WHERE_TO_GET.items():
         section, name = key.split(".")
         value = getattr(getattr(sections, section), name)
@@ -145,6 +149,7 @@ def _sources(sections: Sections) -> Iterator[Finding]:
         elif demo:
             yield Finding(verdict="ok", name=key, detail=f"{value}, written by the demo")
         else:
+            missing.add(value)
             yield Finding(verdict="missing", name=key, detail=f"{value}: {where}")
     for name, test_set in sections.evaluate.sets.items():
         key, value = f"evaluate.sets.{name}.path", test_set.path
@@ -152,7 +157,7 @@ def _sources(sections: Sections) -> Iterator[Finding]:
             yield Finding(verdict="ok", name=key, detail=value)
         elif demo:
             yield Finding(verdict="ok", name=key, detail=f"{value}, written by the demo")
-        else:
+        elif value not in missing:
             where = "the files of each kind: docs/evaluation.md"
             yield Finding(verdict="missing", name=key, detail=f"{value}: {where}")
 

@@ -34,7 +34,7 @@ class Finding:
 
 def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Finding]]:
     """The number of items in the annotation files (or in the demo's world); for a file that cannot
-    be read, the data set's official size and a finding that says so.
+    be read, the data set's official size and a finding, by the file's key, that says so.
     """
     if sections.download.source == "demo":
         world = sample_world(demo)
@@ -67,7 +67,7 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
 
     coco = images(
         read(
-            "COCO",
+            "captions.coco",
             _OFFICIAL_COCO[0],
             lambda: read_coco_files(Path(captions.coco), captions.coco_annotations),
         ),
@@ -75,7 +75,7 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
     )
     flickr30k = images(
         read(
-            "Flickr30k",
+            "captions.flickr30k",
             _OFFICIAL_FLICKR30K[0],
             lambda: read_flickr30k_files(
                 Path(captions.flickr30k),
@@ -85,11 +85,13 @@ def count_work(sections: Sections, demo: DemoConfig) -> tuple[Sizes, list[Findin
         ),
         _OFFICIAL_FLICKR30K,
     )
-    name = "videos" if download.source == "videos" else "VGGSound"
-    clips = read(name, _OFFICIAL_VGGSOUND, lambda: _training_clips(download))
+    list_of_clips = "vggsound_media" if download.source == "videos" else "vggsound_csv"
+    clips = read(f"download.{list_of_clips}", _OFFICIAL_VGGSOUND, lambda: _training_clips(download))
     videos: list[Clip] | None = []
     if download.msrvtt_csv:
-        videos = read("MSR-VTT", _OFFICIAL_MSRVTT, lambda: read_videos(Path(download.msrvtt_csv)))
+        videos = read(
+            "download.msrvtt_csv", _OFFICIAL_MSRVTT, lambda: read_videos(Path(download.msrvtt_csv))
+        )
     sizes = Sizes(
         train_clips=_OFFICIAL_VGGSOUND if clips is None else len(clips),
         test_videos=_OFFICIAL_MSRVTT if videos is None else len(videos),

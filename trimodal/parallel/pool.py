@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkServerContext
+from multiprocessing.forkserver import _forkserver
 from typing import Generic, Self, TypeVar
 
 from trimodal.core.errors import UserError
@@ -103,6 +105,7 @@ def map_in_order(
     workers: list[_Worker[Job, Result]] = []
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(modules_of(work))
+    _start_fork_server()
     try:
         for number, job in islice(waiting, num_workers):
             workers.append(_Worker(context, work))
@@ -190,6 +193,22 @@ class _Worker(Generic[Job, Result]):
         if self._process.is_alive():
             self._process.kill()
             self._process.join()
+
+
+def _start_fork_server() -> None:
+    """Starts the process that workers are forked from, if it is not running, so that neither gets
+    Ctrl-C, not even before its first line: a terminal sends it to all processes, and this one ends
+    its workers.
+    """
+    resource_tracker.ensure_running()  # the fork server would, and unblock the signal
+    if not hasattr(signal, "pthread_sigmask"):
+        _forkserver.ensure_running()
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        _forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(pipe: Connection, work: Callable[[Job], Result]) -> None:

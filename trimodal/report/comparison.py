@@ -132,7 +132,12 @@ def compare(first: Run, second: Run) -> str:
         left_columns=frozenset({0, 1, 4}),
     )
     queries = query_counts([len(queries) for queries in first.queries.values()])
-    return render("run_comparison.md.j2", table=table, queries=queries).removesuffix("\n")
+    return render(
+        "run_comparison.md.j2",
+        table=table,
+        queries=queries,
+        direction=f"{second.name} minus {first.name}",
+    ).removesuffix("\n")
 
 
 def query_counts(counts: Sequence[int]) -> str:

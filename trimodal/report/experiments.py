@@ -80,7 +80,9 @@ def _content(path: str, revision: str) -> bytes:
 
 
 def compare_revisions(first: str, second: str, test_set: str | None = None) -> str:
-    """Markdown: two revisions' metrics, differences and paired tests."""
+    """Markdown: two revisions' metrics, differences (second minus first, as those of ``dvc metrics
+    diff FIRST SECOND``) and paired tests.
+    """
     return compare(run_at(first, test_set), run_at(second, test_set))
 
 

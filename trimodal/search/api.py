@@ -42,9 +42,11 @@ class Moment:
 @dataclass(frozen=True, kw_only=True)
 class VideoHit:
     """A video with its best moments, best first, and the score of the best. ``path`` is relative to
-    the indexed folder; ``file`` is its number in the store; ``aspect`` is width / height.
+    ``folder``, the indexed folder's absolute path; ``file`` is its number in the store; ``aspect``
+    is width / height.
     """
 
+    folder: str
     path: str
     file: int
     has_audio: bool
@@ -52,9 +54,14 @@ class VideoHit:
     score: float
     moments: list[Moment]
 
+    @property
+    def location(self) -> Path:
+        """The video's absolute path."""
+        return Path(self.folder, self.path)
+
 
 class Trimodal(Encoder):
-    """The trained model as a tool: encodes, indexes a folder of videos, and searches it.
+    """The trained model as a tool: encodes, indexes folders of videos, and searches them.
 
     ``Trimodal.from_pretrained()`` reads the model trained by ``dvc repro``.
     """
@@ -63,17 +70,19 @@ class Trimodal(Encoder):
 
     def index(
         self,
-        folder: str | Path,
+        folders: str | Path | Sequence[str | Path],
         store: str | Path = STORE,
         *,
         workers: int = 2,
         rebuild: bool = False,
     ) -> "IndexReport":
-        """Updates the index of a folder (:func:`trimodal.search.index.index_folder`)."""
-        from trimodal.search.index import index_folder
+        """Updates the index of one or more folders
+        (:func:`trimodal.search.index.index_folders`).
+        """
+        from trimodal.search.index import index_folders
 
         self._store = None
-        return index_folder(self, folder, str(store), workers=workers, rebuild=rebuild)
+        return index_folders(self, folders, str(store), workers=workers, rebuild=rebuild)
 
     def search(
         self,
@@ -107,9 +116,10 @@ class Trimodal(Encoder):
         inputs = as_list(text)[0], as_list(audio)[0], as_list(image)[0]
         query = self.query(*inputs)
         weight = default_audio_weight(*map(len, inputs)) if audio_weight is None else audio_weight
-        return self._store.use(
+        hits = self._store.use(
             lambda opened: self.search_in(opened, query, top=top, audio_weight=weight, exact=exact)
         )
+        return hits or self._store.use(_none_if_filled)
 
     def query(
         self,
@@ -159,8 +169,17 @@ class Trimodal(Encoder):
         if store.about.model != self.fingerprint:
             raise StoreError(
                 f"{store.location}: indexed by another model than the loaded one; "
-                "index the folder again, or load that model"
+                "index the folders again, or load that model"
             )
+
+
+def _none_if_filled(store: "MomentStore") -> list[VideoHit]:
+    """No hits; raises StoreError for a store without a moment."""
+    from trimodal.search.store_errors import StoreError
+
+    if not store.moments:
+        raise StoreError(f"{store.location}: the index is empty; `trimodal index FOLDER` fills it")
+    return []
 
 
 def default_audio_weight(sentences: int, sounds: int, images: int) -> float:
@@ -207,6 +226,7 @@ def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit | N
                 )
             )
     return VideoHit(
+        folder=video.folder,
         path=video.path,
         file=video.file,
         has_audio=video.has_audio,
@@ -217,13 +237,18 @@ def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit | N
 
 
 def as_text(hits: Sequence[VideoHit]) -> str:
-    """Results for a terminal: one line per video, its best moment first."""
+    """Results for a terminal: one line per video, its best moment first. Paths below the working
+    directory are relative to it, others absolute.
+    """
+    here = Path.cwd()
     lines = []
     for rank, hit in enumerate(hits, start=1):
         best, *others = map(_moment_as_text, hit.moments)
         also = f"  (also {', '.join(others)})" if others else ""
         silent = "" if hit.has_audio else "  [silent]"
-        lines.append(f"{rank:>3}  {best}  {printable(hit.path)}{silent}{also}")
+        place = hit.location
+        path = place.relative_to(here) if place.is_relative_to(here) else place
+        lines.append(f"{rank:>3}  {best}  {printable(str(path))}{silent}{also}")
     return "\n".join(lines)
 
 

@@ -1,11 +1,13 @@
-"""The videos in a folder and its subfolders, through links too."""
+"""The videos in folders and their subfolders, through links too."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trimodal.core.display import printable
+from trimodal.core.errors import UserError
 
 SUFFIXES = frozenset(
     {
@@ -18,14 +20,16 @@ _SYSTEM_FOLDERS = frozenset(
     {"__macosx", "$recycle.bin", "system volume information", "recycler", "@eadir", "#recycle",
      "lost+found"}
 )  # fmt: skip
+_MAX_LISTED = 5  # files, or kinds of them, in a message
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoState:
-    """A video as it is now: ``path`` is relative to the folder, ``real`` is where a link leads,
-    empty for a file that lies where its path says.
+    """A video as it is now: ``path`` is relative to ``folder``, an absolute path; ``real`` is where
+    a link leads, empty for a file that lies where its path says.
     """
 
+    folder: str
     path: str
     bytes: int
     modified_ns: int
@@ -35,17 +39,84 @@ class VideoState:
 @dataclass(kw_only=True)
 class Listing:
     """A folder's videos by path; what was left out, with the reason, by path; the paths that could
-    not be looked at, whose videos may still be there; the number of hidden videos and folders.
+    not be looked at, whose videos may still be there; the number of hidden videos and folders, and
+    of ``others``, files that are no videos, by suffix.
     """
 
     present: dict[str, VideoState] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
     hidden: int = 0
+    others: Counter[str] = field(default_factory=Counter)
 
     def may_contain(self, path: str) -> bool:
         """Whether this path, or a folder it is in, could not be looked at."""
         return any(path == other or Path(path).is_relative_to(other) for other in self.unreadable)
+
+
+class FolderError(UserError, ValueError):
+    """A folder that cannot be indexed: missing, without a video, or inside another."""
+
+
+def real_folders(folders: Sequence[str | Path]) -> list[Path]:
+    """The folders' absolute paths without links, each once. Raises FolderError for one that there
+    is not.
+    """
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise FolderError(f"{printable(str(folder))}: no such folder")
+    return list(dict.fromkeys(Path(folder).resolve() for folder in folders))
+
+
+def check_apart(roots: Sequence[Path]) -> None:
+    """Raises FolderError for a folder inside another: its videos would be indexed twice."""
+    for root in roots:
+        for other in roots:
+            if root != other and root.is_relative_to(other):
+                raise FolderError(
+                    f"{printable(str(root))}: inside {printable(str(other))}, which is indexed "
+                    "with all its subfolders"
+                )
+
+
+def check_videos(roots: Sequence[Path]) -> None:
+    """Raises FolderError, with what is there instead, for a folder without a video. Stops looking
+    at the first one.
+    """
+    for root in roots:
+        listing = Listing()
+        for _ in _visit(root, listing):
+            if listing.present:
+                break
+        if not (listing.present or listing.unreadable):
+            problems = [f"{path} ({problem})" for path, problem in listing.problems.items()]
+            others = left_out(listing.others, listing.hidden)
+            found = ", ".join([*problems[:_MAX_LISTED], *([others] if others else [])])
+            raise FolderError(
+                f"{printable(str(root))}: no video here{f'; left out: {found}' if found else ''}"
+            )
+
+
+def left_out(others: Mapping[str, int], hidden: int) -> str:
+    """'2 hidden, 12 .jpg, 3 of other types': files that are not looked into; '' without any."""
+    counts = Counter(others)
+    listed = counts.most_common(_MAX_LISTED)
+    parts = [f"{hidden} hidden"] if hidden else []
+    parts += [f"{count} {suffix or 'without a suffix'}" for suffix, count in listed]
+    if rest := counts.total() - sum(count for _, count in listed):
+        parts.append(f"{rest} of other types")
+    return ", ".join(parts)
+
+
+def folder_names(folders: Iterable[str]) -> dict[str, str]:
+    """A short name for each folder: its last part, with as many before it as tell them apart."""
+    parts = {folder: Path(folder).parts for folder in folders}
+    names = {folder: of[-1] for folder, of in parts.items()}
+    length = 1
+    while len(set(names.values())) < len(names):
+        length += 1
+        names = {folder: str(Path(*of[-length:])) for folder, of in parts.items()}
+    return names
 
 
 def list_videos(root: Path) -> Listing:
@@ -53,7 +124,15 @@ def list_videos(root: Path) -> Listing:
     visited once, by its own path if it has one below ``root``. Hidden files and folders, and those
     that systems make, are passed over.
     """
-    listing, visited = Listing(), {_identity(root.stat())}
+    listing = Listing()
+    for _ in _visit(root, listing):
+        pass
+    return listing
+
+
+def _visit(root: Path, listing: Listing) -> Iterator[None]:
+    """Fills the listing; yields after each file and folder."""
+    visited = {_identity(root.stat())}
     folders, links = [root], list[Path]()  # links wait until all real folders are visited
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -67,7 +146,7 @@ def list_videos(root: Path) -> Listing:
                 listing.hidden += 1
             else:
                 (links if entry.is_symlink() else folders).append(path)
-    return listing
+            yield
 
 
 def _identity(state: os.stat_result) -> tuple[int, int]:
@@ -110,10 +189,11 @@ def _may_enter(folder: Path, root: Path, visited: set[tuple[int, int]], listing:
 
 
 def _add_file(file: Path, root: Path, listing: Listing) -> None:
-    if file.suffix.lower() not in SUFFIXES:
-        return
-    if _is_hidden(file.name):
-        listing.hidden += 1
+    is_video, hidden = file.suffix.lower() in SUFFIXES, _is_hidden(file.name)
+    if not is_video or hidden:
+        listing.hidden += is_video
+        if not hidden:
+            listing.others[printable(file.suffix.lower())] += 1
         return
     path, name = file.relative_to(root).as_posix(), _shown(file, root)
     if not path.isprintable():  # also refuses names that are not UTF-8
@@ -130,7 +210,7 @@ def _add_file(file: Path, root: Path, listing: Listing) -> None:
             listing.problems[name] = "not a regular file"
             return
         listing.present[path] = VideoState(
-            path=path, bytes=state.st_size, modified_ns=state.st_mtime_ns,
+            folder=str(root), path=path, bytes=state.st_size, modified_ns=state.st_mtime_ns,
             real="" if real == file else str(real),
         )  # fmt: skip
 

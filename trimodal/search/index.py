@@ -1,8 +1,9 @@
-"""Indexes the moments of a folder of videos in a store; a second run updates what changed."""
+"""Indexes the moments of folders of videos in a store; a second run updates what changed."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,14 @@ from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.media.container import DecodingLimits
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
-from trimodal.search.folder import Listing, VideoState, list_videos
+from trimodal.search.folder import (
+    Listing,
+    VideoState,
+    check_apart,
+    check_videos,
+    list_videos,
+    real_folders,
+)
 from trimodal.search.footage import Footage, VideoFile, decode_videos
 from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import NoStoreError, StoreError, local_folder
@@ -44,9 +52,10 @@ _COLOURS = np.array(
 @dataclass(frozen=True, kw_only=True)
 class IndexReport:
     """The result of a run: the number of videos ``added``, ``changed`` (indexed again), ``kept``
-    (unchanged) and ``dropped`` (gone); the store's total ``moments``; ``problems`` by path. Those
-    that the machine could not read are ``unread``: nothing is noted about them, and the next run
-    tries again. ``hidden`` videos and folders were passed over.
+    (unchanged) and ``dropped`` (gone); the store's total ``moments``; ``problems`` by path, which
+    begins with the folder if there are several. Those that the machine could not read are
+    ``unread``: nothing is noted about them, and the next run tries again. ``hidden`` videos and
+    folders were passed over, and ``others``, files that are no videos, by suffix.
     """
 
     added: int
@@ -57,57 +66,112 @@ class IndexReport:
     problems: dict[str, str]
     unread: int = 0
     hidden: int = 0
+    others: Counter[str] = field(default_factory=Counter)
 
 
 class UnreachableError(UserError, OSError):
     """The machine could not read many videos in a row."""
 
 
-def index_folder(
-    encoder: Encoder, folder: str | Path, location: str, *, workers: int = 2, rebuild: bool = False
+def index_folders(
+    encoder: Encoder,
+    folders: str | Path | Sequence[str | Path],
+    location: str,
+    *,
+    workers: int = 2,
+    rebuild: bool = False,
 ) -> IndexReport:
-    """Updates the store at ``location`` (a folder or a URL) with the videos in ``folder`` and its
-    subfolders (:func:`~trimodal.search.folder.list_videos`). A killed run loses at most its last 50
-    videos. With ``rebuild`` a store at ``location``, damaged or not, is replaced.
+    """Updates the store at ``location`` (a folder or a URL) with the videos of ``folders`` and of
+    their subfolders (:func:`~trimodal.search.folder.list_videos`). Other folders' videos stay in
+    it; if they were indexed by another model, they are indexed again. A killed run loses at most
+    its last 50 videos. With ``rebuild`` a store at ``location``, damaged or not, is replaced.
 
-    Raises StoreError if the store is damaged, of another folder or in use by another run, OSError
-    for a missing folder, UnreachableError if 20 videos in a row cannot be read, and WorkerError if
-    a worker is killed.
+    Raises StoreError if the store is damaged or in use by another run, FolderError for a folder
+    that is missing, without a video or inside another, UnreachableError if 20 videos in a row
+    cannot be read, and WorkerError if a worker is killed.
     """
-    root = Path(folder).resolve(strict=True)
-    if not root.is_dir():
-        raise NotADirectoryError(f"{folder}: not a folder")
+    roots = real_folders([folders] if isinstance(folders, (str, Path)) else folders)
+    check_apart(roots)
+    check_videos(roots)
     remove_stale_temporary_folders()
     with _locked(location):
-        about = About(folder=str(root), model=encoder.fingerprint)
-        store = (
-            _new_store(location, about, encoder.embedding_dim)
-            if rebuild
-            else _open_or_create(location, about, encoder.embedding_dim)
-        )
+        about = About(model=encoder.fingerprint)
+        if rebuild:
+            store = MomentStore.create(location, about, encoder.embedding_dim)
+        else:
+            store, roots = _open_or_create(location, about, encoder.embedding_dim, roots)
         store.check_every_byte()
         store.drop_unfinished()
-        indexed = {video.path: video for video in store.files()}
-        listing = list_videos(root)
-        unchanged = {path for path, video in indexed.items() if _is_kept(video, listing)}
-        store.drop(video.file for path, video in indexed.items() if path not in unchanged)
-        to_index = [now for path, now in sorted(listing.present.items()) if path not in unchanged]
-        unread = _add(encoder, store, root, to_index, workers)
+        return _update(encoder, store, {root: _listing(root) for root in roots}, workers)
+
+
+def _listing(root: Path) -> Listing:
+    """Of a folder that is there, or was when another model indexed it."""
+    if root.is_dir():
+        return list_videos(root)
+    return Listing(problems={"": "not there; its videos, of another model, are dropped"})
+
+
+def drop_folder(location: str, folder: str | Path) -> int:
+    """Removes a folder's videos from the store; returns their number. Raises StoreError if it has
+    none of them.
+    """
+    root = Path(folder).resolve()  # it may be gone
+    with _locked(location):
+        store = MomentStore.open(location)
+        store.check_every_byte()
+        store.drop_unfinished()
+        videos = [video.file for video in store.files() if video.folder == str(root)]
+        if not videos:
+            known = ", ".join(printable(str(known)) for known in _folders(store)) or "none"
+            raise StoreError(f"{location}: no videos of {printable(str(root))}; there is {known}")
+        store.drop(videos)
         store.compact()
         store.seal()
-        problems = {video.path: video.problem for video in store.files() if video.problem}
-        done = [now.path for now in to_index if now.path not in unread]
-        changed = sum(path in indexed for path in done)
-        return IndexReport(
-            added=len(done) - changed,
-            changed=changed,
-            kept=len(unchanged),
-            dropped=len(indexed.keys() - unchanged - listing.present.keys()),
-            moments=store.moments,
-            problems=problems | listing.problems | unread,
-            unread=len(unread) + len(listing.unreadable),
-            hidden=listing.hidden,
-        )
+    return len(videos)
+
+
+def _update(
+    encoder: Encoder, store: MomentStore, listings: dict[Path, Listing], workers: int
+) -> IndexReport:
+    listing_of = {str(root): listing for root, listing in listings.items()}
+    of_listed = (video for video in store.files() if video.folder in listing_of)
+    indexed = {_key(video): video for video in of_listed}
+    present = {_key(now): now for of in listings.values() for now in of.present.values()}
+    unchanged = {key for key, video in indexed.items() if _is_kept(video, listing_of[video.folder])}
+    store.drop(video.file for key, video in indexed.items() if key not in unchanged)
+    to_index = [now for key, now in sorted(present.items()) if key not in unchanged]
+    unread = _add(encoder, store, to_index, workers)
+    store.compact()
+    store.seal()
+    problems = {
+        _key(video): video.problem
+        for video in store.files()
+        if video.problem and video.folder in listing_of
+    }
+    for root, listing in listings.items():
+        problems |= {(str(root), path): problem for path, problem in listing.problems.items()}
+    problems |= unread
+    done = [_key(now) for now in to_index if _key(now) not in unread]
+    changed = sum(key in indexed for key in done)
+    return IndexReport(
+        added=len(done) - changed,
+        changed=changed,
+        kept=len(unchanged),
+        dropped=len(indexed.keys() - unchanged - present.keys()),
+        moments=store.moments,
+        problems={
+            path if len(listings) == 1 else f"{printable(folder)}/{path}": problem
+            for (folder, path), problem in problems.items()
+        },
+        unread=len(unread) + sum(len(listing.unreadable) for listing in listings.values()),
+        hidden=sum(listing.hidden for listing in listings.values()),
+        others=sum((listing.others for listing in listings.values()), Counter()),
+    )
+
+
+def _key(video: IndexedVideo | VideoState) -> tuple[str, str]:
+    return video.folder, video.path
 
 
 def _is_kept(video: IndexedVideo, listing: Listing) -> bool:
@@ -116,8 +180,9 @@ def _is_kept(video: IndexedVideo, listing: Listing) -> bool:
     """
     if now := listing.present.get(video.path):
         was = VideoState(
-            path=video.path, bytes=video.bytes, modified_ns=video.modified_ns, real=video.real
-        )
+            folder=video.folder, path=video.path, bytes=video.bytes, modified_ns=video.modified_ns,
+            real=video.real,
+        )  # fmt: skip
         reason = video.problem.removeprefix(_WITHOUT_AUDIO)
         return now == was and not reason.startswith(_MAY_HEAL)
     return listing.may_contain(video.path)
@@ -138,33 +203,37 @@ def _locked(location: str) -> Iterator[None]:
         raise StoreError(f"{location}: another run is updating this index") from None
 
 
-def _open_or_create(location: str, about: About, embedding_dim: int) -> MomentStore:
-    """The existing store if it is of this folder and this model; else an empty one."""
+def _open_or_create(
+    location: str, about: About, embedding_dim: int, roots: list[Path]
+) -> tuple[MomentStore, list[Path]]:
+    """The existing store if it is of this model, else an empty one; the folders to index, which are
+    also those of a store of another model.
+    """
     try:
         store = MomentStore.open(location)
     except NoStoreError:
-        return _new_store(location, about, embedding_dim)
-    if store.about.folder != about.folder:
-        raise StoreError(
-            f"{location}: an index of {printable(store.about.folder)}; choose another --store or "
-            "delete it"
-        )
-    return store if store.about.model == about.model else _new_store(location, about, embedding_dim)
+        return MomentStore.create(location, about, embedding_dim), roots
+    before = _folders(store)
+    check_apart([*roots, *before])
+    if store.about.model == about.model:
+        return store, roots
+    store = MomentStore.create(location, about, embedding_dim)
+    return store, list(dict.fromkeys([*roots, *before]))
 
 
-def _new_store(location: str, about: About, embedding_dim: int) -> MomentStore:
-    return MomentStore.create(location, about, embedding_dim)
+def _folders(store: MomentStore) -> list[Path]:
+    return [Path(folder) for folder in sorted({video.folder for video in store.files()})]
 
 
 def _add(
-    encoder: Encoder, store: MomentStore, root: Path, to_index: list[VideoState], workers: int
-) -> dict[str, str]:
+    encoder: Encoder, store: MomentStore, to_index: list[VideoState], workers: int
+) -> dict[tuple[str, str], str]:
     """Adds videos; returns those that the machine could not read, with the reason."""
     side, mel = encoder.checkpoint.frame_px, encoder.checkpoint.mel
-    unread: dict[str, str] = {}
+    unread: dict[tuple[str, str], str] = {}
     with temporary_folder() as scratch:
         videos = (
-            VideoFile(path=root / now.path, frames=scratch / f"{number}.rgb")
+            VideoFile(path=Path(now.folder, now.path), frames=scratch / f"{number}.rgb")
             for number, now in enumerate(to_index)
         )
         decoded = bar(
@@ -177,7 +246,7 @@ def _add(
             failed = footage.problem.startswith(_UNREAD)
             in_a_row = in_a_row + 1 if failed else 0
             if failed:
-                unread[now.path] = footage.problem
+                unread[_key(now)] = footage.problem
             else:
                 batch.add(now, number, footage, _moments(encoder, footage))
             footage.video.frames.unlink(missing_ok=True)
@@ -186,7 +255,7 @@ def _add(
         batch.write()
     if in_a_row == _MAX_UNREAD:
         raise UnreachableError(
-            f"{root}: {_MAX_UNREAD} videos in a row cannot be read, the last one "
+            f"{printable(now.folder)}: {_MAX_UNREAD} videos in a row cannot be read, the last one "
             f"{printable(now.path)}: {footage.problem}; videos indexed so far are kept"
         )
     return unread
@@ -214,6 +283,7 @@ class _Batch:
         self._videos.append(
             IndexedVideo(
                 file=number,
+                folder=now.folder,
                 path=now.path,
                 bytes=now.bytes,
                 modified_ns=now.modified_ns,

@@ -6,7 +6,7 @@ import hashlib
 import os
 import socket
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
 from functools import partial
@@ -32,8 +32,9 @@ with imports_of("search"):
 
 from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.media.container import LimitError, MediaError
-from trimodal.search.api import Trimodal, default_audio_weight
+from trimodal.search.api import Trimodal, VideoHit, default_audio_weight
 from trimodal.search.encoder import QueryError, UnknownWordWarning
+from trimodal.search.folder import folder_names
 from trimodal.search.guard import Guard, new_token, secured
 from trimodal.search.heat_map import heat_map_png
 from trimodal.search.live import LiveStore
@@ -172,7 +173,7 @@ class _Search:
 
         def search(store: MomentStore) -> dict[str, Any]:
             hits = self._model.search_in(store, query, top=top, audio_weight=weight)
-            return {"store": store.identity, "hits": [asdict(hit) for hit in hits]}
+            return {"store": store.identity, "hits": _shown(hits)}
 
         return self._store.use(search) | {"audio_weight": weight, "warnings": notes}
 
@@ -215,14 +216,11 @@ class _Search:
     def video(self, request: Request, store: StoreName, file: FileNumber) -> Response:
         """An indexed video; range requests are supported."""
 
-        def find(opened: MomentStore) -> tuple[Path, IndexedVideo]:
-            return Path(opened.about.folder), opened.file(file)
-
         try:
-            root, video = self._in(store, find)
+            video = self._in(store, lambda opened: opened.file(file))
         except KeyError as error:
             raise HTTPException(404, "no such video") from error
-        path, state = _checked(root, video)
+        path, state = _checked(video)
         content_type = _CONTENT_TYPES.get(
             Path(video.path).suffix.lower(), "application/octet-stream"
         )
@@ -250,21 +248,35 @@ def _image_response(request: Request, content: bytes, media_type: str) -> Respon
     return _unless_known(request, Response(content, media_type=media_type, headers=headers))
 
 
+def _shown(hits: Sequence[VideoHit]) -> list[dict[str, Any]]:
+    """The hits with short names of their folders, which paths begin with if there are several."""
+    names = folder_names({hit.folder for hit in hits})
+    return [
+        asdict(hit)
+        | {
+            "folder": names[hit.folder],
+            "path": f"{names[hit.folder]}/{hit.path}" if len(names) > 1 else hit.path,
+        }
+        for hit in hits
+    ]
+
+
 def _summary(store: MomentStore) -> dict[str, Any]:
     videos = store.files()
+    names = folder_names({video.folder for video in videos})
     return {
-        "folder": Path(store.about.folder).name,
+        "folder": ", ".join(sorted(names.values())) or "no folder",
         "videos": sum(video.moments > 0 for video in videos),
         "moments": store.moments,
         "problems": sum(bool(video.problem) for video in videos),
     }
 
 
-def _checked(root: Path, video: IndexedVideo) -> tuple[Path, os.stat_result]:
+def _checked(video: IndexedVideo) -> tuple[Path, os.stat_result]:
     """Where a video is; raises HTTPException if it is not the file that was indexed: it may have
     been replaced, also by a link to another one.
     """
-    path = root / video.path
+    path = Path(video.folder, video.path)
     real = Path(video.real) if video.real else path
     try:
         state = path.stat()

@@ -1,4 +1,4 @@
-"""The moments of a folder's videos with their embeddings: LanceDB tables, in a folder or at the URL
+"""The moments of videos with their embeddings: LanceDB tables, in a folder or at the URL
 of an object store.
 
 A moment's vector, (512,), is its frame's embedding followed by its audio's; a silent moment has its
@@ -163,10 +163,10 @@ class MomentStore:
         self._graph.forget()
 
     def files(self) -> list[IndexedVideo]:
-        """All videos, ordered by path."""
+        """All videos, ordered by folder and path."""
         with store_errors(self.location):
             rows = self._files.to_arrow().to_pylist()
-        return sorted(map(self._video, rows), key=lambda video: video.path)
+        return sorted(map(self._video, rows), key=lambda video: (video.folder, video.path))
 
     def file(self, number: int) -> IndexedVideo:
         """The video with this number; raises KeyError if there is none."""

@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pyarrow as pa
-
 from trimodal.core.display import printable
 from trimodal.core.errors import UserError
 
@@ -24,11 +22,16 @@ _NOT_THE_STORES = frozenset(
 
 
 class StoreError(UserError, ValueError):
-    """A store that is missing, damaged, of another folder or of another format."""
+    """A store that is missing, damaged, empty or of another format."""
 
 
 class NoStoreError(StoreError):
     """There is no store at this location."""
+
+
+def no_store(location: str) -> NoStoreError:
+    """The error of a location without a store."""
+    return NoStoreError(f"{location}: no index; create one with `trimodal index FOLDER`")
 
 
 def local_folder(location: str) -> Path | None:
@@ -53,6 +56,8 @@ def damaged(location: str, detail: str) -> StoreError:
 @contextmanager
 def store_errors(location: str) -> Iterator[None]:
     """Turns what LanceDB raises into StoreError, or OSError where the machine is the cause."""
+    import pyarrow as pa  # here: a command that finds no store does without
+
     try:
         yield
     except StoreError:

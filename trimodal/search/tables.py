@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from trimodal.core.timing import frame_centre_seconds
-from trimodal.search.store_errors import NoStoreError, StoreError, damaged, local_folder
+from trimodal.search.store_errors import StoreError, damaged, local_folder, no_store
 
-FORMAT = 2
+FORMAT = 3
 FRAME_BITS = 20  # of a moment's id: enough for a video of twelve days
 MAX_SCORE = 1.01  # of unit vectors, rounding included
 CREATING = ".creating"  # a file beside the tables of a store that is not complete
@@ -20,9 +20,8 @@ CREATING = ".creating"  # a file beside the tables of a store that is not comple
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What a store holds: the indexed folder and the fingerprint of the model."""
+    """What a store holds: embeddings by the model of this fingerprint."""
 
-    folder: str
     model: str
     format: int = FORMAT
 
@@ -44,11 +43,13 @@ class Record:
 @dataclass(frozen=True, kw_only=True)
 class IndexedVideo:
     """A video as it was when it was indexed; a row of the table ``files``. ``file`` is its number,
-    which no other video of the store ever has; ``path`` is relative to the folder; ``real`` is
-    where it leads if there is a link on the way. If it has no ``moments``, ``problem`` says why.
+    which no other video of the store ever has; ``path`` is relative to ``folder``, the indexed
+    folder's absolute path; ``real`` is where it leads if there is a link on the way. If it has no
+    ``moments``, ``problem`` says why.
     """
 
     file: int
+    folder: str
     path: str
     bytes: int
     modified_ns: int
@@ -108,14 +109,14 @@ def scored(
 
 FILES = pa.schema(
     {
-        "file": pa.int32(), "path": pa.string(), "bytes": pa.int64(), "modified_ns": pa.int64(),
-        "moments": pa.int32(), "has_audio": pa.bool_(), "aspect": pa.float32(),
-        "problem": pa.string(), "real": pa.string(),
+        "file": pa.int32(), "folder": pa.string(), "path": pa.string(), "bytes": pa.int64(),
+        "modified_ns": pa.int64(), "moments": pa.int32(), "has_audio": pa.bool_(),
+        "aspect": pa.float32(), "problem": pa.string(), "real": pa.string(),
     }
 )  # fmt: skip
 ABOUT = pa.schema(
     {
-        "folder": pa.string(), "model": pa.string(), "format": pa.int32(), "identity": pa.string(),
+        "model": pa.string(), "format": pa.int32(), "identity": pa.string(),
         "next_file": pa.int32(), "files": pa.int64(), "moments": pa.int64(),
         "files_version": pa.int64(), "moments_version": pa.int64(),
     }
@@ -137,7 +138,7 @@ def read_about(location: str, database: Any) -> tuple[About, Record]:
     folder = local_folder(location)
     incomplete = folder is not None and (folder / CREATING).exists()
     if incomplete or "about" not in database.list_tables().tables:
-        raise NoStoreError(f"{location}: no index; create one with `trimodal index FOLDER`")
+        raise no_store(location)
     rows = database.open_table("about").to_arrow().to_pylist()
     if len(rows) != 1 or rows[0].get("format") != FORMAT:
         raise StoreError(
