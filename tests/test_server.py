@@ -3,8 +3,10 @@
 import io
 import os
 import threading
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,21 @@ from fastapi.testclient import TestClient
 from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool, make_tool
 from PIL import Image
+from sound_fixtures import index_sounds
+from store_fixtures import video
 from training_fixtures import TinyData
 
 from trimodal.media.heat_map import heat_map_png
 from trimodal.models.image_input import ImageInput
 from trimodal.models.preprocessing import centre_crop_shares, centre_views, decode_jpeg
 from trimodal.models.sound_map import sound_map
-from trimodal.search import server
+from trimodal.search import page_queries, server
+from trimodal.search.api import Trimodal
+from trimodal.search.example_queries import example_queries
 from trimodal.search.guard import TokenError
 from trimodal.search.server import build_app
 from trimodal.search.store import MomentStore
+from trimodal.search.tables import About
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +66,14 @@ def name(folder: Path) -> str:
 def test_the_page_and_its_parts_are_served(client: TestClient) -> None:
     page = client.get("/")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    for part in ("style.css", "app.js", "icon.svg"):
-        assert part in page.text
+    scripts = [client.get("/app.js").text, client.get("/start.js").text]
+    for part in ("style.css", "app.js", "icon.svg", "start.js", "results.js"):
+        assert part in page.text or any(f'"./{part}"' in script for script in scripts)
         assert client.get(f"/{part}").status_code == 200
     assert "http" not in page.text.replace('http-equiv="', "")
     assert client.get("/api/about").json() == {
         "folder": client.get("/api/about").json()["folder"], "videos": 2, "moments": 8,
-        "problems": 0,
+        "problems": [], "further_problems": 0,
     }  # fmt: skip
 
 
@@ -91,7 +99,7 @@ def test_every_response_has_the_security_headers(
     for headers, status in (({"Sec-Fetch-Site": "cross-site"}, 403), ({"Host": "a.com"}, 400)):
         response = client.get("/", headers=headers)
         assert (response.status_code, has_security_headers(response)) == (status, True)
-    monkeypatch.setattr(server, "_summary", lambda _: 1 / 0)
+    monkeypatch.setattr(page_queries, "_summary", lambda _: 1 / 0)
     response = client.get("/api/about")
     assert (response.status_code, has_security_headers(response)) == (500, True)
 
@@ -103,6 +111,114 @@ def test_a_query_by_text(client: TestClient) -> None:
     thumbnail = client.get(thumbnail_of(result))
     assert thumbnail.headers["content-type"] == "image/jpeg"
     assert thumbnail.content.startswith(b"\xff\xd8")
+
+
+def similar(client: TestClient, moment: str, **params: str) -> Any:
+    return client.post("/api/search", params={"like": moment, **params})
+
+
+def test_a_moment_as_query_finds_other_videos_by_frame_and_by_audio(
+    tool: Tool, tmp_path: Path
+) -> None:
+    """Against dot products of the stored embeddings: frame with frame, audio with audio."""
+    sounds = index_sounds(tool, tmp_path)
+    store = MomentStore.open(str(sounds.store))
+    number = {video.path: video.file for video in store.files()}
+    with client_of(tool, sounds.store) as client:
+        found = similar(client, f"{store.identity}/{number['0.mp4']}/2.5").json()
+        assert found["like"] == {"path": "0.mp4", "second": 2.5}
+        assert (found["audio_weight"], found["more"]) == (0.5, False)
+        paths = [hit["path"] for hit in found["hits"]]
+        assert sorted(paths) == ["1.mp4", "2.mp4", "3.mp4", "silent.mp4"]
+        own = store.embeddings(number["0.mp4"], 2.5)
+        assert own is not None
+        for hit in found["hits"]:
+            best = hit["moments"][0]
+            other = store.embeddings(hit["file"], best["second"])
+            assert other is not None
+            image, audio = 0.5 * (own * other).sum(axis=1)
+            assert best["score"] == pytest.approx(image + audio, abs=1e-5)
+            if hit["path"] != "silent.mp4":
+                parts = (best["from_image"], best["from_audio"])
+                assert parts == pytest.approx((image, audio), abs=1e-5)
+        heard = similar(client, f"{store.identity}/{number['0.mp4']}/2.5", audio_weight="1").json()
+        assert heard["hits"][0]["moments"][0]["from_image"] == pytest.approx(0, abs=1e-6)
+        assert "silent.mp4" not in [hit["path"] for hit in heard["hits"]]
+        silent = similar(client, f"{store.identity}/{number['silent.mp4']}/2.5").json()
+        assert (silent["audio_weight"], len(silent["hits"])) == (0, 4)
+        page = similar(client, f"{store.identity}/{number['0.mp4']}/2.5", top="3").json()
+        assert ([hit["path"] for hit in page["hits"]], page["more"]) == (paths[:3], True)
+
+
+def test_a_moment_that_is_not_there_is_no_query(client: TestClient, name: str) -> None:
+    for moment in (f"{name}/0/77.5", f"{name}/9/0.5", f"{'0' * 16}/0/0.5"):
+        assert similar(client, moment).status_code == 404, moment
+    both = similar(client, f"{name}/0/0.5", text="a dog")
+    assert (both.status_code, "of its own" in both.json()["detail"]) == (422, True)
+
+
+def test_results_come_in_pages(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def page(**params: int) -> tuple[list[str], bool]:
+        result = client.post("/api/search", params={"text": "a dog", **params}).json()
+        return [hit["path"] for hit in result["hits"]], result["more"]
+
+    (first, second), more = page()
+    assert not more
+    assert page(top=1) == ([first], True)
+    assert page(top=1, skip=1) == ([second], False)
+    assert page(top=1, skip=2) == ([], False)
+    monkeypatch.setattr(page_queries, "_MAX_VIDEOS", 1)
+    assert page(top=1) == ([first], False)
+
+
+def test_problems_are_listed_up_to_a_number(tmp_path: Path, tool: Tool) -> None:
+    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    store = MomentStore.create(str(tmp_path / "store"), about, 256)
+    broken = [
+        replace(video(number), moments=0, problem=f"corrupt: <b>{number}") for number in range(103)
+    ]
+    store.add(broken, [], np.empty((0, 512), np.float32))
+    with client_of(tool, tmp_path / "store") as client:
+        about_store = client.get("/api/about").json()
+        assert client.get("/api/examples").json() == []
+    assert len(about_store["problems"]) == 100
+    assert about_store["problems"][0] == {"path": "0.mp4", "problem": "corrupt: <b>0"}
+    assert about_store["further_problems"] == 3
+
+
+def test_examples_are_words_that_the_model_knows_each_of_another_video(
+    tool: Tool, client: TestClient, folder: Path
+) -> None:
+    examples = client.get("/api/examples").json()
+    assert 1 <= len(examples) <= 2  # there are two videos
+    assert len(set(examples)) == len(examples)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # an unknown word
+        tool.model.embed_text(examples)
+    store = MomentStore.open(str(folder / "store"))
+    assert examples == example_queries(tool.model, store, 2)
+    assert example_queries(tool.model, store, 1) == examples[:1]
+
+
+def test_examples_differ_in_meaning_and_in_what_they_find(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a text network that knows every word: two silent videos that look the same, another."""
+    first, second, third = np.eye(256, dtype=np.float32)[:3]
+    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    store = MomentStore.create(str(tmp_path / "store"), about, 256)
+    moments = [(number, 1, b"frame", b"") for number in range(3)]
+    points = np.concatenate([[first, second, first]] * 2, axis=1)
+    store.add([video(number, 1) for number in range(3)], moments, points)
+    queries = {
+        "first": first, "the first": first + 0.1 * second, "half the second": second + 0.8 * third,
+        "second": second, "anything": third,
+    }  # fmt: skip
+    rows = np.stack([row / np.linalg.norm(row) for row in queries.values()])
+    monkeypatch.setattr("trimodal.search.example_queries._EVERYDAY", tuple(queries))
+    monkeypatch.setattr(Trimodal, "vocabulary", None)
+    monkeypatch.setattr(Trimodal, "embed_text", lambda *_: rows)
+    assert sorted(example_queries(tool.model, store)) == ["first", "second"]
 
 
 def thumbnail_of(result: dict) -> str:
@@ -222,14 +338,14 @@ def test_slow_sounds_do_not_hold_up_images_and_sentences(
 ) -> None:
     """More than there are threads for the other requests."""
     decoded, asked = threading.Event(), threading.Semaphore(0)
-    monkeypatch.setattr(server.Trimodal, "audio_windows", lambda *_: decoded.wait(60) and 1 / 0)
-    upload = server._upload
+    monkeypatch.setattr(Trimodal, "audio_windows", lambda *_: decoded.wait(60) and 1 / 0)
+    upload = page_queries._upload
 
     def counted(request: Request) -> Any:
         asked.release()
         return upload(request)
 
-    monkeypatch.setattr(server, "_upload", counted)
+    monkeypatch.setattr(page_queries, "_upload", counted)
 
     def ask(_: int) -> int:
         return client.post("/api/search?kind=audio", content=b"sound").status_code
@@ -291,7 +407,8 @@ def test_unusable_queries_are_refused_with_the_reason(
 
 @pytest.mark.parametrize(
     "params", [{"audio_weight": "2"}, {"audio_weight": "nan"}, {"top": "0"}, {"top": "1000"},
-               {"kind": "virus"}, {"text": "a" * 1001}],
+               {"kind": "virus"}, {"text": "a" * 1001}, {"skip": "600"}, {"skip": "-1"},
+               {"text": "", "like": "../../etc"}, {"like": "ab/0/0.5"}],
 )  # fmt: skip
 def test_parameters_out_of_range_are_refused(client: TestClient, params: dict[str, str]) -> None:
     assert client.post("/api/search", params={"text": "a dog"} | params).status_code == 422
@@ -300,7 +417,7 @@ def test_parameters_out_of_range_are_refused(client: TestClient, params: dict[st
 def test_a_large_upload_is_refused_before_it_is_read(
     client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server, "_MAX_BYTES", 10_000)
+    monkeypatch.setattr(page_queries, "_MAX_BYTES", 10_000)
     sent = 0
 
     def parts() -> Iterator[bytes]:
@@ -390,7 +507,7 @@ def test_a_bug_is_not_reported_as_a_user_error(
     def broken(*_: object, **__: object) -> None:
         raise ValueError("a bug")
 
-    monkeypatch.setattr(server.Trimodal, "query", broken)
+    monkeypatch.setattr(Trimodal, "query", broken)
     response = client.post("/api/search", params={"text": "a dog"})
     assert (response.status_code, "a bug;" in response.text) == (500, True)
 

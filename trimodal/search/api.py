@@ -146,7 +146,7 @@ class Trimodal(Encoder):
         audio_weight: float,
         exact: bool = False,
     ) -> list[VideoHit]:
-        """:meth:`search` with an embedded query, (dim,), in an open store."""
+        """:meth:`search` with an embedded query, (dim,) or (2, dim), in an open store."""
         if top < 1 or not 0.0 <= audio_weight <= 1.0:
             raise QueryError(
                 f"need top >= 1 and audio_weight in [0, 1], not {top} and {audio_weight}"

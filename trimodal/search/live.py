@@ -4,12 +4,17 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
+from trimodal.core.errors import UserError
 from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import StoreError
 
 Result = TypeVar("Result")
 
 _TRIES = 3
+
+
+class ReplacedError(UserError, LookupError):
+    """Another store is where the one asked for was."""
 
 
 class LiveStore:
@@ -35,6 +40,18 @@ class LiveStore:
                     return result
             self._forget(store)
         raise StoreError(f"{self.location}: is being created anew again and again; try later")
+
+    def use_only(self, identity: str, work: Callable[[MomentStore], Result]) -> Result:
+        """:meth:`use` of the store that numbers and seconds are of; raises ReplacedError if its
+        location holds another one.
+        """
+
+        def checked(store: MomentStore) -> Result:
+            if store.identity != identity:
+                raise ReplacedError("the folder has been indexed anew: search again")
+            return work(store)
+
+        return self.use(checked)
 
     def _opened(self) -> MomentStore:
         with self._lock:

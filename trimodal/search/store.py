@@ -159,7 +159,8 @@ class MomentStore:
             moments=int(self.table.count_rows()), moments_version=int(self.table.version),
         )  # fmt: skip
         self._about_table.add(about_row(self.about, self._record), mode="overwrite")
-        self.__dict__.pop("_query_table", None)
+        for cached in ("_query_table", "folders"):
+            self.__dict__.pop(cached, None)
         self._graph.forget()
 
     def files(self) -> list[IndexedVideo]:
@@ -167,6 +168,12 @@ class MomentStore:
         with store_errors(self.location):
             rows = self._files.to_arrow().to_pylist()
         return sorted(map(self._video, rows), key=lambda video: (video.folder, video.path))
+
+    @cached_property
+    def folders(self) -> list[str]:
+        """The indexed folders in which there are videos."""
+        with store_errors(self.location):
+            return sorted(self._files.to_arrow()["folder"].unique().to_pylist())
 
     def file(self, number: int) -> IndexedVideo:
         """The video with this number; raises KeyError if there is none."""
@@ -275,10 +282,11 @@ class MomentStore:
         *,
         exact: bool = False,
     ) -> list[MomentHit]:
-        """The ``limit`` moments most similar to ``query``, a unit vector (dim,), best first.
-        ``exact`` compares with every moment.
+        """The ``limit`` moments most similar to ``query``, best first: a unit vector, (dim,), or
+        two, (2, dim), one for frames and one for audio. ``exact`` compares with every moment.
         """
-        weighted = np.concatenate([(1 - audio_weight) * query, audio_weight * query])
+        image, audio = np.broadcast_to(query, (2, query.shape[-1]))
+        weighted = np.concatenate([(1 - audio_weight) * image, audio_weight * audio])
         weighted = weighted.astype(np.float32)
         with store_errors(self.location):
             if graph := self._graph.find():
@@ -299,16 +307,31 @@ class MomentStore:
             rows = query.select(["thumbnail", "mel"]).limit(1).to_list()
         return (rows[0]["thumbnail"], rows[0]["mel"]) if rows else None
 
-    def sound(self, file: int, second: float) -> npt.NDArray[np.float32] | None:
-        """The audio embedding of a moment, (dim,); None if it is silent or there is none."""
+    def embeddings(self, file: int, second: float) -> npt.NDArray[np.float32] | None:
+        """A moment's embeddings, (2, dim): its frame's and its audio's, of a silent one the frame's
+        twice. None if there is no such moment.
+        """
         moment = moment_id(file, round(second + 0.5))
         with store_errors(self.location):
             query = self.table.search().where(f"moment = {moment:d}")
-            rows = query.select(["point", "mel"]).limit(1).to_list()
-        if not rows or not rows[0]["mel"]:
-            return None
-        point = np.array(rows[0]["point"], np.float32)
-        return point[len(point) // 2 :]
+            rows = query.select(["point"]).limit(1).to_list()
+        return np.array(rows[0]["point"], np.float32).reshape(2, -1) if rows else None
+
+    def sound(self, file: int, second: float) -> npt.NDArray[np.float32] | None:
+        """The audio embedding of a moment, (dim,); None if it is silent or there is none."""
+        found = self.embeddings(file, second)
+        return None if found is None or np.array_equal(*found) else found[1]
+
+    def sample(self, count: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Up to ``count`` moments, evenly spread: their videos, (found,), and vectors,
+        (found, 512). There must be one.
+        """
+        offsets = np.linspace(0, self.moments, min(count, self.moments), endpoint=False)
+        with store_errors(self.location):
+            rows = self.table.take_offsets(offsets.astype(int).tolist())
+            table = rows.select(["file", "point"]).to_arrow()
+        points = table["point"].combine_chunks().flatten().to_numpy()
+        return table["file"].to_numpy(), points.reshape(len(table), -1)
 
     @property
     def moments(self) -> int:

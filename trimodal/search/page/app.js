@@ -1,173 +1,222 @@
-// The page's only script: queries /api/search, shows the moments and plays them.
-const $ = (id) => document.getElementById(id);
+// The query: what is asked, its address and history, and the responses of /api/search.
+import { $, card, clock, showMessage } from "./results.js";
+import { showAbout, showExamples } from "./start.js";
+
 const MAX_BYTES = 20_000_000;
-let file = null; // the audio or image file of the query
-let weight = null; // of the audio, as the user set it; null: by the kind of query
-let lastQuery = 0; // so that a slow response does not replace a later one
+const PAGE = 12; // videos of a response
+const TITLE = document.title;
+// `file` is an audio or image file, `like` an indexed moment, STORE/FILE/SECOND; `weight` is that of
+// the audio as the user set it, null: by the kind of query.
+const NOTHING = { text: "", file: null, like: "", weight: null };
+let query = NOTHING;
+let lastRequest = 0; // so that a slow response does not replace a later one
+let full = 0; // the best score, which fills a card's bar
+let examples = null; // a promise of them
+const files = []; // of the queries in the history, whose addresses cannot hold them
 
-const clock = (seconds) => {
-  const total = Math.floor(seconds);
-  return `${Math.floor(total / 60)}:${String(total % 60).padStart(2, "0")}`;
-};
+const showError = (error) => showMessage(error.message, true);
 
-const showMessage = (text, bad = false) => {
-  $("message").textContent = text;
-  $("message").classList.toggle("bad", bad);
-};
-
-const showWeight = (value) => {
-  $("weight").value = value;
-  $("weight-shown").textContent = Number(value).toFixed(2);
-  $("by-kind").hidden = weight === null;
-};
-
-const partsOf = ({ from_image, from_audio }) =>
-  `image ${from_image.toFixed(2)}, ${from_audio === null ? "no audio" : `audio ${from_audio.toFixed(2)}`}`;
+const isEmpty = ({ text, file, like }) => !text && !file && !like;
 
 const kindOf = (upload) => {
   if (!upload) return "";
   return upload.type.startsWith("image/") ? "image" : "audio";
 };
 
-async function about() {
-  const response = await fetch("/api/about");
-  const index = await response.json();
-  if (!response.ok) throw new Error(index.detail);
-  const parts = [`${index.moments.toLocaleString()} moments of ${index.videos.toLocaleString()} videos in ${index.folder}`];
-  if (index.problems) parts.push(`${index.problems} with problems`);
-  $("about").textContent = parts.join(", ");
-  if (!index.moments) showMessage("Nothing is indexed yet: run `trimodal index FOLDER`, then reload this page.");
+const addressOf = ({ text, like, weight }) => {
+  const parameters = new URLSearchParams({ ...(text && { q: text }), ...(like && { like }), ...(weight !== null && { w: weight }) });
+  return parameters.size ? `?${parameters}` : location.pathname;
+};
+
+// Asks a query; the browser's back button returns to the one before.
+function ask(changes) {
+  const before = query;
+  query = { ...query, ...changes };
+  if (addressOf(query) !== addressOf(before) || query.file !== before.file) {
+    history.replaceState({ ...history.state, scroll: scrollY }, "");
+    const file = query.file ? files.push(query.file) - 1 : null;
+    history.pushState({ file, shown: PAGE, scroll: 0 }, "", addressOf(query));
+  }
+  run();
 }
 
-async function search() {
+// Asks with another weight, which by itself is no step back.
+function reweigh(weight) {
   const text = $("text").value.trim();
-  if (!text && !file) {
-    showMessage("Type a sentence, or choose an audio or image file.");
+  if (text !== query.text) {
+    ask({ text, weight, like: "" });
     return;
   }
-  const query = ++lastQuery;
-  const parameters = new URLSearchParams({ text, kind: kindOf(file), ...(weight === null ? {} : { audio_weight: weight }) });
+  query = { ...query, weight };
+  history.replaceState({ ...history.state, shown: PAGE, scroll: 0 }, "", addressOf(query));
+  run();
+}
+
+// The query of the address and the history's entry.
+function restore() {
+  const address = new URLSearchParams(location.search);
+  const weight = address.get("w");
+  if (weight !== null) $("weight").value = weight; // which refuses what is no weight
+  const file = history.state?.file ?? null;
+  query = {
+    text: (address.get("q") ?? "").trim(),
+    file: file === null ? null : files[file] ?? null,
+    like: address.get("like") ?? "",
+    weight: weight === null ? null : $("weight").value,
+  };
+  if (file !== null && !query.file) { // the page was loaded anew
+    clear();
+    showQuery();
+    showMessage("The file of this query is no longer at hand: choose it again.");
+    return;
+  }
+  run({ shown: history.state?.shown ?? PAGE, scroll: history.state?.scroll ?? 0 });
+}
+
+// Shows the query and its first results, or the start page.
+async function run({ shown = PAGE, scroll = 0 } = {}) {
+  showQuery();
+  if (isEmpty(query)) {
+    clear();
+    return;
+  }
+  $("start").hidden = true;
+  const result = await request({ top: shown, skip: 0 });
+  if (!result) return;
+  full = result.hits.length ? result.hits[0].score : 0;
+  if (query.weight === null) showWeight(result.audio_weight);
+  if (result.like) $("like-text").textContent = `Similar to ${result.like.path} · ${clock(result.like.second)}`;
+  $("results").replaceChildren(...cards(result));
+  summarise(result);
+  scrollTo(0, scroll);
+}
+
+async function more() {
+  const before = $("results").children.length;
+  const result = await request({ top: PAGE, skip: before });
+  if (!result) return;
+  $("results").append(...cards(result));
+  summarise(result);
+  history.replaceState({ ...history.state, shown: $("results").children.length }, "");
+  $("results").children[before]?.querySelector(".moment").focus();
+}
+
+const cards = ({ hits, store }) => hits.map((hit) => card(hit, store, full, askSimilar));
+
+function askSimilar(like) {
+  ask({ ...NOTHING, like });
+  $("clear").focus({ preventScroll: true });
+}
+
+function clear() {
+  lastRequest += 1;
+  $("results").replaceChildren();
+  $("more").hidden = true;
+  showMessage("");
+  showStart();
+}
+
+// The examples, fetched when they are first needed, while nothing is asked.
+async function showStart() {
+  $("start").hidden = true;
+  if (!isEmpty(query)) return;
+  examples ??= showExamples((text) => ask({ ...NOTHING, text })).catch(showError);
+  await examples;
+  $("start").hidden = !isEmpty(query) || !$("examples").children.length;
+}
+
+// A response of the server about the query, of its videos from `skip` on; null if it is none.
+async function request({ top, skip }) {
+  const number = ++lastRequest;
+  const { text, file, like, weight } = query;
+  const parameters = new URLSearchParams({ text, kind: kindOf(file), like, top: Math.min(top, 60), skip, ...(weight !== null && { audio_weight: weight }) });
   showMessage("Searching …");
   try {
     const response = await fetch(`/api/search?${parameters}`, { method: "POST", body: file });
     const result = await response.json();
-    if (query !== lastQuery) return;
+    if (number !== lastRequest) return null;
     if (!response.ok) throw new Error(typeof result.detail === "string" ? result.detail : "This query is not valid.");
-    show(result);
-    history.replaceState(null, "", text ? `?${new URLSearchParams({ q: text, ...(weight === null ? {} : { w: weight }) })}` : "/");
+    return result;
   } catch (error) {
-    if (query !== lastQuery) return;
-    $("results").replaceChildren();
+    if (number !== lastRequest) return null;
+    if (!skip) clear();
     showMessage(error instanceof TypeError ? "The server does not respond. Is `trimodal serve` still running?" : error.message, true);
+    return null;
   }
 }
 
-function show({ store, hits, warnings, audio_weight }) {
-  if (weight === null) showWeight(audio_weight);
-  $("results").replaceChildren(...hits.map((hit) => card(hit, store)));
-  const summary = hits.length ? `${hits.length} ${hits.length === 1 ? "video" : "videos"}, best first.` : audio_weight < 1 ? "Nothing is indexed." : "Nothing that is indexed has audio.";
+function summarise({ warnings, audio_weight, more: others }) {
+  const videos = $("results").children.length;
+  const none = query.like ? "No other video is like it." : audio_weight < 1 ? "Nothing is indexed." : "Nothing that is indexed has audio.";
+  const summary = videos ? `${others ? "The first " : ""}${videos} ${videos === 1 ? "video" : "videos"}, best first.` : none;
   showMessage([summary, ...warnings].join(" "));
+  $("more").hidden = !others;
 }
 
-function card(hit, store) {
-  const node = $("hit").content.cloneNode(true);
-  const [best, ...others] = hit.moments;
-  const name = `${store}/${hit.file}/${best.second}.jpg`;
-  const button = node.querySelector(".moment");
-  button.setAttribute("aria-label", `Play ${hit.path} at ${clock(best.second)}, score ${best.score.toFixed(2)}`);
-  button.addEventListener("click", () => play(hit, best, store));
-  node.querySelector(".thumbnail").src = `/thumbnails/${name}`;
-  node.querySelector(".thumbnail").style.setProperty("--aspect", hit.aspect);
-  const mel = node.querySelector(".mel");
-  const silent = () => {
-    const note = document.createElement("span");
-    note.className = "silent";
-    note.textContent = "no audio";
-    mel.replaceWith(note);
-  };
-  if (hit.has_audio) {
-    mel.addEventListener("error", silent);
-    mel.src = `/mels/${name}`;
-    const where = node.querySelector(".where");
-    const heat = node.querySelector(".heat");
-    where.hidden = false;
-    where.addEventListener("click", () => toggleHeat(where, heat, `/heat_maps/${store}/${hit.file}/${best.second}.png`));
-  } else silent();
-  node.querySelector(".score").textContent = best.score.toFixed(2);
-  node.querySelector(".path").textContent = `${hit.path} · ${clock(best.second)}`;
-  node.querySelector(".parts").textContent = partsOf(best);
-  const also = node.querySelector(".others");
-  if (others.length) also.append("also at ");
-  for (const moment of others) {
-    const link = document.createElement("button");
-    link.type = "button";
-    link.textContent = clock(moment.second);
-    link.title = `${moment.score.toFixed(2)}: ${partsOf(moment)}`;
-    link.setAttribute("aria-label", `Play ${hit.path} at ${clock(moment.second)}, score ${link.title}`);
-    link.addEventListener("click", () => play(hit, moment, store));
-    also.append(link);
+function showQuery() {
+  const { text, file, like } = query;
+  $("text").value = text;
+  document.title = text || like || file ? `${text || file?.name || "Similar"} - ${TITLE}` : TITLE;
+  $("clear").hidden = !file && !like;
+  $("drop").hidden = Boolean(like);
+  $("like").hidden = !like;
+  if (like) {
+    $("like-image").src = `/thumbnails/${like}.jpg`;
+    $("like-text").textContent = "Similar to a moment";
   }
-  return node;
-}
-
-async function toggleHeat(button, image, address) {
-  const shown = button.getAttribute("aria-pressed") !== "true";
-  if (shown && !image.getAttribute("src")) {
-    const response = await fetch(address);
-    if (!response.ok) {
-      showMessage((await response.json()).detail, true);
-      return;
-    }
-    image.src = address;
-  }
-  button.setAttribute("aria-pressed", shown);
-  image.hidden = !shown;
-}
-
-function play(hit, moment, store) {
-  const video = $("video");
-  $("player-title").textContent = `${hit.path} · ${clock(moment.second)}`;
-  $("player-message").textContent = "";
-  video.src = `/videos/${store}/${hit.file}#t=${moment.second}`;
-  $("player").showModal();
-  video.play().catch(() => {}); // the browser may require a click on its own play button
-}
-
-function setFile(upload) {
-  if (upload && upload.size > MAX_BYTES) {
-    showMessage("The file is larger than 20 MB.", true);
-    return;
-  }
-  file = upload ?? null;
-  $("clear").hidden = !file;
   const prompt = document.createElement("span");
   prompt.innerHTML = "Drop an audio or image file here, or <u>choose one</u>";
   $("drop-text").replaceChildren(file ? `Query with the ${kindOf(file)} file ${file.name}` : prompt);
-  if (file || $("text").value.trim()) search();
+  showWeight();
+}
+
+function showWeight(byKind = 0.2) {
+  const weight = query.weight ?? byKind;
+  $("weight").value = weight;
+  $("weight-shown").textContent = Number(weight).toFixed(2);
+  $("by-kind").hidden = query.weight === null;
+}
+
+function choose(upload) {
+  if (upload?.size > MAX_BYTES) {
+    showMessage("The file is larger than 20 MB.", true);
+    return;
+  }
+  ask({ text: $("text").value.trim(), file: upload, like: "" });
 }
 
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
-  search();
+  const text = $("text").value.trim();
+  if (!text && isEmpty(query)) showMessage("Type a sentence, or choose an audio or image file.");
+  else ask(text ? { text, like: "" } : { text });
 });
-$("file").addEventListener("change", () => setFile($("file").files[0]));
+$("text").addEventListener("input", () => {
+  if (!$("text").value && query.text) ask({ text: "" });
+});
+$("file").addEventListener("change", () => {
+  const [upload] = $("file").files;
+  $("file").value = ""; // so that the same file can be chosen again
+  if (upload) choose(upload);
+});
 $("clear").addEventListener("click", () => {
-  $("file").value = "";
-  setFile(null);
+  ask({ text: $("text").value.trim(), file: null, like: "" });
   $("text").focus();
 });
+$("home").addEventListener("click", (event) => {
+  event.preventDefault();
+  ask(NOTHING);
+  $("text").focus();
+});
+$("more").addEventListener("click", more);
 $("weight").addEventListener("input", () => {
-  weight = $("weight").value;
-  showWeight(weight);
+  query = { ...query, weight: $("weight").value };
+  showWeight();
 });
+$("weight").addEventListener("change", () => reweigh($("weight").value));
 $("by-kind").addEventListener("click", () => {
-  weight = null;
-  if ($("text").value.trim() || file) search();
-  else showWeight(0.2);
+  reweigh(null);
   $("weight").focus();
-});
-$("weight").addEventListener("change", () => {
-  if ($("text").value.trim() || file) search();
 });
 // Files may be dropped anywhere: otherwise the browser would leave the page and open the file.
 let depth = 0;
@@ -181,29 +230,15 @@ document.addEventListener("dragleave", highlight(-1));
 document.addEventListener("dragover", (event) => event.preventDefault());
 document.addEventListener("drop", (event) => {
   highlight(-depth)(event);
-  if (event.dataTransfer.files.length) setFile(event.dataTransfer.files[0]);
+  if (event.dataTransfer.files.length) choose(event.dataTransfer.files[0]);
 });
-$("close").addEventListener("click", () => $("player").close());
-$("player").addEventListener("close", () => $("video").removeAttribute("src"));
-$("video").addEventListener("error", () => {
-  if ($("video").getAttribute("src")) {
-    $("player-message").textContent = "This browser cannot play the file: its format or codec is not supported, or it was changed or deleted.";
-  }
-});
+addEventListener("popstate", restore);
 
+history.scrollRestoration = "manual";
 const address = new URLSearchParams(location.search);
 if (address.has("token")) { // it is in the cookie now; not to be kept in the history
   address.delete("token");
-  history.replaceState(null, "", address.size ? `?${address}` : "/");
+  history.replaceState(history.state, "", address.size ? `?${address}` : location.pathname);
 }
-if (address.has("w")) {
-  $("weight").value = address.get("w"); // which refuses what is no weight
-  weight = $("weight").value;
-  showWeight(weight);
-}
-about().then(() => {
-  if (address.get("q")) {
-    $("text").value = address.get("q");
-    search();
-  }
-}).catch((error) => showMessage(error.message, true));
+restore();
+showAbout().catch(showError);
