@@ -2,6 +2,7 @@
 the property tests in every run.
 """
 
+import gc
 import os
 from collections.abc import Iterator
 from multiprocessing.forkserver import ForkServer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:  # xdist's controller, which runs no test, loads this file too
     from report_fixtures import Evaluated
     from training_fixtures import TinyData
 
+gc.disable()  # until all is imported
 settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
 settings.load_profile("repeatable")
 
@@ -27,6 +29,8 @@ def _one_torch_thread() -> Iterator[None]:
     import torch
     import torch._dynamo  # what each process's first optimizer imports: so forked ones have it
 
+    gc.freeze()  # a million objects of modules and tests, which each collection would look at
+    gc.enable()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

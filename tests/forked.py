@@ -1,10 +1,11 @@
-"""``python -m module`` in a process forked from this one, which has PyTorch loaded already; a new
-interpreter would take seconds to import it.
+"""``python -m module``, and ``dvc`` with its stages, in processes forked from this one, which has
+PyTorch loaded already; a new interpreter would take seconds to import it.
 """
 
 import multiprocessing
 import os
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -76,14 +77,48 @@ class Forked:
         self._err.close()
 
 
+def run_dvc(*arguments: str, cwd: Path, env: dict[str, str]) -> str:
+    """``dvc`` with these arguments, which must succeed; returns what it and its stages printed."""
+    with Forked("dvc", *arguments, cwd=cwd, env=env, preexec_fn=_fork_stages) as dvc:
+        out, err = dvc.communicate(timeout=300)
+    assert dvc.returncode == 0, f"dvc {arguments}:\n{out}\n{err}"
+    return out
+
+
+def _fork_stages() -> None:
+    """DVC, in this process, runs the commands of dvc.yaml as forks and not through a shell."""
+    from dvc.stage import run as runner
+    from dvc.stage.exceptions import StageCmdFailedError
+
+    def run(_executable: str, command: str, *, cwd: str, env: dict[str, str], **_: object) -> None:
+        python, option, module, *arguments = shlex.split(command)
+        assert (python, option) == ("python", "-m")
+        stage = multiprocessing.get_context("fork").Process(
+            target=_become, args=([python, option, module, *arguments], Path(cwd), env)
+        )
+        stage.start()
+        stage.join()
+        if stage.exitcode:
+            raise StageCmdFailedError(command, stage.exitcode)
+
+    runner._run = run
+
+
 def _run(
     command: list[str], cwd: Path, environment: dict[str, str],
     preexec_fn: Callable[[], None] | None, out: IO[bytes], err: IO[bytes],
 ) -> None:  # fmt: skip
-    """What a new interpreter would do; multiprocessing turns SystemExit into the exit code."""
     for number, file in ((1, out), (2, err)):
         os.dup2(file.fileno(), number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    _become(command, cwd, environment, preexec_fn)
+
+
+def _become(
+    command: list[str], cwd: Path, environment: dict[str, str],
+    preexec_fn: Callable[[], None] | None = None,
+) -> None:  # fmt: skip
+    """What a new interpreter would do; multiprocessing turns SystemExit into the exit code."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     warnings.resetwarnings()
     warnings.simplefilter("ignore")

@@ -3,12 +3,10 @@
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from trimodal.cli import main
 from trimodal.core.files import check_writable
-from trimodal.report.significance import ONE_SEED, difference_in_words
 
 BENCHMARKS = "benchmarks."
 WRONG = [
@@ -43,12 +41,6 @@ def test_wrong_arguments_end_a_command_before_it_begins(
     assert told in said.err
     assert said.out == ""
     assert list(tmp_path.iterdir()) == []
-
-
-def test_one_seed_has_a_test_over_queries() -> None:
-    first, second = np.arange(1.0, 21.0), np.arange(1.0, 21.0) + 3
-    words = difference_in_words([first], [second], "MeanR")
-    assert words == {"over_queries": "+3.0 (95 % CI +3.0..+3.0), p < 0.001", "over_seeds": ONE_SEED}
 
 
 def test_a_place_that_can_be_written_is_left_as_it_is(tmp_path: Path) -> None:

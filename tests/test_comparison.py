@@ -9,6 +9,7 @@ import pytest
 from comparison_fixtures import audit, ranks_table, run
 
 from trimodal.core.records import DataError
+from trimodal.report import significance
 from trimodal.report.comparison import Run, _pairs, compare, compare_variants, run_from
 from trimodal.report.comparison_table import comparison_table
 from trimodal.report.series import Score, Series, Variant
@@ -69,7 +70,8 @@ def test_runs_of_other_test_sets_are_refused(other: Run) -> None:
         compare(run("a", 1), other)
 
 
-def test_the_table_of_the_paper() -> None:
+def test_the_table_of_the_paper(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(significance, "RESAMPLES", 2000)  # enough for p < 0.001
     runs = grid(better=1.0)
     comparison = json.loads(
         json.dumps(compare_variants(TABLE1, runs))

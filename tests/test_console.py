@@ -67,14 +67,16 @@ def test_errors_of_commands_are_escaped(
     assert told.rstrip("\n").isprintable()
 
 
-@pytest.mark.parametrize("starts", ["with stage('x'):", "sys.argv[1:] = ['doctor']; main()"])
+@pytest.mark.parametrize(
+    "starts", ["with stage('x'):", "sys.argv[1:] = ['scale', 'paper']; main()"]
+)
 def test_tracebacks_are_escaped(starts: str) -> None:
     """Those of bugs, whose messages may hold anything."""
     code = (
-        "import sys, trimodal.doctor\nfrom trimodal.cli import main\n"
+        "import sys, trimodal.overlay\nfrom trimodal.cli import main\n"
         "from trimodal.core.progress import stage\n"
         "def fail(*_): raise RuntimeError('\\x1b[2J\\u202e')\n"
-        "trimodal.doctor.diagnose = fail\n"
+        "trimodal.overlay.apply_overlay = fail\n"
     ) + (f"{starts}\n  fail()" if starts.endswith(":") else starts)
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60,

@@ -320,9 +320,9 @@ def test_the_command_that_dvc_refuses_is_named() -> None:
 
 def test_results_are_read_at_a_revision_or_named_as_missing(project: Path) -> None:
     assert (run_at("HEAD").ranks["image"] == run_at("workspace").ranks["image"]).all()
-    with pytest.raises(ExperimentError, match=r"nowhere: no data/evaluation/ranks\.parquet"):
+    with pytest.raises(ExperimentError, match=r"nowhere: no data/evaluation/msrvtt/ranks\.parquet"):
         run_at("nowhere")
-    (project / "data/evaluation/ranks.parquet").unlink()
+    (project / "data/evaluation/msrvtt/ranks.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         run_at("workspace")
 
@@ -335,3 +335,8 @@ def test_the_default_test_set_is_one_that_ranks(
     Path("params.yaml").write_text(f"evaluate: {{sets: {sets}}}\n")
     assert result_files(None)[0] == "data/evaluation/t/ranks.parquet"
     assert result_files("s")[0] == "data/evaluation/s/ranks.parquet"
+    Path("params.yaml").write_text("evaluate: {sets: {s: {kind: zero_shot}}}\n")
+    with pytest.raises(
+        ExperimentError, match=r"params\.yaml: evaluate\.sets has no set that ranks"
+    ):
+        result_files(None)

@@ -13,6 +13,8 @@ from typing import Any
 import ffmpeg
 import numpy as np
 import pytest
+from configs import MACHINE, config_for_tests
+from training_fixtures import caption_sources
 
 from trimodal.media import container
 from trimodal.media.mel import MelConfig
@@ -64,39 +66,38 @@ LOADED = [
 ]
 
 
-@pytest.fixture(scope="module")
-def loaded(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], set[str]]:
-    """The modules that a stage's work loads; each stage is run once."""
-    from configs import MACHINE, config_for_tests
-    from training_fixtures import caption_sources
+# Does each stage's work in a process forked from one that has PyTorch loaded and none of these.
+WORK_IN_FORKS = """
+import json, os, sys, traceback
+from pathlib import Path
+import torch
+folder, arguments, works = Path(sys.argv[1]), json.loads(sys.argv[2]), json.loads(sys.argv[3])
+before = set(sys.modules)
+for stage, work in works.items():
+    if child := os.fork():
+        os.waitpid(child, 0)
+        continue
+    try:
+        exec(work)
+        print(stage, *sorted(set(sys.modules) - before), flush=True)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(0)
+"""
 
-    folder = tmp_path_factory.mktemp("libraries")
+
+def test_stages_load_the_libraries_that_do_their_work(tmp_path: Path) -> None:
     arguments = {
-        "captions": asdict(caption_sources(folder)),
+        "captions": asdict(caption_sources(tmp_path)),
         "machine": asdict(MACHINE),
         "mel": asdict(config_for_tests(MelConfig)),
     }
-    known: dict[str, set[str]] = {}
-
-    def modules(stage: str) -> set[str]:
-        if stage not in known:
-            given = "import json, sys; from pathlib import Path; folder = Path(sys.argv[1]); "
-            given += "arguments = json.loads(sys.argv[2])"
-            code = "\n".join([given, WORK[stage], "print(*sys.modules)"])
-            command = [sys.executable, "-c", code, str(folder), json.dumps(arguments)]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-            assert done.returncode == 0, done.stderr
-            known[stage] = set(done.stdout.split())
-        return known[stage]
-
-    return modules
-
-
-@pytest.mark.parametrize(("stage", "module"), LOADED)
-def test_a_stage_loads_the_library_that_does_its_work(
-    stage: str, module: str, loaded: Callable[[str], set[str]]
-) -> None:
-    assert module in loaded(stage)
+    given = [str(tmp_path), json.dumps(arguments), json.dumps(WORK)]
+    command = [sys.executable, "-c", WORK_IN_FORKS, *given]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    loaded = {line.split()[0]: set(line.split()) for line in done.stdout.splitlines()}
+    assert loaded.keys() == WORK.keys(), done.stderr
+    assert [pair for pair in LOADED if pair[1] not in loaded[pair[0]]] == []
 
 
 def _cut(path: Path) -> None:

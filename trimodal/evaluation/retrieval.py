@@ -85,17 +85,6 @@ def rank_bounds(
     return best, worst
 
 
-def best_ranks(
-    scores: Float[np.ndarray, "queries items"], owner: npt.NDArray[np.int64], first: int = 0
-) -> Float[np.ndarray, " queries"]:
-    """The rank of the best of each query's true items, where a video has several sentences.
-
-    ``owner``, (items,), is the number of the query that each item belongs to; row i is query
-    ``first`` + i. Rank and errors as of :func:`best_true_ranks`.
-    """
-    return best_true_ranks(scores, owner[None, :] == np.arange(first, first + len(scores))[:, None])
-
-
 def best_true_ranks(
     scores: Float[np.ndarray, "queries items"], is_true: npt.NDArray[np.bool_]
 ) -> Float[np.ndarray, " queries"]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -36,15 +36,6 @@ class TowerError(UserError, RuntimeError):
 
 class WeightsUnavailableError(UserError, RuntimeError):
     """Pretrained weights could not be loaded; the message names the alternatives."""
-
-
-class Backbone(Protocol):
-    """A network without a head: inputs to (batch, ``features``)."""
-
-    features: int
-    definition: Definition
-
-    def __call__(self, inputs: Tensor) -> Tensor: ...
 
 
 def read_safetensors(path: Path, key: str) -> dict[str, Tensor]:

@@ -28,7 +28,7 @@ from trimodal.report.dvc_command import (
     last_line,
     run_dvc,
 )
-from trimodal.report.series import STAGES, Series, overrides, read_series
+from trimodal.report.series import PARAMS, STAGES, Series, overrides, read_series
 
 _WITHOUT_RANKS = ("zero_shot", "localisation")
 WORKSPACE = "workspace"  # DVC's name for the files as they are now
@@ -36,14 +36,14 @@ WORKSPACE = "workspace"  # DVC's name for the files as they are now
 
 def result_files(test_set: str | None) -> tuple[str, str]:
     """Where ``evaluate`` leaves a test set's ranks and its audit; by default those of the first set
-    that ranks anything.
+    that ranks anything; raises ExperimentError if there is none.
     """
-    if test_set is None and Path("params.yaml").is_file():
-        sets = read_yaml(Path("params.yaml")).get("evaluate", {}).get("sets", {})
+    if test_set is None:
+        sets = read_yaml(PARAMS).get("evaluate", {}).get("sets", {})
         ranking = (name for name, of in sets.items() if of.get("kind") not in _WITHOUT_RANKS)
         test_set = next(ranking, None)
     if test_set is None:
-        return "data/evaluation/ranks.parquet", "metrics/audit.json"
+        raise ExperimentError(f"{PARAMS}: evaluate.sets has no set that ranks anything")
     return f"data/evaluation/{test_set}/ranks.parquet", f"data/evaluation/{test_set}/audit.json"
 
 

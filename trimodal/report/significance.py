@@ -153,17 +153,6 @@ def intervals_over_queries(ranks: RankArray) -> dict[str, list[float]]:
     }
 
 
-def difference_in_words(
-    first: Sequence[RankArray], second: Sequence[RankArray], metric: str
-) -> dict[str, str]:
-    """:func:`both_tests` as text by name; one seed has no interval, and the text says so."""
-    if len(first) == len(second) == 1:
-        values = (PER_QUERY[metric](runs[0]) for runs in (first, second))
-        return {"over_queries": str(paired_over_queries(*values)), "over_seeds": ONE_SEED}
-    tests = both_tests(first, second, metric)._asdict()
-    return {name: str(difference) for name, difference in tests.items()}
-
-
 def mean_over_seeds(values: Values) -> tuple[float, float]:
     """The mean of one value per run and the half width of its 95 % interval (Student's t).
 
