@@ -313,7 +313,7 @@ def test_problems_are_listed(page: Page) -> None:
 def test_more_results_follow_and_stay_when_one_comes_back(
     tool: Tool, browser: Browser, tmp_path: Path
 ) -> None:
-    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path / "store"), about, 256)
     moments = [(number, 1, b"frame", b"") for number in range(30)]
     store.add([video(number, 1) for number in range(30)], moments, vectors(30))

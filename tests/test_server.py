@@ -172,7 +172,7 @@ def test_results_come_in_pages(client: TestClient, monkeypatch: pytest.MonkeyPat
 
 
 def test_problems_are_listed_up_to_a_number(tmp_path: Path, tool: Tool) -> None:
-    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path / "store"), about, 256)
     broken = [
         replace(video(number), moments=0, problem=f"corrupt: <b>{number}") for number in range(103)
@@ -205,7 +205,7 @@ def test_examples_differ_in_meaning_and_in_what_they_find(
 ) -> None:
     """Of a text network that knows every word: two silent videos that look the same, another."""
     first, second, third = np.eye(256, dtype=np.float32)[:3]
-    about = About(folder=str(tmp_path), model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path / "store"), about, 256)
     moments = [(number, 1, b"frame", b"") for number in range(3)]
     points = np.concatenate([[first, second, first]] * 2, axis=1)
