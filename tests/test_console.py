@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -85,6 +86,15 @@ def test_tracebacks_are_escaped(starts: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("Traceback (most recent call last):\n")
     assert done.stderr.endswith("RuntimeError: \\x1b[2J\\u202e\n")
+
+
+@pytest.mark.parametrize("module", ["ipykernel.zmqshell", "some.other"])
+def test_a_notebook_shows_bars_without_a_terminal(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, module, ModuleType(module))
+    assert list(bar([1, 2], task="embedding", unit="files")) == [1, 2]
+    assert ("embedding" in capsys.readouterr().err) == (module == "ipykernel.zmqshell")
 
 
 def test_names_in_progress_bars_are_escaped(

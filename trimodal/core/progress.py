@@ -11,7 +11,7 @@ from shutil import disk_usage
 from tempfile import gettempdir
 from typing import Any, NoReturn, TypeVar
 
-from tqdm import tqdm
+from tqdm.auto import tqdm  # in notebooks their own bars, if ipywidgets is there
 
 from trimodal.core.console import printable_lines, show_traceback
 from trimodal.core.display import printable
@@ -103,15 +103,22 @@ def _final_message(name: str, error: object) -> str:
 
 
 def bar(items: Iterable[Item], *, task: str, unit: str, total: int | None = None) -> "tqdm[Item]":
-    """Wraps an iterable in a progress bar; silent if standard error is not a terminal."""
-    return tqdm(
-        items, desc=printable(task), unit=f" {unit}", total=total, disable=_silenced or None
-    )
+    """Wraps an iterable in a progress bar; silent if standard error is neither a terminal nor a
+    notebook's.
+    """
+    return tqdm(items, desc=printable(task), unit=f" {unit}", total=total, disable=_hidden())
 
 
 def counter(*, task: str, unit: str, total: int) -> "tqdm[NoReturn]":
     """A progress bar that the caller advances with ``update``."""
-    return tqdm(desc=printable(task), unit=f" {unit}", total=total, disable=_silenced or None)
+    return tqdm(desc=printable(task), unit=f" {unit}", total=total, disable=_hidden())
+
+
+def _hidden() -> bool | None:
+    """tqdm's ``disable``; None leaves it to whether there is a terminal, which notebooks lack."""
+    if _silenced:
+        return True
+    return False if "ipykernel.zmqshell" in sys.modules else None
 
 
 def summary_line(summary: str, left_out: Mapping[Any, int]) -> str:
