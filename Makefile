@@ -100,13 +100,13 @@ clean:
 
 # What `make repro` needs; everything else adds to it.
 $(VENV)/.installed: pyproject.toml constraints.txt
-	@echo "Installing into $(VENV): about 6.4 GB, of which 4.1 are CUDA; two to ten minutes"
+	@echo "Installing into $(VENV): about 6.4 GB, 4.1 of them for GPUs; two to ten minutes"
 	$(PYTHON) -m venv $(VENV)
 	$(install) '.[pipeline,search]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.installed
-	@echo "Installing what the tests need into $(VENV): about SIZE_DEV more; TIME_DEV"
+	@echo "Installing what the tests need into $(VENV): about 2 GB more, a minute to five"
 	$(install) '.[$(DEV)]'
 	touch $@
 

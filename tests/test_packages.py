@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from zipfile import ZipFile
@@ -16,6 +17,7 @@ import pytest
 import yaml
 from dependencies import ROOT
 from model_fixtures import Tool
+from PIL import Image
 from training_fixtures import TinyData
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -76,9 +78,17 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+@pytest.fixture
+def venv(tmp_path: Path) -> Iterator[Path]:
+    """Removed at the end: pytest keeps the folders of three runs."""
+    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
+    yield tmp_path / "venv"
+    shutil.rmtree(tmp_path / "venv")
+
+
 @pytest.mark.nightly
 def test_a_wheel_of_the_sdist_embeds_in_an_empty_environment(
-    tool: Tool, tiny_data: TinyData, tmp_path: Path
+    tool: Tool, tiny_data: TinyData, tmp_path: Path, venv: Path
 ) -> None:
     """With nothing but the base's packages, which pip fetches (6 GB)."""
     source = tmp_path / "source"
@@ -95,15 +105,12 @@ def test_a_wheel_of_the_sdist_embeds_in_an_empty_environment(
     assert set(tracked("trimodal")) <= packed
     assert {path.parts[0].partition("-")[0] for path in packed} == {"trimodal"}
 
-    run(sys.executable, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
-    python = tmp_path / "venv/bin/python"
+    python = venv / "bin/python"
     constraints = ("--constraint", ROOT / "constraints.txt")
     run(python, "-m", "pip", "install", "--quiet", *constraints, wheel, cwd=tmp_path)
     clip = tiny_data.av_dir.parent / "clips" / "0.mp4"
     picture = tmp_path / "picture.png"
     pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3), np.uint8)
-    from PIL import Image
-
     Image.fromarray(pixels).save(picture)
     text, audio, image = json.loads(
         run(python, "-c", EMBED, tool.path, clip, picture, cwd=tmp_path)
@@ -111,9 +118,9 @@ def test_a_wheel_of_the_sdist_embeds_in_an_empty_environment(
     np.testing.assert_allclose(text, tool.model.embed_text(["a grey bird"])[0], atol=1e-5)
     np.testing.assert_allclose(audio, tool.model.embed_audio([clip])[0], atol=1e-5)
     np.testing.assert_allclose(image, tool.model.embed_images([picture])[0], atol=1e-5)
-    assert "search" in run(tmp_path / "venv/bin/trimodal", "--help", cwd=tmp_path)
+    assert "search" in run(venv / "bin/trimodal", "--help", cwd=tmp_path)
     done = subprocess.run(
-        [tmp_path / "venv/bin/trimodal", "index", tmp_path, "--model", tool.path],
+        [venv / "bin/trimodal", "index", tmp_path, "--model", tool.path],
         cwd=tmp_path, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

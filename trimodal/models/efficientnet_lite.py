@@ -104,9 +104,7 @@ class _Block(nn.Module):
         depthwise = self._depthwise_conv
         out = _halved(depthwise, out) if self._halves else depthwise(out)
         out = self._bn2(self._project_conv(F.relu6(self._bn1(out))))
-        if not self._has_shortcut:
-            return out
-        return pixels + self._without_dropped_samples(out)
+        return pixels + self._without_dropped_samples(out) if self._has_shortcut else out
 
     def _without_dropped_samples(self, out: Tensor) -> Tensor:
         if not self.training:
