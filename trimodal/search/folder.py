@@ -1,7 +1,7 @@
 """The videos in a folder and its subfolders, through links too."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,25 +35,27 @@ class VideoState:
 @dataclass(kw_only=True)
 class Listing:
     """A folder's videos by path; what was left out, with the reason, by path; the paths that could
-    not be looked at, whose videos may still be there; the number of hidden videos and folders.
+    not be looked at, whose videos may still be there; the number of hidden videos and folders;
+    the endings of what is listed.
     """
 
     present: dict[str, VideoState] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     unreadable: set[str] = field(default_factory=set)
     hidden: int = 0
+    suffixes: Set[str] = SUFFIXES
 
     def may_contain(self, path: str) -> bool:
         """Whether this path, or a folder it is in, could not be looked at."""
         return any(path == other or Path(path).is_relative_to(other) for other in self.unreadable)
 
 
-def list_videos(root: Path) -> Listing:
-    """The videos under ``root``, an absolute path without links. Links are followed; a folder is
-    visited once, by its own path if it has one below ``root``. Hidden files and folders, and those
-    that systems make, are passed over.
+def list_videos(root: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
+    """The videos, or the files with these endings, under ``root``, an absolute path without links.
+    Links are followed; a folder is visited once, by its own path if it has one below ``root``.
+    Hidden files and folders, and those that systems make, are passed over.
     """
-    listing, visited = Listing(), {_identity(root.stat())}
+    listing, visited = Listing(suffixes=suffixes), {_identity(root.stat())}
     folders, links = [root], list[Path]()  # links wait until all real folders are visited
     while folders or links:
         folder = folders.pop() if folders else links.pop(0)
@@ -110,7 +112,7 @@ def _may_enter(folder: Path, root: Path, visited: set[tuple[int, int]], listing:
 
 
 def _add_file(file: Path, root: Path, listing: Listing) -> None:
-    if file.suffix.lower() not in SUFFIXES:
+    if file.suffix.lower() not in listing.suffixes:
         return
     if _is_hidden(file.name):
         listing.hidden += 1
