@@ -20,6 +20,7 @@ from trimodal.models.checkpoint import (
     CONFIG,
     WEIGHTS,
     Checkpoint,
+    _read_weights,
     load_model,
     load_text_network,
     read_checkpoint,
@@ -117,6 +118,16 @@ def test_another_vocabulary_is_refused(saved: Path) -> None:
         load_model(saved, CHECKPOINT, other)
     assert VOCABULARY.fingerprint in str(caught.value)
     assert other.fingerprint in str(caught.value)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
+def test_the_file_of_weights_is_mapped(saved: Path) -> None:
+    weights = _read_weights(saved / WEIGHTS, CHECKPOINT)
+    assert str(saved / WEIGHTS) in Path("/proc/self/maps").read_text()
+    network = load_text_network(saved, CHECKPOINT, VOCABULARY)
+    del weights
+    assert str(saved / WEIGHTS) not in Path("/proc/self/maps").read_text()
+    assert all(tensor.isfinite().all() for tensor in network.state_dict().values())
 
 
 @pytest.mark.parametrize("keep", [0, 4, 100, 5000, -1])

@@ -161,8 +161,8 @@ def test_the_example_needs_nothing_else_and_embeds_as_we_do(
         expected = [*tool.model.embed_text(sentences), *tool.model.embed_images([pixels, small])]
     expected += list(tool.model.embed_audio([(sound, RATE_HZ) for sound in sounds.values()]))
     np.testing.assert_allclose(answers[:2], expected[:2], atol=1e-4)
-    np.testing.assert_allclose(answers[2:4], expected[2:4], atol=2e-3)
-    np.testing.assert_allclose(answers[4:], expected[4:], atol=2e-3)
+    np.testing.assert_allclose(answers[2:4], expected[2:4], atol=1e-3)
+    np.testing.assert_allclose(answers[4:], expected[4:], atol=3e-4)
     scores = {name: float(expected[0] @ row)
               for name, row in zip(files, expected[2:], strict=True)}  # fmt: skip
     assert [line.split()[2] for line in ranking] == sorted(files, key=lambda name: -scores[name])

@@ -114,11 +114,28 @@ def test_what_the_hub_does_not_have_is_one_line(tmp_path: Path) -> None:
         "owner/other": {}, "owner/model": {"revision": "v9"},
         "owner/mod..el": {}, "own/uncached": {"local_files_only": True},
     }.items():  # fmt: skip
-        with pytest.raises(HubError, match=rf"^{name}: no such folder here, and not from") as error:
+        with pytest.raises(HubError, match=rf"^{name}: no such folder here; Hugg") as error:
             model_folder(name, **given)
         assert "\n" not in str(error.value)
     with pytest.raises(HubError, match="is a folder here, which has no revision v1"):
         model_folder(tmp_path, revision="v1")
+
+
+def test_a_repository_of_another_library_is_told(fake_hub: type[FakeHub]) -> None:
+    del fake_hub.files["config.json"]
+    told = "^owner/model: Hugging Face's Hub has no model of trimodal there, no config.json$"
+    with pytest.raises(HubError, match=told):
+        Trimodal.from_pretrained("owner/model")
+
+
+def test_what_the_hub_refuses_is_one_line(tool: Tool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise huggingface_hub.errors.LocalTokenNotFoundError("Log in first.\nLike so.")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", refuse)
+    told = r"^owner/new: not uploaded; Hugging Face's Hub: Log in first\.$"
+    with pytest.raises(HubError, match=told):
+        tool.model.push_to_hub("owner/new")
 
 
 def test_offline_only_the_cache_is_asked(
@@ -150,10 +167,10 @@ def test_folders_never_go_to_the_hub(
 
 def test_without_the_package_the_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "missing_packages", lambda *names: list(names))
-    told = r"^a/b: no such folder here; .* need pip install 'trimodal\[hub\]'$"
+    told = r"^a/b: no such folder here; .* needs pip install 'trimodal\[hub\]'$"
     with pytest.raises(HubError, match=told):
         Trimodal.from_pretrained("a/b")
-    with pytest.raises(HubError, match=r"pip install 'trimodal\[hub\]'"):
+    with pytest.raises(HubError, match=r"^a/b: not uploaded; .* pip install 'trimodal\[hub\]'$"):
         hub.push_model(Path("x"), "a/b")
 
 

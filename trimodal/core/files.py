@@ -193,10 +193,9 @@ def table_writer(path: Path, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
         ) as writer:
             yield writer
             writer.add_key_value_metadata({_DIGEST: _NO_DIGEST})
-        start, digest = _digest(temporary.read_bytes(), _NO_DIGEST.encode())
-        with temporary.open("r+b") as file:
-            file.seek(start)
-            file.write(digest)
+        with temporary.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+            start, digest = _digest(content, _NO_DIGEST.encode())
+            content[start : start + len(digest)] = digest
 
 
 def write_table(path: Path, table: pa.Table) -> None:

@@ -73,12 +73,19 @@ class Waveform:
 def _windows_of(
     blocks: Iterable[npt.NDArray[np.float32]], front_end: AudioFrontEnd
 ) -> Float[Tensor, "windows 1 mels columns"]:
-    mel, window_seconds = front_end.mel, front_end.window.seconds
-    columns = log_mel(blocks, mel)
-    duration = duration_seconds(columns, mel)
-    centres_seconds = map(frame_centre_seconds, range(1, frame_count(duration) + 1))
-    inside = [centre for centre in centres_seconds if window_fits(centre, window_seconds, duration)]
-    return cut_windows(columns, inside or [duration / 2], front_end)
+    columns = log_mel(blocks, front_end.mel)
+    centres = window_centres(duration_seconds(columns, front_end.mel), front_end)
+    return cut_windows(columns, centres, front_end)
+
+
+def window_centres(audio_seconds: float, front_end: AudioFrontEnd) -> list[float]:
+    """The centres, in seconds, of the windows of audio so long: the middle of each second whose
+    window lies inside; for audio shorter than a window, its own middle.
+    """
+    centres = map(frame_centre_seconds, range(1, frame_count(audio_seconds) + 1))
+    seconds = front_end.window.seconds
+    inside = [centre for centre in centres if window_fits(centre, seconds, audio_seconds)]
+    return inside or [audio_seconds / 2]
 
 
 def moment_centre(

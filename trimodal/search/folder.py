@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +40,7 @@ class VideoState:
 class Listing:
     """A folder's videos by path; what was left out, with the reason, by path; the paths that could
     not be looked at, whose videos may still be there; the number of hidden videos and folders, and
-    of ``others``, files that are no videos, by suffix.
+    of ``others``, files with other endings than the listed ``suffixes``, by suffix.
     """
 
     present: dict[str, VideoState] = field(default_factory=dict)
@@ -48,6 +48,7 @@ class Listing:
     unreadable: set[str] = field(default_factory=set)
     hidden: int = 0
     others: Counter[str] = field(default_factory=Counter)
+    suffixes: Set[str] = SUFFIXES
 
     def may_contain(self, path: str) -> bool:
         """Whether this path, or a folder it is in, could not be looked at."""
@@ -119,12 +120,12 @@ def folder_names(folders: Iterable[str]) -> dict[str, str]:
     return names
 
 
-def list_videos(root: Path) -> Listing:
-    """The videos under ``root``, an absolute path without links. Links are followed; a folder is
-    visited once, by its own path if it has one below ``root``. Hidden files and folders, and those
-    that systems make, are passed over.
+def list_videos(root: Path, suffixes: Set[str] = SUFFIXES) -> Listing:
+    """The videos, or the files with these endings, under ``root``, an absolute path without links.
+    Links are followed; a folder is visited once, by its own path if it has one below ``root``.
+    Hidden files and folders, and those that systems make, are passed over.
     """
-    listing = Listing()
+    listing = Listing(suffixes=suffixes)
     for _ in _visit(root, listing):
         pass
     return listing
@@ -189,9 +190,9 @@ def _may_enter(folder: Path, root: Path, visited: set[tuple[int, int]], listing:
 
 
 def _add_file(file: Path, root: Path, listing: Listing) -> None:
-    is_video, hidden = file.suffix.lower() in SUFFIXES, _is_hidden(file.name)
-    if not is_video or hidden:
-        listing.hidden += is_video
+    is_listed, hidden = file.suffix.lower() in listing.suffixes, _is_hidden(file.name)
+    if not is_listed or hidden:
+        listing.hidden += is_listed
         if not hidden:
             listing.others[printable(file.suffix.lower())] += 1
         return

@@ -65,16 +65,19 @@ def model_folder(
         if revision is not None:
             raise HubError(f"{model}: is a folder here, which has no revision {revision}")
         return Path(model)
-    with _hub_errors(str(model)):
+    with _hub_errors(f"{model}: no such folder here"):
         from huggingface_hub import snapshot_download
 
-        return Path(
+        folder = Path(
             snapshot_download(
                 str(model), revision=revision, cache_dir=cache_dir, token=token,
                 force_download=force_download, local_files_only=local_files_only,
                 allow_patterns=sorted(FILES),
             )
         )  # fmt: skip
+    if not (folder / CONFIG).is_file():
+        raise HubError(f"{model}: Hugging Face's Hub has no model of trimodal there, no {CONFIG}")
+    return folder
 
 
 def _is_repo_id(model: str | Path) -> bool:
@@ -87,21 +90,24 @@ def _is_repo_id(model: str | Path) -> bool:
 
 
 @contextmanager
-def _hub_errors(name: str) -> Iterator[None]:
+def _hub_errors(what: str) -> Iterator[None]:
     if missing_packages("huggingface_hub"):
-        raise HubError(
-            f"{name}: no such folder here; models of Hugging Face's Hub need "
-            "pip install 'trimodal[hub]'"
-        )
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        raise HubError(f"{what}; Hugging Face's Hub needs pip install 'trimodal[hub]'")
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        LocalTokenNotFoundError,
+    )
 
     try:
         yield
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, ConnectionError) as error:
+    except (
+        HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, LocalTokenNotFoundError,
+        ConnectionError,
+    ) as error:  # fmt: skip
         reason = next(iter(filter(None, map(str.strip, str(error).splitlines()))), "no answer")
-        raise HubError(
-            f"{name}: no such folder here, and not from Hugging Face's Hub: {reason}"
-        ) from error
+        raise HubError(f"{what}; Hugging Face's Hub: {reason}") from error
 
 
 def export_model(
@@ -176,7 +182,7 @@ def push_model(
     :func:`export_model`.
     """
     remove_stale_temporary_folders()
-    with _hub_errors(repo_id), temporary_folder() as scratch:
+    with _hub_errors(f"{repo_id}: not uploaded"), temporary_folder() as scratch:
         from huggingface_hub import HfApi
 
         written = export_model(model_folder, scratch / "model", card, weights=weights)

@@ -103,10 +103,10 @@ class Encoders:
 
     def audio(self, path: Path) -> Array:
         """Of a WAV file: the normalised mean of a window each second."""
-        mean: Array = self._run("audio", self._windows(_samples(path, self._rate)), many=True).mean(
-            axis=0
-        )
-        return mean / np.linalg.norm(mean)
+        rows = self._run("audio", self._windows(_samples(path, self._rate)), many=True)
+        mean: Array = rows.mean(axis=0)
+        mean /= np.linalg.norm(mean)
+        return mean
 
     @property
     def _rate(self) -> int:
