@@ -1,3 +1,4 @@
+# make help    show these lines
 # make repro   install if need be, run the pipeline, print the result table
 # make test    install if need be, lint, and then types and tests side by side (make types, make tests)
 # make table   the paper's comparison: fixed and variable margins, three seeds each, as DVC
@@ -31,11 +32,14 @@ install := $(VENV)/bin/pip install
 endif
 install += --constraint constraints.txt --editable
 
-.PHONY: repro test types tests table real choices bench growth nightly audit fuzz licences clean
+.PHONY: help repro test types tests table real choices bench growth nightly audit fuzz licences clean
 
 repro: $(VENV)/.installed
 	dvc repro
 	@cat metrics/report/table.md
+
+help:
+	@sed -n '/^# make/,/^$$/s/^# \{0,1\}//p' Makefile
 
 test: $(VENV)/.dev
 	ruff format --check .

@@ -236,6 +236,16 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(run: Run) -> None:
         assert run("scale", "--list") == (1, "", "")
 
 
+def test_ctrl_c_is_one_line_also_while_the_command_is_imported(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("trimodal.cli.app.run", interrupted)
+    assert run("search", "an owl") == (130, "", "trimodal: interrupted\n")
+
+
 # Imported for long, as PyTorch is, by whoever runs the jobs.
 SLOW = """
 import os, time
