@@ -277,7 +277,11 @@ def test_pictures_plots_sounds_and_tables_have_names(page: str) -> None:
 
 
 def test_the_result_comes_first_then_the_run(page: str) -> None:
-    texts = ["12 sentences, 33.3 % find their video among the first 10 of 6", "&lt;7&gt;", "Best"]
+    texts = [
+        "12 sentences, 33.3\u00a0% find their video among the first 10 of 6",
+        "&lt;7&gt;",
+        "Best",
+    ]
     places = [page.index(text) for text in texts]
     assert places == sorted(places)
     assert page.index(texts[0]) < page.index("<table>")

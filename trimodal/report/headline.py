@@ -7,17 +7,18 @@ from trimodal.report.results import Results
 from trimodal.report.tables import COLUMNS, SEARCHES, Table, with_interval
 
 Facts = Mapping[str, Any]
+_PERCENT = "\u00a0%"  # on the number's line
 
 
 def headline(results: Results) -> str:
     """The main result of the test set of kind text_video, which there must be, in a sentence."""
     audit, searches = results.audit, results.retrieval["text_to_video"]
     gallery = audit["gallery"]
-    found = with_interval(searches["image_audio"], "R@10", unit=" %")
+    found = with_interval(searches["image_audio"], "R@10", unit=_PERCENT)
     return (
         f"Of {audit['queries']} sentences, {found} find their video among the first 10 of "
-        f"{gallery} by image and audio, {searches['image']['R@10']:.1f} % by image alone, "
-        f"{min(100.0, 1000 / gallery):.1f} % by chance."
+        f"{gallery} by image and audio, {searches['image']['R@10']:.1f}{_PERCENT} by image alone, "
+        f"{min(100.0, 1000 / gallery):.1f}{_PERCENT} by chance."
     )
 
 
