@@ -12,6 +12,7 @@ def main() -> None:
     parser.add_argument("--params", type=Path, required=True, help="in: params.yaml")
     parser.add_argument("--evaluation", type=Path, required=True, help="in: embeddings and ranks")
     parser.add_argument("--av", type=Path, required=True, help="in: the shards, for frames")
+    parser.add_argument("--manifest", type=Path, required=True, help="in: the clips, for sounds")
     parser.add_argument("--out", type=Path, required=True, help="out: Markdown and plots")
     args = parser.parse_args()
 
@@ -19,7 +20,9 @@ def main() -> None:
     from trimodal.report.report import write_report
 
     with stage("report"):
-        write_report(args.metrics, args.model, args.params, args.evaluation, args.av, args.out)
+        write_report(
+            args.metrics, args.model, args.params, args.evaluation, args.av, args.manifest, args.out
+        )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ FACTS = {
               "width": 16, "text_network": "cnn", "word_vectors": "frozen",
               "audio_backbone": "resnet18", "embedding_dim": 256, "freeze": [],
               "text_weights": "none"},
-    "loss": {"margin_mode": "variable", "margin": 0.2},
+    "loss": {"kind": "hinges", "margin_mode": "variable", "margin": 0.2},
     "mel": {"mels": 64, "sample_rate_hz": 16000}, "window": {"seconds": 3.0},
     "augment": {"crop_px": 64},
 }  # fmt: skip

@@ -18,10 +18,13 @@ AUDIO_WEIGHT = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluated:
-    """The test set's folder, with embeddings and ranks, the shards, and the embeddings."""
+    """The test set's folder, with embeddings and ranks, the shards and the manifest of their clips,
+    and the embeddings.
+    """
 
     folder: Path
     av_dir: Path
+    manifest: Path
     embeddings: Embeddings
 
 
@@ -59,4 +62,7 @@ def make_evaluated(data: TinyData, folder: Path) -> Evaluated:
         }
     )
     write_table(folder / "ranks.parquet", table.take(order))
-    return Evaluated(folder=folder, av_dir=data.av_dir, embeddings=embeddings)
+    return Evaluated(
+        folder=folder, av_dir=data.av_dir, manifest=data.av_dir.parent / "manifest.parquet",
+        embeddings=embeddings,
+    )  # fmt: skip

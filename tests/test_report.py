@@ -113,7 +113,9 @@ def _use_evaluated(evaluated: Evaluated) -> None:
 def report_on(metrics: Path, out: Path) -> None:
     (source,) = _evaluated
     model, params = metrics / "model.json", ROOT / "params.yaml"
-    write_report(metrics, model, params, metrics / "evaluation", source.av_dir, out)
+    write_report(
+        metrics, model, params, metrics / "evaluation", source.av_dir, source.manifest, out
+    )
 
 
 _written: dict[str, Path] = {}

@@ -187,7 +187,7 @@ def test_problems_are_listed_up_to_a_number(tmp_path: Path, tool: Tool) -> None:
 
 
 def test_examples_are_words_that_the_model_knows_each_of_another_video(
-    tool: Tool, client: TestClient, folder: Path
+    tool: Tool, client: TestClient, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = client.get("/api/examples").json()
     assert 1 <= len(examples) <= 2  # there are two videos
@@ -198,6 +198,11 @@ def test_examples_are_words_that_the_model_knows_each_of_another_video(
     store = MomentStore.open(str(folder / "store"))
     assert examples == example_queries(tool.model, store, 2)
     assert example_queries(tool.model, store, 1) == examples[:1]
+    known = tool.model.vocabulary
+    assert known is not None
+    spelled = replace(known, spelled=frozenset(known.words[2:]))  # none has a vector of its own
+    monkeypatch.setattr(Trimodal, "vocabulary", spelled)
+    assert example_queries(tool.model, store, 2) == []
 
 
 def test_examples_differ_in_meaning_and_in_what_they_find(

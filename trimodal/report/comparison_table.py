@@ -9,6 +9,7 @@ import numpy as np
 from trimodal.core.records import DataError
 from trimodal.report.comparison import query_counts
 from trimodal.report.rendering import render
+from trimodal.report.results import Results
 from trimodal.report.significance import ONE_SEED, Difference, mean_over_seeds
 from trimodal.report.tables import COLUMNS, Table
 
@@ -46,6 +47,13 @@ def comparison_view(comparison: Comparison) -> ComparisonView:
         differences=_differences(comparison),
         false_alarms=comparison["false_alarms"],
     )
+
+
+def own_comparison(results: Results) -> ComparisonView | None:
+    """The comparison of margins if it is of the data that the results are of."""
+    comparison = results.comparison
+    of_this_data = bool(comparison["runs"]) and comparison["data"] == results.audit["data"]
+    return comparison_view(comparison) if of_this_data else None
 
 
 def _means(comparison: Comparison) -> Table:

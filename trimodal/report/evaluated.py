@@ -1,17 +1,13 @@
-"""A test set as ``evaluate`` left it: ranks and embeddings, with frames from the shards."""
+"""A test set as ``evaluate`` left it: ranks and embeddings."""
 
-import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from trimodal.core.files import read_table
-from trimodal.core.schemas import AV_SCHEMA
-from trimodal.core.shards import read_extent
 from trimodal.evaluation.cache import matrix_of
 from trimodal.evaluation.results import EMBEDDINGS, RANKS
 from trimodal.evaluation.retrieval import mix, ranks, row_blocks, similarity, summarise
@@ -113,61 +109,3 @@ def space_map(test_set: EvaluatedTestSet) -> dict[str, npt.NDArray[np.float64]]:
     ).fit_transform(embeddings)
     ends = np.cumsum([len(rows) for rows in parts.values()])
     return dict(zip(parts, np.split(layout, ends[:-1]), strict=True))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Example:
-    """A query, the rank of its true video, and a frame (JPEG in base64) of that video and of the
-    video that was ranked first.
-    """
-
-    sentence: str
-    rank: float
-    true_video: str
-    top_video: str
-    true_frame: str
-    top_frame: str
-
-
-def examples(
-    test_set: EvaluatedTestSet, av_dir: Path, audio_weight: float, count: int
-) -> list[Example]:
-    """The ``count`` best and the ``count`` worst queries by image and audio, best first."""
-    order = np.argsort(test_set.ranks["image_audio"], kind="stable")
-    both_ends = np.concatenate([order[:count], order[-count:]])
-    rows = both_ends[np.sort(np.unique(both_ends, return_index=True)[1])]
-    scores = mix(
-        similarity(test_set.text[rows], test_set.image),
-        similarity(test_set.text[rows], test_set.audio),
-        audio_weight,
-        test_set.has_audio,
-    )
-    true_rows, top_rows = test_set.truth[rows].tolist(), scores.argmax(axis=1).tolist()
-    frames = _middle_frames(av_dir, {*true_rows, *top_rows}, test_set.videos)
-    return [
-        Example(
-            sentence=test_set.sentences[query],
-            rank=float(test_set.ranks["image_audio"][query]),
-            true_video=test_set.videos[true_row],
-            top_video=test_set.videos[top_row],
-            true_frame=frames[true_row],
-            top_frame=frames[top_row],
-        )
-        for query, true_row, top_row in zip(rows, true_rows, top_rows, strict=True)
-    ]
-
-
-def _middle_frames(av_dir: Path, rows: set[int], videos: Sequence[str]) -> dict[int, str]:
-    """The middle frame of each row's video, as stored, in base64."""
-    row_of_video = {videos[row]: row for row in rows}
-    columns = ["clip_id", "shard", "frame_offsets", "frame_sizes"]
-    index = read_table(av_dir / "index.parquet", AV_SCHEMA, columns=columns)
-    index = index.filter(pa.compute.is_in(index["clip_id"], pa.array(list(row_of_video))))
-    frames = {}
-    for clip in index.to_pylist():
-        middle = len(clip["frame_offsets"]) // 2
-        jpeg = read_extent(
-            av_dir / clip["shard"], clip["frame_offsets"][middle], clip["frame_sizes"][middle]
-        )
-        frames[row_of_video[clip["clip_id"]]] = base64.b64encode(jpeg).decode()
-    return frames

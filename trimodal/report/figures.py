@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,7 +20,7 @@ _LABELS = {"image": "images", "audio": "audio", "text": "sentences"}
 
 def axes(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     """A figure with one set of axes in the report's style."""
-    figure = Figure(figsize=(6.4, 3.6), layout="constrained")
+    figure = Figure(figsize=(5.0, 3.2), layout="constrained")
     ax = figure.add_subplot()
     ax.set_title(title, loc="left")
     ax.set_xlabel(xlabel)
@@ -118,8 +118,10 @@ def space(layout: Mapping[str, npt.NDArray[np.float64]]) -> Figure:
     return figure
 
 
-def inline_svg(draw: Callable[[], Figure], name: str) -> Markup:
-    """An SVG element for an HTML page: its text stays text, and INK becomes ``currentColor``."""
+def inline_svg(draw: Callable[[], Figure], name: str, label: str) -> Markup:
+    """An SVG element for an HTML page, which screen readers announce as ``label``: its text stays
+    text, and INK becomes ``currentColor``.
+    """
     style: dict[Any, Any] = {"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 10}
     style |= dict.fromkeys(
         ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK
@@ -131,4 +133,5 @@ def inline_svg(draw: Callable[[], Figure], name: str) -> Markup:
         )
     svg = content.getvalue()
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    element = element.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
     return Markup(element)  # noqa: S704 - Matplotlib escapes the text that it draws

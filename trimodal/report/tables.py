@@ -88,9 +88,9 @@ def sets_table(results: Results) -> Table | None:
         audit = results.audits[name]
         for search, summary in searches(metrics):
             size = f"{audit['queries']} / {audit['gallery']}"
-            measures = [_with_interval(summary, measure) for measure in _MEASURES]
+            measures = [with_interval(summary, measure) for measure in _MEASURES]
             sums = metrics.get("rsum", {}).get(search.replace("_to_", "_"), {})
-            rsum = _with_interval(sums, "rsum") if sums else ""
+            rsum = with_interval(sums, "rsum") if sums else ""
             label = _SEARCH_NAMES.get(search) or search.replace("_", " ")
             rows.append((name, label, size, *measures, rsum))
     if not rows:
@@ -150,11 +150,11 @@ def searches(metrics: Summary) -> list[tuple[str, Summary]]:
     return found
 
 
-def _with_interval(summary: Summary, measure: str) -> str:
+def with_interval(summary: Summary, measure: str, *, unit: str = "") -> str:
     """'12.5 (8.0..17.0)'; without an interval '12.5', without the measure ''."""
     if measure not in summary:
         return ""
-    value = f"{summary[measure]:.1f}"
+    value = f"{summary[measure]:.1f}{unit}"
     if measure not in summary.get("intervals", {}):
         return value
     low, high = summary["intervals"][measure]
