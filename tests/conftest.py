@@ -20,7 +20,9 @@ if TYPE_CHECKING:  # xdist's controller, which runs no test, loads this file too
     from training_fixtures import TinyData
 
 gc.disable()  # until all is imported
-settings.register_profile("repeatable", derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "repeatable", derandomize=True, deadline=None, database=None, max_examples=50
+)
 settings.load_profile("repeatable")
 
 

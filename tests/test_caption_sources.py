@@ -255,7 +255,7 @@ def test_file_that_is_not_utf8_is_refused_by_name(reader: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_any_text_is_parsed_or_refused(reader: str, data: st.DataObject) -> None:
     tail = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join)

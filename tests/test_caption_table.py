@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from data_fixtures import ENGLISH
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import trimodal.preprocess.caption_table
@@ -94,7 +94,6 @@ def test_counts_are_those_of_the_rows() -> None:
     }
 
 
-@settings(deadline=None, database=None)
 @given(lengths=st.lists(st.integers(0, 40), min_size=1, max_size=8))
 def test_padded_ids_cut_and_pad_each_row(lengths: list[int]) -> None:
     ids = np.arange(1, sum(lengths) + 1, dtype=np.int32)

@@ -312,19 +312,16 @@ def test_tasks_and_runs_that_died_are_cleared_and_the_comparison_goes_on(project
     assert "refs/exps/stash" not in refs.stdout
 
 
-@pytest.mark.usefixtures("project")
-def test_the_command_that_dvc_refuses_is_named() -> None:
-    with pytest.raises(ExperimentError, match="dvc exp remove nothing failed"):
-        ask_dvc("exp", "remove", "nothing")
-
-
-def test_results_are_read_at_a_revision_or_named_as_missing(project: Path) -> None:
+def test_results_are_read_at_a_revision_and_what_is_missing_is_named(project: Path) -> None:
+    """Also to a command that DVC refuses."""
     assert (run_at("HEAD").ranks["image"] == run_at("workspace").ranks["image"]).all()
     with pytest.raises(ExperimentError, match=r"nowhere: no data/evaluation/msrvtt/ranks\.parquet"):
         run_at("nowhere")
     (project / "data/evaluation/msrvtt/ranks.parquet").unlink()
     with pytest.raises(FileNotFoundError):
         run_at("workspace")
+    with pytest.raises(ExperimentError, match="dvc exp remove nothing failed"):
+        ask_dvc("exp", "remove", "nothing")
 
 
 def test_the_default_test_set_is_one_that_ranks(

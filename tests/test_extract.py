@@ -279,17 +279,14 @@ def packed_manifest(
     return path
 
 
-@pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
-def test_clips_in_an_archive_give_the_same_bytes(
-    kind: str, workers: int, manifest: Path, tmp_path: Path
-) -> None:
+def test_clips_in_an_archive_give_the_same_bytes(kind: str, manifest: Path, tmp_path: Path) -> None:
     names = [*TRAIN, "mute", "test1", "test0"]
     if kind in (".tar", ".zip"):  # random access: their order makes no difference
         names.reverse()
     packed = packed_manifest(tmp_path / f"a{kind}", manifest, names)
     extract(manifest, tmp_path / "files", CONFIG, MEL, MACHINE)
-    extract(packed, tmp_path / "packed", CONFIG, MEL, replace(MACHINE, workers=workers))
+    extract(packed, tmp_path / "packed", CONFIG, MEL, replace(MACHINE, workers=2))
     assert contents(tmp_path / "files") == contents(tmp_path / "packed")
 
 

@@ -28,7 +28,7 @@ from trimodal.sources.msrvtt import read_queries
 ANNOTATIONS = ROOT.parent / "shared" / "data" / "annotations"
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.integers(1, 25), st.integers(2, 40), st.integers(0, 10**6))
 def test_ndcg_is_scikit_learns(queries: int, items: int, seed: int) -> None:
     """With ties, several true items, and galleries of fewer than ten."""

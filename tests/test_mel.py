@@ -66,7 +66,7 @@ def test_three_seconds_are_128_by_301_at_the_papers_scale() -> None:
     assert cut(stored, 1.5, PAPER).shape == (128, 301)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=30)
 @given(
     hnp.arrays(
         np.float32, st.tuples(st.integers(1, 6), st.just(128)),
@@ -180,7 +180,6 @@ def test_silence_is_finite_and_constant() -> None:
         assert (scaled(read_window(stored, first, PAPER), PAPER) == 1.0).all()
 
 
-@settings(deadline=None)
 @given(st.integers(-700, 1500), st.integers(0, 1200))
 def test_missing_columns_are_those_outside_the_stored_ones(first: int, stored: int) -> None:
     outside = [not 0 <= column < stored for column in range(first, first + PAPER.columns)]

@@ -336,7 +336,7 @@ rows = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None, database=None)
+@settings(max_examples=60)
 @given(st.dictionaries(st.sampled_from(["videos", "sentences"]), rows) | rows)
 def test_any_json_is_parsed_or_refused(content: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:

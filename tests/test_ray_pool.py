@@ -171,7 +171,7 @@ def test_without_ray_the_package_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         list(map_in_order(machine, frame_count, [1.0]))
 
 
-def test_locally_ray_is_not_imported() -> None:
+def test_locally_neither_ray_nor_a_store_is_imported() -> None:
     """Neither by the stages' imports."""
     code = """
 import sys
@@ -182,13 +182,16 @@ from trimodal.preprocess.captions import prepare_captions
 from trimodal.download.download import download
 from trimodal.core.config import load_section
 from trimodal.core.machine import MachineConfig
+from trimodal.core.storage import storage_path
 from trimodal.parallel.executor import map_in_order
+storage_path("data/av"), storage_path("file:///data")
 machine = load_section(Path("params.yaml"), "machine", MachineConfig)
 assert machine.executor == "local"
 assert list(map_in_order(machine, abs, [-1, 2])) == [1, 2]
-sys.exit("ray" in sys.modules)
+print(*{"ray", "fsspec", "upath", "s3fs", "botocore"} & set(sys.modules))
 """
-    subprocess.run([sys.executable, "-c", code], check=True)
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.split() == []
 
 
 @pytest.mark.nightly

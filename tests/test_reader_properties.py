@@ -87,7 +87,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(edits=EDITS, choice=st.integers(0, 9))
 def test_edited_file_is_read_or_refused(
     name: str, seeds: dict[str, list[bytes]], edits: list[Edit], choice: int
@@ -107,7 +107,7 @@ ROW = st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\r\n"), 
                min_size=1, max_size=5)  # fmt: skip
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(rows=st.lists(ROW, max_size=4))
 def test_every_row_is_a_clip_or_a_bad_row(rows: list[list[str]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -119,7 +119,7 @@ def test_every_row_is_a_clip_or_a_bad_row(rows: list[list[str]]) -> None:
     assert len(clips) >= len(GOOD)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(captions=st.dictionaries(st.integers(0, 10**12 - 1), st.lists(TEXT, min_size=1, max_size=3),
                                 min_size=1, max_size=4))  # fmt: skip
 def test_captions_round_trip_in_every_format(captions: dict[int, list[str]]) -> None:
@@ -144,7 +144,7 @@ def test_captions_round_trip_in_every_format(captions: dict[int, list[str]]) -> 
 ONE_LINE = TEXT.filter(lambda text: not {"\n", "\r"} & set(text) and text[0] != "|")
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(captions=st.dictionaries(NAME, st.lists(ONE_LINE, min_size=1, max_size=3), min_size=1))
 def test_flickr_comments_round_trip(captions: dict[str, list[str]]) -> None:
     captions = {f"a{name}": texts for name, texts in captions.items()}
@@ -158,7 +158,7 @@ def test_flickr_comments_round_trip(captions: dict[str, list[str]]) -> None:
     assert not bad
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(sentences=st.dictionaries(NAME, TEXT, min_size=1, max_size=5))
 def test_queries_round_trip(sentences: dict[str, str]) -> None:
     rows = [(f"r{k}", "m", name, text) for k, (name, text) in enumerate(sentences.items())]
@@ -174,7 +174,7 @@ def test_queries_round_trip(sentences: dict[str, str]) -> None:
     assert not bad
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(margin=st.floats(0, 1e6), variable_margin=st.floats(0, 1),
        mode=st.sampled_from(["fixed", "variable"]))  # fmt: skip
 def test_params_round_trip(margin: float, variable_margin: float, mode: Any) -> None:
@@ -187,7 +187,7 @@ def test_params_round_trip(margin: float, variable_margin: float, mode: Any) -> 
         assert load_section(path, "loss", LossConfig) == expected
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(epoch=st.integers(0, 2**40), loss=st.floats(allow_nan=False, allow_infinity=False),
        code=NAME, data=st.dictionaries(TEXT, TEXT, max_size=3))  # fmt: skip
 def test_checkpoint_round_trip(epoch: int, loss: float, code: str, data: dict[str, str]) -> None:
@@ -214,7 +214,7 @@ OUTCOMES = st.builds(
 )  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(outcomes=st.lists(OUTCOMES, max_size=4))
 def test_manifest_round_trip(outcomes: list[ClipOutcome]) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -222,7 +222,7 @@ def test_manifest_round_trip(outcomes: list[ClipOutcome]) -> None:
         assert read_manifest(Path(folder) / "m.parquet") == outcomes
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(words=st.lists(TEXT, max_size=4, unique=True), data=st.data())
 def test_vocabulary_round_trip(words: list[str], data: st.DataObject) -> None:
     shape = (2 + len(words), 300)
@@ -271,7 +271,7 @@ FILES = {"manifest": "m.parquet", "vocabulary": "v.parquet", "captions": "captio
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(edits=EDITS)
 def test_damaged_table_is_read_or_refused(
     name: str, tables: dict[str, bytes], tiny_data: TinyData, edits: list[Edit]
@@ -297,7 +297,7 @@ def valid_archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]
 def test_damaged_archive_is_read_or_named(kind: str, valid_archives: dict[str, bytes]) -> None:
     problems = Counter[bool]()
 
-    @settings(max_examples=120)
+    @settings(max_examples=40)
     @given(edits=EDITS)
     def damaged(edits: list[Edit]) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -316,7 +316,7 @@ def test_damaged_archive_is_read_or_named(kind: str, valid_archives: dict[str, b
     assert problems[True] > 20
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(members=st.dictionaries(NAME, st.binary(max_size=1200), min_size=1, max_size=4), key=NAME)
 def test_members_of_a_shard_are_where_its_extents_say(members: dict[str, bytes], key: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -334,7 +334,7 @@ def jpeg() -> bytes:
     return buffer.getvalue()
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(edits=EDITS)
 def test_damaged_jpeg_is_pixels_or_a_value_error(edits: list[Edit]) -> None:
     try:
@@ -355,7 +355,7 @@ def test_jpeg_that_claims_four_gigapixels_is_not_decoded() -> None:
 # Tokens
 
 
-@settings(max_examples=200)
+@settings(max_examples=60)
 @given(caption=st.text() | st.text(st.sampled_from("aA\u0130\u0131\u017f\u212a'\xe9 0\n\u202e🐕")))
 def test_tokens_of_tokens_are_the_same(caption: str) -> None:
     tokens = ENGLISH.words(caption)

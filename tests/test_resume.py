@@ -23,11 +23,11 @@ from trimodal.training.train import train
 from trimodal.training.trainer import Trainer
 
 CONFIG = config_for_tests(
-    TrainConfig, batch_size=3, epochs=3, steps_per_epoch=4, learning_rate=1e-3, weight_decay=1e-5,
-    rate_step_epochs=2, image_rate_factor=0.5, text_rate_factor=2.0,
+    TrainConfig, batch_size=3, epochs=2, steps_per_epoch=3, learning_rate=1e-3, weight_decay=1e-5,
+    rate_step_epochs=1, image_rate_factor=0.5, text_rate_factor=2.0,
 )  # fmt: skip
 EVERY_SECOND = replace(MACHINE, checkpoint_every_steps=2)
-STEPS = 12
+STEPS = 6
 LOSS = VARIABLE_MARGIN
 # Drops whole blocks at random while it trains: its result depends on PyTorch's random state.
 RANDOM_MODEL = replace(MODEL, dropout=0.5)
@@ -118,7 +118,7 @@ def test_the_state_of_the_loss_is_restored(
     loss: LossConfig, tiny_data: TinyData, tmp_path: Path, killer: Killer
 ) -> None:
     run(tiny_data, tmp_path / "uninterrupted", loss=loss)
-    killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, CONFIG, loss=loss)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 5, CONFIG, loss=loss)
     assert results(tmp_path / "run") == results(tmp_path / "uninterrupted")
 
 
@@ -143,9 +143,7 @@ def test_a_resumed_run_does_not_hold_the_file_that_it_came_from(
     assert not any(held)
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(n, marks=[pytest.mark.nightly] * (n % 4 > 1)) for n in range(STEPS)]
-)
+@pytest.mark.parametrize("step", range(STEPS))
 def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
     step: int, tiny_data: TinyData, tmp_path: Path, killer: Killer, uninterrupted: dict[str, bytes]
 ) -> None:
@@ -164,7 +162,7 @@ def test_a_run_killed_at_any_step_ends_in_the_same_bytes(
         ({"chunk_size": 2}, {}, MODEL),
         ({}, {"loader_workers": 1}, MODEL),
         ({}, {"checkpoint_every_steps": 3}, MODEL),
-        ({"warmup_steps": 9}, {}, MODEL),
+        ({"warmup_steps": 6}, {}, MODEL),
         ({"image_rate_factor": 0.05, "epochs": 1, "steps_per_epoch": STEPS}, {}, RANDOM_MODEL),
     ],
     ids=["alternating", "shared momentum", "chunks", "worker", "every third step", "warm-up",
@@ -181,7 +179,7 @@ def test_runs_with_other_settings_resume_too(
         "machine": replace(EVERY_SECOND, **machine),
     }
     run(tiny_data, tmp_path / "uninterrupted", config, **others)
-    killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 5, config, **others)
     assert results(tmp_path / "run") == results(tmp_path / "uninterrupted")
 
 
@@ -193,7 +191,7 @@ def test_the_random_network_does_depend_on_the_random_state(
     others = {"model": RANDOM_MODEL, "augment": replace(tiny_data.augment, crop_px=32)}
     run(tiny_data, tmp_path / "uninterrupted", config, **others)
     monkeypatch.setattr(module.Run, "restore_random", lambda _run, _rank: None)
-    killed_and_resumed(tiny_data, tmp_path / "run", killer, 7, config, **others)
+    killed_and_resumed(tiny_data, tmp_path / "run", killer, 5, config, **others)
     assert results(tmp_path / "run") != results(tmp_path / "uninterrupted")
 
 
@@ -230,7 +228,7 @@ def test_another_run_is_not_resumed_and_the_log_has_both_fingerprints(
     what: str, change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    killer.before_step = 6
+    killer.before_step = 4
     with pytest.raises(Killed):
         run(tiny_data, tmp_path / "run")
     if what == "data":
@@ -253,12 +251,12 @@ def test_settings_without_an_effect_on_the_result_may_change(
     change: dict[str, Any], tiny_data: TinyData, tmp_path: Path, killer: Killer,
     uninterrupted: dict[str, bytes],
 ) -> None:  # fmt: skip
-    killer.before_step = 6
+    killer.before_step = 4
     with pytest.raises(Killed):
         run(tiny_data, tmp_path / "run")
     killer.before_step, killer.steps = -1, 0
     run(tiny_data, tmp_path / "run", machine=replace(EVERY_SECOND, **change))
-    assert killer.steps == STEPS - 6
+    assert killer.steps == STEPS - 4
     assert contents(tmp_path / "run") == uninterrupted
 
 
@@ -280,7 +278,7 @@ def test_a_file_that_is_not_a_run_is_not_resumed(
     spoil: Any, tiny_data: TinyData, tmp_path: Path, killer: Killer,
     uninterrupted: dict[str, bytes], caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
-    killer.before_step = 6
+    killer.before_step = 4
     with pytest.raises(Killed):
         run(tiny_data, tmp_path / "run")
     spoil(tmp_path / "run" / "run.safetensors")
@@ -297,7 +295,7 @@ def test_a_stream_resumes_in_its_order(tiny_data: TinyData, tmp_path: Path, kill
     """Several frames of each clip; another number of loaders is another order, so a new run."""
     config = replace(CONFIG, reader="stream", shuffle_shards=1, frames_per_clip=3)
     run(tiny_data, tmp_path / "whole", config)
-    taken = killed_and_resumed(tiny_data, tmp_path / "killed", killer, 7, config)
+    taken = killed_and_resumed(tiny_data, tmp_path / "killed", killer, 5, config)
     assert taken == 1
     assert results(tmp_path / "killed") == results(tmp_path / "whole")
     killer.steps = 0

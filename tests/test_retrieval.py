@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from evaluation_fixtures import embeddings_of, several_sentences
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -43,7 +43,6 @@ def scores_and_true_items(draw: st.DrawFn) -> tuple[Scores, npt.NDArray[np.int64
     return scores, draw(arrays(np.int64, queries, elements=st.integers(0, items - 1)))
 
 
-@settings(deadline=None)
 @given(scores_and_true_items())
 def test_ranks_are_those_of_a_brute_force_count(
     case: tuple[Scores, npt.NDArray[np.int64]],

@@ -19,7 +19,7 @@ def shards_of(*sizes: int) -> np.ndarray:
     return np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=50)
 @given(
     sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12).filter(lambda s: sum(s) > 1),
     batch=st.integers(1, 4), mixed=st.integers(1, 5), passes=st.integers(1, 3),

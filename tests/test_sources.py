@@ -178,7 +178,7 @@ def test_row_with_an_unclosed_quote_is_refused(reader: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("reader", READERS)
-@settings(max_examples=150, deadline=None, database=None)
+@settings(max_examples=50)
 @given(data=st.data())
 def test_any_text_is_parsed_or_refused(reader: str, data: st.DataObject) -> None:
     tail = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=12).map("".join)

@@ -171,17 +171,6 @@ def test_paths_and_file_urls_are_local() -> None:
     assert not is_remote(storage_path("file:///data"))
 
 
-def test_locally_no_store_is_imported() -> None:
-    code = """
-import sys
-from trimodal.core.storage import storage_path
-storage_path("data/av"), storage_path("file:///data")
-import trimodal.preprocess.extract, trimodal.download.download
-sys.exit(bool({"fsspec", "upath", "s3fs", "botocore"} & set(sys.modules)))
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
-
-
 @pytest.mark.nightly
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_nodes_that_share_no_folder_work_by_urls(media: Path, bucket: str, tmp_path: Path) -> None:

@@ -176,7 +176,7 @@ def test_longest_word_is_read(file: Path) -> None:
     assert_same(read_vectors(file, vectors.keys(), WIDTH), vectors)
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_any_words_and_vectors_survive_a_round_trip(data: st.DataObject) -> None:
     word = st.text(max_size=12).filter(lambda text: " " not in text and text[:1] != "\n")
@@ -469,7 +469,7 @@ def test_endless_word_is_refused_before_the_file_is_in_memory(
         tracemalloc.stop()
 
 
-@settings(max_examples=100, deadline=None, database=None)
+@settings(max_examples=40)
 @given(
     body=st.binary(max_size=60),
     start=st.sampled_from([b"", b"1 3\n", b"2 3\n", b"\x1f\x8b", b"1 3\na 1 2 3"]),

@@ -1,16 +1,13 @@
-"""A run of the whole pipeline through DVC at a tiny scale, which several tests begin with."""
+"""A run of the whole pipeline through DVC at a tiny scale, as users start it."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import pytest
 from kills import Pace, durations, paces
-from repository import Repository, make_repository
-from shared_folder import built_once
+from repository import make_repository
 
 World = Mapping[str, Mapping[str, Any]]
 # Many small clips and shards, and steps enough to be killed between.
@@ -39,13 +36,6 @@ def run_undisturbed(folder: Path, world: World = WORLD, *, timed: bool = False) 
             again = {name: _START_SHARE * seconds for name, seconds in first.items()}
         repository.commit("results")
     (folder / "seconds.json").write_text(json.dumps([first, again]))
-
-
-def copy_undisturbed(factory: pytest.TempPathFactory, folder: Path, temporary: Path) -> Repository:
-    """A repository in which WORLD is reproduced and committed."""
-    with built_once(factory, "undisturbed", run_undisturbed) as built:
-        shutil.copytree(built / "repository", folder, symlinks=True)
-    return Repository(folder, temporary)
 
 
 def paces_in(folder: Path) -> dict[str, Pace]:

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +44,11 @@ def within_a_folder(event: str, arguments: tuple[Any, ...]) -> bool:
 
 def keep(event: str, arguments: list[Any]) -> None:
     texts = [os.fsdecode(a) if isinstance(a, bytes | os.PathLike) else str(a) for a in arguments]
-    frames = traceback.extract_stack(sys._getframe(2), limit=12)
-    where = [f"{frame.filename}:{frame.name}" for frame in reversed(frames)]
-    EVENTS.append((event, texts, where))
+    frames, frame = [], sys._getframe(2)
+    while frame and len(frames) < 12:
+        frames.append(f"{frame.f_code.co_filename}:{frame.f_code.co_name}")
+        frame = frame.f_back
+    EVENTS.append((event, texts, frames))
 
 
 def run_stages(*names: str) -> None:
