@@ -7,7 +7,7 @@ import os
 import socket
 import warnings
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -136,7 +136,7 @@ class _Search:
         """Moments for a sentence, the audio or image file in the request's body, or both. ``store``
         is part of the URLs of their images and videos, ``audio_weight`` the weight that was used.
         """
-        async with _upload(request) as file:
+        async with _upload(request) if kind else nullcontext(Path()) as file:
             sentences = [text] if text.strip() else []
             images = [str(file)] if kind == "image" else []
             try:
