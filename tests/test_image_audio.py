@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from stream_fixtures import (
 )
 from training_fixtures import TinyData
 
+from trimodal.data.clip_index import IndexedClip
 from trimodal.training.image_audio import ImageAudioPairs, ImageAudioValidation
 from trimodal.training.random_streams import SampleIndex
 
@@ -38,13 +40,21 @@ def test_training_draws_frames_2_to_8_and_only_those(tiny_data: TinyData) -> Non
     assert min(drawn.values()) >= 8
 
 
+class Clips(list[IndexedClip]):
+    """As a ClipTable."""
+
+    def frame_extent(self, row: int, frame: int) -> tuple[Path, int, int]:
+        clip = self[row]
+        return clip.shard, clip.frame_offsets[frame - 1], clip.frame_sizes[frame - 1]
+
+
 def test_short_clips_draw_frames_whose_window_fits(tiny_data: TinyData) -> None:
     clip = replace(clips_of(tiny_data)[0], sound_s=4.0)
     plain, front_end = plain_augment(tiny_data), tiny_data.front_end
-    pairs = ImageAudioPairs([clip], SAMPLING, front_end, plain, seed=5)
+    pairs = ImageAudioPairs(Clips([clip]), SAMPLING, front_end, plain, seed=5)
     drawn = {shown_second(pairs[SampleIndex(k, 0)][0]) + 1 for k in range(30)}
     assert drawn == {2, 3}
-    validation = ImageAudioValidation([clip], SAMPLING, front_end, plain)
+    validation = ImageAudioValidation(Clips([clip]), SAMPLING, front_end, plain)
     assert shown_second(validation[0][0]) + 1 == 3  # the nearest to 4
 
 

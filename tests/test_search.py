@@ -115,6 +115,30 @@ def test_moments_are_grouped_by_video_and_apart(tool: Tool, tmp_path: Path) -> N
     assert len(tool.model.search_in(store, unit(1), top=2, audio_weight=0.2)) == 2
 
 
+def test_few_long_videos_are_not_searched_to_their_end(
+    tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once all videos are found there are no others to look for."""
+    about = About(folder="videos", model=tool.model.fingerprint)
+    store = MomentStore.create(str(tmp_path), about, 256)
+    listed = IndexedVideo(
+        file=0, path="0.mp4", bytes=1, modified_ns=1, moments=400, has_audio=True, aspect=1.0,
+        problem="",
+    )  # fmt: skip
+    rows = np.stack([np.tile(unit(1, second / 1000), 2) for second in range(400)])
+    store.add([listed], [(0, second + 1, b"", b"") for second in range(400)], rows)
+    limits: list[int] = []
+
+    def noted(self: MomentStore, *arguments: Any, **options: Any) -> Any:
+        limits.append(arguments[2])
+        return search(self, *arguments, **options)
+
+    search = MomentStore.search
+    monkeypatch.setattr(MomentStore, "search", noted)
+    assert len(tool.model.search_in(store, unit(1), top=3, audio_weight=0.2)) == 1
+    assert limits == [30]
+
+
 def test_an_unusable_query_is_an_error(tool: Tool, indexed: str) -> None:
     with pytest.raises(QueryError, match="empty query"):
         tool.model.search(store=indexed)

@@ -3,6 +3,7 @@
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import lancedb
 import numpy as np
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from s3_server import new_bucket, s3_server
 from store_fixtures import ABOUT, Vectors, filled, unit, vectors, video
 
+from trimodal.search import store as store_module
 from trimodal.search.nearest import build_index
 from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import StoreError
-from trimodal.search.tables import MomentHit
+from trimodal.search.tables import CREATING, MomentHit, read_about
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,43 @@ def test_numbers_are_not_given_twice_and_stores_are_told_apart(tmp_path: Path) -
     assert (new.is_current(), again.is_current()) == (True, False)
     shutil.rmtree(tmp_path)
     assert not new.is_current()
+
+
+def test_a_store_is_looked_at_again_only_where_it_may_be_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A query asks twice, and each look takes milliseconds."""
+    store, _ = filled(str(tmp_path), 2)
+    looked: list[str] = []
+
+    def counted(location: str, database: Any) -> Any:
+        looked.append(location)
+        return read_about(location, database)
+
+    monkeypatch.setattr(store_module, "read_about", counted)
+    reader = MomentStore.open(str(tmp_path))
+    looked.clear()
+    assert [reader.is_current() for _ in range(3)] == [True] * 3
+    assert len(looked) == 1
+    store.drop([1])
+    assert [reader.is_current() for _ in range(3)] == [True] * 3
+    assert len(looked) == 2
+    MomentStore.create(str(tmp_path), ABOUT, 256)
+    assert [reader.is_current() for _ in range(2)] == [False] * 2
+    (tmp_path / CREATING).touch()
+    assert not store.is_current()
+
+
+def test_several_videos_are_read_at_once(tmp_path: Path) -> None:
+    store, _ = filled(str(tmp_path), 30)
+    numbers = [*range(29, 3, -1), 4, 99]
+    assert store.videos(iter(numbers)) == {n: video(n) for n in range(4, 30)}
+    assert store.videos([]) == {}
+    assert store.file(7) == video(7)
+    with pytest.raises(KeyError):
+        store.file(30)
+    store.add([video(30, moments=0)], [], np.empty((0, 512), np.float32))
+    assert store.searchable_videos == 30
 
 
 def test_a_number_given_before_a_kill_is_not_given_again(

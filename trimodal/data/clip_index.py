@@ -112,6 +112,14 @@ class ClipTable(Sequence[IndexedClip]):
         """The shards that :attr:`shard_of` numbers."""
         return self._shards
 
+    def frame_extent(self, row: int, frame: int) -> tuple[Path, int, int]:
+        """The shard, offset and size of a clip's frame, numbered from 1: :meth:`__getitem__` takes
+        as long as reading it.
+        """
+        place = self._frame_bounds[row] + frame - 1
+        shard = self._shards[self._shard_of[row]]
+        return shard, self._frame_offsets[place].item(), self._frame_sizes[place].item()
+
     @overload
     def __getitem__(self, index: int) -> IndexedClip: ...
 

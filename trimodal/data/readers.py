@@ -11,13 +11,12 @@ from trimodal.core.records import DataError
 from trimodal.core.shards import read_extents
 from trimodal.data.clip_index import IndexedClip
 from trimodal.data.shard_files import ReadShard
-from trimodal.media.mel import StoredMel
 from trimodal.media.windows import (
+    SILENCE_TOP_DB,
     AudioFrontEnd,
     missing_columns,
-    scale_windows,
-    window_decibels,
     window_first_column,
+    windows_of_codes,
 )
 from trimodal.models.preprocessing import decode_jpeg
 
@@ -34,14 +33,15 @@ def read_windows(
     """The audio windows of clips centred on the given seconds, float32 (windows, 1, mels, columns);
     and the number of columns of each that are outside the clip's audio and filled with silence.
     """
-    mels = front_end.mel.mels
-    decibels = np.empty((len(clips), front_end.columns, mels), np.float32)
+    mels, columns = front_end.mel.mels, front_end.columns
+    codes = np.zeros((len(clips), columns, mels), np.uint8)
+    top_db = np.full((len(clips), columns), SILENCE_TOP_DB, _TOP_DB)
     missing = []
-    for window, clip, centre_seconds in zip(decibels, clips, centres_seconds, strict=True):
+    for row, (clip, centre_seconds) in enumerate(zip(clips, centres_seconds, strict=True)):
         first = window_first_column(centre_seconds, front_end)
         start = min(max(first, 0), clip.mel_columns)
-        stop = max(start, min(first + front_end.columns, clip.mel_columns))
-        codes, top_db = read(
+        stop = max(start, min(first + columns, clip.mel_columns))
+        stored_codes, stored_top_db = read(
             clip.shard,
             [
                 (clip.mel_offset + start * mels, (stop - start) * mels),
@@ -51,12 +51,11 @@ def read_windows(
                 ),
             ],
         )
-        part = StoredMel(
-            np.frombuffer(codes, np.uint8).reshape(-1, mels), np.frombuffer(top_db, _TOP_DB)
-        )
-        window[...] = window_decibels(part, first, front_end)
+        inside = slice(start - first, stop - first)
+        codes[row, inside] = np.frombuffer(stored_codes, np.uint8).reshape(-1, mels)
+        top_db[row, inside] = np.frombuffer(stored_top_db, _TOP_DB)
         missing.append(missing_columns(first, clip.mel_columns, front_end))
-    return torch.from_numpy(scale_windows(decibels, front_end))[:, None], missing
+    return torch.from_numpy(windows_of_codes(codes, top_db, front_end))[:, None], missing
 
 
 def read_frame(clip: IndexedClip, frame: int, read: ReadShard = read_extents) -> Tensor:

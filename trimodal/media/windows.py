@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float16, UInt8
 from pydantic import PositiveFloat
 from pydantic.dataclasses import dataclass as section_dataclass
 
@@ -15,6 +15,8 @@ from trimodal.core.config import SECTION
 from trimodal.core.timing import first_column, window_columns
 from trimodal.media.mel import DEPTH_DB, FLOOR_DB, STEP_DB, MelConfig, StoredMel
 
+SILENCE_TOP_DB = FLOOR_DB + DEPTH_DB
+_BLOCK_VALUES = 2**17  # computed together, few enough for the processor's cache
 _AMPLITUDE_FLOOR_DB = -50.0  # amplitude_to_db's amin, 1e-5, applied to a *power* mel
 
 
@@ -54,6 +56,24 @@ def window_decibels(
     inside = np.multiply(part.codes, np.float32(STEP_DB), out=window[before:end])
     inside += (part.top_db.astype(np.float32) - np.float32(DEPTH_DB))[:, None]
     return window
+
+
+def windows_of_codes(
+    codes: UInt8[np.ndarray, "windows columns mels"],
+    top_db: Float16[np.ndarray, "windows columns"],
+    front_end: AudioFrontEnd,
+) -> Float[np.ndarray, "windows mels columns"]:
+    """The network's inputs (:func:`scale_windows`) from stored columns; silence is a code of 0 and
+    ``top_db`` :data:`SILENCE_TOP_DB`.
+    """
+    decibels = np.empty(codes.shape, np.float32)
+    block_windows = max(1, _BLOCK_VALUES // codes[0].size)
+    for first in range(0, len(codes), block_windows):
+        block = slice(first, first + block_windows)
+        part = np.multiply(codes[block], np.float32(STEP_DB), out=decibels[block])
+        part += (top_db[block].astype(np.float32) - np.float32(DEPTH_DB))[..., None]
+        scale_windows(part, front_end)
+    return decibels.swapaxes(1, 2)
 
 
 def window_first_column(centre_seconds: float, front_end: AudioFrontEnd) -> int:

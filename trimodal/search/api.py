@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trimodal.search.index import IndexReport
     from trimodal.search.live import LiveStore
     from trimodal.search.store import MomentStore
-    from trimodal.search.tables import MomentHit
+    from trimodal.search.tables import IndexedVideo, MomentHit
 
 STORE = "data/search"
 _TEXT_WEIGHT, _AUDIO_WEIGHT, _IMAGE_WEIGHT = 0.2, 1.0, 0.0  # docs/method.md, Search
@@ -155,12 +155,20 @@ class Trimodal(Encoder):
         limit = 10 * top
         while True:
             moments = store.search(query, audio_weight, limit, exact=exact)
-            hits: list[VideoHit] = []
-            for of_video in _by_video(_comparable(moments, audio_weight)):
-                if len(hits) < top and (hit := _video_hit(store, of_video)):
-                    hits.append(hit)
-            if len(hits) == top or len(moments) < limit:
-                return hits
+            found = _by_video(_comparable(moments, audio_weight))
+            # A run in progress has not listed all of them yet.
+            videos = store.videos(of_video[0].file for of_video in found)
+            hits = [
+                _video_hit(videos[of_video[0].file], of_video)
+                for of_video in found
+                if of_video[0].file in videos
+            ]
+            if (
+                len(hits) >= top
+                or len(moments) < limit
+                or len(hits) == store.searchable_videos  # a few long ones
+            ):
+                return hits[:top]
             limit *= 4
 
     def _check_model(self, store: "MomentStore") -> None:
@@ -206,14 +214,8 @@ def _by_video(hits: "list[MomentHit]") -> "list[list[MomentHit]]":
     return [list(moments) for _, moments in groupby(ordered, key=lambda hit: hit.file)]
 
 
-def _video_hit(store: "MomentStore", moments: "list[MomentHit]") -> VideoHit | None:
-    """A video's hit from its moments, best first: the best ones at least 3 s apart. None for one
-    that a run in progress has not listed yet.
-    """
-    try:
-        video = store.file(moments[0].file)
-    except KeyError:
-        return None
+def _video_hit(video: "IndexedVideo", moments: "list[MomentHit]") -> VideoHit:
+    """A video's hit from its moments, best first: the best ones at least 3 s apart."""
     chosen: list[Moment] = []
     for moment in moments:
         if all(abs(moment.second - other.second) >= _MIN_DISTANCE_SECONDS for other in chosen):

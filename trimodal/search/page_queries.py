@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -78,7 +78,7 @@ class Queries:
             if text.strip() or kind:
                 raise HTTPException(422, "A moment is a query of its own, without text and file.")
             return await _run(self._networks, self._similar, like, audio_weight, answer)
-        async with _upload(request) as file:
+        async with _upload(request) if kind else nullcontext(Path()) as file:
             sentences = [text] if text.strip() else []
             images = [str(file)] if kind == "image" else []
             try:

@@ -59,6 +59,7 @@ class MomentStore:
         self._files: Table = database.open_table("files")
         self.table: Table = database.open_table("moments")
         self._graph = CurrentGraph(local_folder(location), record.identity, self.table)
+        self._current_state: tuple[int, ...] | None = None  # when it was last seen to be current
 
     @classmethod
     def open(cls, location: str) -> Self:
@@ -108,6 +109,27 @@ class MomentStore:
 
     def is_current(self) -> bool:
         """Whether the location still holds this store, not one that was created since."""
+        state = self._state()
+        if state is not None and state == self._current_state:
+            return True
+        is_current = self._is_same()
+        self._current_state = state if is_current else None
+        return is_current
+
+    def _state(self) -> tuple[int, ...] | None:
+        """What changes with every version of the table ``about``, and when a store is created: of a
+        store on this machine, faster to look at than the table. None for another one.
+        """
+        folder = local_folder(self.location)
+        if folder is None or (folder / CREATING).exists():
+            return None
+        try:
+            states = [(folder / "about.lance" / name).stat() for name in (".", "_versions")]
+        except OSError:
+            return None
+        return tuple(n for s in states for n in (s.st_ino, s.st_mtime_ns, s.st_ctime_ns))
+
+    def _is_same(self) -> bool:
         try:
             database = lancedb.connect(self.location)
             return read_about(self.location, database)[1].identity == self.identity
@@ -177,11 +199,18 @@ class MomentStore:
 
     def file(self, number: int) -> IndexedVideo:
         """The video with this number; raises KeyError if there is none."""
+        return self.videos([number])[number]
+
+    def videos(self, numbers: Iterable[int]) -> dict[int, IndexedVideo]:
+        """Those of the videos with these numbers that there are, by number."""
+        wanted = set(map(int, numbers))
+        if not wanted:
+            return {}
+        listed = ", ".join(map(str, sorted(wanted)))
         with store_errors(self.location):
-            rows = self._files.search().where(f"file = {number:d}").to_list()
-        for row in rows:
-            return self._video(row)
-        raise KeyError(number)
+            query = self._files.search().where(f"file IN ({listed})").limit(len(wanted))
+            videos = map(self._video, query.to_list())
+            return {video.file: video for video in videos}
 
     def _video(self, row: dict[str, Any]) -> IndexedVideo:
         if None in row.values() or not math.isfinite(row["aspect"]):
@@ -298,6 +327,12 @@ class MomentStore:
     @cached_property
     def _query_table(self) -> AsyncTable:
         return open_for_queries(self.location)
+
+    @property
+    def searchable_videos(self) -> int:
+        """The number of videos that have moments."""
+        with store_errors(self.location):
+            return int(self._files.count_rows("moments > 0"))
 
     def images(self, file: int, second: float) -> tuple[bytes, bytes] | None:
         """A moment's thumbnail and mel, both JPEGs; None if there is no such moment."""

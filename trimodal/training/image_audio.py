@@ -14,7 +14,7 @@ from trimodal.core.shards import read_extents
 from trimodal.core.timing import FramePosition, training_positions
 from trimodal.data.augment import VIEW_FIELDS, mask_windows, random_fields
 from trimodal.data.clip_index import ClipTable, IndexedClip
-from trimodal.data.readers import Pair, read_frame, read_windows
+from trimodal.data.readers import Pair, read_image, read_windows
 from trimodal.data.shard_files import ReadShard
 from trimodal.features.store import FeatureStore
 from trimodal.media.windows import AudioFrontEnd
@@ -65,7 +65,7 @@ class _Clips:
         return thawed
 
     def _decoded(self, row: int, number: int) -> Tensor:
-        return read_frame(self._clips[row], number + 1, self._read_shard)
+        return read_image(*self._clips.frame_extent(row, number + 1), self._read_shard)
 
     def __len__(self) -> int:
         return len(self._clips)
@@ -78,7 +78,7 @@ class _Clips:
     @property
     def frame_px(self) -> int:
         """The side of the stored frames."""
-        return read_frame(self._clips[0], 1, self._read_shard).shape[-1]
+        return self._decoded(0, 0).shape[-1]
 
     def positions(self, clip: IndexedClip) -> tuple[FramePosition, ...]:
         """The frames of a clip that may be sampled, each with the centre of its window."""

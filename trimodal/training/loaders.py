@@ -3,8 +3,14 @@
 A batch is in shared memory (/dev/shm on Linux), which the loader announces through a socket in the
 temporary folder. Where that memory is too small (a container of Docker's has 64 MB) or no socket
 can be made, the batch is copied through a pipe: slower, with the same result.
+
+Announcing it, and the kernel's zeroing of each page, cost as much processor time as a small batch
+takes to read. So a loader writes into the same few pieces in turn, and this process copies each
+batch out of its piece; only with GPUs, to whose pinned memory PyTorch copies batches itself, each
+batch has a piece of its own.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Listener
@@ -31,6 +37,7 @@ from trimodal.training.sampler import EndlessBatches
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108
 _RESUMES = "run dvc repro again to resume from the last checkpoint"
 _PREFETCHED = 2  # batches of each loader process
+_ALIGNMENT = 64  # bytes
 
 
 class LoaderError(UserError, RuntimeError):
@@ -51,10 +58,11 @@ def training_loader(
             pin_memory=torch.cuda.is_available(),
         )
         return iter(loader)
+    shared = _hand_over if torch.cuda.is_available() else _Pieces()
     loader = DataLoader(
         _ReadElsewhere(dataset),
         batch_sampler=batches,
-        collate_fn=_by_value if socket_problem() else _hand_over,
+        collate_fn=_by_value if socket_problem() else shared,
         num_workers=workers,
         prefetch_factor=_PREFETCHED,
         pin_memory=torch.cuda.is_available(),
@@ -107,11 +115,98 @@ class _ReadElsewhere(Dataset[Any]):
             return _Failure(f"a loader process: {cause}; {_RESUMES}")
 
 
-def _received(batches: Iterator[Pair | _Failure]) -> Iterator[Pair]:
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """Where in a piece of shared memory a tensor is."""
+
+    first_byte: int
+    bytes: int
+    dtype: torch.dtype
+    shape: torch.Size
+    stride: tuple[int, ...]
+
+    def view(self, piece: Tensor) -> Tensor:
+        """The tensor."""
+        content = piece[self.first_byte : self.first_byte + self.bytes]
+        return content.view(self.dtype).as_strided(self.shape, self.stride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed:
+    """A batch in a piece of shared memory; ``memory`` only if the piece is a new one."""
+
+    piece: tuple[int, int]  # the loader process and its number there
+    places: list[_Place]
+    memory: Tensor | None
+
+
+class _Pieces:
+    """In a loader process: writes batches into its pieces of shared memory in turn. There is one
+    more than batches that are prefetched: its batch has been copied before it is its turn again.
+    """
+
+    def __init__(self) -> None:
+        self._pieces: list[Tensor | None] = [None] * (_PREFETCHED + 1)
+        self._written = 0
+
+    def __call__(self, batch: Any) -> "_Placed | _ByValue | _Failure":
+        if isinstance(batch, _Failure):
+            return batch
+        number = self._written % len(self._pieces)
+        self._written += 1
+        places = _places(batch)
+        size = places[-1].first_byte + places[-1].bytes
+        piece = self._pieces[number]
+        is_new = piece is None or len(piece) < size
+        if is_new:
+            piece = self._pieces[number] = _shared_memory(size)
+        if piece is None:
+            return _ByValue(batch)
+        for place, side in zip(places, batch, strict=True):
+            place.view(piece).copy_(side)
+        return _Placed(piece=(os.getpid(), number), places=places, memory=piece if is_new else None)
+
+
+def _places(batch: Pair) -> list[_Place]:
+    """Where the tensors of a batch are to be, one after the other, with their strides if they have
+    no gaps.
+    """
+    places = []
+    end = 0
+    for side in batch:
+        first = -(-end // _ALIGNMENT) * _ALIGNMENT
+        end = first + side.nbytes
+        places.append(
+            _Place(
+                first_byte=first, bytes=side.nbytes, dtype=side.dtype, shape=side.shape,
+                stride=torch.empty_like(side).stride(),
+            )
+        )  # fmt: skip
+    return places
+
+
+def _shared_memory(size: int) -> Tensor | None:
+    """So many bytes, if at least half of what is free is left; otherwise None."""
+    if SHARED_MEMORY.exists() and disk_usage(SHARED_MEMORY).free < 2 * size:
+        return None
+    try:
+        return torch.empty(size, dtype=torch.uint8).share_memory_()
+    except RuntimeError:  # another process took what was free
+        return None
+
+
+def _received(batches: Iterator[Pair | _Placed | _Failure]) -> Iterator[Pair]:
+    pieces: dict[tuple[int, int], Tensor] = {}
     for batch in batches:
         if isinstance(batch, _Failure):
             raise LoaderError(f"train: {batch.message}")
-        yield batch
+        if not isinstance(batch, _Placed):
+            yield batch
+            continue
+        if batch.memory is not None:
+            pieces[batch.piece] = batch.memory
+        views = (place.view(pieces[batch.piece]) for place in batch.places)
+        yield _as_read(tuple(view.clone() for view in views))
 
 
 class _ByValue:
@@ -186,7 +281,7 @@ def _memory_problem(batch_bytes: int, loader_workers: int) -> str:
     if not SHARED_MEMORY.exists():
         return ""
     free = disk_usage(SHARED_MEMORY).free
-    needed = batch_bytes * (_PREFETCHED * loader_workers + 2)
+    needed = batch_bytes * ((_PREFETCHED + 1) * loader_workers + 1)
     if free >= needed:
         return ""
     return (
