@@ -132,20 +132,18 @@ class Encoder:
         return np.concatenate([self._no_embeddings, *map(self._embed_image, images)])
 
     def _embed_image(self, image: str | Path | npt.NDArray[np.uint8]) -> EmbeddingMatrix:
-        from PIL import Image
-
-        from trimodal.media.image import ImageError, square
+        from trimodal.media.image import ImageError, resized, square
 
         side = self.checkpoint.frame_px
         if isinstance(image, np.ndarray):
-            small = Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC)
+            small = resized(image, side)
         else:
             content = Path(image).read_bytes()
             try:
                 small = square(content, side)
             except ImageError as error:
                 raise QueryError(f"{image} is not a readable picture: {error}") from error
-        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
+        pixels = torch.from_numpy(small).permute(2, 0, 1)
         return self.embed_frames([pixels])
 
     def embed_frames(self, frames: Sequence[Tensor]) -> EmbeddingMatrix:
