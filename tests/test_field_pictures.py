@@ -137,7 +137,7 @@ def test_a_jpeg_is_resized_as_pillow_does(mode: str, size: tuple[int, int]) -> N
 def test_a_large_jpeg_is_decoded_at_the_size_needed(
     reduction: int, side: int, damaged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By libjpeg-turbo, and by Pillow where the last byte is lost. No side is a multiple of eight."""
+    """By libjpeg-turbo, and by Pillow if the last byte is lost. No side is a multiple of eight."""
     content = encoded(photograph(301, 203), "JPEG", quality=90)
     if damaged:
         content = content[:-3] + content[-2:]
