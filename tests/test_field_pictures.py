@@ -1,19 +1,25 @@
 """Pictures as people have them: turned by EXIF, 16 bits, transparent, in other formats."""
 
 import io
+import itertools
+import math
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import simplejpeg
 from clock_fixtures import CASES, COLOURS_RGB, corners
 from configs import MACHINE
+from data_fixtures import REAL, needs_real_data
 from PIL import ExifTags, Image
 
 from trimodal.core.archives import StoredFile
 from trimodal.core.records import CaptionedImage
-from trimodal.media.image import ImageError, square
+from trimodal.media import image as image_module
+from trimodal.media.image import ImageError, resized, square
 from trimodal.preprocess.image_shards import ImageFormat
 from trimodal.preprocess.images import write_images
 from trimodal.sources.image_files import ImageFile, read_coco_files
@@ -96,6 +102,81 @@ def test_a_turned_jpeg_is_that_of_its_upright_pixels(side: int) -> None:
     upright = encoded(image.transpose(Image.Transpose.ROTATE_270), "JPEG", quality=95)
     difference = pixels_of(turned, 64).astype(int) - pixels_of(upright, 64)
     assert np.abs(difference).mean() < 2
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Detail of every size, as photographs have."""
+    rng = np.random.default_rng(width)
+    levels = np.zeros((height, width, 3))
+    for octave in range(8):
+        grid = rng.standard_normal((height >> octave or 1, width >> octave or 1, 3))
+        planes = [
+            Image.fromarray(plane).resize((width, height)) for plane in grid.transpose(2, 0, 1)
+        ]
+        levels += np.stack(planes, axis=-1) * 1.6**octave
+    levels = (levels - levels.mean()) / levels.std()
+    return Image.fromarray(np.clip(levels * 50 + 128, 0, 255).astype(np.uint8))
+
+
+def decibels(content: bytes, side: int) -> float:
+    """The signal-to-noise ratio against Pillow's full decode and resizing."""
+    with Image.open(io.BytesIO(content)) as image:
+        whole = image.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    error = np.square(pixels_of(content, side).astype(float) - np.asarray(whole)).mean()
+    return 10 * math.log10(255**2 / max(error, 1e-9))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("size", [(40, 30), (50, 127), (16, 16), (3, 500), (1, 1)])
+def test_a_jpeg_is_resized_as_pillow_does(mode: str, size: tuple[int, int]) -> None:
+    assert decibels(encoded(photograph(*size).convert(mode), "JPEG", quality=90), 16) > 50
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize(("reduction", "side"), [(1, 60), (2, 50), (4, 25), (8, 12)])
+def test_a_large_jpeg_is_decoded_at_the_size_needed(
+    reduction: int, side: int, damaged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By libjpeg-turbo, and by Pillow if the last byte is lost. No side is a multiple of eight."""
+    content = encoded(photograph(301, 203), "JPEG", quality=90)
+    if damaged:
+        content = content[:-3] + content[-2:]
+    seen: list[tuple[int, int]] = []
+
+    def resize(pixels: npt.NDArray[np.uint8], *rest: Any) -> npt.NDArray[np.uint8]:
+        seen.append(pixels.shape[:2])
+        return resized(pixels, *rest)
+
+    monkeypatch.setattr(image_module, "resized", resize)
+    assert decibels(content, side) > 40
+    assert seen == [(-(-203 // reduction), -(-301 // reduction))]
+
+
+def test_a_part_is_resized_to_the_side_exactly() -> None:
+    """PyTorch rounds length x (side / length) down, which is a little less for some of these."""
+    for length, side in itertools.product((49, 98, 103, 107), range(2, 40)):
+        part = resized(np.full((length, 60, 3), 7, np.uint8), side, (length, 59.5))
+        assert part.shape == (side, side, 3)
+
+
+def test_a_jpeg_that_two_readers_find_of_two_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow has checked its own."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("decoded at a size that was not checked")
+
+    monkeypatch.setattr(simplejpeg, "decode_jpeg_header", lambda _: (65_500, 65_500, "YCbCr", ""))
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", refuse)
+    assert corners(pixels_of(encoded(picture(), "JPEG"))) == TURNS[1]
+
+
+@needs_real_data
+@pytest.mark.parametrize("side", [72, 256])
+def test_photographs_are_those_of_a_full_decode(side: int) -> None:
+    coco = sorted((REAL / "coco").glob("*2017/*.jpg"))
+    flickr = sorted((REAL / "flickr8k").rglob("*.jpg"))[::350]
+    assert len(coco) == 40
+    assert min(decibels(path.read_bytes(), side) for path in coco[::4] + flickr) > 44
 
 
 def _damaged_exif(change: bytes) -> bytes:

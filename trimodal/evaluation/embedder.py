@@ -42,7 +42,7 @@ class Embedder:
             small = square(path.read_bytes(), self._checkpoint.frame_px)
         except ImageError as error:
             raise DataError(f"{path} is not a readable picture: {error}") from error
-        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+        return torch.from_numpy(small).permute(2, 0, 1)
 
     def frames(self, frames: Sequence[Tensor]) -> Matrix:
         """Of uint8 (3, side, side) frames of the size used in training."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -155,7 +154,7 @@ def _read_files(folder: Path, checkpoint: Checkpoint, name: str) -> tuple[Tensor
         windows = audio_windows(sound, checkpoint.audio_front_end)
     except (MediaError, LimitError) as error:
         raise LeftOutError("the sound cannot be read") from error
-    return torch.from_numpy(np.array(small)).permute(2, 0, 1), windows[len(windows) // 2]
+    return torch.from_numpy(small).permute(2, 0, 1), windows[len(windows) // 2]
 
 
 def _existing(folder: Path, name: str, endings: Sequence[str]) -> Path:

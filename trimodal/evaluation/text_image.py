@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -53,7 +52,7 @@ def evaluate_text_image(task: Task, test_set: TextImageSet) -> None:
             small = square(read_file(file), task.checkpoint.frame_px)
         except ImageError as error:
             raise UnusableFileError(str(error)) from error
-        pixels = torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1)
+        pixels = torch.from_numpy(small).permute(2, 0, 1)
         views = centre_views([pixels], task.checkpoint.augment).to(task.world.device)
         embedding: Tensor = network.image(network.image.prepare(views))[0]
         return embedding

@@ -3,7 +3,6 @@
 The bytes of a shard are decided here and in what this imports; changing that code rebuilds shards.
 """
 
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import numpy.typing as npt
+import simplejpeg
 
 from trimodal.core.archives import StoredFile, read_file
 from trimodal.core.fingerprint import file_fingerprint
@@ -99,10 +99,9 @@ def stored_jpeg(content: bytes, image_px: int, quality: int) -> bytes:
     return _jpeg(square(content, image_px), quality)
 
 
-def _jpeg(image: Image.Image, quality: int) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()
+def _jpeg(pixels: npt.NDArray[np.uint8], quality: int) -> bytes:
+    jpeg: bytes = simplejpeg.encode_jpeg(pixels, quality, colorsubsampling="420")
+    return jpeg
 
 
 def _samples(
@@ -131,14 +130,14 @@ def _samples(
         except (OSError, ImageError) as error:
             leave_out("image file broken", f"{file.name}: {error}")
         else:
-            fingerprints[image_id] = image_fingerprint(jpeg, np.asarray(small))
+            fingerprints[image_id] = image_fingerprint(jpeg, small)
             description = json.dumps(describe_image(image), sort_keys=True).encode()
             yield Sample(key=image_id, members={"jpg": jpeg, "json": description})
         failures.record("")
 
 
-def _stored(file: StoredFile, image_format: ImageFormat) -> tuple[Image.Image, bytes]:
-    """A file's image as it is stored, and its JPEG."""
+def _stored(file: StoredFile, image_format: ImageFormat) -> tuple[npt.NDArray[np.uint8], bytes]:
+    """The pixels that are stored of a file, and their JPEG."""
     with reading(file.path):
         content = read_file(file)
         try:

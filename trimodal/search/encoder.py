@@ -225,9 +225,7 @@ class Encoder:
 
     def _squared(self, image: "Picture") -> Tensor:
         """Uint8 (3, side, side)."""
-        from PIL import Image
-
-        from trimodal.media.image import ImageError, square
+        from trimodal.media.image import ImageError, resized, square
 
         side = self.checkpoint.frame_px
         if isinstance(image, str | Path):
@@ -237,9 +235,8 @@ class Encoder:
             except ImageError as error:
                 raise QueryError(f"{image} is not a readable picture: {error}") from error
         else:
-            pixels = Image.fromarray(image_pixels(image))
-            small = pixels.resize((side, side), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+            small = resized(image_pixels(image), side)
+        return torch.from_numpy(small).permute(2, 0, 1)
 
     def embed_frames(self, frames: Sequence[Tensor]) -> EmbeddingMatrix:
         """(N, dim), of uint8 (3, side, side) RGB frames of the size used in training."""
