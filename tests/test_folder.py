@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from trimodal.search.folder import list_videos
+from trimodal.search.folder import folder_names, left_out, list_videos
 
 
 def touch(*files: Path) -> None:
@@ -40,3 +40,21 @@ def test_hidden_files_and_those_of_systems_are_passed_over(tmp_path: Path) -> No
     touch(tmp_path / "a.mp4", *(tmp_path / name for name in hidden))
     listing = list_videos(tmp_path)
     assert (list(listing.present), listing.problems, listing.hidden) == (["a.mp4"], {}, len(hidden))
+
+
+def test_short_names_tell_folders_apart() -> None:
+    assert folder_names(["/one/videos"]) == {"/one/videos": "videos"}
+    assert folder_names(["/one/videos", "/two/films"]) == {
+        "/one/videos": "videos", "/two/films": "films",
+    }  # fmt: skip
+    assert folder_names(["/one/videos", "/two/videos", "/"]) == {
+        "/one/videos": "one/videos", "/two/videos": "two/videos", "/": "/",
+    }  # fmt: skip
+    assert folder_names([]) == {}
+
+
+def test_what_is_left_out_is_counted_by_kind() -> None:
+    assert left_out({}, 0) == ""
+    assert left_out({".jpg": 12, "": 1}, 2) == "2 hidden, 12 .jpg, 1 without a suffix"
+    kinds = {f".{number}": 10 - number for number in range(7)}
+    assert left_out(kinds, 0) == "10 .0, 9 .1, 8 .2, 7 .3, 6 .4, 9 of other types"

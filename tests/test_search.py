@@ -20,7 +20,6 @@ from trimodal.core.records import DataError
 from trimodal.search.api import Moment, VideoHit, as_text
 from trimodal.search.encoder import QueryError, UnknownWordWarning
 from trimodal.search.guard import write_redirect
-from trimodal.search.server import _shown
 from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import StoreError
 from trimodal.search.tables import About, IndexedVideo
@@ -242,18 +241,6 @@ def test_results_as_text(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
         "  (also 0.250 (image 0.250, no audio) at 0:03.5)",
         "  2  0.250 (image 0.250, no audio) at 0:03.5  mine/c.mp4  [silent]",
     ]
-
-
-def test_hits_of_several_folders_name_them_on_the_page() -> None:
-    hit = VideoHit(
-        folder="/one/videos", path="a.mp4", file=1, has_audio=True, aspect=1.0, score=0.5,
-        moments=[],
-    )  # fmt: skip
-    others = [replace(hit, folder=folder) for folder in ("/two/videos", "/two/films")]
-    assert [(of["folder"], of["path"]) for of in _shown([hit])] == [("videos", "a.mp4")]
-    assert [of["path"] for of in _shown([hit, *others])] == [
-        "one/videos/a.mp4", "two/videos/a.mp4", "two/films/a.mp4",
-    ]  # fmt: skip
 
 
 class Command(NamedTuple):
