@@ -57,4 +57,5 @@ def test_templates_are_packaged(tmp_path: Path) -> None:
     packaged = tmp_path / "built" / "trimodal" / "report" / "templates"
     assert {path.name for path in packaged.iterdir()} == {p.name for p in TEMPLATES.iterdir()}
     assert any(path.suffix == ".css" for path in packaged.iterdir())
-    assert (tmp_path / "built/trimodal/data/templates/dataset_card.md.j2").exists()
+    for card in ("data/templates/dataset_card.md.j2", "models/templates/model_card.md.j2"):
+        assert (tmp_path / "built" / "trimodal" / card).exists()

@@ -1,6 +1,5 @@
 """A trained model as a tool: embeds sentences, images and audio in one space."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from trimodal.core.machine import Device
-from trimodal.core.schemas import WORDS
 from trimodal.core.text import Vocabulary
 from trimodal.models.checkpoint import (
     MODEL,
@@ -32,6 +30,7 @@ from trimodal.search.inputs import (
     Picture,
     QueryError,
     Sound,
+    UnknownWordWarning,
     Video,
     as_file,
     as_list,
@@ -46,10 +45,6 @@ __all__ = ["EmbeddingMatrix", "Encoder", "QueryError", "UnknownWordWarning"]
 
 EmbeddingMatrix = npt.NDArray[np.float32]  # (N, dim), or (dim,) of one input alone
 _BATCH_SIZE = 64
-
-
-class UnknownWordWarning(UserWarning):
-    """Words of a sentence that have no vector: they do not count, or their spelling gives one."""
 
 
 class Encoder:
@@ -182,11 +177,7 @@ class Encoder:
         """
         items, is_one = as_list(sentences)
         for sentence in items:
-            check_sentence(sentence)
-            if self._vocabulary:
-                self._check_words(sentence, self._vocabulary)
-            elif not sentence.strip():
-                raise QueryError("an empty sentence")
+            check_sentence(sentence, self._vocabulary)
         if not items:
             return self._no_embeddings
         ids, further = self._text.tokenise.encode(items).to(self.device)
@@ -195,20 +186,6 @@ class Encoder:
     @property
     def _no_embeddings(self) -> EmbeddingMatrix:
         return np.empty((0, self.embedding_dim), np.float32)
-
-    @staticmethod
-    def _check_words(sentence: str, known: Vocabulary) -> None:
-        words = known.tokeniser.words(sentence)[:WORDS]
-        unknown = [w for w in words if w not in known and known.spelling(w) is None]
-        spelled = [w for w in words if w not in unknown and (w in known.spelled or w not in known)]
-        problem = f"words without a vector: {', '.join(unknown)}" if unknown else "only stop words"
-        if len(unknown) == len(words):
-            raise QueryError(f"{sentence!r} has no word that the model knows: {problem}")
-        notes = [problem] if unknown else []
-        if spelled:
-            notes.append(f"no vector for {', '.join(spelled)}: taken from the spelling")
-        if notes:
-            warnings.warn(f"{sentence!r}: {'; '.join(notes)}", UnknownWordWarning, stacklevel=3)
 
     def embed_images(self, images: "Picture | Sequence[Picture]") -> EmbeddingMatrix:
         """(dim,) of one image, (N, dim) of many: image files (trimodal.media.image), Pillow images,

@@ -1,6 +1,7 @@
 """What users hand to a model: one or many sentences, images, sounds and videos."""
 
 import os
+import warnings
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +12,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from trimodal.core.errors import UserError
+from trimodal.core.schemas import WORDS
+from trimodal.core.text import Vocabulary
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,6 +31,10 @@ AnyInput: TypeAlias = "Picture | Sound"
 
 class QueryError(UserError, ValueError):
     """An input the model cannot embed: no known word, or not an image."""
+
+
+class UnknownWordWarning(UserWarning):
+    """Words of a sentence that have no vector: they do not count, or their spelling gives one."""
 
 
 def as_list(inputs: Any) -> tuple[list[Any], bool]:
@@ -109,10 +116,28 @@ def as_file(value: Any, what: str) -> Path:
     return Path(value)
 
 
-def check_sentence(sentence: Any) -> None:
-    """Raises QueryError for what is not text."""
+def check_sentence(sentence: Any, known: Vocabulary | None) -> None:
+    """Warns about words of a sentence without a vector, on behalf of the caller's caller. Raises
+    QueryError for one without any word that counts, and for what is not text. A tower's own
+    tokeniser (None) knows every word.
+    """
     if not isinstance(sentence, str):
         raise QueryError(f"not a sentence: {_shown(sentence)}")
+    if known is None:
+        if not sentence.strip():
+            raise QueryError("an empty sentence")
+        return
+    words = known.tokeniser.words(sentence)[:WORDS]
+    unknown = [w for w in words if w not in known and known.spelling(w) is None]
+    spelled = [w for w in words if w not in unknown and (w in known.spelled or w not in known)]
+    problem = f"words without a vector: {', '.join(unknown)}" if unknown else "only stop words"
+    if len(unknown) == len(words):
+        raise QueryError(f"{sentence!r} has no word that the model knows: {problem}")
+    notes = [problem] if unknown else []
+    if spelled:
+        notes.append(f"no vector for {', '.join(spelled)}: taken from the spelling")
+    if notes:
+        warnings.warn(f"{sentence!r}: {'; '.join(notes)}", UnknownWordWarning, stacklevel=3)
 
 
 def image_pixels(image: "npt.NDArray[np.uint8] | Image") -> npt.NDArray[np.uint8]:
