@@ -189,6 +189,19 @@ def test_videos_that_are_taken_for_each_other_are_found_once(
     assert choices["Helped most by sound"].queries.tolist() == []
 
 
+def test_a_silent_video_is_neither_helped_nor_misled_by_sound(
+    evaluated_set: EvaluatedTestSet,
+) -> None:
+    """Videos 0 and 1 have audio, 5 has none; the ratios of the ranks are 4, 2, 9 and their inverse."""
+    low, high = np.array([1.0, 2.0, 1.0]), np.array([4.0, 4.0, 9.0])
+    rivals, gaps = np.zeros(3, np.int64), np.zeros(3)
+    for title, image, both in (("Helped", high, low), ("Misled", low, high)):
+        ranks_of = {"image": image, "image_audio": both}
+        test_set = replace(evaluated_set, truth=np.array([0, 1, 5]), ranks=ranks_of)
+        choices = {choice.title: choice for choice in choose(test_set, rivals, gaps)}
+        assert choices[f"{title} most by sound"].queries.tolist() == [0, 1]
+
+
 def test_rivals_are_the_best_other_videos(evaluated_set: EvaluatedTestSet) -> None:
     rivals, gaps = rivals_of(evaluated_set, AUDIO_WEIGHT)
     for query, (rival, gap) in enumerate(zip(rivals, gaps, strict=True)):
