@@ -171,7 +171,7 @@ def test_examples_are_of_the_kind_that_they_are_said_to_be(
     assert first.rank_image / first.rank == helped > 1
     first = groups["Misled most by sound"][0]
     assert first.rank / first.rank_image == max(both[q] / image[q] for q in with_audio) > 1
-    silent = evaluated_set.videos[5]
+    silent = evaluated_set.videos[int(np.argmin(evaluated_set.has_audio))]
     for title in ("Helped most by sound", "Misled most by sound"):
         assert silent not in [one.true.name for one in groups[title]]
 
@@ -187,6 +187,21 @@ def test_videos_that_are_taken_for_each_other_are_found_once(
     choices = {choice.title: choice for choice in choose(test_set, rivals, gaps)}
     assert choices["Confused with each other"].queries.tolist() == [0]
     assert choices["Helped most by sound"].queries.tolist() == []
+
+
+def test_a_silent_video_is_neither_helped_nor_misled_by_sound(
+    evaluated_set: EvaluatedTestSet,
+) -> None:
+    """Videos 0 and 1 have audio, 5 has none; its ranks differ most."""
+    low, high = np.array([1.0, 2.0, 1.0]), np.array([4.0, 4.0, 9.0])
+    rivals, gaps = np.zeros(3, np.int64), np.zeros(3)
+    for title, image, both in (("Helped", high, low), ("Misled", low, high)):
+        ranks_of = {"image": image, "image_audio": both}
+        test_set = replace(
+            evaluated_set, truth=np.array([0, 1, 5]), ranks=ranks_of, has_audio=np.arange(6) < 5
+        )
+        choices = {choice.title: choice for choice in choose(test_set, rivals, gaps)}
+        assert choices[f"{title} most by sound"].queries.tolist() == [0, 1]
 
 
 def test_rivals_are_the_best_other_videos(evaluated_set: EvaluatedTestSet) -> None:
