@@ -9,11 +9,11 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing import forkserver
 from pathlib import Path
-from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO, Self
 
@@ -24,17 +24,17 @@ class Forked:
     """As much of subprocess.Popen as tests of stages use."""
 
     def __init__(
-        self, module: str, *arguments: str, cwd: Path, env: dict[str, str] | None = None,
+        self, module: str, *arguments: str, cwd: Path, env: Mapping[str, str] | None = None,
         preexec_fn: Callable[[], None] | None = None,
     ) -> None:  # fmt: skip
         self.args = [sys.executable, "-m", module, *arguments]
-        self._out, self._err = TemporaryFile(), TemporaryFile()  # noqa: SIM115 - closed in close
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed in close
         self._process = multiprocessing.get_context("fork").Process(
             target=_run,
             args=(
                 self.args,
                 cwd,
-                os.environ | {"PYTHONPATH": str(ROOT)} | (env or {}),
+                dict(os.environ if env is None else env) | {"PYTHONPATH": str(ROOT)},
                 preexec_fn,
                 self._out,
                 self._err,
@@ -125,6 +125,7 @@ def _become(
     _forget_fork_server()
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # as TMPDIR says now
     os.chdir(cwd)
     if preexec_fn:
         preexec_fn()

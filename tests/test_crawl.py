@@ -28,14 +28,19 @@ CLIPS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    first, *others = (folder / f"{name}.mp4" for name in NAMES)
+    write_clip(first, seconds=12.0)
+    for other in others:
+        other.hardlink_to(first)
+    return folder
+
+
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[VideoServer]:
-    folder = tmp_path / "served"
-    folder.mkdir()
-    content = write_clip(tmp_path / "clip.mp4", seconds=12.0).read_bytes()
-    for name in NAMES:
-        (folder / f"{name}.mp4").write_bytes(content)
-    with serve.running(folder) as running:
+def server(served: Path) -> Iterator[VideoServer]:
+    with serve.running(served) as running:
         yield running
 
 

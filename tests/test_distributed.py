@@ -71,11 +71,9 @@ def stepped(world: World, config: TrainConfig, loss: LossConfig) -> dict[str, An
 
 SYNCHRONISED = replace(CONFIG, batch_norm="synchronised")
 CASES = {
-    f"{margin_mode} {update}": (
-        replace(SYNCHRONISED, update=update), replace(LOSS, margin_mode=margin_mode)
-    )
-    for margin_mode in ("fixed", "variable")
-    for update in ("joint", "alternating")
+    "fixed": (SYNCHRONISED, replace(LOSS, margin_mode="fixed")),
+    "variable": (SYNCHRONISED, LOSS),
+    "alternating": (replace(SYNCHRONISED, update="alternating"), LOSS),
 } | {
     kind: (SYNCHRONISED, replace(LOSS, kind=kind)) for kind in ("hardest", "semi_hard", "info_nce")
 }  # fmt: skip

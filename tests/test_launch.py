@@ -132,7 +132,12 @@ def test_a_killed_rank_ends_the_job_with_a_message_and_the_job_resumes(
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
     }  # fmt: skip
     ranks = [
-        Forked(module, *arguments, cwd=tmp_path, env={**job, "RANK": rank, "LOCAL_RANK": rank})
+        Forked(
+            module,
+            *arguments,
+            cwd=tmp_path,
+            env={**os.environ, **job, "RANK": rank, "LOCAL_RANK": rank},
+        )
         for rank in ("0", "1")
     ]
     outputs = [rank.communicate(timeout=60) for rank in ranks]

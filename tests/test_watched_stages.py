@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pytest
 import yaml
 from data_fixtures import write_clip
+from forked import Forked
 from repository import ROOT, TINY
 
 from trimodal.media.container import ffmpeg_executable
@@ -72,16 +73,21 @@ def _lies_in(path: str, folders: Sequence[Path], cwd: Sequence[Path]) -> bool:
     return all(any(place.is_relative_to(folder) for folder in folders) for place in places)
 
 
-def run_child(base: Path, *command: str) -> None:
-    """Runs Python with a home and a temporary folder of its own."""
+def own_environment(base: Path) -> dict[str, str]:
+    """With a home and a temporary folder in ``base``, which are made."""
     for name in ("home", "tmp"):
         (base / name).mkdir(exist_ok=True)
     elsewhere = ("XDG_", "MPL", "NUMBA_", "TORCH")  # folders; PyTorch sets one when it is imported
     given = {k: v for k, v in os.environ.items() if not k.startswith(elsewhere)}
     own = {"HOME": str(base / "home"), "TMPDIR": str(base / "tmp"), "PYTHONDONTWRITEBYTECODE": "1"}
+    return given | own
+
+
+def run_child(base: Path, *command: str) -> None:
+    """Runs Python in its own environment."""
     done = subprocess.run(
-        [sys.executable, *command], env=given | own, cwd=base, capture_output=True, text=True,
-        timeout=600, check=False,
+        [sys.executable, *command], env=own_environment(base), cwd=base, capture_output=True,
+        text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -121,7 +127,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params["youtube"] |= {"page": page}
     params["machine"]["youtube"] |= {"workers": 1, "pause_seconds": 0.0, "retries": 0}
     (project / "youtube" / "params.yaml").write_text(yaml.safe_dump(params))
-    run_child(base, str(TESTS / "watched_stages.py"), str(project), str(base / "events.json"))
+    arguments = (str(project), str(base / "events.json"))
+    with Forked("watched_stages", *arguments, cwd=base, env=own_environment(base)) as stages:
+        _, err = stages.communicate(timeout=600)
+    assert stages.returncode == 0, err
     return base
 
 
