@@ -5,7 +5,8 @@ videos (weights drawn from a Dirichlet distribution), so that they fill the part
 the model uses. The queries are the embeddings of the test sentences, at audio weight 0.2. Exact
 search by NumPy, LanceDB's approximate index, which a store at a URL has, the store's graph and
 faiss's HNSW index alone answer all queries in turn, in one process; each index is built in a fresh
-process. 1,000,000 moments need 12 GB of memory, 14 GB of disk and about half an hour.
+process. 1,000,000 moments need 12 GB of memory, 14 GB of disk and about half an hour, most of it
+for LanceDB's index; with ``--indices graph faiss`` a quarter of an hour and 4 GB less of each.
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -34,7 +35,7 @@ from benchmarks.measuring import (
     say,
     side_by_side,
 )
-from trimodal.core.arguments import positive
+from trimodal.core.arguments import Distinct, positive
 from trimodal.models.checkpoint import read_checkpoint
 from trimodal.search.graph import Graph, graph_name, update_graph
 from trimodal.search.nearest import build_index, nearest, open_for_queries
@@ -59,16 +60,19 @@ def main() -> None:
     """Makes the embeddings, builds both indexes, times the queries, prints the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rows", type=positive, default=1_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument(
+        "--indices", nargs="+", action=Distinct, choices=list(BUILDS), default=list(BUILDS)
+    )
+    args = parser.parse_args()
+    rows = args.rows
     with TemporaryDirectory(prefix="vectors-") as name:
         folder = Path(name)
         queries = make_embeddings(folder, rows)
         say(f"{describe_machine()}; {rows:,} moments of {2 * EMBEDDING_DIM} dimensions\n")
         say("| index | build time | of it writing | on disk | extra peak memory |")
         say("| --- | ---: | ---: | ---: | ---: |")
-        builds = {"LanceDB": build_lance, "graph": build_graph, "faiss": build_faiss}
-        for kind, build in builds.items():
-            written, built, peak = in_child(build, folder)
+        for kind in args.indices:
+            written, built, peak = in_child(BUILDS[kind], folder)
             size = size_of(folder / kind)
             say(
                 f"| {kind} | {built:.0f} s | {written:.0f} s | {size / 1e9:.2f} GB "
@@ -76,15 +80,15 @@ def main() -> None:
             )
         say("\n| first answer, from opening the store | approximate | ... nothing cached | exact |")
         say("| --- | ---: | ---: | ---: |")
-        for kind in ("LanceDB", "graph"):
+        for kind in (kind for kind in args.indices if kind != "faiss"):
             times = [
                 in_child(first_query, folder / kind, queries[0], exact=exact, cached=cached)
                 for exact, cached in ((False, True), (False, False), (True, True))
             ]
             say(f"| {kind} | {' | '.join(f'{seconds:.2f} s' for seconds in times)} |")
-        say(f"\n`trimodal search --text`: {command_seconds(folder / 'graph'):.2f} s with the graph")
+            say(f"| ... the whole command | {command_seconds(folder / kind):.2f} s | | |")
         say("")
-        compare_search(folder, queries)
+        compare_search(folder, queries, args.indices)
 
 
 def make_embeddings(folder: Path, rows: int) -> Embeddings:
@@ -208,37 +212,20 @@ def command_seconds(store: Path) -> float:
     return time.perf_counter() - began
 
 
-def compare_search(folder: Path, queries: Embeddings) -> None:
+def compare_search(folder: Path, queries: Embeddings, indices: Sequence[str]) -> None:
     """Prints time and recall of each method; each answers all queries one by one, in turn."""
-    import faiss
-
     queries = np.concatenate([(1 - AUDIO_WEIGHT) * queries, AUDIO_WEIGHT * queries], axis=1)
     queries = queries.astype(np.float32)
     embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
-    table = open_for_queries(str(folder / "LanceDB"))
-    (made,) = (folder / "graph").glob("graph-*")
-    graph = Graph(made)
-    index = faiss.read_index(str(folder / "faiss/index"))
-    faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)
 
     def exact(query: Embeddings) -> npt.NDArray[np.int64]:
         scores = embeddings @ query
         best = np.argpartition(-scores, NEAREST)[:NEAREST]
         return best[np.argsort(-scores[best])]
 
-    def by_lance(query: Embeddings) -> npt.NDArray[np.int64]:
-        return rows_of(nearest(table, query, NEAREST)[0])
-
-    def by_graph(query: Embeddings) -> npt.NDArray[np.int64]:
-        return rows_of(graph.nearest(query, NEAREST)[0])
-
-    def by_faiss(query: Embeddings) -> npt.NDArray[np.int64]:
-        rows: npt.NDArray[np.int64] = index.search(query[None], NEAREST)[1][0]
-        return rows
-
-    methods: dict[str, Search] = {
-        "NumPy, exact": exact, "LanceDB": by_lance, "graph": by_graph, "faiss": by_faiss
-    }  # fmt: skip
+    searches = {"LanceDB": by_lance, "graph": by_graph, "faiss": by_faiss}
+    methods: dict[str, Search] = {"NumPy, exact": exact}
+    methods |= {kind: searches[kind](folder / kind) for kind in indices}
     results = {
         name: [set(search(query).tolist()) for query in queries] for name, search in methods.items()
     }
@@ -255,6 +242,33 @@ def compare_search(folder: Path, queries: Embeddings) -> None:
         say(f"| {name} | {each * 1e3:.2f} ms | {times:.1f} | {recall:.3f} |")
 
 
+def by_lance(store: Path) -> Search:
+    """LanceDB's approximate search."""
+    table = open_for_queries(str(store))
+    return lambda query: rows_of(nearest(table, query, NEAREST)[0])
+
+
+def by_graph(store: Path) -> Search:
+    """The store's graph."""
+    (made,) = store.glob("graph-*")
+    graph = Graph(made)
+    return lambda query: rows_of(graph.nearest(query, NEAREST)[0])
+
+
+def by_faiss(folder: Path) -> Search:
+    """faiss's index alone."""
+    import faiss
+
+    index = faiss.read_index(str(folder / "index"))
+    faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)
+
+    def search(query: Embeddings) -> npt.NDArray[np.int64]:
+        rows: npt.NDArray[np.int64] = index.search(query[None], NEAREST)[1][0]
+        return rows
+
+    return search
+
+
 def rows_of(moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The rows of the embeddings that moments are of."""
     return (moments >> FRAME_BITS) * MOMENTS_PER_VIDEO + (moments & (1 << FRAME_BITS) - 1) - 1
@@ -265,6 +279,8 @@ def answer_all(search: Search, queries: Embeddings) -> None:
     for query in queries:
         search(query)
 
+
+BUILDS = {"LanceDB": build_lance, "graph": build_graph, "faiss": build_faiss}
 
 if __name__ == "__main__":
     main()
