@@ -73,6 +73,7 @@ bench: $(VENV)/.dev
 	python -m benchmarks.startup
 	python -m benchmarks.margin_loss
 	python -m benchmarks.training_step
+	python -m benchmarks.timm_step
 	python -m benchmarks.contention
 	python -m benchmarks.loading
 	python -m benchmarks.streaming
@@ -84,6 +85,7 @@ bench: $(VENV)/.dev
 	python -m benchmarks.cost_model
 	python -m benchmarks.onnx_speed
 	python -m benchmarks.vector_search
+	python -m benchmarks.serve_load
 
 growth: $(VENV)/.dev
 	python -m benchmarks.growth --clips 1000 10000 100000

@@ -5,17 +5,20 @@ videos (weights drawn from a Dirichlet distribution), so that they fill the part
 the model uses. The queries are the embeddings of the test sentences, at audio weight 0.2. Exact
 search by NumPy, LanceDB's approximate index, which a store at a URL has, the store's graph and
 faiss's HNSW index alone answer all queries in turn, in one process; each index is built in a fresh
-process. 1,000,000 moments need 12 GB of memory, 14 GB of disk and about half an hour.
+process. 1,000,000 moments need 12 GB of memory, 14 GB of disk and about half an hour, most of it
+for LanceDB's index; with ``--indices graph faiss`` a quarter of an hour and 4 GB less of each.
 """
 
 import argparse
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import faiss
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -23,14 +26,17 @@ import pyarrow.parquet as pq
 
 from benchmarks.measuring import (
     ROOT,
+    TIMEOUT_SECONDS,
     describe_machine,
+    drop_from_cache,
     in_child,
     peak_bytes,
     ratio,
     say,
     side_by_side,
 )
-from trimodal.core.arguments import positive
+from trimodal.core.arguments import Distinct, positive
+from trimodal.models.checkpoint import read_checkpoint
 from trimodal.search.graph import Graph, graph_name, update_graph
 from trimodal.search.nearest import build_index, nearest, open_for_queries
 from trimodal.search.store import MomentStore
@@ -42,6 +48,8 @@ NEAREST = 10
 VIDEOS = 4  # averaged for a moment
 CONCENTRATION = 0.5  # of the Dirichlet distribution
 CHUNK = 50_000
+MOMENTS_PER_VIDEO = 60
+MODEL = ROOT / "models/trimodal"
 HNSW_LINKS, HNSW_WIDTH, HNSW_SEARCH = 20, 150, 80  # as in LanceDB's index
 ROUNDS = 5
 Embeddings = npt.NDArray[np.float32]
@@ -52,30 +60,35 @@ def main() -> None:
     """Makes the embeddings, builds both indexes, times the queries, prints the tables."""
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--rows", type=positive, default=1_000_000)
-    rows = parser.parse_args().rows
+    parser.add_argument(
+        "--indices", nargs="+", action=Distinct, choices=list(BUILDS), default=list(BUILDS)
+    )
+    args = parser.parse_args()
+    rows = args.rows
     with TemporaryDirectory(prefix="vectors-") as name:
         folder = Path(name)
         queries = make_embeddings(folder, rows)
         say(f"{describe_machine()}; {rows:,} moments of {2 * EMBEDDING_DIM} dimensions\n")
         say("| index | build time | of it writing | on disk | extra peak memory |")
         say("| --- | ---: | ---: | ---: | ---: |")
-        builds = {"LanceDB": build_lance, "graph": build_graph, "faiss": build_faiss}
-        for kind, build in builds.items():
-            written, built, peak = in_child(build, folder)
+        for kind in args.indices:
+            written, built, peak = in_child(BUILDS[kind], folder)
             size = size_of(folder / kind)
             say(
                 f"| {kind} | {built:.0f} s | {written:.0f} s | {size / 1e9:.2f} GB "
                 f"| {peak / 1e9:.2f} GB |"
             )
-        say("\n| first answer of a fresh process, from opening the store | approximate | exact |")
-        say("| --- | ---: | ---: |")
-        for kind in ("LanceDB", "graph"):
-            near, exact = (
-                in_child(first_query, folder / kind, queries[0], by) for by in (False, True)
-            )
-            say(f"| {kind} | {near:.2f} s | {exact:.2f} s |")
+        say("\n| first answer, from opening the store | approximate | ... nothing cached | exact |")
+        say("| --- | ---: | ---: | ---: |")
+        for kind in (kind for kind in args.indices if kind != "faiss"):
+            times = [
+                in_child(first_query, folder / kind, queries[0], exact=exact, cached=cached)
+                for exact, cached in ((False, True), (False, False), (True, True))
+            ]
+            say(f"| {kind} | {' | '.join(f'{seconds:.2f} s' for seconds in times)} |")
+            say(f"| ... the whole command | {command_seconds(folder / kind):.2f} s | | |")
         say("")
-        compare_search(folder, queries)
+        compare_search(folder, queries, args.indices)
 
 
 def make_embeddings(folder: Path, rows: int) -> Embeddings:
@@ -123,7 +136,9 @@ def build_lance(folder: Path) -> tuple[float, float, int]:
     store = write_store(folder, "LanceDB")
     written = time.perf_counter() - began
     build_index(store.table)
-    return written, time.perf_counter() - began, peak_bytes() - before
+    built = time.perf_counter() - began
+    store.seal()
+    return written, built, peak_bytes() - before
 
 
 def build_graph(folder: Path) -> tuple[float, float, int]:
@@ -133,27 +148,35 @@ def build_graph(folder: Path) -> tuple[float, float, int]:
     written = time.perf_counter() - began
     name = graph_name(store.identity, int(store.table.version))
     update_graph(folder / "graph", name, store.table)
-    return written, time.perf_counter() - began, peak_bytes() - before
+    built = time.perf_counter() - began
+    store.seal()
+    return written, built, peak_bytes() - before
 
 
 def write_store(folder: Path, name: str) -> MomentStore:
-    """A store of all moments, neither compacted nor indexed."""
+    """A store of all moments, as of the demo's model; neither compacted nor indexed."""
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
-    store = MomentStore.create(str(folder / name), About(model=""), EMBEDDING_DIM)
-    for start in range(0, len(embeddings), CHUNK):
-        part = np.array(embeddings[start : start + CHUNK])
-        number = start // CHUNK
-        file = IndexedVideo(
-            file=number, folder="/", path=f"{number}", bytes=0, modified_ns=0, moments=len(part),
-            has_audio=True, aspect=1.0, problem="",
-        )  # fmt: skip
-        moments = [(number, frame, b"", b"") for frame in range(1, len(part) + 1)]
-        store.add([file], moments, part)
+    about = About(model=read_checkpoint(MODEL).weights)
+    store = MomentStore.create(str(folder / name), about, EMBEDDING_DIM)
+    chunk = CHUNK // MOMENTS_PER_VIDEO * MOMENTS_PER_VIDEO
+    for start in range(0, len(embeddings), chunk):
+        part = np.array(embeddings[start : start + chunk])
+        places = [divmod(row, MOMENTS_PER_VIDEO) for row in range(start, start + len(part))]
+        files = [
+            IndexedVideo(
+                file=number, folder=str(folder), path=f"{number}", bytes=0, modified_ns=0,
+                moments=moments, has_audio=True, aspect=1.0, problem="",
+            )
+            for number, moments in Counter(number for number, _ in places).items()
+        ]  # fmt: skip
+        store.add(files, [(number, frame + 1, b"", b"") for number, frame in places], part)
     return store
 
 
 def build_faiss(folder: Path) -> tuple[float, float, int]:
     """As :func:`build_lance`; the index contains the embeddings, so no table is written."""
+    import faiss  # not at the top: a first answer takes the time to import it, too
+
     embeddings = np.load(folder / "embeddings.npy", mmap_mode="r", allow_pickle=False)
     before, began = peak_bytes(), time.perf_counter()
     kind = f"HNSW{HNSW_LINKS}_SQ8"
@@ -167,42 +190,42 @@ def build_faiss(folder: Path) -> tuple[float, float, int]:
     return 0.0, time.perf_counter() - began, peak_bytes() - before
 
 
-def first_query(store: Path, query: Embeddings, exact: bool) -> float:
-    """Seconds from opening the store to the first result."""
+def first_query(store: Path, query: Embeddings, *, exact: bool, cached: bool) -> float:
+    """Seconds from opening the store to the first result, in a process that has imported LanceDB;
+    with the store's files in the page cache or without.
+    """
+    for file in () if cached else filter(Path.is_file, store.rglob("*")):
+        drop_from_cache(file)
     began = time.perf_counter()
     MomentStore.open(str(store)).search(query, AUDIO_WEIGHT, NEAREST, exact=exact)
     return time.perf_counter() - began
 
 
-def compare_search(folder: Path, queries: Embeddings) -> None:
+def command_seconds(store: Path) -> float:
+    """Seconds of a whole search by the command, imports and the model included."""
+    began = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "trimodal.cli", "search", "--model", str(MODEL),
+         "--store", str(store), "--text", "a dog barks"],
+        cwd=ROOT, check=True, capture_output=True, timeout=TIMEOUT_SECONDS,
+    )  # fmt: skip
+    return time.perf_counter() - began
+
+
+def compare_search(folder: Path, queries: Embeddings, indices: Sequence[str]) -> None:
     """Prints time and recall of each method; each answers all queries one by one, in turn."""
     queries = np.concatenate([(1 - AUDIO_WEIGHT) * queries, AUDIO_WEIGHT * queries], axis=1)
     queries = queries.astype(np.float32)
     embeddings = np.load(folder / "embeddings.npy", allow_pickle=False)
-    table = open_for_queries(str(folder / "LanceDB"))
-    (made,) = (folder / "graph").glob("graph-*")
-    graph = Graph(made)
-    index = faiss.read_index(str(folder / "faiss/index"))
-    faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)
 
     def exact(query: Embeddings) -> npt.NDArray[np.int64]:
         scores = embeddings @ query
         best = np.argpartition(-scores, NEAREST)[:NEAREST]
         return best[np.argsort(-scores[best])]
 
-    def by_lance(query: Embeddings) -> npt.NDArray[np.int64]:
-        return rows_of(nearest(table, query, NEAREST)[0])
-
-    def by_graph(query: Embeddings) -> npt.NDArray[np.int64]:
-        return rows_of(graph.nearest(query, NEAREST)[0])
-
-    def by_faiss(query: Embeddings) -> npt.NDArray[np.int64]:
-        rows: npt.NDArray[np.int64] = index.search(query[None], NEAREST)[1][0]
-        return rows
-
-    methods: dict[str, Search] = {
-        "NumPy, exact": exact, "LanceDB": by_lance, "graph": by_graph, "faiss": by_faiss
-    }  # fmt: skip
+    searches = {"LanceDB": by_lance, "graph": by_graph, "faiss": by_faiss}
+    methods: dict[str, Search] = {"NumPy, exact": exact}
+    methods |= {kind: searches[kind](folder / kind) for kind in indices}
     results = {
         name: [set(search(query).tolist()) for query in queries] for name, search in methods.items()
     }
@@ -219,9 +242,36 @@ def compare_search(folder: Path, queries: Embeddings) -> None:
         say(f"| {name} | {each * 1e3:.2f} ms | {times:.1f} | {recall:.3f} |")
 
 
+def by_lance(store: Path) -> Search:
+    """LanceDB's approximate search."""
+    table = open_for_queries(str(store))
+    return lambda query: rows_of(nearest(table, query, NEAREST)[0])
+
+
+def by_graph(store: Path) -> Search:
+    """The store's graph."""
+    (made,) = store.glob("graph-*")
+    graph = Graph(made)
+    return lambda query: rows_of(graph.nearest(query, NEAREST)[0])
+
+
+def by_faiss(folder: Path) -> Search:
+    """faiss's index alone."""
+    import faiss
+
+    index = faiss.read_index(str(folder / "index"))
+    faiss.ParameterSpace().set_index_parameter(index, "efSearch", HNSW_SEARCH)
+
+    def search(query: Embeddings) -> npt.NDArray[np.int64]:
+        rows: npt.NDArray[np.int64] = index.search(query[None], NEAREST)[1][0]
+        return rows
+
+    return search
+
+
 def rows_of(moments: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """The rows of the embeddings that moments are of."""
-    return (moments >> FRAME_BITS) * CHUNK + (moments & (1 << FRAME_BITS) - 1) - 1
+    return (moments >> FRAME_BITS) * MOMENTS_PER_VIDEO + (moments & (1 << FRAME_BITS) - 1) - 1
 
 
 def answer_all(search: Search, queries: Embeddings) -> None:
@@ -229,6 +279,8 @@ def answer_all(search: Search, queries: Embeddings) -> None:
     for query in queries:
         search(query)
 
+
+BUILDS = {"LanceDB": build_lance, "graph": build_graph, "faiss": build_faiss}
 
 if __name__ == "__main__":
     main()

@@ -18,6 +18,8 @@ WRONG = [
     (BENCHMARKS + "captions_stage", ["--folder", "no"], "'no' is not a folder"),
     (BENCHMARKS + "word_vectors", ["--folder", "no"], "'no' is not a folder"),
     (BENCHMARKS + "vector_search", ["--rows", "0"], "'0' is not a whole number from 1"),
+    (BENCHMARKS + "serve_load", ["--clients", "50", "50"], "given twice"),
+    (BENCHMARKS + "timm_step", ["--rounds", "0"], "'0' is not a whole number from 1"),
     (BENCHMARKS + "training_step", ["--scales", "huge"], "invalid choice: 'huge'"),
     (BENCHMARKS + "onnx_speed", ["--scale", "huge"], "invalid choice: 'huge'"),
     ("trimodal.cli", ["experiments", "table1", "--seeds", "3,3"], "given twice"),

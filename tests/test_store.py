@@ -146,10 +146,10 @@ def test_a_store_is_looked_at_again_only_where_it_may_be_another(
     store.drop([1])
     assert [reader.is_current() for _ in range(3)] == [True] * 3
     assert len(looked) == 2
-    MomentStore.create(str(tmp_path), ABOUT, 256)
-    assert [reader.is_current() for _ in range(2)] == [False] * 2
+    new = MomentStore.create(str(tmp_path), ABOUT, 256)
+    assert [reader.is_current(), new.is_current()] == [False, True]
     (tmp_path / CREATING).touch()
-    assert not store.is_current()
+    assert not new.is_current()
 
 
 def test_several_videos_are_read_at_once(tmp_path: Path) -> None:

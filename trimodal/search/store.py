@@ -208,9 +208,8 @@ class MomentStore:
             return {}
         listed = ", ".join(map(str, sorted(wanted)))
         with store_errors(self.location):
-            query = self._files.search().where(f"file IN ({listed})").limit(len(wanted))
-            videos = map(self._video, query.to_list())
-            return {video.file: video for video in videos}
+            rows = self._files.search().where(f"file IN ({listed})").to_list()
+        return {row["file"]: self._video(row) for row in rows}
 
     def _video(self, row: dict[str, Any]) -> IndexedVideo:
         if None in row.values() or not math.isfinite(row["aspect"]):
