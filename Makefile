@@ -81,6 +81,7 @@ bench: $(VENV)/.dev
 	python -m benchmarks.word_vectors --gz
 	python -m benchmarks.unknown_words
 	python -m benchmarks.captions_stage
+	python -m benchmarks.indexing
 	python -m benchmarks.dvc_cost
 	python -m benchmarks.cost_model
 	python -m benchmarks.onnx_speed

@@ -21,8 +21,8 @@ from trimodal.core.archives import StoredFile
 from trimodal.core.records import Clip
 from trimodal.download.probe import inspect
 from trimodal.media.container import MediaError
-from trimodal.media.tracks import gaps, probe
-from trimodal.media.video import display_aspect
+from trimodal.media.tracks import probe
+from trimodal.media.video import Video
 from trimodal.preprocess.clip_shards import ClipShard, extract_shard
 from trimodal.search import footage as footage_module
 from trimodal.search.footage import Footage, VideoFile
@@ -39,6 +39,22 @@ def case(name: str) -> Path:
 
 def shown(path: Path) -> list[str]:
     return [corners(frame) for frame in frames_of(path, 32, 64)]
+
+
+def read_through(path: Path) -> Video:
+    """A video whose frames have been read."""
+    video = Video(path, LIMITS)
+    for _ in video.frames(2, 2):
+        pass
+    return video
+
+
+def display_aspect(path: Path) -> float:
+    return read_through(path).aspect
+
+
+def gaps(path: Path) -> str:
+    return read_through(path).gaps
 
 
 def seconds_of_sound(path: Path) -> float:
@@ -83,7 +99,7 @@ def test_every_display_matrix(
     path.write_bytes(upright)
     with_matrix(path, *matrix)
     assert shown(path) == [MATRICES[matrix]]
-    assert display_aspect(path, LIMITS) == pytest.approx(0.5 if matrix[1] else 2.0)
+    assert display_aspect(path) == pytest.approx(0.5 if matrix[1] else 2.0)
     pixels = ffmpeg("-i", path, "-vf", "scale=64:32", "-frames:v", 1, "-f", "rawvideo", "-pix_fmt",
                     "rgb24", "pipe:1")  # fmt: skip
     assert corners(np.frombuffer(pixels, np.uint8).reshape(32, 64, 3)) == MATRICES[matrix]
@@ -95,16 +111,16 @@ def test_mirrored_cases(name: str, expected: str) -> None:
 
 
 def test_a_portrait_is_not_squashed() -> None:
-    assert display_aspect(case("portrait_aspect/portrait.mp4"), LIMITS) == 0.5
+    assert display_aspect(case("portrait_aspect/portrait.mp4")) == 0.5
 
 
 def test_a_portrait_of_pixels_that_are_not_square(tmp_path: Path) -> None:
     """64 x 32 pixels, each twice as wide as high: shown as 32 x 128 after a quarter turn."""
     wide, path = tmp_path / "wide.mp4", tmp_path / "clip.mp4"
     four_colours(wide, "-aspect", "4:1")
-    assert display_aspect(wide, LIMITS) == pytest.approx(4.0)
+    assert display_aspect(wide) == pytest.approx(4.0)
     ffmpeg("-display_rotation", 90, "-i", wide, "-c", "copy", path)
-    assert display_aspect(path, LIMITS) == pytest.approx(0.25)
+    assert display_aspect(path) == pytest.approx(0.25)
 
 
 def with_messages(path: Path, *parts: tuple[int, str] | None) -> Path:
@@ -169,7 +185,7 @@ def test_pictures_that_state_their_turn_in_exif(tmp_path: Path) -> None:
     path = tmp_path / "clip.mkv"
     ffmpeg("-loop", 1, "-framerate", 5, "-t", 2, "-i", tmp_path / "turned.jpg", "-c", "copy", path)
     assert shown(path) == ["brwg"] * 2
-    assert display_aspect(path, LIMITS) == pytest.approx(0.5)
+    assert display_aspect(path) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize("name", ["live.webm", "pipe.mkv"])
@@ -330,16 +346,14 @@ def test_lost_packet_cases(name: str) -> None:
     assert third in (range(20, 26) if name == "lost_one" else [25])  # 20 is the last intact one
     assert seconds_of_sound(path) == pytest.approx(4.0, abs=0.05)
     assert probe(path).duration_seconds == pytest.approx(4.0, abs=0.05)
-    assert f"packets of its {'pictures' if name == 'lost_one' else 'sound'} may be" in gaps(
-        path, LIMITS
-    )
+    assert f"packets of its {'pictures' if name == 'lost_one' else 'sound'} may be" in gaps(path)
 
 
 def test_an_intact_transport_stream_has_no_gaps(transport: bytes, tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     path.write_bytes(transport)
     assert numbers(path) == [5, 15, 25, 35]
-    assert gaps(path, LIMITS) == ""
+    assert gaps(path) == ""
 
 
 @pytest.mark.parametrize("index", [1, 30, 60, 90])
@@ -363,7 +377,7 @@ def test_lost_sound_keeps_the_rest_in_place(transport: bytes, tmp_path: Path) ->
     samples = samples_of(path)
     assert len(samples) / RATE_HZ == pytest.approx(4.0, abs=0.05)
     assert pitch_hz(samples[-RATE_HZ:]) == pytest.approx(440, abs=3)
-    assert "packets of its sound" in gaps(path, LIMITS)
+    assert "packets of its sound" in gaps(path)
 
 
 def test_too_little_left_is_corrupt(transport: bytes, tmp_path: Path) -> None:
@@ -438,7 +452,7 @@ def test_default_tracks_behind_the_first_are_used(tmp_path: Path) -> None:
     assert (numbers(first), hertz(first)) == ([5, 15, 25, 35], pytest.approx(440, abs=3))
     second = two_tracks(tmp_path / "second.mkv", *default(1, 1))
     assert (numbers(second), hertz(second)) == ([0, 0], pytest.approx(880, abs=3))
-    assert display_aspect(second, LIMITS) == pytest.approx(2.0)
+    assert display_aspect(second) == pytest.approx(2.0)
     neither = two_tracks(tmp_path / "neither.mkv", *default(-1, -1))
     assert (len(numbers(neither)), hertz(neither)) == (4, pytest.approx(440, abs=3))
 

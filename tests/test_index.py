@@ -9,9 +9,12 @@ from pathlib import Path
 import lancedb
 import numpy as np
 import pytest
+import simplejpeg
+import torch
 from filelock import FileLock
 from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool, make_tool
+from torch import Tensor
 from training_fixtures import RATE_HZ, TinyData
 
 from trimodal.core import files as core_files
@@ -356,6 +359,33 @@ def test_batches_change_nothing(
         np.testing.assert_allclose(list(one.values()), list(other.values()), atol=1e-5)
     files = [replace(file, file=0) for file in MomentStore.open(one_batch).files()]
     assert files == [replace(file, file=0) for file in MomentStore.open(many_batches).files()]
+
+
+def test_the_networks_get_the_moments_of_several_videos_at_once(
+    tool: Tool, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 4, 5 and 3 moments, in batches of at most 9."""
+    sizes = []
+    embed = tool.model.embed_frames
+
+    def embed_frames(frames: list[Tensor]) -> np.ndarray:
+        sizes.append(len(frames))
+        return embed(frames)
+
+    monkeypatch.setattr(tool.model, "embed_frames", embed_frames)
+    monkeypatch.setattr(index, "_BATCH_SIZE", 9)
+    index_folder(tool.model, folder, str(tmp_path / "store"))
+    assert sizes == [9, 3]
+
+
+def test_the_picture_of_a_window_has_the_interpolated_colours() -> None:
+    window = torch.linspace(-1, 1, 64 * 48).reshape(64, 48)
+    levels = (window.numpy()[::-1] + 1) / 2 * 5
+    colours = [np.interp(levels, np.arange(6), colour) for colour in index._COLOURS.T]
+    picture = simplejpeg.decode_jpeg(index._mel_jpeg(window)).astype(int)
+    expected = np.stack(colours, axis=-1)
+    assert picture.shape == expected.shape
+    assert np.abs(picture - expected).mean() < 2
 
 
 def test_numbers_of_videos_are_not_given_twice(tool: Tool, folder: Path, tmp_path: Path) -> None:

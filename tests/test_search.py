@@ -118,11 +118,11 @@ def test_few_long_videos_are_not_searched_to_their_end(
     tool: Tool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once all videos are found there are no others to look for."""
-    about = About(folder="videos", model=tool.model.fingerprint)
+    about = About(model=tool.model.fingerprint)
     store = MomentStore.create(str(tmp_path), about, 256)
     listed = IndexedVideo(
-        file=0, path="0.mp4", bytes=1, modified_ns=1, moments=400, has_audio=True, aspect=1.0,
-        problem="",
+        file=0, folder="videos", path="0.mp4", bytes=1, modified_ns=1, moments=400, has_audio=True,
+        aspect=1.0, problem="",
     )  # fmt: skip
     rows = np.stack([np.tile(unit(1, second / 1000), 2) for second in range(400)])
     store.add([listed], [(0, second + 1, b"", b"") for second in range(400)], rows)

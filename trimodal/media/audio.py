@@ -83,6 +83,7 @@ def _frames(
     stream = audio_stream(path, container)
     stream.codec_context.thread_count = 1
     zero_seconds = start_seconds(container)
+    zero: int | None = None  # in the frames' ticks
     packets, damaged, decoded, after_damage = 0, 0, False, False
     for packet in packets_of(path, container, stream):
         deadline.check()
@@ -96,8 +97,10 @@ def _frames(
             continue
         decoded |= bool(frames)
         for frame in frames:
-            if zero_seconds and frame.pts is not None and frame.time_base is not None:
-                frame.pts -= round(zero_seconds / frame.time_base)
+            if zero is None and frame.time_base is not None:
+                zero = round(zero_seconds / frame.time_base)
+            if zero and frame.pts is not None:
+                frame.pts -= zero
             yield frame, after_damage
             after_damage = False
         after_damage |= packet.is_corrupt

@@ -5,7 +5,7 @@ Nothing is decoded here. "Picture" is any picture of the video track, H.264's wo
 
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -57,7 +57,8 @@ class MediaInfo:
 
 @dataclass(frozen=True, kw_only=True)
 class PacketTimes:
-    """What the packets of the two tracks say. ``stamps`` are those of the pictures, ascending, in
+    """What the packets of the two tracks say. The pictures are of ``codec``, their pixels
+    ``pixel_aspect`` times as wide as high. ``stamps`` are those of the pictures, ascending, in
     ticks of ``tick_seconds`` from stamp ``zero``, the start of the file; not ``settled``: some
     picture has none. Pictures and sound end at ``picture_seconds`` and ``sound_seconds`` (0 without
     sound). ``standing`` says that the last picture stands until the sound ends. ``turns`` are the
@@ -65,6 +66,8 @@ class PacketTimes:
     ``packets`` all, by type of track.
     """
 
+    codec: str
+    pixel_aspect: float
     zero: int
     tick_seconds: float
     stamps: npt.NDArray[np.int64]
@@ -194,18 +197,24 @@ def start_seconds(container: InputContainer) -> float:
     return start
 
 
-def read_packet_times(path: Path, deadline: Deadline) -> PacketTimes:
-    """Reads all packets of a file. Raises MediaError for a file without usable pictures or that is
-    cut off, LimitError once the time is over, and PyAV's errors.
+def read_packet_times(
+    path: Path,
+    deadline: Deadline,
+    pictures: Callable[[Path, InputContainer], VideoStream] = video_stream,
+) -> PacketTimes:
+    """Reads all packets of a file, whose video track is found by ``pictures``. Raises what that
+    raises, MediaError for a file without usable pictures or that is cut off, LimitError once the
+    time is over, and PyAV's errors.
     """
     with open_media(path) as container:
-        video = video_stream(path, container)
+        video = pictures(path, container)
         audio = _preferred(container.streams.audio)
         if not video.time_base:
             raise MediaError(path, "corrupt", "states no time base")
         tick = float(video.time_base)
-        zero = round(start_seconds(container) / tick)
-        stamps, end, sound_seconds, settled = array("q"), 0, 0.0, True
+        start = start_seconds(container)
+        zero = round(start / tick)
+        stamps, end, sound_end, settled = array("q"), 0, 0, True
         messages = OrientationMessages(video, zero)
         packets: Counter[str] = Counter()
         incomplete: Counter[str] = Counter()
@@ -224,16 +233,21 @@ def read_packet_times(path: Path, deadline: Deadline) -> PacketTimes:
                 elif used:
                     stamps.append(packet.pts - zero)
                     end = max(end, packet.pts - zero + (packet.duration or 0))
-                elif packet.time_base:
-                    last = float((packet.pts + (packet.duration or 0)) * packet.time_base)
-                    sound_seconds = max(sound_seconds, last - start_seconds(container))
+                else:
+                    sound_end = max(sound_end, packet.pts + (packet.duration or 0))
                 if used:
                     messages.read(packet)
+        sound_seconds = 0.0
+        if audio and audio.time_base:
+            sound_seconds = max(0.0, float(sound_end * audio.time_base) - start)
+        codec, aspect = video.codec_context.name, float(video.sample_aspect_ratio or 1)
     ordered = np.sort(np.frombuffer(stamps, np.int64)) if stamps else np.empty(0, np.int64)
     standing = len(ordered) > 0 and _stands(ordered, end, tick)
     if settled and len(ordered) and end == ordered[-1]:
         end += int(ordered[-1] - ordered[-2]) if len(ordered) > 1 else round(1 / tick)
     return PacketTimes(
+        codec=codec,
+        pixel_aspect=aspect,
         zero=zero,
         tick_seconds=tick,
         stamps=ordered,
@@ -292,12 +306,3 @@ def has_audio(path: Path) -> bool:
     """Whether a file has an audio track, of whatever codec."""
     with media_errors(path), open_media(path) as container:
         return bool(container.streams.audio)
-
-
-def gaps(path: Path, limits: DecodingLimits) -> str:
-    """What a transport stream lost, in words; empty if nothing, and for other containers."""
-    with media_errors(path):
-        with open_media(path) as container:
-            if container.format.name != _LOSSY:
-                return ""
-        return read_packet_times(path, Deadline(path, "packets", limits)).gaps

@@ -7,6 +7,7 @@ reference for any picture are not decoded. The frames are exactly those of a ful
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -44,33 +45,58 @@ _DISTRUST_SECONDS = 2.0
 def decode_frames(
     path: Path, height: int, width: int, limits: DecodingLimits
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """One frame per second, each (height, width, 3) uint8 RGB; the aspect ratio is not kept.
+    """:meth:`Video.frames` of a file."""
+    return Video(path, limits).frames(height, width)
 
-    Frame N (from 1) is the picture on screen at second N - 0.5: the last one at or before it.
-    Raises MediaError for a file that cannot be decoded, LimitError for one that exceeds a limit.
+
+class Video:
+    """A file's frames. Once they have been read, ``aspect`` is the width / height of the first as
+    displayed (pixels need not be square, and it may be turned), and ``gaps`` says what a transport
+    stream lost, in words; it is empty if nothing, and for other containers.
     """
-    scaler = VideoReformatter()
-    deadline = Deadline(path, "frames", limits)
-    with media_errors(path):
-        times = _picture_times(path, limits, deadline)
-        for frame in _selected_pictures(path, times, limits, deadline):
-            turned = orientation_of(frame) or orientation_at(times.turns, times.stamp(frame) or 0)
-            yield _scaled(scaler, frame, height, width, turned)
+
+    def __init__(self, path: Path, limits: DecodingLimits) -> None:
+        self._path, self._limits = path, limits
+        self.aspect, self.gaps = 0.0, ""
+
+    def frames(self, height: int, width: int) -> Iterator[npt.NDArray[np.uint8]]:
+        """One frame per second, each (height, width, 3) uint8 RGB; the aspect ratio is not kept.
+
+        Frame N (from 1) is the picture on screen at second N - 0.5: the last one at or before it.
+        Raises MediaError for a file that cannot be decoded, LimitError for one that exceeds a
+        limit.
+        """
+        path, limits = self._path, self._limits
+        scaler = VideoReformatter()
+        deadline = Deadline(path, "frames", limits)
+        with media_errors(path):
+            times = _picture_times(path, limits, deadline)
+            self.gaps = times.gaps
+            for frame in _selected_pictures(path, times, limits, deadline):
+                stamp = times.stamp(frame) or 0
+                turned = orientation_of(frame) or orientation_at(times.turns, stamp)
+                if not self.aspect:
+                    aspect = times.pixel_aspect * frame.width / frame.height
+                    self.aspect = 1 / aspect if turned.transposed else aspect
+                yield _scaled(scaler, frame, height, width, turned)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _PictureTimes:
     """A stream's time stamps, in ticks. ``selected`` holds the stamp of each frame's picture,
     counted from stamp ``zero``; it is empty where the packets' stamps do not settle them. ``turns``
-    are the orientation messages between the pictures; where it is ``lossy``, some are missing.
+    are the orientation messages between the pictures; where it is ``lossy``, some are missing, and
+    ``gaps`` says so.
     """
 
+    pixel_aspect: float
     zero: int
     seconds_per_tick: float
     frames: int
     selected: tuple[int, ...]
     skippable: bool
     lossy: bool
+    gaps: str
     turns: Sequence[Turn]
 
     def stamp(self, frame: av.VideoFrame) -> int | None:
@@ -81,9 +107,7 @@ class _PictureTimes:
 
 def _picture_times(path: Path, limits: DecodingLimits, deadline: Deadline) -> _PictureTimes:
     """Reads the packets' time stamps; nothing is decoded."""
-    with open_media(path) as container:
-        codec = _video_stream(path, container, limits).codec_context.name
-    times = read_packet_times(path, deadline)
+    times = read_packet_times(path, deadline, partial(_video_stream, limits=limits))
     tick, stamps = times.tick_seconds, times.stamps
     frames = frame_count(times.shown_seconds)
     if frames > limits.clip_seconds:
@@ -97,12 +121,14 @@ def _picture_times(path: Path, limits: DecodingLimits, deadline: Deadline) -> _P
         last = np.searchsorted(stamps, np.array(centres) + 1e-6, side="right") - 1
         selected = tuple(stamps[np.maximum(0, last)].tolist())
     return _PictureTimes(
+        pixel_aspect=times.pixel_aspect,
         zero=times.zero,
         seconds_per_tick=tick,
         frames=frames,
         selected=selected,
-        skippable=codec in _NONREF_CODECS and not times.incomplete["video"],
+        skippable=times.codec in _NONREF_CODECS and not times.incomplete["video"],
         lossy=times.incomplete["video"] > 0,
+        gaps=times.gaps,
         turns=times.turns,
     )
 
@@ -281,18 +307,3 @@ def _scaled(
         frame, width, height, "rgb24", interpolation=Interpolation.BICUBIC, threads=1
     )
     return turned.apply(small.to_ndarray().astype(np.uint8, copy=False))
-
-
-def display_aspect(path: Path, limits: DecodingLimits) -> float:
-    """Width / height of a video's first picture as displayed: its pixels need not be square, and it
-    may be turned. Raises as :func:`decode_frames`.
-    """
-    deadline = Deadline(path, "first picture", limits)
-    with media_errors(path), open_media(path) as container:
-        stream = _decoding_stream(path, container, limits)
-        for frame in _all_pictures(path, container, stream):
-            deadline.check()
-            aspect = float(frame.width * (stream.sample_aspect_ratio or 1) / frame.height)
-            turned = orientation_of(frame)
-            return 1 / aspect if turned and turned.transposed else aspect
-    raise MediaError(path, "corrupt", "no picture of it could be decoded")

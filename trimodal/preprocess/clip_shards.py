@@ -33,8 +33,7 @@ from trimodal.media.image import image_fingerprint
 from trimodal.media.mel import MelConfig, StoredMel, empty_mel
 from trimodal.media.shard_format import describe_clip
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.tracks import gaps
-from trimodal.media.video import decode_frames
+from trimodal.media.video import Video
 from trimodal.parallel.watchdog import HUNG, ending_if_hung
 
 _HANG_SECONDS = 30  # per clip, beyond the time limits of its frames and its audio
@@ -219,10 +218,10 @@ def clip_sample(
             if outcome.has_audio:
                 stored, audio_s = _audio(path, job.split, limits, mel)
             frames, fingerprints = [], []
-            for frame in decode_frames(path, config.frame_px, config.frame_px, limits):
+            video = Video(path, limits)
+            for frame in video.frames(config.frame_px, config.frame_px):
                 frames.append(simplejpeg.encode_jpeg(frame, config.jpeg_quality, "RGB", "420"))
                 fingerprints.append(image_fingerprint(frames[-1], frame))
-            lost = gaps(path, limits)
     except ArchiveError as error:
         raise MediaError(source, "corrupt", str(error)) from error
     return ClipSample(
@@ -233,7 +232,13 @@ def clip_sample(
         audio_s=audio_s,
         mel=stored,
         description=describe_clip(
-            outcome.clip.label, outcome.duration_s, len(frames), audio_s, mel, len(stored), lost
+            outcome.clip.label,
+            outcome.duration_s,
+            len(frames),
+            audio_s,
+            mel,
+            len(stored),
+            video.gaps,
         ),
     )
 

@@ -17,8 +17,8 @@ from trimodal.media.container import (
 )
 from trimodal.media.mel import MelConfig, StoredMel
 from trimodal.media.spectrogram import log_mel
-from trimodal.media.tracks import gaps, has_audio
-from trimodal.media.video import decode_frames, display_aspect
+from trimodal.media.tracks import has_audio
+from trimodal.media.video import Video
 from trimodal.parallel.pool import WorkerError, map_in_order
 from trimodal.parallel.watchdog import ending_if_hung
 
@@ -75,24 +75,25 @@ def _unusable(video: VideoFile, problem: str) -> Footage:
 def _decode(side: int, mel_config: MelConfig, limits: DecodingLimits, video: VideoFile) -> Footage:
     try:
         with ending_if_hung(2 * limits.timeout_seconds + _HANG_SECONDS):
-            aspect = display_aspect(video.path, limits)
-            moments = 0
+            pictures, moments = Video(video.path, limits), 0
             with video.frames.open("wb") as file:
-                for frame in decode_frames(video.path, side, side, limits):
+                for frame in pictures.frames(side, side):
                     file.write(frame.tobytes())
                     moments += 1
             mel, problem = _mel(video.path, mel_config, limits)
-            problem = "; ".join(filter(None, [gaps(video.path, limits), problem]))
+            problem = "; ".join(filter(None, [pictures.gaps, problem]))
     except (MediaError, LimitError, UnreadableError) as error:
         return _unusable(video, f"{error.reason}: {error.detail}")
-    return Footage(video=video, moments=moments, side=side, mel=mel, aspect=aspect, problem=problem)
+    return Footage(
+        video=video, moments=moments, side=side, mel=mel, aspect=pictures.aspect, problem=problem
+    )
 
 
 def _mel(path: Path, config: MelConfig, limits: DecodingLimits) -> tuple[StoredMel | None, str]:
     """The log-mel of the audio; None without audio, or with the problem if it cannot be decoded."""
-    if not has_audio(path):
-        return None, ""
     try:
         return log_mel(decode_audio(path, config.sample_rate_hz, limits), config), ""
     except (MediaError, LimitError) as error:
+        if error.reason == "no_audio" and not has_audio(path):
+            return None, ""
         return None, f"indexed without its audio: {error.reason}: {error.detail}"

@@ -1,7 +1,7 @@
 """Indexes the moments of folders of videos in a store; a second run updates what changed."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,8 @@ from trimodal.core.progress import bar
 from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.media.container import DecodingLimits
+from trimodal.media.mel import empty_mel
+from trimodal.media.windows import AudioFrontEnd
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 from trimodal.search.folder import (
     Listing,
@@ -47,6 +49,15 @@ _THUMBNAIL_QUALITY = 80
 _COLOURS = np.array(
     [(0, 0, 4), (59, 15, 112), (140, 41, 129), (222, 73, 104), (254, 159, 109), (252, 253, 191)]
 )
+
+
+_PALETTE = np.stack(
+    [
+        np.interp(np.linspace(0, len(_COLOURS) - 1, 1024), np.arange(len(_COLOURS)), colour)
+        for colour in _COLOURS.T
+    ],
+    axis=-1,
+).astype(np.uint8)  # of 1,024 levels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +251,7 @@ def _add(
             decode_videos(videos, side, mel, LIMITS, workers),
             task="indexing", unit="videos", total=len(to_index),
         )  # fmt: skip
-        batch, in_a_row = _Batch(store, encoder.embedding_dim), 0
+        batch, in_a_row = _Batch(store, encoder), 0
         first = store.next_file
         for number, (now, footage) in enumerate(zip(to_index, decoded, strict=True), start=first):
             failed = footage.problem.startswith(_UNREAD)
@@ -248,7 +259,7 @@ def _add(
             if failed:
                 unread[_key(now)] = footage.problem
             else:
-                batch.add(now, number, footage, _moments(encoder, footage))
+                batch.add(now, number, footage)
             footage.video.frames.unlink(missing_ok=True)
             if in_a_row == _MAX_UNREAD:
                 break
@@ -262,10 +273,13 @@ def _add(
 
 
 class _Batch:
-    """Collects videos, so that the store gets few large writes."""
+    """Collects moments, so that the networks get full batches, and videos, so that the store gets
+    few large writes.
+    """
 
-    def __init__(self, store: MomentStore, embedding_dim: int) -> None:
-        self._store, self._embedding_dim = store, embedding_dim
+    def __init__(self, store: MomentStore, encoder: Encoder) -> None:
+        self._store, self._encoder = store, encoder
+        self._waiting: list[_Moments] = []  # for the networks, at most _BATCH_SIZE moments
         self._clear()
 
     def _clear(self) -> None:
@@ -273,13 +287,12 @@ class _Batch:
         self._moments: list[tuple[int, int, bytes, bytes]] = []
         self._embeddings: list[EmbeddingMatrix] = []
 
-    def add(
-        self, now: VideoState, number: int, footage: Footage, parts: Iterable["_Moments"]
-    ) -> None:
+    def add(self, now: VideoState, number: int, footage: Footage) -> None:
         """Adds a video, and writes the batch if it is full."""
-        for part in parts:
-            self._moments += [(number, *moment) for moment in part.moments]
-            self._embeddings.append(part.embeddings)
+        for part in _parts(footage, number, self._encoder.checkpoint.audio_front_end):
+            if sum(len(other.frames) for other in (*self._waiting, part)) > _BATCH_SIZE:
+                self._embed()
+            self._waiting.append(part)
         self._videos.append(
             IndexedVideo(
                 file=number,
@@ -297,56 +310,72 @@ class _Batch:
         if len(self._videos) >= _VIDEOS_PER_WRITE or len(self._moments) >= _MOMENTS_PER_WRITE:
             self.write()
 
+    def _embed(self) -> None:
+        """Embeds the waiting moments."""
+        if not self._waiting:
+            return
+        frames = np.concatenate([part.frames for part in self._waiting])
+        windows = torch.cat([part.windows for part in self._waiting])
+        sounds = np.concatenate([part.with_sound for part in self._waiting])
+        pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+        embeddings = np.repeat(self._encoder.embed_frames(list(pixels))[:, None], 2, axis=1)
+        mels = np.full(len(frames), b"", object)
+        if len(windows):
+            embeddings[sounds, 1] = self._encoder.embed_windows(windows)
+            mels[sounds] = [_mel_jpeg(window) for window in windows[:, 0]]
+        numbers = [moment for part in self._waiting for moment in part.numbers]
+        for (file, number), frame, mel in zip(numbers, frames, mels, strict=True):
+            thumbnail = simplejpeg.encode_jpeg(frame, _THUMBNAIL_QUALITY)
+            self._moments.append((file, number, thumbnail, mel))
+        self._embeddings.append(embeddings.reshape(len(frames), -1))
+        self._waiting = []
+
     def write(self) -> None:
         """Writes the collected videos to the store."""
-        empty = np.empty((0, 2 * self._embedding_dim), np.float32)
+        self._embed()
+        empty = np.empty((0, 2 * self._encoder.embedding_dim), np.float32)
         self._store.add(self._videos, self._moments, np.concatenate([empty, *self._embeddings]))
         self._clear()
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Moments:
-    """Moments (frame, thumbnail, mel) and their embeddings, (moments, 2 x dim)."""
+    """Consecutive moments of a video: their ``numbers``, (file, frame) each; ``frames``, (moments,
+    side, side, 3) uint8; which are ``with_sound``, (moments,) bool; and ``windows`` of those.
+    """
 
-    moments: list[tuple[int, bytes, bytes]]
-    embeddings: EmbeddingMatrix
+    numbers: list[tuple[int, int]]
+    frames: npt.NDArray[np.uint8]
+    with_sound: npt.NDArray[np.bool_]
+    windows: Tensor
 
 
-def _moments(encoder: Encoder, footage: Footage) -> Iterator[_Moments]:
-    """A video's moments, in batches."""
+def _parts(footage: Footage, file: int, front_end: AudioFrontEnd) -> Iterator[_Moments]:
+    """A video's moments, in parts of at most a batch."""
     if not footage.moments:
         return
-    frames, front_end = footage.frames(), encoder.checkpoint.audio_front_end
-    audio_seconds = 0.0 if footage.mel is None else duration_seconds(footage.mel, front_end.mel)
+    frames = footage.frames()
+    mel = empty_mel(front_end.mel) if footage.mel is None else footage.mel
+    audio_seconds = 0.0 if footage.mel is None else duration_seconds(mel, front_end.mel)
     for start in range(0, footage.moments, _BATCH_SIZE):
         part = np.array(frames[start : start + _BATCH_SIZE])
-        pixels = torch.from_numpy(part).permute(0, 3, 1, 2)
-        embeddings = np.repeat(encoder.embed_frames(list(pixels))[:, None], 2, axis=1)
         numbers = range(start + 1, start + 1 + len(part))
-        mels = [b""] * len(part)
         centres = [
             moment_centre(frame_centre_seconds(number), audio_seconds, front_end.window.seconds)
             for number in numbers
         ]
-        with_audio = [row for row, centre in enumerate(centres) if centre is not None]
-        if footage.mel is not None and with_audio:
-            inside = [centre for centre in centres if centre is not None]
-            windows = cut_windows(footage.mel, inside, front_end)
-            embeddings[with_audio, 1] = encoder.embed_windows(windows)
-            for row, window in zip(with_audio, windows[:, 0], strict=True):
-                mels[row] = _mel_jpeg(window)
-        thumbnails = [simplejpeg.encode_jpeg(frame, _THUMBNAIL_QUALITY) for frame in part]
+        inside = [centre for centre in centres if centre is not None]
         yield _Moments(
-            moments=list(zip(numbers, thumbnails, mels, strict=True)),
-            embeddings=embeddings.reshape(len(part), 2 * encoder.embedding_dim),
+            numbers=[(file, number) for number in numbers],
+            frames=part,
+            with_sound=np.array([centre is not None for centre in centres]),
+            windows=cut_windows(mel, inside, front_end),
         )
 
 
 def _mel_jpeg(window: Tensor) -> bytes:
     """A window in [-1, 1], (mels, columns), as a JPEG: time to the right, frequency upwards."""
-    levels = (window.numpy()[::-1] + 1) / 2 * (len(_COLOURS) - 1)
-    stops = np.arange(len(_COLOURS))
-    channels = [np.interp(levels, stops, colour) for colour in _COLOURS.T]
-    pixels: npt.NDArray[np.uint8] = np.stack(channels, axis=-1).astype(np.uint8)
-    jpeg: bytes = simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), _THUMBNAIL_QUALITY)
+    levels = np.rint((window.numpy()[::-1] + 1) * ((len(_PALETTE) - 1) / 2)).astype(np.intp)
+    pixels = _PALETTE[levels]
+    jpeg: bytes = simplejpeg.encode_jpeg(pixels, _THUMBNAIL_QUALITY)
     return jpeg
