@@ -156,7 +156,7 @@ def recorded_data() -> dict[str, int | None]:
     return {
         entry["path"]: entry.get("nfiles")
         for entry in entries
-        if not entry["path"].startswith(("trimodal", "pipeline"))
+        if not entry["path"].startswith(("trimodal", "pipeline", "params.yaml"))
     }
 
 
