@@ -14,7 +14,8 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import cycle, islice
+from importlib import import_module
+from itertools import cycle, islice, starmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -92,9 +93,9 @@ def run(steps: Iterator[None], count: int) -> None:
 def steps_from(sections: Sections, folder: Path) -> dict[str, Iterator[None]]:
     """Endless steps of each candidate, from its loader and from memory."""
     ours, batches = our_training(sections, folder)
-    steps = {}
+    steps: dict[str, Iterator[None]] = {}
     for feed, source in fed(batches).items():
-        steps[f"{OURS} from {feed}"] = (ours.image_text_step(batch) for batch in source)
+        steps[f"{OURS} from {feed}"] = map(ours.image_text_step, source)
     batch_size, crop_px = sections.train.batch_size, sections.augment.crop_px
     for name, layout in (
         (TIMM, torch.contiguous_format),
@@ -103,7 +104,7 @@ def steps_from(sections: Sections, folder: Path) -> dict[str, Iterator[None]]:
         loader = timm_loader(folder / "classes", batch_size, crop_px)
         step = timm_step(layout)
         for feed, source in fed(loader).items():
-            steps[f"{name} from {feed}"] = (step(*batch) for batch in source)
+            steps[f"{name} from {feed}"] = starmap(step, source)
     return steps
 
 
@@ -134,10 +135,9 @@ def our_training(sections: Sections, folder: Path) -> tuple[ImageTextTrainer, It
 
 def timm_loader(folder: Path, batch_size: int, crop_px: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches, as timm's train.py makes them of a folder of images."""
-    from timm.data import create_dataset, create_loader
-
-    dataset = create_dataset("", root=str(folder), split="train", is_training=True)
-    loader = create_loader(
+    data = import_module("timm.data")
+    dataset = data.create_dataset("", root=str(folder), split="train", is_training=True)
+    loader = data.create_loader(
         dataset, input_size=(3, crop_px, crop_px), batch_size=batch_size, is_training=True,
         interpolation="random", num_workers=1, device=CPU, use_multi_epochs_loader=True,
     )  # fmt: skip
@@ -147,21 +147,20 @@ def timm_loader(folder: Path, batch_size: int, crop_px: int) -> Iterator[tuple[T
 
 def timm_step(layout: torch.memory_format) -> Callable[[Tensor, Tensor], None]:
     """A step of timm's train.py with its default settings."""
-    from timm import create_model
-    from timm.loss import LabelSmoothingCrossEntropy
-    from timm.optim import create_optimizer_v2
-
-    network: nn.Module = create_model("resnet18").to(memory_format=layout)
+    timm, loss, optim = map(import_module, ("timm", "timm.loss", "timm.optim"))
+    network: nn.Module = timm.create_model("resnet18").to(memory_format=layout)
     network.train()
-    optimiser = create_optimizer_v2(network, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9)
-    loss_of = LabelSmoothingCrossEntropy(smoothing=0.1)
+    optimiser = optim.create_optimizer_v2(
+        network, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9
+    )
+    loss_of = loss.LabelSmoothingCrossEntropy(smoothing=0.1)
 
     def step(images: Tensor, classes: Tensor) -> None:
-        loss = loss_of(network(images.contiguous(memory_format=layout)), classes)
+        value = loss_of(network(images.contiguous(memory_format=layout)), classes)
         optimiser.zero_grad()
-        loss.backward()
+        value.backward()
         optimiser.step()
-        loss.item()
+        value.item()
 
     return step
 

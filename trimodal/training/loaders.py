@@ -190,9 +190,10 @@ def _shared_memory(size: int) -> Tensor | None:
     if SHARED_MEMORY.exists() and disk_usage(SHARED_MEMORY).free < 2 * size:
         return None
     try:
-        return torch.empty(size, dtype=torch.uint8).share_memory_()
+        memory: Tensor = torch.empty(size, dtype=torch.uint8).share_memory_()  # type: ignore[no-untyped-call]
     except RuntimeError:  # another process took what was free
         return None
+    return memory
 
 
 def _received(batches: Iterator[Pair | _Placed | _Failure]) -> Iterator[Pair]:
