@@ -25,7 +25,7 @@ import sys
 from trimodal.search.encoder import Encoder
 from trimodal.search.index import index_folder
 if __name__ == "__main__":
-    encoder = Encoder.load(sys.argv[1])
+    encoder = Encoder.from_pretrained(sys.argv[1])
     report = index_folder(encoder, sys.argv[2], sys.argv[3], workers=int(sys.argv[4]))
     print(report.moments)
 """

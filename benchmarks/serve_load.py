@@ -79,7 +79,7 @@ def main() -> None:
 @contextmanager
 def served(store: Path) -> Iterator[tuple[psutil.Popen, int]]:
     """A running server and its port."""
-    command = [sys.executable, "-m", "trimodal.cli", "serve", "--no-token", "--port", "0"]
+    command = [sys.executable, "-m", "trimodal", "serve", "--no-token", "--port", "0"]
     server = psutil.Popen(
         [*command, "--model", str(MODEL), "--store", str(store)],
         cwd=ROOT, stdout=subprocess.PIPE, text=True,

@@ -205,7 +205,7 @@ def command_seconds(store: Path) -> float:
     """Seconds of a whole search by the command, imports and the model included."""
     began = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", "trimodal.cli", "search", "--model", str(MODEL),
+        [sys.executable, "-m", "trimodal", "search", "--model", str(MODEL),
          "--store", str(store), "--text", "a dog barks"],
         cwd=ROOT, check=True, capture_output=True, timeout=TIMEOUT_SECONDS,
     )  # fmt: skip

@@ -79,7 +79,7 @@ def test_a_base_install_embeds_text_images_and_sounds(
         import trimodal
         from trimodal.media.audio_windows import Waveform as FreshWaveform
 
-        model = trimodal.Trimodal.load(tool.path, device="cpu")
+        model = trimodal.Trimodal.from_pretrained(tool.path, device="cpu")
         assert not isinstance(model, type(tool.model))
         text = model.embed_text(["a grey bird"])
         images = model.embed_images([picture])
@@ -121,7 +121,7 @@ def test_what_needs_an_extra_says_how_to_install_it(
         names: dict[str, Any] = {"importlib": importlib, "np": np, "folder": tmp_path / "videos"}
         names["backbones"] = importlib.import_module("trimodal.models.backbones")
         names["audio"] = importlib.import_module("trimodal.media.audio_windows")
-        names["model"] = importlib.import_module("trimodal").Trimodal.load(tool.path, device="cpu")
+        names["model"] = importlib.import_module("trimodal").Trimodal.from_pretrained(tool.path, device="cpu")
         user_error = importlib.import_module("trimodal.core.errors").UserError
         for code in NEEDS:
             try:

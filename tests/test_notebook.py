@@ -43,7 +43,7 @@ def test_the_notebook_goes_from_clips_to_search(
         for cell in notebook.cells
         if cell.cell_type == "code"
     }
-    assert texts['model = Trimodal.load(WORK / "model")'] == "(600, {})"
+    assert texts['model = Trimodal.from_pretrained(WORK / "model")'] == "(600, {})"
     (found,) = [text for source, text in texts.items() if source.startswith("hits = ")]
     assert len(found.splitlines()) == 3
     assert ".mp4 at " in found

@@ -25,7 +25,7 @@ PROJECT = PYPROJECT["project"]
 EMBED = """
 import json, sys
 from trimodal import Trimodal
-model = Trimodal.load(sys.argv[1], device="cpu")
+model = Trimodal.from_pretrained(sys.argv[1], device="cpu")
 parts = [model.embed_text(["a grey bird"]), model.embed_audio([sys.argv[2]])]
 parts.append(model.embed_images([sys.argv[3]]))
 print(json.dumps([part[0].tolist() for part in parts]))

@@ -29,7 +29,7 @@ def onnx(
     from trimodal.search.encoder import Encoder
     from trimodal.search.export import export_encoders
 
-    for exported in export_encoders(Encoder.load(model, device="cpu"), folder):
+    for exported in export_encoders(Encoder.from_pretrained(model, device="cpu"), folder):
         path = folder / exported.file
         show(f"{path}: differs from PyTorch by at most {exported.difference:.0e}")
 

@@ -61,7 +61,7 @@ def index(
         return
     from trimodal.search.api import Trimodal
 
-    report = Trimodal.load(model).index(folders, store, workers=workers, rebuild=rebuild)
+    report = Trimodal.from_pretrained(model).index(folders, store, workers=workers, rebuild=rebuild)
     for path, problem in sorted(report.problems.items()):
         show(f"{path}: {problem}")
     show(
@@ -121,7 +121,7 @@ def search(
     with uncollected():  # LanceDB is imported by the search
         from trimodal.search.api import Trimodal, as_text
 
-        loaded = Trimodal.load(model)
+        loaded = Trimodal.from_pretrained(model)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             hits = loaded.search(
@@ -201,7 +201,7 @@ def embed(
         embed_files,
     )
 
-    report = embed_files(Trimodal.load(model), folder, out, workers=workers)
+    report = embed_files(Trimodal.from_pretrained(model), folder, out, workers=workers)
     for path, problem in sorted(report.problems.items()):
         show(f"{path}: {problem}")
     hidden = f", {report.hidden} hidden passed over" if report.hidden else ""
