@@ -121,7 +121,9 @@ def test_what_needs_an_extra_says_how_to_install_it(
         names: dict[str, Any] = {"importlib": importlib, "np": np, "folder": tmp_path / "videos"}
         names["backbones"] = importlib.import_module("trimodal.models.backbones")
         names["audio"] = importlib.import_module("trimodal.media.audio_windows")
-        names["model"] = importlib.import_module("trimodal").Trimodal.from_pretrained(tool.path, device="cpu")
+        names["model"] = importlib.import_module("trimodal").Trimodal.from_pretrained(
+            tool.path, device="cpu"
+        )
         user_error = importlib.import_module("trimodal.core.errors").UserError
         for code in NEEDS:
             try:

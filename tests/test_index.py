@@ -374,7 +374,7 @@ def test_the_networks_get_the_moments_of_several_videos_at_once(
 
     monkeypatch.setattr(tool.model, "embed_frames", embed_frames)
     monkeypatch.setattr(index, "_BATCH_SIZE", 9)
-    index_folder(tool.model, folder, str(tmp_path / "store"))
+    index_folders(tool.model, [folder], str(tmp_path / "store"))
     assert sizes == [9, 3]
 
 

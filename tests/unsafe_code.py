@@ -50,7 +50,6 @@ KEYWORDS: dict[str, tuple[str, bool]] = {
 LOADERS = {
     "json.load", "json.loads", "librosa.load", *KEYWORDS,
     # safetensors and JSON
-    "trimodal.search.api.Trimodal.load", "trimodal.search.encoder.Encoder.load",
 }  # fmt: skip
 
 

@@ -51,9 +51,7 @@ def model_folder(
     """Write the model and its card as a folder to hand on."""
     check_model(model)
     end_orderly()
-    from trimodal.search.hub import (  # type: ignore[import-not-found, unused-ignore]
-        export_model,
-    )
+    from trimodal.search.hub import export_model
 
     export_model(model, folder, card)
     show(f"{folder}: the model and its card")

@@ -197,9 +197,7 @@ def embed(
     check_model(model)
     end_orderly()
     from trimodal.search.api import Trimodal
-    from trimodal.search.embed_files import (  # type: ignore[import-not-found, unused-ignore]
-        embed_files,
-    )
+    from trimodal.search.embed_files import embed_files
 
     report = embed_files(Trimodal.from_pretrained(model), folder, out, workers=workers)
     for path, problem in sorted(report.problems.items()):

@@ -88,11 +88,6 @@ class Encoder:
         )  # fmt: skip
         return cls(folder, read_checkpoint(folder), pick_device(device))
 
-    @classmethod
-    def load(cls, folder: str | Path = MODEL, *, device: Device = "auto") -> Self:
-        """The earlier name of :meth:`from_pretrained`, of folders alone."""
-        return cls.from_pretrained(Path(folder), device=device)
-
     def save_pretrained(self, folder: str | Path, *, card: str | Path | None = None) -> None:
         """Writes the model's files and its card to a folder, with the errors of
         :func:`trimodal.search.hub.export_model`; DataError if the model has been replaced since it
@@ -143,8 +138,8 @@ class Encoder:
         # Weights created in inference mode could be neither exported nor trained.
         with torch.inference_mode(False):
             networks = load_model(self._folder, self.checkpoint, self._vocabulary)
-            # Convolutions take about 60 % of the time in this layout.
-            return networks.to(self.device, memory_format=torch.channels_last)
+            networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            return networks.to(self.device)  # convolutions take about 60 % of the time so
 
     def encode(
         self, inputs: "AnyInput | Sequence[AnyInput]", *, modality: Modality | None = None

@@ -126,7 +126,8 @@ class Queries:
             by_kind = 0.0 if silent else _MOMENT_WEIGHT
             weight = by_kind if audio_weight is None else audio_weight
             found = answer(store, query=query, weight=weight, but=file)
-            path = _shown_path(store.file(file), folder_names(store.folders))
+            video = store.file(file)
+            path = _shown_path(video, folder_names({*store.folders, video.folder}))
             return found | {"like": {"path": path, "second": second}, "warnings": []}
 
         return self._store.use_only(name, search)
@@ -148,14 +149,17 @@ class Queries:
         others = [hit for hit in hits if hit.file != but]
         return {
             "store": store.identity,
-            "hits": _shown(others[skip:end], folder_names(store.folders)),
+            "hits": _shown(others[skip:end], store.folders),
             "more": end < min(len(others), _MAX_VIDEOS),
             "audio_weight": weight,
         }
 
 
-def _shown(hits: Sequence[VideoHit], names: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The hits with short names of their folders, which paths begin with if there are several."""
+def _shown(hits: Sequence[VideoHit], folders: Sequence[str]) -> list[dict[str, Any]]:
+    """The hits with short names of their folders, which paths begin with if there are several. A
+    run in progress may have added videos of another folder than those of the store as it was opened.
+    """
+    names = folder_names({*folders, *(hit.folder for hit in hits)})
     return [
         asdict(hit) | {"folder": names[hit.folder], "path": _shown_path(hit, names)} for hit in hits
     ]
