@@ -274,7 +274,6 @@ def test_no_model_is_said_by_all_that_need_one(tmp_path: Path) -> None:
     told = rf"^{MODEL}: no model here .*run make repro, or name another folder with --model$"
     for use in (
         Trimodal.from_pretrained,
-        Trimodal.load,
         lambda: export_model(Path(MODEL), tmp_path / "out"),
         lambda: serve(MODEL, "store", port=0, ready=print),
     ):

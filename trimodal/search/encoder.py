@@ -138,7 +138,7 @@ class Encoder:
         # Weights created in inference mode could be neither exported nor trained.
         with torch.inference_mode(False):
             networks = load_model(self._folder, self.checkpoint, self._vocabulary)
-            networks.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            networks.to(memory_format=torch.channels_last)
             return networks.to(self.device)  # convolutions take about 60 % of the time so
 
     def encode(

@@ -157,7 +157,7 @@ class Queries:
 
 def _shown(hits: Sequence[VideoHit], folders: Sequence[str]) -> list[dict[str, Any]]:
     """The hits with short names of their folders, which paths begin with if there are several. A
-    run in progress may have added videos of another folder than those of the store as it was opened.
+    run in progress may have added videos of another folder since the store was opened.
     """
     names = folder_names({*folders, *(hit.folder for hit in hits)})
     return [
