@@ -14,7 +14,6 @@ import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from itertools import cycle, islice, starmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -135,9 +134,10 @@ def our_training(sections: Sections, folder: Path) -> tuple[ImageTextTrainer, It
 
 def timm_loader(folder: Path, batch_size: int, crop_px: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches, as timm's train.py makes them of a folder of images."""
-    data = import_module("timm.data")
-    dataset = data.create_dataset("", root=str(folder), split="train", is_training=True)
-    loader = data.create_loader(
+    from timm.data import create_dataset, create_loader
+
+    dataset = create_dataset("", root=str(folder), split="train", is_training=True)
+    loader = create_loader(
         dataset, input_size=(3, crop_px, crop_px), batch_size=batch_size, is_training=True,
         interpolation="random", num_workers=1, device=CPU, use_multi_epochs_loader=True,
     )  # fmt: skip
@@ -147,13 +147,14 @@ def timm_loader(folder: Path, batch_size: int, crop_px: int) -> Iterator[tuple[T
 
 def timm_step(layout: torch.memory_format) -> Callable[[Tensor, Tensor], None]:
     """A step of timm's train.py with its default settings."""
-    timm, loss, optim = map(import_module, ("timm", "timm.loss", "timm.optim"))
-    network: nn.Module = timm.create_model("resnet18").to(memory_format=layout)
+    from timm import create_model
+    from timm.loss import LabelSmoothingCrossEntropy
+    from timm.optim import create_optimizer_v2
+
+    network: nn.Module = create_model("resnet18").to(memory_format=layout)
     network.train()
-    optimiser = optim.create_optimizer_v2(
-        network, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9
-    )
-    loss_of = loss.LabelSmoothingCrossEntropy(smoothing=0.1)
+    optimiser = create_optimizer_v2(network, opt="sgd", lr=0.1, weight_decay=2e-5, momentum=0.9)
+    loss_of = LabelSmoothingCrossEntropy(smoothing=0.1)
 
     def step(images: Tensor, classes: Tensor) -> None:
         value = loss_of(network(images.contiguous(memory_format=layout)), classes)

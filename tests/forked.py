@@ -2,6 +2,7 @@
 PyTorch loaded already; a new interpreter would take seconds to import it.
 """
 
+import logging
 import multiprocessing
 import os
 import runpy
@@ -87,8 +88,13 @@ def run_dvc(*arguments: str, cwd: Path, env: dict[str, str]) -> str:
 
 def _fork_stages() -> None:
     """DVC, in this process, runs the commands of dvc.yaml as forks and not through a shell."""
+    from dvc.logger import setup
     from dvc.stage import run as runner
     from dvc.stage.exceptions import StageCmdFailedError
+
+    for name in ("dvc", "dvc_objects", "dvc_data"):  # another test may have imported DVC, with
+        logging.getLogger(name).handlers.clear()  # the standard output of that time
+    setup()
 
     def run(_executable: str, command: str, *, cwd: str, env: dict[str, str], **_: object) -> None:
         python, option, module, *arguments = shlex.split(command)

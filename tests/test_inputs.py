@@ -65,8 +65,9 @@ def test_pillow_images_are_shown_as_their_files_are(tool: Tool, tmp_path: Path) 
     exif = Image.Exif()
     exif[0x0112] = 6
     seen.save(turned, exif=exif)
-    close(tool.model.embed_images(Image.open(turned)), tool.model.embed_images(turned))
-    assert np.abs(tool.model.embed_images(turned) - tool.model.embed_images(seen)).max() > 1e-4
+    of_file = tool.model.embed_images(turned)  # turned when it is small, so rounded otherwise
+    close(tool.model.embed_images(Image.open(turned)), of_file, atol=5e-3)
+    assert np.abs(of_file - tool.model.embed_images(seen)).max() > 0.02
     hidden = np.dstack([PIXELS, np.zeros((48, 80), np.uint8)])
     white = np.full_like(PIXELS, 255)
     close(tool.model.embed_images(Image.fromarray(hidden)), tool.model.embed_images(white))

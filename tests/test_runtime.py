@@ -176,7 +176,7 @@ def test_a_search_loads_and_answers_without_the_collector(
             on.append(gc.isenabled())
             return []
 
-    monkeypatch.setattr(Trimodal, "load", lambda *_: Model())
+    monkeypatch.setattr(Trimodal, "from_pretrained", lambda *_: Model())
     monkeypatch.setattr("sys.argv", ["trimodal", "search", "bark", *places])
     cli.main()
     assert on == [False]

@@ -23,7 +23,7 @@ from training_fixtures import TinyData
 from trimodal.core.config import ConfigError, parse_section
 from trimodal.evaluation.retrieval import ranks
 from trimodal.models.checkpoint import read_checkpoint
-from trimodal.training import epoch_log, validation
+from trimodal.training import start, validation
 from trimodal.training.distributed import World
 from trimodal.training.resume import Run
 from trimodal.training.start import LoggerError
@@ -154,7 +154,7 @@ def test_without_a_terminal_each_epoch_has_a_line(
 def test_a_logger_that_is_not_installed_is_named_before_anything_is_done(
     name: str, tiny_data: TinyData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoch_log, "missing_packages", lambda *names: list(names))
+    monkeypatch.setattr(start, "missing_packages", lambda *names: list(names))
     with pytest.raises(LoggerError, match=rf"train\.loggers: {name} .* 'trimodal\[{name}\]'"):
         run_training(tiny_data, tmp_path / "run", loggers=(name,))
     assert not (tmp_path / "run").exists()
@@ -199,7 +199,7 @@ def test_loggers_get_every_epoch_and_change_no_result(
     package = ModuleType(module)
     monkeypatch.setattr(package, name, Writer, raising=False)
     monkeypatch.setitem(sys.modules, module, package)
-    monkeypatch.setattr(epoch_log, "missing_packages", lambda *_: [])
+    monkeypatch.setattr(start, "missing_packages", lambda *_: [])
     monkeypatch.setattr(Writer, "logged", [])
     monkeypatch.setattr(Writer, "made", [])
     plain = contents(run_training(tiny_data, tmp_path / "run"))

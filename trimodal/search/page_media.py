@@ -5,12 +5,16 @@ import os
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 import numpy as np
 import numpy.typing as npt
-from fastapi import HTTPException, Request, Response
-from fastapi import Path as InPath
-from fastapi.responses import FileResponse
+
+from trimodal.core.extras import imports_of
+
+with imports_of("search"):
+    import anyio
+    from fastapi import HTTPException, Request, Response
+    from fastapi import Path as InPath
+    from fastapi.responses import FileResponse
 
 from trimodal.search.encoder import Encoder
 from trimodal.search.heat_map import heat_map_png

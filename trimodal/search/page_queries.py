@@ -8,10 +8,14 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import anyio
 import numpy as np
-from fastapi import HTTPException, Query, Request
 from torch import Tensor
+
+from trimodal.core.extras import imports_of
+
+with imports_of("search"):
+    import anyio
+    from fastapi import HTTPException, Query, Request
 
 from trimodal.core.files import temporary_folder
 from trimodal.media.container import LimitError, MediaError
