@@ -6,6 +6,7 @@ import re
 import unicodedata
 import zipfile
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nltk.tokenize import RegexpTokenizer
 
+from trimodal.core import language
 from trimodal.core.config import ConfigError
 from trimodal.core.files import write_table
 from trimodal.core.language import nltk_tokenise, tokeniser_of
@@ -145,6 +147,18 @@ def test_queries_are_split_as_nltk_does(sentence: str, language: str) -> None:
 def test_english_is_the_list_that_comes_with_us(nltk_folder: Path) -> None:
     """NLTK's own has grown since: a model's words must not depend on what is installed."""
     (nltk_folder / "english").write_text("dog\n")
+    assert tokeniser_of("english") == ENGLISH
+
+
+def test_the_list_that_comes_with_us_may_lie_where_a_group_can_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a checkout under umask 002: NLTK itself refuses it."""
+    own = tmp_path / "nltk_data"
+    copytree(language.NLTK_DATA, own)
+    for path in (own, *own.rglob("*")):
+        path.chmod(path.stat().st_mode | 0o020)
+    monkeypatch.setattr(language, "NLTK_DATA", own)
     assert tokeniser_of("english") == ENGLISH
 
 
