@@ -23,6 +23,8 @@ SECONDS ?= 600
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# Compiled modules are kept: stages and tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 DEV := pipeline,search,imagenet,librosa,ray,s3,onnx,hub,towers,mteb,dev
 # uv, where there is one, is faster. Both install what constraints.txt pins.
 ifneq ($(shell command -v uv),)
@@ -50,7 +52,7 @@ types: $(VENV)/.dev
 	mypy
 
 tests: $(VENV)/.dev
-	OMP_NUM_THREADS=1 pytest --numprocesses 2 --dist worksteal
+	OMP_NUM_THREADS=1 pytest --numprocesses 3 --dist worksteal
 
 table: $(VENV)/.installed
 	trimodal experiments experiments/table1.yaml

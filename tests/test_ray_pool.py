@@ -207,6 +207,7 @@ def test_a_node_without_ffmpeg_is_named(cluster: Any, manifest: Path, tmp_path: 
 
 
 @pytest.mark.usefixtures("node")
+@pytest.mark.nightly
 def test_download_and_captions_make_the_same_bytes(
     cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
