@@ -20,15 +20,7 @@ from benchmarks.captions_stage import measured_usage
 from benchmarks.measuring import ROOT, TIMEOUT_SECONDS, ratio, say
 from trimodal.core.arguments import positive
 
-_INDEX = """
-import sys
-from trimodal.search.encoder import Encoder
-from trimodal.search.index import index_folder
-if __name__ == "__main__":
-    encoder = Encoder.from_pretrained(sys.argv[1])
-    report = index_folder(encoder, sys.argv[2], sys.argv[3], workers=int(sys.argv[4]))
-    print(report.moments)
-"""
+_TRIMODAL = "from trimodal.cli import main; main()"  # the command, of any version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +55,11 @@ def main() -> None:
             order = list(checkouts) if turn % 2 else list(reversed(checkouts))
             for name in order:
                 store = folder / f"{name} {turn}"
-                command = [str(args.model.resolve()), str(videos), str(store), str(args.workers)]
-                runs[name].append(index_by(checkouts[name], folder / "index.py", command))
+                command = [
+                    "index", str(videos), "--model", str(args.model.resolve()),
+                    "--store", str(store), "--workers", str(args.workers),
+                ]  # fmt: skip
+                runs[name].append(run_by(checkouts[name], command))
         say("| version | videos | moments | seconds | CPU s | ratio | CPU ratio | peak memory |")
         say("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         of = list(runs)[-1]
@@ -72,20 +67,19 @@ def main() -> None:
             say(row(name, len(list(videos.iterdir())), runs[name], runs[of]))
 
 
-def index_by(checkout: Path, script: Path, arguments: list[str]) -> Run:
-    """Runs a checkout's indexing in a process of its own."""
-    script.write_text(_INDEX)
+def run_by(checkout: Path, arguments: list[str]) -> Run:
+    """Runs a checkout's command in a process of its own."""
     environment = os.environ | {"PYTHONPATH": str(checkout.resolve())}
     began = time.perf_counter()
     with measured_usage() as usage:
         done = subprocess.run(
-            [sys.executable, str(script), *arguments], env=environment, cwd=checkout,
+            [sys.executable, "-c", _TRIMODAL, *arguments], env=environment, cwd=checkout,
             capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False,
         )  # fmt: skip
     if done.returncode:
         raise RuntimeError(done.stderr)
     return Run(
-        moments=int(done.stdout.split()[-1]),
+        moments=int(done.stdout.split(" moments")[0].split()[-1]),
         wall_seconds=time.perf_counter() - began,
         cpu_seconds=usage.cpu_seconds,
         peak_bytes=usage.peak_bytes,
