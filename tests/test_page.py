@@ -13,6 +13,7 @@ import uvicorn
 from media_fixtures import ffmpeg, write_steps
 from model_fixtures import Tool
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+from repository import ROOT
 from sound_fixtures import index_sounds
 from store_fixtures import vectors, video
 
@@ -472,3 +473,11 @@ def test_it_fits_a_phone_and_follows_the_dark_mode(browser: Browser, address: st
         colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         context.close()
     assert len(set(colours)) == 2
+
+
+def test_the_committed_report_fits_a_phone(browser: Browser) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 800})
+    page.goto((ROOT / "metrics/report/report.html").as_uri())
+    expect(page.get_by_role("heading", name="Variable against fixed margin")).to_be_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.close()
