@@ -39,6 +39,7 @@ def test_the_notebook_goes_from_clips_to_search(
         cell.source.splitlines()[0]: "".join(
             output.get("text", "") or output.get("data", {}).get("text/plain", "")
             for output in cell.outputs
+            if output.get("name") != "stderr"  # progress bars
         )
         for cell in notebook.cells
         if cell.cell_type == "code"
