@@ -27,7 +27,7 @@ from trimodal.models.image_input import ImageInput
 from trimodal.models.preprocessing import centre_crop_shares, centre_views, decode_jpeg
 from trimodal.models.sound_map import sound_map
 from trimodal.search import page_queries, server
-from trimodal.search.api import Trimodal
+from trimodal.search.api import Trimodal, VideoHit
 from trimodal.search.example_queries import example_queries
 from trimodal.search.guard import TokenError
 from trimodal.search.server import build_app
@@ -550,3 +550,15 @@ def test_a_model_that_cannot_localise_says_so(
     response = client.get(f"/heat_maps/{name}/0/2.5.png")
     assert response.status_code == 503
     assert "model.image_backbone" in response.json()["detail"]
+
+
+def test_hits_of_a_folder_that_was_added_since_the_store_was_opened() -> None:
+    hits = [
+        VideoHit(
+            path="a.mp4", folder=folder, file=1, has_audio=True, aspect=1.0, score=0.5, moments=[]
+        )
+        for folder in ("/videos/old", "/videos/new")
+    ]
+    shown = page_queries._shown(hits, ["/videos/old"])
+    assert [hit["path"] for hit in shown] == ["old/a.mp4", "new/a.mp4"]
+    assert [hit["path"] for hit in page_queries._shown(hits[:1], ["/videos/old"])] == ["a.mp4"]
