@@ -22,12 +22,7 @@ from trimodal.core.machine_errors import UnreadableError
 from trimodal.core.progress import bar
 from trimodal.core.timing import frame_centre_seconds
 from trimodal.media.audio import decode_audio
-from trimodal.media.audio_windows import (
-    cut_windows,
-    duration_seconds,
-    moment_centre,
-    window_centres,
-)
+from trimodal.media.audio_windows import cut_windows, duration_seconds, window_centres
 from trimodal.media.container import LimitError, MediaError
 from trimodal.media.image import ImageError, square
 from trimodal.media.mel import MelConfig, StoredMel
@@ -39,6 +34,7 @@ from trimodal.search.encoder import EmbeddingMatrix
 from trimodal.search.folder import list_videos
 from trimodal.search.footage import Footage, VideoFile, decode_videos
 from trimodal.search.index import LIMITS
+from trimodal.search.moments import moments_of
 from trimodal.sources.labelled_files import PICTURE_SUFFIXES, SOUND_SUFFIXES, VIDEO_SUFFIXES
 
 Read = TypeVar("Read")
@@ -167,34 +163,20 @@ def _of_videos(
         for path, footage in zip(paths, _shown(decoded, "videos", len(paths)), strict=True):
             if footage.problem:
                 problems[path] = footage.problem
-            if footage.moments:
-                yield from _of_footage(model, path, footage)
+            yield from _of_footage(model, path, footage)
             footage.video.frames.unlink(missing_ok=True)
 
 
 def _of_footage(model: Trimodal, path: str, footage: Footage) -> Iterator[_Rows]:
-    frames, seconds = (
-        footage.frames(),
-        list(map(frame_centre_seconds, range(1, footage.moments + 1))),
-    )
-    for start in range(0, footage.moments, _BATCH_SIZE):
-        pixels = torch.from_numpy(np.array(frames[start : start + _BATCH_SIZE]))
-        embeddings = model.embed_frames(list(pixels.permute(0, 3, 1, 2)))
-        yield _Rows(path, "image", [*seconds[start : start + _BATCH_SIZE]], embeddings)
-    if footage.mel is None:
-        return
-    front_end = model.checkpoint.audio_front_end
-    duration, window_seconds = (
-        duration_seconds(footage.mel, front_end.mel),
-        front_end.window.seconds,
-    )
-    centres = {second: moment_centre(second, duration, window_seconds) for second in seconds}
-    sounding = [(second, centre) for second, centre in centres.items() if centre is not None]
-    for start in range(0, len(sounding), _BATCH_SIZE):
-        part = sounding[start : start + _BATCH_SIZE]
-        windows = cut_windows(footage.mel, [centre for _, centre in part], front_end)
-        embeddings = model.embed_windows(windows)
-        yield _Rows(path, "audio", [second for second, _ in part], embeddings)
+    for part in moments_of(footage, model.checkpoint.audio_front_end, _BATCH_SIZE):
+        seconds = [frame_centre_seconds(number) for number in part.numbers]
+        frames = torch.from_numpy(part.frames).permute(0, 3, 1, 2)
+        yield _Rows(path, "image", [*seconds], model.embed_frames(list(frames)))
+        if len(part.windows):
+            sounding = [
+                second for second, sounds in zip(seconds, part.with_sound, strict=True) if sounds
+            ]
+            yield _Rows(path, "audio", [*sounding], model.embed_windows(part.windows))
 
 
 def _of_images(

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import simplejpeg
 import torch
 from filelock import FileLock, Timeout
@@ -17,11 +16,7 @@ from trimodal.core.display import printable
 from trimodal.core.errors import UserError
 from trimodal.core.files import remove_stale_temporary_folders, temporary_folder
 from trimodal.core.progress import bar
-from trimodal.core.timing import frame_centre_seconds
-from trimodal.media.audio_windows import cut_windows, duration_seconds, moment_centre
 from trimodal.media.container import DecodingLimits
-from trimodal.media.mel import empty_mel
-from trimodal.media.windows import AudioFrontEnd
 from trimodal.search.encoder import EmbeddingMatrix, Encoder
 from trimodal.search.folder import (
     Listing,
@@ -32,6 +27,7 @@ from trimodal.search.folder import (
     real_folders,
 )
 from trimodal.search.footage import Footage, VideoFile, decode_videos
+from trimodal.search.moments import Moments, moments_of
 from trimodal.search.store import MomentStore
 from trimodal.search.store_errors import NoStoreError, StoreError, local_folder
 from trimodal.search.tables import About, IndexedVideo
@@ -279,7 +275,8 @@ class _Batch:
 
     def __init__(self, store: MomentStore, encoder: Encoder) -> None:
         self._store, self._encoder = store, encoder
-        self._waiting: list[_Moments] = []  # for the networks, at most _BATCH_SIZE moments
+        # For the networks, at most _BATCH_SIZE moments, with their videos' numbers.
+        self._waiting: list[tuple[int, Moments]] = []
         self._clear()
 
     def _clear(self) -> None:
@@ -289,10 +286,14 @@ class _Batch:
 
     def add(self, now: VideoState, number: int, footage: Footage) -> None:
         """Adds a video, and writes the batch if it is full."""
-        for part in _parts(footage, number, self._encoder.checkpoint.audio_front_end):
-            if sum(len(other.frames) for other in (*self._waiting, part)) > _BATCH_SIZE:
+        front_end = self._encoder.checkpoint.audio_front_end
+        for part in moments_of(footage, front_end, _BATCH_SIZE):
+            if (
+                sum(len(other.numbers) for _, other in self._waiting) + len(part.numbers)
+                > _BATCH_SIZE
+            ):
                 self._embed()
-            self._waiting.append(part)
+            self._waiting.append((number, part))
         self._videos.append(
             IndexedVideo(
                 file=number,
@@ -314,16 +315,17 @@ class _Batch:
         """Embeds the waiting moments."""
         if not self._waiting:
             return
-        frames = np.concatenate([part.frames for part in self._waiting])
-        windows = torch.cat([part.windows for part in self._waiting])
-        sounds = np.concatenate([part.with_sound for part in self._waiting])
+        parts = [part for _, part in self._waiting]
+        frames = np.concatenate([part.frames for part in parts])
+        windows = torch.cat([part.windows for part in parts])
+        sounds = np.concatenate([part.with_sound for part in parts])
         pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
         embeddings = np.repeat(self._encoder.embed_frames(list(pixels))[:, None], 2, axis=1)
         mels = np.full(len(frames), b"", object)
         if len(windows):
             embeddings[sounds, 1] = self._encoder.embed_windows(windows)
             mels[sounds] = [_mel_jpeg(window) for window in windows[:, 0]]
-        numbers = [moment for part in self._waiting for moment in part.numbers]
+        numbers = [(file, number) for file, part in self._waiting for number in part.numbers]
         for (file, number), frame, mel in zip(numbers, frames, mels, strict=True):
             thumbnail = simplejpeg.encode_jpeg(frame, _THUMBNAIL_QUALITY)
             self._moments.append((file, number, thumbnail, mel))
@@ -336,41 +338,6 @@ class _Batch:
         empty = np.empty((0, 2 * self._encoder.embedding_dim), np.float32)
         self._store.add(self._videos, self._moments, np.concatenate([empty, *self._embeddings]))
         self._clear()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Moments:
-    """Consecutive moments of a video: their ``numbers``, (file, frame) each; ``frames``, (moments,
-    side, side, 3) uint8; which are ``with_sound``, (moments,) bool; and ``windows`` of those.
-    """
-
-    numbers: list[tuple[int, int]]
-    frames: npt.NDArray[np.uint8]
-    with_sound: npt.NDArray[np.bool_]
-    windows: Tensor
-
-
-def _parts(footage: Footage, file: int, front_end: AudioFrontEnd) -> Iterator[_Moments]:
-    """A video's moments, in parts of at most a batch."""
-    if not footage.moments:
-        return
-    frames = footage.frames()
-    mel = empty_mel(front_end.mel) if footage.mel is None else footage.mel
-    audio_seconds = 0.0 if footage.mel is None else duration_seconds(mel, front_end.mel)
-    for start in range(0, footage.moments, _BATCH_SIZE):
-        part = np.array(frames[start : start + _BATCH_SIZE])
-        numbers = range(start + 1, start + 1 + len(part))
-        centres = [
-            moment_centre(frame_centre_seconds(number), audio_seconds, front_end.window.seconds)
-            for number in numbers
-        ]
-        inside = [centre for centre in centres if centre is not None]
-        yield _Moments(
-            numbers=[(file, number) for number in numbers],
-            frames=part,
-            with_sound=np.array([centre is not None for centre in centres]),
-            windows=cut_windows(mel, inside, front_end),
-        )
 
 
 def _mel_jpeg(window: Tensor) -> bytes:
