@@ -12,12 +12,13 @@ def main() -> None:
     parser.add_argument("--images", type=Path, required=True, help="out: shards, index")
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
-    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
 
     with stage("captions", removed=args.captions):
+        from trimodal.core.config import Params
+        from trimodal.core.machine import MachineConfig
+        from trimodal.preprocess.captions import CaptionsConfig, prepare_captions
+
         section = Params(args.params).section
         prepare_captions(
             section("captions", CaptionsConfig),

@@ -12,11 +12,12 @@ def main() -> None:
     parser.add_argument("--done", type=Path, required=True, help="out: a file, always the same")
     args = parser.parse_args()
 
-    from trimodal.core.files import write_text
     from trimodal.core.progress import log, stage
-    from trimodal.params import check_params
 
     with stage("check"):
+        from trimodal.core.files import write_text
+        from trimodal.params import check_params
+
         check_params(args.params, args.model)
         write_text(args.done, "done\n")
         log.info(f"check: {args.params} is valid; nothing left out")

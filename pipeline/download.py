@@ -14,15 +14,16 @@ def main() -> None:
     parser.add_argument("--world", type=Path, required=True, help="out: the demo's annotations")
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
-    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.core.storage import storage_path
-    from trimodal.download.demo.world import DemoConfig
-    from trimodal.download.download import DownloadConfig, download
-    from trimodal.download.youtube import YoutubeConfig
 
     with stage("download"):
+        from trimodal.core.config import Params
+        from trimodal.core.machine import MachineConfig
+        from trimodal.core.storage import storage_path
+        from trimodal.download.demo.world import DemoConfig
+        from trimodal.download.download import DownloadConfig, download
+        from trimodal.download.youtube import YoutubeConfig
+
         section = Params(args.params).section
         download(
             section("download", DownloadConfig),

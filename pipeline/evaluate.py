@@ -19,18 +19,19 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="out: a folder, also a cache")
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
-    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.core.storage import storage_path
-    from trimodal.evaluation.config import EvaluateConfig
-    from trimodal.evaluation.evaluate import evaluate
-    from trimodal.evaluation.task import Inputs
-    from trimodal.training.distributed import process_group
-    from trimodal.training.launch import run_on_devices
-    from trimodal.training.leaks import LeaksConfig
 
     with stage("evaluate"):
+        from trimodal.core.config import Params
+        from trimodal.core.machine import MachineConfig
+        from trimodal.core.storage import storage_path
+        from trimodal.evaluation.config import EvaluateConfig
+        from trimodal.evaluation.evaluate import evaluate
+        from trimodal.evaluation.task import Inputs
+        from trimodal.training.distributed import process_group
+        from trimodal.training.launch import run_on_devices
+        from trimodal.training.leaks import LeaksConfig
+
         section = Params(args.params).section
         machine = section("machine", MachineConfig)
         if run_on_devices(machine.devices, machine.device):

@@ -14,15 +14,16 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
-    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.core.storage import storage_path
-    from trimodal.media.mel import MelConfig
-    from trimodal.preprocess.clip_shards import ExtractConfig
-    from trimodal.preprocess.extract import extract
 
     with stage("extract"):
+        from trimodal.core.config import Params
+        from trimodal.core.machine import MachineConfig
+        from trimodal.core.storage import storage_path
+        from trimodal.media.mel import MelConfig
+        from trimodal.preprocess.clip_shards import ExtractConfig
+        from trimodal.preprocess.extract import extract
+
         section = Params(args.params).section
         extract(
             storage_path(args.clips) / "manifest.parquet",

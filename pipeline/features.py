@@ -14,12 +14,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="out: arrays, index")
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
     from trimodal.core.progress import stage
-    from trimodal.features.config import FeaturesConfig, make_nothing
-    from trimodal.models.config import ModelConfig
 
     with stage("features"):
+        from trimodal.core.config import Params
+        from trimodal.features.config import FeaturesConfig, make_nothing
+        from trimodal.models.config import ModelConfig
+
         section = Params(args.params).section
         config = section("features", FeaturesConfig)
         model = section("model", ModelConfig)

@@ -14,11 +14,12 @@ def main() -> None:
     )
     args = parser.parse_args()
 
-    from trimodal.core.files import write_text
-    from trimodal.core.links import link_sources
     from trimodal.core.progress import log, stage
 
     with stage("links"):
+        from trimodal.core.files import write_text
+        from trimodal.core.links import link_sources
+
         for link in link_sources(args.params, args.stages, Path.cwd()):
             log.info(f"linked {link} -> {link.readlink()}")
         for done in args.done:

@@ -15,12 +15,13 @@ def main() -> None:
     parser.add_argument("--curve", type=Path, required=True, help="out: CSV by audio weight")
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
     from trimodal.core.progress import stage
-    from trimodal.evaluation.config import EvaluateConfig
-    from trimodal.evaluation.merged import merge_results
 
     with stage("metrics"):
+        from trimodal.core.config import Params
+        from trimodal.evaluation.config import EvaluateConfig
+        from trimodal.evaluation.merged import merge_results
+
         merge_results(
             args.evaluation,
             Params(args.params).section("evaluate", EvaluateConfig).sets,

@@ -17,9 +17,10 @@ def main() -> None:
     args = parser.parse_args()
 
     from trimodal.core.progress import stage
-    from trimodal.report.report import write_report
 
     with stage("report"):
+        from trimodal.report.report import write_report
+
         write_report(
             args.metrics, args.model, args.params, args.evaluation, args.av, args.manifest, args.out
         )

@@ -17,31 +17,32 @@ def main() -> None:
     parser.add_argument("--curves", type=Path, required=True, help="out: losses, best epoch")
     args = parser.parse_args()
 
-    from trimodal.core.config import Params
-    from trimodal.core.machine import MachineConfig
     from trimodal.core.progress import stage
-    from trimodal.core.storage import storage_path
-    from trimodal.features.config import FeaturesConfig
-    from trimodal.losses.config import LossConfig
-    from trimodal.media.mel import MelConfig
-    from trimodal.media.windows import AudioFrontEnd, WindowConfig
-    from trimodal.models.config import ModelConfig
-    from trimodal.models.preprocessing import AugmentConfig
-    from trimodal.training.config import TrainConfig
-    from trimodal.training.distributed import process_group
-    from trimodal.training.launch import run_on_devices
-    from trimodal.training.leaks import LeaksConfig
-    from trimodal.training.train import train
 
     with stage("train", removed=args.model):
+        from trimodal.core.config import Params
+        from trimodal.core.machine import MachineConfig
+        from trimodal.core.storage import storage_path
+        from trimodal.features.config import FeaturesConfig
+        from trimodal.losses.config import LossConfig
+        from trimodal.media.mel import MelConfig
+        from trimodal.media.windows import AudioFrontEnd, WindowConfig
+        from trimodal.models.config import ModelConfig
+        from trimodal.models.preprocessing import AugmentConfig
+        from trimodal.training.config import TrainConfig
+        from trimodal.training.distributed import process_group
+        from trimodal.training.launch import run_on_devices
+        from trimodal.training.leaks import LeaksConfig
+        from trimodal.training.train import train
+
         section = Params(args.params).section
         machine = section("machine", MachineConfig)
         if run_on_devices(machine.devices, machine.device):
             return
-        av, images = storage_path(args.av), storage_path(args.images)
         with process_group(machine.device) as world:
             train(
-                av, args.captions, images, args.model, args.curves, args.resume,
+                storage_path(args.av), args.captions, storage_path(args.images), args.model,
+                args.curves, args.resume,
                 config=section("train", TrainConfig),
                 loss=section("loss", LossConfig),
                 model=section("model", ModelConfig),
@@ -50,9 +51,8 @@ def main() -> None:
                 ),
                 augment=section("augment", AugmentConfig),
                 leaks=section("leaks", LeaksConfig),
-                machine=machine,
                 features=(args.features, section("features", FeaturesConfig)),
-                world=world,
+                machine=machine, world=world,
             )  # fmt: skip
 
 

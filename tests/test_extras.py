@@ -206,3 +206,16 @@ def test_another_missing_module_is_a_bug_and_stays_one() -> None:
     with pytest.raises(ModuleNotFoundError, match="no_such_module") as caught, imports_of("search"):
         import no_such_module  # noqa: F401
     assert not isinstance(caught.value, MissingExtraError)
+
+
+def test_a_stage_without_its_extra_ends_with_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with base_install(monkeypatch):
+        command = ["extract", "--params", "params.yaml", "--clips", "clips", "--out", "av"]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as end:
+            importlib.import_module("pipeline.extract").main()
+    told = f"{end.value.code} {capfd.readouterr().err}"
+    assert "is not installed: pip install 'trimodal[pipeline]'" in told
+    assert "Traceback" not in told
